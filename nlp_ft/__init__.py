@@ -1,0 +1,64 @@
+"""nlp_ft: fine-tuning of transformers with layer-wise learning rates, from a recipe to a model people can use.
+
+Importing it imports no torch. It makes Transformers' Auto classes able to load the models that nlp_ft saves: at once
+where Transformers' modeling code is already loaded, else at the moment when that is loaded.
+"""
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "LayerMap": "nlp_ft.layerwise",
+    "NlpFtError": "nlp_ft.errors",
+    "Recipe": "nlp_ft.recipe",
+    "build_optimizer": "nlp_ft.layerwise",
+    "layerwise_param_groups": "nlp_ft.layerwise",
+    "load_recipe": "nlp_ft.recipe_loader",
+    "predict": "nlp_ft.predict",
+    "train": "nlp_ft.training.run",
+}
+__all__ = sorted(_PUBLIC)
+
+_AUTO_CLASSES = "transformers.models.auto.modeling_auto"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+class _RegisterAfterAutoClasses(importlib.abc.MetaPathFinder):
+    """Runs our registration once Transformers' Auto classes have been imported, and then takes itself away."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if name != _AUTO_CLASSES:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.loader is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def execute_and_register(module: ModuleType) -> None:
+            execute(module)
+            importlib.import_module("nlp_ft.models.pooled_classifier")
+
+        spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
+        return spec
+
+
+if _AUTO_CLASSES in sys.modules:
+    importlib.import_module("nlp_ft.models.pooled_classifier")
+else:
+    sys.meta_path.insert(0, _RegisterAfterAutoClasses())

@@ -1,0 +1,179 @@
+"""The command `nlp-ft`. Each command imports what it needs when it runs, so that `--help` answers at once."""
+
+import argparse
+import csv
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from nlp_ft import __version__
+from nlp_ft.errors import DataError, NlpFtError
+
+DESCRIPTION = """Fine-tune encoders on text classification, with layer-wise learning rates.
+
+examples:
+  nlp-ft train recipes/quickstart.yaml
+  nlp-ft train recipes/quickstart.yaml strategy=head_only optimizer.lr=1e-3 output_dir=runs/head
+  nlp-ft predict runs/quickstart "my card never arrived"
+"""
+OVERRIDES = "settings that go before the recipe's, such as optimizer.lr=1e-4 or strategy=head_only"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; exit with 0, with 2 after an error of the user's, or with 130 after an interrupt."""
+    options = build_parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        status = command(options)
+    except NlpFtError as error:
+        status = _fail(str(error))
+    except OSError as error:
+        status = _fail(f"{error.filename or 'the system'}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        print("\ninterrupted; where a checkpoint was written, nlp-ft train ... --resume goes on", file=sys.stderr)
+        status = 130
+    sys.exit(status)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Every command and option."""
+    parser = argparse.ArgumentParser(
+        prog="nlp-ft", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"nlp-ft {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    train = _add(
+        commands, "train", _train, "fine-tune as a recipe says", "train RECIPE.yaml optimizer.lr=1e-4 --resume"
+    )
+    _add_recipe(train)
+    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint of an unfinished run")
+    train.add_argument("--overwrite", action="store_true", help="replace the run in output_dir")
+
+    evaluate = _add(commands, "eval", _eval, "score a run on labelled rows", "eval runs/quickstart --data new.csv")
+    evaluate.add_argument("run", metavar="RUN", help="a run folder")
+    evaluate.add_argument("--data", metavar="FILE", help="file or glob with the recipe's columns; default: a split")
+    evaluate.add_argument("--split", default="test", choices=["train", "validation", "test"], help="default: test")
+
+    predict = _add(
+        commands, "predict", _predict, "classify new texts", 'predict runs/quickstart "my card never arrived"'
+    )
+    predict.add_argument("run", metavar="RUN", help="a run folder")
+    predict.add_argument("texts", metavar="TEXT", nargs="*", help="texts; two for each prediction of a model of pairs")
+    predict.add_argument("--file", metavar="FILE", help="CSV, TSV, JSON Lines or Parquet with the recipe's text column")
+    predict.add_argument("--output", metavar="CSV", help="write the predictions there instead of showing them")
+    predict.add_argument("--top-k", type=int, default=3, help="labels shown for each text (default: 3)")
+
+    layers = _add(
+        commands, "layers", _layers, "show the layer map as a table", "layers bert-base-uncased optimizer.lr=2e-5"
+    )
+    layers.add_argument("target", metavar="MODEL_OR_RECIPE", help="a recipe, folder, Hub id or package:NAME/PATH")
+    layers.add_argument("overrides", metavar="key=value", nargs="*", help=OVERRIDES)
+
+    validate = _add(commands, "validate", _validate, "find every problem of a recipe", "validate RECIPE.yaml")
+    _add_recipe(validate)
+
+    _add(commands, "schema", _schema, "print the JSON Schema of recipes", "schema > recipe.schema.json")
+    return parser
+
+
+def _add(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    command: Callable[[argparse.Namespace], int],
+    summary: str,
+    example: str,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=summary, description=summary, epilog=f"example: nlp-ft {example}")
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file")
+    parser.add_argument("overrides", metavar="key=value", nargs="*", help=OVERRIDES)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from nlp_ft.recipe_loader import load_recipe
+
+    recipe = load_recipe(options.recipe, options.overrides)
+    from nlp_ft.training.run import train
+
+    train(recipe, resume=options.resume, overwrite=options.overwrite)
+    if _is_main_process():
+        print(f'next: nlp-ft predict {recipe.output_dir} "a text of your own"')
+    return 0
+
+
+def _eval(options: argparse.Namespace) -> int:
+    from nlp_ft.predict import evaluate_run
+    from nlp_ft.training.describe import per_class_table, score_table
+
+    predictions, names = evaluate_run(options.run, options.data, options.split)
+    print(f"{per_class_table(predictions, names)}\n")
+    print(score_table({options.data or options.split: predictions.scores()}))
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from nlp_ft.predict import load_run, predict_texts, read_texts
+
+    if bool(options.texts) == bool(options.file):
+        raise DataError("predict needs texts on the command line, or --file, and not both")
+    run = load_run(options.run)
+    texts = read_texts(run, options.file, options.texts)
+    predictions = predict_texts(run, texts)
+    if options.output:
+        with open(options.output, "w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["text", "label", "score"])
+            writer.writerows(
+                [text if isinstance(text, str) else " | ".join(text), p.label, f"{p.score:.6f}"]
+                for text, p in zip(texts, predictions, strict=True)
+            )
+        print(f"{len(predictions)} predictions in {options.output}")
+        return 0
+    for text, prediction in zip(texts, predictions, strict=True):
+        print(text if isinstance(text, str) else " | ".join(text))
+        for label in sorted(prediction.scores, key=lambda name: -prediction.scores[name])[: options.top_k]:
+            print(f"  {prediction.scores[label]:.4f}  {label}")
+    return 0
+
+
+def _layers(options: argparse.Namespace) -> int:
+    from nlp_ft.inspection import describe_layers
+
+    print(describe_layers(options.target, options.overrides))
+    return 0
+
+
+def _validate(options: argparse.Namespace) -> int:
+    from nlp_ft.recipe_loader import load_recipe
+
+    recipe = load_recipe(options.recipe, options.overrides)
+    from nlp_ft.inspection import find_problems
+
+    problems = find_problems(recipe)
+    if problems:
+        return _fail("\n".join(f"{options.recipe}: {problem}" for problem in problems))
+    print(f"{options.recipe}: ready to train")
+    return 0
+
+
+def _schema(options: argparse.Namespace) -> int:
+    from nlp_ft.recipe_loader import json_schema
+
+    print(json_schema(), end="")
+    return 0
+
+
+def _fail(message: str) -> int:
+    if _is_main_process():
+        for line in message.splitlines():
+            print(f"error: {line}", file=sys.stderr)
+    return 2
+
+
+def _is_main_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"

@@ -1,0 +1,150 @@
+"""Which rows make which batch, as a function of seed and epoch alone, and how a batch is padded.
+
+The effective batches do not depend on the number of processes: each process takes its part of the same batch.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
+
+BATCHES_SORTED_TOGETHER = 50
+IGNORED_LABEL = -100
+"""Label of a row that is there only to fill a batch: it has no part in loss or metrics."""
+PADDING_ROW = -1
+
+
+def epoch_batches(
+    lengths: np.ndarray, effective_batch_size: int, seed: int, epoch: int, group_by_length: bool = True
+) -> list[np.ndarray]:
+    """The effective batches of one epoch, each row in exactly one; the last drawn may be shorter.
+
+    With `group_by_length`, rows are shuffled, sorted by length within groups of 50 batches, and the batches shuffled.
+
+    Args:
+        lengths: tokens of each row, (rows,).
+        effective_batch_size: rows of one optimizer step.
+        seed: of the run.
+        epoch: from 0.
+        group_by_length: whether rows of like length go together.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(lengths))
+    batches = []
+    group = effective_batch_size * (BATCHES_SORTED_TOGETHER if group_by_length else 1)
+    for start in range(0, len(order), group):
+        rows = order[start : start + group]
+        if group_by_length:
+            rows = rows[np.argsort(-lengths[rows], kind="stable")]
+        batches += [rows[i : i + effective_batch_size] for i in range(0, len(rows), effective_batch_size)]
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def micro_batches(
+    batch: np.ndarray, per_device_batch_size: int, num_processes: int, process_index: int
+) -> list[np.ndarray]:
+    """One process's micro-batches of an effective batch, as many on every process.
+
+    The rows are dealt out in runs of `per_device_batch_size`; a process that has none left gets `PADDING_ROW`.
+    """
+    step = per_device_batch_size * num_processes
+    result = []
+    for start in range(0, len(batch), step):
+        rows = batch[start : start + step]
+        share = -(-len(rows) // num_processes)
+        mine = rows[process_index * share : (process_index + 1) * share]
+        result.append(mine if len(mine) else np.array([PADDING_ROW]))
+    return result
+
+
+class PaddingCollator:
+    """Pads encoded rows to the longest: `input_ids`, `attention_mask`, ... (batch, seq_len), `labels` (batch,)."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, keys: Sequence[str]) -> None:
+        self.pad = DataCollatorWithPadding(tokenizer)
+        self.keys = keys
+
+    def __call__(self, rows: Sequence[dict[str, object]]) -> dict[str, torch.Tensor]:
+        batch = self.pad([{key: row[key] for key in self.keys} for row in rows])
+        return dict(batch.items())
+
+
+class _Rows(Dataset[dict[str, object]]):
+    """Rows by index, fetched a batch at a time; `PADDING_ROW` is row 0 with `IGNORED_LABEL`."""
+
+    def __init__(self, encoded: Dataset[dict[str, object]]) -> None:
+        self.encoded = encoded
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, object]]:
+        fetched = self.encoded.__getitems__([max(0, index) for index in indices])  # type: ignore[attr-defined]
+        return [
+            {**row, "labels": IGNORED_LABEL} if index == PADDING_ROW else row for row, index in zip(fetched, indices)
+        ]
+
+    def __getitem__(self, index: int) -> dict[str, object]:
+        return self.__getitems__([index])[0]
+
+
+def load_batches(
+    encoded: Dataset[dict[str, object]], batches: Sequence[np.ndarray], collator: PaddingCollator
+) -> Iterator[dict[str, torch.Tensor]]:
+    """The given batches, collated. The loader's own generator keeps it from touching the global random state."""
+    loader = DataLoader(
+        _Rows(encoded),
+        batch_sampler=[batch.tolist() for batch in batches],
+        collate_fn=collator,
+        generator=torch.Generator().manual_seed(0),
+        pin_memory=torch.cuda.is_available(),
+    )
+    return iter(loader)
+
+
+@dataclass(frozen=True)
+class EpochStream:
+    """One process's micro-batches of any epoch, from any effective batch on.
+
+    Args:
+        encoded: the rows.
+        lengths: tokens of each row, (rows,).
+        collator: pads a micro-batch.
+        per_device_batch_size: rows of a micro-batch.
+        gradient_accumulation_steps: micro-batches of one process in an effective batch.
+        num_processes, process_index: which part is this process's.
+        seed: of the order.
+        group_by_length: see `epoch_batches`.
+    """
+
+    encoded: Dataset[dict[str, object]]
+    lengths: np.ndarray
+    collator: PaddingCollator
+    per_device_batch_size: int
+    gradient_accumulation_steps: int
+    num_processes: int
+    process_index: int
+    seed: int
+    group_by_length: bool
+
+    @property
+    def effective_batch_size(self) -> int:
+        """Rows of one optimizer step over all processes."""
+        return self.per_device_batch_size * self.gradient_accumulation_steps * self.num_processes
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Effective batches of an epoch, a shorter one included."""
+        return -(-len(self.lengths) // self.effective_batch_size)
+
+    def __call__(self, epoch: int, first_batch: int) -> Iterator[tuple[int, list[dict[str, torch.Tensor]]]]:
+        """Yield (rows of the effective batch over all processes, this process's micro-batches of it)."""
+        batches = epoch_batches(self.lengths, self.effective_batch_size, self.seed, epoch, self.group_by_length)
+        batches = batches[first_batch:]
+        parts = [
+            micro_batches(batch, self.per_device_batch_size, self.num_processes, self.process_index)
+            for batch in batches
+        ]
+        loaded = load_batches(self.encoded, [part for of_batch in parts for part in of_batch], self.collator)
+        for batch, of_batch in zip(batches, parts):
+            yield len(batch), [next(loaded) for _ in of_batch]

@@ -1,0 +1,173 @@
+"""Reading the raw splits of a recipe through `datasets`; no labels and no tokens yet."""
+
+import glob
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import datasets
+from datasets import Dataset, DatasetDict
+
+from nlp_ft.errors import DataError
+from nlp_ft.locations import PREFIX, resolve_location
+from nlp_ft.recipe import DataSection, is_share
+
+# Texts such as "NA" or "null" are texts: pandas would read them as missing.
+_CSV = {"keep_default_na": False, "na_filter": False}
+FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
+    ".csv": ("csv", _CSV),
+    ".tsv": ("csv", {**_CSV, "sep": "\t"}),
+    ".jsonl": ("json", {}),
+    ".json": ("json", {}),
+    ".parquet": ("parquet", {}),
+}
+SPLITS = ("train", "validation", "test")
+
+
+def load_raw_splits(data: DataSection) -> dict[str, Dataset]:
+    """Split name -> rows, for the splits that the recipe names; a validation share is not drawn yet.
+
+    Raises:
+        DataError: a file, folder, split or column is missing or cannot be read.
+    """
+    raw: dict[str, Dataset] = {}
+    for split in SPLITS:
+        where = getattr(data, split)
+        if where is None or (split == "validation" and is_share(where)):
+            continue
+        rows = _from_source(data, split, where) if data.source else load_files(where, f"data.{split}")
+        check_columns(rows, data, f"data.{split} ({where})")
+        if len(rows) == 0:
+            raise DataError(f"data.{split} ({where}) has no rows")
+        raw[split] = rows
+    return raw
+
+
+def load_files(paths: str | Sequence[str], field: str) -> Dataset:
+    """Rows of file(s), globs or one saved dataset folder; `field` is named in errors.
+
+    Raises:
+        DataError: nothing there, formats mixed or unknown, or content that is not of its format.
+    """
+    files = _expand([paths] if isinstance(paths, str) else paths, field)
+    if len(files) == 1 and Path(files[0]).is_dir():
+        return _single(_load_folder(files[0], field), files[0], field)
+    suffixes = {Path(file).suffix.lower() for file in files}
+    if len(suffixes) != 1 or not suffixes <= FORMATS.keys():
+        raise DataError(f"{field}: files must all be one of {', '.join(FORMATS)}, got {', '.join(sorted(suffixes))}")
+    _refuse_empty_and_binary(files, field)
+    builder, options = FORMATS[suffixes.pop()]
+    try:
+        rows = datasets.load_dataset(builder, data_files=files, split="train", **options)
+    except OSError:
+        raise
+    except Exception as error:  # the builders raise whatever their parser raises
+        raise DataError(f"{field}: {files[0]} cannot be read as {builder}: {_root_cause(error)}") from None
+    assert isinstance(rows, Dataset)
+    return rows
+
+
+def did_you_mean(name: str, names: Sequence[str]) -> str:
+    """`; did you mean X?` or nothing."""
+    near = get_close_matches(name, names, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _from_source(data: DataSection, split: str, name: str | list[str]) -> Dataset:
+    assert data.source is not None
+    field = f"data.{split}"
+    if not isinstance(name, str):
+        raise DataError(f"{field} must be one split of data.source, got {name}")
+    if data.split_column:
+        rows = load_files(data.source, "data.source")
+        return _rows_of_value(rows, data.split_column, name, field)
+    if isinstance(data.source, str) and not _is_local(data.source):
+        return _from_hub(data, data.source, name, field)
+    sources = [data.source] if isinstance(data.source, str) else data.source
+    folder = _expand(sources, "data.source")[0]
+    if not Path(folder).is_dir():
+        raise DataError(f"data.source: {folder} is a file; name its split_column, or give the files in data.train")
+    splits = _load_folder(folder, "data.source")
+    if not isinstance(splits, DatasetDict) or name not in splits:
+        found = list(splits) if isinstance(splits, DatasetDict) else ["one unnamed split"]
+        raise DataError(f"{field}: {folder} has no split {name}; it has: {', '.join(map(str, found))}")
+    return splits[name]
+
+
+def _from_hub(data: DataSection, source: str, name: str, field: str) -> Dataset:
+    try:
+        rows = datasets.load_dataset(source, data.config, revision=data.revision, split=name)
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        raise DataError(
+            f"{field}: {source} is no file or folder here, and loading it from the Hub failed: {_root_cause(error)}"
+        ) from None
+    assert isinstance(rows, Dataset)
+    return rows
+
+
+def _rows_of_value(rows: Dataset, column: str, value: str, field: str) -> Dataset:
+    if column not in rows.column_names:
+        raise DataError(
+            f"data.split_column: there is no column {column!r}; the columns are: {', '.join(rows.column_names)}"
+            f"{did_you_mean(column, rows.column_names)}"
+        )
+    values = rows.unique(column)
+    if value not in values:
+        raise DataError(f"{field}: no row has {value!r} in column {column!r}; it holds: {', '.join(map(str, values))}")
+    return rows.select([i for i, cell in enumerate(rows[column][:]) if cell == value])
+
+
+def _is_local(source: str) -> bool:
+    return source.startswith(PREFIX) or Path(source).exists() or Path(source).suffix in FORMATS or "*" in source
+
+
+def _expand(paths: Sequence[str], field: str) -> list[str]:
+    files: list[str] = []
+    for path in paths:
+        location = resolve_location(path, DataError)
+        found = [location] if Path(location).exists() else sorted(glob.glob(location, recursive=True))
+        if not found:
+            raise DataError(f"{field}: there is no {path} (looked for {Path(location).absolute()})")
+        files += found
+    return files
+
+
+def _load_folder(folder: str, field: str) -> Dataset | DatasetDict:
+    try:
+        return datasets.load_from_disk(folder)
+    except FileNotFoundError:
+        raise DataError(f"{field}: {folder} is a folder, but not one written by Dataset.save_to_disk") from None
+
+
+def _single(rows: Dataset | DatasetDict, folder: str, field: str) -> Dataset:
+    if isinstance(rows, DatasetDict):
+        raise DataError(f"{field}: {folder} holds the splits {', '.join(rows)}; name the folder in data.source")
+    return rows
+
+
+def _refuse_empty_and_binary(files: Sequence[str], field: str) -> None:
+    for file in files:
+        with open(file, "rb") as stream:
+            start = stream.read(4096)
+        if not start.strip():
+            raise DataError(f"{field}: {file} is empty")
+        if b"\0" in start and Path(file).suffix != ".parquet":
+            raise DataError(f"{field}: {file} is a binary file, not text")
+
+
+def check_columns(rows: Dataset, data: DataSection, where: str) -> None:
+    """Raises: DataError: a column of the recipe is not among the rows'."""
+    texts = [data.text] if isinstance(data.text, str) else data.text
+    for field, column in [*(("text", text) for text in texts), ("label", data.label)]:
+        if column not in rows.column_names:
+            raise DataError(
+                f"{where}: data.{field} is {column!r}, but the columns are: {', '.join(rows.column_names)}"
+                f"{did_you_mean(column, rows.column_names)}"
+            )
+
+
+def _root_cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -1,0 +1,92 @@
+"""Tokenizing with a record of what was cut: `head`, `tail` and `head_tail` truncation on top of any tokenizer."""
+
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from nlp_ft.recipe import DataSection
+
+
+def encode_texts(
+    columns: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerBase, data: DataSection
+) -> dict[str, list[Any]]:
+    """Token ids of texts or text pairs, cut to `data.max_length`.
+
+    Args:
+        columns: one list of texts, or two of equal length.
+        tokenizer: the encoder's tokenizer.
+        data: gives `max_length`, `truncation` and `head_tokens`.
+
+    Returns:
+        `input_ids` and, where the tokenizer makes them, `token_type_ids`; and `num_tokens`, the lengths before the cut.
+    """
+    encoded = tokenizer(
+        *columns, add_special_tokens=True, return_attention_mask=False, return_special_tokens_mask=True, verbose=False
+    )
+    keys = [key for key in encoded if key != "special_tokens_mask"]
+    result: dict[str, list[Any]] = {key: list(encoded[key]) for key in keys}
+    result["num_tokens"] = [len(ids) for ids in result["input_ids"]]
+    too_long = [row for row, length in enumerate(result["num_tokens"]) if length > data.max_length]
+    if too_long and len(columns) == 2:
+        _cut_pairs(result, keys, columns, too_long, tokenizer, data)
+        return result
+    for row in too_long:
+        kept = kept_positions(encoded["special_tokens_mask"][row], data)
+        for key in keys:
+            result[key][row] = [result[key][row][position] for position in kept]
+    return result
+
+
+def kept_positions(special_tokens_mask: Sequence[int], data: DataSection) -> list[int]:
+    """Positions that stay of a single text that is too long; special tokens always do."""
+    text = [position for position, special in enumerate(special_tokens_mask) if not special]
+    room = data.max_length - (len(special_tokens_mask) - len(text))
+    heads = {"head": room, "tail": 0, "head_tail": data.head_tokens}[data.truncation]
+    kept = {*text[:heads], *text[len(text) - (room - heads) :]}
+    return [position for position, special in enumerate(special_tokens_mask) if special or position in kept]
+
+
+def encode_rows(
+    batch: Mapping[str, list[Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    data: DataSection,
+    label_ids: Mapping[str | int, int],
+) -> dict[str, list[Any]]:
+    """What one batch of raw rows becomes: tokens, `labels`, `num_tokens`, `text_hash`, `is_empty`."""
+    columns = [["" if text is None else str(text) for text in batch[name]] for name in text_columns(data)]
+    encoded = encode_texts(columns, tokenizer, data)
+    encoded["labels"] = [label_ids[value] for value in batch[data.label]]
+    encoded["text_hash"] = [text_hash(texts) for texts in zip(*columns)]
+    encoded["is_empty"] = [not any(text.strip() for text in texts) for texts in zip(*columns)]
+    return encoded
+
+
+def text_columns(data: DataSection) -> list[str]:
+    """The column of single texts, or the two of pairs."""
+    return [data.text] if isinstance(data.text, str) else data.text
+
+
+def text_hash(texts: Sequence[str]) -> int:
+    """64 bits that tell texts apart, whatever their case and white space."""
+    plain = "\x1f".join(" ".join(text.lower().split()) for text in texts)
+    return int(np.frombuffer(blake2b(plain.encode("utf-8", "replace"), digest_size=8).digest(), np.int64)[0])
+
+
+def _cut_pairs(
+    result: dict[str, list[Any]],
+    keys: Sequence[str],
+    columns: Sequence[Sequence[str]],
+    rows: Sequence[int],
+    tokenizer: PreTrainedTokenizerBase,
+    data: DataSection,
+) -> None:
+    """The longer text of a pair is cut first, at its end or (under `tail`) at its beginning."""
+    tokenizer.truncation_side = "left" if data.truncation == "tail" else "right"
+    pairs = [[column[row] for row in rows] for column in columns]
+    cut = tokenizer(*pairs, truncation="longest_first", max_length=data.max_length, return_attention_mask=False)
+    for key in keys:
+        for place, row in enumerate(rows):
+            result[key][row] = cut[key][place]

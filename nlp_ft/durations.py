@@ -1,0 +1,45 @@
+"""Durations as people write them, with their unit: `3ep` (epochs), `200st` (optimizer steps), `10%` (of the run)."""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+_FORM = re.compile(r"(\d+(?:\.\d+)?)\s*(ep|st|%)")
+
+
+@dataclass(frozen=True)
+class Duration:
+    """A length of training: `value` in the unit `ep`, `st` or `%`."""
+
+    value: float
+    unit: Literal["ep", "st", "%"]
+
+    @classmethod
+    def parse(cls, text: object) -> "Duration":
+        """Read `3ep`, `0.5ep`, `200st` or `10%`.
+
+        Raises:
+            ValueError: the text has another form; the message suggests the right one.
+        """
+        match = _FORM.fullmatch(text.strip()) if isinstance(text, str) else None
+        if match is None:
+            hint = f"; did you mean {text}ep or {text}st?" if isinstance(text, int | float) else ""
+            raise ValueError(f"must be a duration such as 3ep (epochs), 200st (steps) or 10% (of the run){hint}")
+        value, unit = float(match[1]), match[2]
+        if unit == "st" and value != int(value):
+            raise ValueError("must be a whole number of steps")
+        if unit == "%" and value > 100:
+            raise ValueError("must be at most 100%")
+        return cls(value, unit)  # type: ignore[arg-type]  # the pattern admits these three units only
+
+    def steps(self, steps_per_epoch: int, total_steps: int = 0) -> int:
+        """In optimizer steps, rounded up for epochs and down for shares; `total_steps` is what a share is of."""
+        if self.unit == "ep":
+            return math.ceil(self.value * steps_per_epoch)
+        if self.unit == "%":
+            return math.floor(self.value / 100 * total_steps)
+        return int(self.value)
+
+    def __str__(self) -> str:
+        return f"{self.value:g}{self.unit}"

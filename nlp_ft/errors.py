@@ -1,0 +1,38 @@
+"""The exceptions of nlp_ft. All are `ValueError`s: what raises them is something the user wrote or points at.
+
+NlpFtError
+├── RecipeError       a recipe that cannot be read or does not make sense; lists every problem
+├── DataError         a data set that cannot be read, or whose content cannot be trained on
+├── ModelError        a model that cannot be found, loaded, or given the asked pooling or head
+├── LayerMapError     a parameter without a layer, or an architecture that is not mapped
+├── TrainingError     a training that cannot start or go on (precision, optimizer, tracker, loss)
+└── RunFolderError    a run folder that is taken, read-only, full, or not a run
+"""
+
+
+class NlpFtError(ValueError):
+    """Base of every error that the user can mend."""
+
+
+class RecipeError(NlpFtError):
+    """A recipe that cannot be read or does not make sense."""
+
+
+class DataError(NlpFtError):
+    """A data set that cannot be read, or whose content cannot be trained on."""
+
+
+class ModelError(NlpFtError):
+    """A model that cannot be found, loaded, or given the asked pooling or head."""
+
+
+class LayerMapError(NlpFtError):
+    """A parameter without a layer, or an architecture that is not mapped."""
+
+
+class TrainingError(NlpFtError):
+    """A training that cannot start or go on."""
+
+
+class RunFolderError(NlpFtError):
+    """A run folder that is taken, read-only, full, or not a run."""

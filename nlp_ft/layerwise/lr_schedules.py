@@ -1,0 +1,65 @@
+"""Learning-rate schedules as functions of the step: no state, so a resumed run needs nothing restored.
+
+A schedule gives the factor on each group's own `initial_lr`, so the ratios between layers are kept throughout.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+
+from nlp_ft.errors import TrainingError
+
+LrSchedule = Callable[[int], float]
+"""global_step (the number of updates made so far, from 0) -> factor in [0, 1]."""
+ScheduleName = Literal["linear", "cosine", "constant", "slanted_triangular"]
+
+
+def build_lr_schedule(name: ScheduleName, total_steps: int, warmup_steps: int = 0, ratio: float = 32.0) -> LrSchedule:
+    """The factor over a run.
+
+    Args:
+        name: `linear`, `cosine` (half a period) and `constant` follow a linear warm-up from 0;
+            `slanted_triangular` rises from 1/ratio to 1 over the warm-up and falls back to 1/ratio
+            (Howard and Ruder 2018, https://arxiv.org/abs/1801.06146; there the warm-up is 10 % of the run).
+        total_steps: optimizer steps of the whole run, at least 1.
+        warmup_steps: optimizer steps of the warm-up, 0 to `total_steps`.
+        ratio: of the highest to the lowest rate of the slanted triangle.
+
+    Raises:
+        TrainingError: an unknown name, or steps out of range.
+    """
+    if total_steps < 1 or not 0 <= warmup_steps <= total_steps:
+        raise TrainingError(f"warm-up must last 0 to {total_steps} steps (the whole run), got {warmup_steps}")
+    if name == "slanted_triangular":
+        return lambda step: slanted_triangular(step, total_steps, warmup_steps, ratio)
+    decays: dict[str, Callable[[float], float]] = {
+        "linear": lambda progress: 1.0 - progress,
+        "cosine": lambda progress: 0.5 * (1.0 + math.cos(math.pi * progress)),
+        "constant": lambda progress: 1.0,
+    }
+    if name not in decays:
+        raise TrainingError(f"schedule must be one of {', '.join([*decays, 'slanted_triangular'])}, got {name!r}")
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return step / warmup_steps
+        return max(0.0, decays[name](min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))))
+
+    return factor
+
+
+def slanted_triangular(step: int, total_steps: int, warmup_steps: int, ratio: float) -> float:
+    """Factor of the slanted triangle: 1/ratio at both ends, 1 where the warm-up ends."""
+    if step < warmup_steps:
+        height = step / warmup_steps
+    else:
+        height = 1.0 - (min(step, total_steps) - warmup_steps) / max(1, total_steps - warmup_steps)
+    return (1.0 + height * (ratio - 1.0)) / ratio
+
+
+def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Give each group its `initial_lr` times the factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor

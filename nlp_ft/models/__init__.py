@@ -1,0 +1,1 @@
+"""Encoders with pooling and a head."""

@@ -1,0 +1,141 @@
+"""The model for what no plain Transformers class expresses: any encoder, a pooling of choice, a head of choice.
+
+It is registered with Transformers' Auto classes when nlp_ft is imported, so that a saved folder loads with
+`AutoModelForSequenceClassification.from_pretrained(folder)` and `pipeline(..., model=folder)`.
+"""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from nlp_ft.models.heads import ClassificationHead, HeadType
+from nlp_ft.models.pooling import ClsPosition, Pooling, pool
+
+
+class PooledClassifierConfig(PreTrainedConfig):
+    """Configuration of a `PooledClassifier`: that of the encoder, and how its output becomes logits."""
+
+    model_type = "nlp_ft_pooled_classifier"
+    sub_configs = {"encoder_config": AutoConfig}  # noqa: RUF012  # as PreTrainedConfig declares it
+
+    def __init__(
+        self,
+        encoder_config: PreTrainedConfig | dict[str, Any] | None = None,
+        pooling: Pooling = "mean",
+        cls_position: ClsPosition = "first",
+        head_type: HeadType = "linear",
+        bottleneck_size: int = 128,
+        activation: str = "relu",
+        head_dropout: float = 0.1,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(encoder_config, dict):
+            encoder_config = AutoConfig.for_model(**encoder_config)
+        self.encoder_config = encoder_config
+        self.pooling = pooling
+        self.cls_position = cls_position
+        self.head_type = head_type
+        self.bottleneck_size = bottleneck_size
+        self.activation = activation
+        self.head_dropout = head_dropout
+        super().__init__(**kwargs)
+
+
+class PooledClassifier(PreTrainedModel):
+    """Encoder, pooling, head."""
+
+    config_class = PooledClassifierConfig
+    base_model_prefix = "encoder"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    # The Trainer would otherwise multiply loss and gradients by accumulation steps x processes.
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: PooledClassifierConfig, encoder: nn.Module | None = None) -> None:
+        super().__init__(config)
+        if encoder is None:
+            encoder = AutoModel.from_config(
+                config.encoder_config, **encoder_options(config.encoder_config, config.pooling)
+            )
+        self.encoder = encoder
+        self.head = ClassificationHead(
+            hidden_size_of(config.encoder_config),
+            config.num_labels,
+            config.head_type,
+            config.bottleneck_size,
+            config.activation,
+            config.head_dropout,
+        )
+        self._takes_token_types = "token_type_ids" in inspect.signature(encoder.forward).parameters
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Linear layers of the head: normal with the encoder's own standard deviation, biases 0."""
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=getattr(self.config.encoder_config, "initializer_range", 0.02))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+    ) -> SequenceClassifierOutput:
+        """Logits, and the mean cross-entropy where labels are given.
+
+        Args:
+            input_ids: (batch, seq_len); or `inputs_embeds` (batch, seq_len, hidden).
+            attention_mask: (batch, seq_len), 1 for tokens and 0 for padding; None means no padding.
+            token_type_ids: (batch, seq_len), for encoders that take them.
+            labels: (batch,), label ids; -100 is left out.
+        """
+        if attention_mask is None:
+            tokens = input_ids if input_ids is not None else inputs_embeds
+            assert tokens is not None, "input_ids or inputs_embeds must be given"
+            attention_mask = torch.ones(tokens.shape[:2], dtype=torch.long, device=tokens.device)
+        given = {"input_ids": input_ids, "inputs_embeds": inputs_embeds}
+        if self._takes_token_types:
+            given["token_type_ids"] = token_type_ids
+        output = self.encoder(
+            attention_mask=attention_mask, **{key: value for key, value in given.items() if value is not None}
+        )
+        if self.config.pooling == "pooler":
+            pooled = output.pooler_output
+        else:
+            pooled = pool(output.last_hidden_state, attention_mask, self.config.pooling, self.config.cls_position)
+        logits = self.head(pooled)
+        loss = F.cross_entropy(logits.float(), labels) if labels is not None else None
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+
+
+def encoder_options(config: PreTrainedConfig, pooling: str) -> dict[str, bool]:
+    """Build no pooler that nothing would read, for the classes that can leave it out."""
+    from transformers import MODEL_MAPPING
+
+    encoder_class = MODEL_MAPPING[type(config)]
+    takes = "add_pooling_layer" in inspect.signature(encoder_class.__init__).parameters
+    return {"add_pooling_layer": pooling == "pooler"} if takes else {}
+
+
+def hidden_size_of(config: PreTrainedConfig) -> int:
+    """Units of the encoder's last hidden states."""
+    size: int = config.hidden_size
+    return size
+
+
+def register() -> None:
+    """Make the Auto classes know the model type."""
+    AutoConfig.register(PooledClassifierConfig.model_type, PooledClassifierConfig, exist_ok=True)
+    AutoModelForSequenceClassification.register(PooledClassifierConfig, PooledClassifier, exist_ok=True)
+
+
+register()

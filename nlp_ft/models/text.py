@@ -1,0 +1,213 @@
+"""Building the classifier of a recipe: a plain Transformers class where one expresses it, else `PooledClassifier`."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from nlp_ft.errors import ModelError
+from nlp_ft.locations import resolve_location
+from nlp_ft.models.pooled_classifier import PooledClassifier, PooledClassifierConfig, encoder_options
+from nlp_ft.models.pooling import ClsPosition
+from nlp_ft.recipe import ModelSection
+
+DROPOUT_FIELDS = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "dropout",
+    "attention_dropout",
+    "embedding_dropout",
+    "mlp_dropout",
+    "classifier_dropout",
+    "classifier_dropout_prob",
+    "seq_classif_dropout",
+    "summary_last_dropout",
+    "pooler_dropout",
+)
+
+
+def load_tokenizer(model: ModelSection) -> PreTrainedTokenizerBase:
+    """The encoder's tokenizer. Raises: ModelError."""
+    with _loading(model, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(_location(model), **_source(model))
+    assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    return tokenizer
+
+
+def build_classifier(
+    model: ModelSection,
+    label_names: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    pretrained: bool = True,
+) -> PreTrainedModel:
+    """The encoder with pooling and a new head for the given labels.
+
+    Args:
+        model: section of the recipe.
+        label_names: in the order of their ids; kept in the model's config.
+        tokenizer: tells where the CLS token stands; None takes it to be first.
+        pretrained: load the weights; False builds the structure alone, on whichever device is the default.
+
+    Raises:
+        ModelError: the model cannot be found or loaded, or has no such pooling.
+    """
+    config = _load_config(model)
+    config.id2label = dict(enumerate(label_names))
+    config.label2id = {name: i for i, name in enumerate(label_names)}
+    _set_dropout(config, model)
+    if is_plain(model, config):
+        plain: PreTrainedModel = _load(AutoModelForSequenceClassification, model, config, pretrained)
+        return plain
+    if model.pooling in ("auto", "pooler"):
+        _require_pooler(model, config)
+    pooling = "pooler" if model.pooling == "auto" else model.pooling
+    encoder = _load(AutoModel, model, config, pretrained, **encoder_options(config, pooling))
+    head = model.head
+    wrapped = PooledClassifierConfig(
+        encoder_config=config,
+        pooling=pooling,
+        cls_position=_cls_position(tokenizer) if pooling == "cls" else "first",
+        head_type=head.type,
+        bottleneck_size=head.bottleneck_size,
+        activation=head.activation,
+        head_dropout=0.1 if head.dropout is None else head.dropout,
+        id2label=config.id2label,
+        label2id=config.label2id,
+        pad_token_id=getattr(config, "pad_token_id", None),
+    )
+    return PooledClassifier(wrapped, encoder)
+
+
+def label_names(model: PreTrainedModel) -> list[str]:
+    """The labels of a classifier, in the order of their ids."""
+    return [name for _, name in sorted((int(i), name) for i, name in (model.config.id2label or {}).items())]
+
+
+def is_plain(model: ModelSection, config: PreTrainedConfig) -> bool:
+    """Whether the plain Transformers class expresses it: a linear head on the architecture's own pooling."""
+    own = model.pooling == "auto" or (model.pooling == "pooler" and config.model_type in ("bert", "albert"))
+    return own and model.head.type == "linear"
+
+
+def freeze_unused_parameters(model: PreTrainedModel, example: dict[str, torch.Tensor]) -> list[str]:
+    """Freeze the parameters that get no gradient from the example, and name them.
+
+    Some architectures hold parameters that classification never reads (XLNet's `mask_emb`): no training would move
+    them, and DistributedDataParallel would wait for their gradients.
+    """
+    was_training = model.training
+    model.train(False)
+    model(**example).logits.sum().backward()
+    unused = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(parameter.requires_grad and name not in unused)
+        parameter.grad = None
+    model.train(was_training)
+    return unused
+
+
+def _load_config(model: ModelSection) -> PreTrainedConfig:
+    with _loading(model, "config"):
+        config = AutoConfig.from_pretrained(_location(model), **_source(model))
+    if isinstance(config, PooledClassifierConfig):
+        raise ModelError(f"model.name: {model.name} is a finished classifier of nlp_ft; name the encoder it came from")
+    if type(config) not in AutoModelForSequenceClassification._model_mapping:
+        raise ModelError(f"model.name: {model.name} ({config.model_type}) is no encoder for sequence classification")
+    assert isinstance(config, PreTrainedConfig)
+    return config
+
+
+def _set_dropout(config: PreTrainedConfig, model: ModelSection) -> None:
+    if model.dropout is not None:
+        for field in DROPOUT_FIELDS:
+            if getattr(config, field, None) is not None:
+                setattr(config, field, model.dropout)
+    # The plain classes read the dropout before their last layer from one of these.
+    for field in ("classifier_dropout", "classifier_dropout_prob", "seq_classif_dropout", "summary_last_dropout"):
+        if hasattr(config, field) and model.head.dropout is not None:
+            setattr(config, field, model.head.dropout)
+
+
+def _load(auto_class: Any, model: ModelSection, config: PreTrainedConfig, pretrained: bool, **options: Any) -> Any:
+    trust = {"trust_remote_code": model.trust_remote_code}
+    if not pretrained:
+        return auto_class.from_config(config, **trust, **options)
+    with _loading(model, "weights"):
+        return auto_class.from_pretrained(
+            _location(model), config=config, use_safetensors=True, dtype=torch.float32, **_source(model), **options
+        )
+
+
+def _require_pooler(model: ModelSection, config: PreTrainedConfig) -> None:
+    from transformers import MODEL_MAPPING
+
+    encoder_class: Any = MODEL_MAPPING[type(config)]
+    with torch.device("meta"):
+        encoder = encoder_class(config)
+    if getattr(encoder, "pooler", None) is None:
+        raise ModelError(
+            f"model.pooling: {config.model_type} has no pooler; use cls, mean or max"
+            + (" with a bottleneck head" if model.pooling == "auto" else "")
+        )
+
+
+def _cls_position(tokenizer: PreTrainedTokenizerBase | None) -> ClsPosition:
+    if tokenizer is None:
+        return "first"
+    ids = tokenizer("a")["input_ids"]
+    marks = {tokenizer.cls_token_id, tokenizer.bos_token_id} - {None}
+    if ids[0] in marks:
+        return "first"
+    if ids[-1] in marks:
+        return "last"
+    raise ModelError("model.pooling: the tokenizer puts no CLS token at either end of a text; use mean or max")
+
+
+def _location(model: ModelSection) -> str:
+    return resolve_location(model.name, ModelError)
+
+
+def _source(model: ModelSection) -> dict[str, Any]:
+    return {"revision": model.revision or "main", "trust_remote_code": model.trust_remote_code}
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No bars for what takes a second, and no reports on weights that are new on purpose."""
+    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def _loading(model: ModelSection, what: str) -> Iterator[None]:
+    """One clear error for the many ways in which a model cannot be loaded."""
+    try:
+        with quiet_transformers():
+            yield
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, ModelError):
+            raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"model.name: {model.name}: its {what} cannot be loaded: {reason[:300]} (expected a folder with "
+            "config.json, tokenizer and safetensors weights, a Hub id, or package:NAME/PATH)"
+        ) from None

@@ -1,0 +1,103 @@
+"""What is wrong with a recipe, in the user's words: field, expectation, what it holds, and the likely remedy."""
+
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from nlp_ft.recipe import Recipe
+
+
+def problems_of(error: ValidationError) -> list[str]:
+    """One line a problem, each once, in the order of the recipe's fields."""
+    return list(dict.fromkeys(_problem(details) for details in error.errors()))
+
+
+def _problem(details: Any) -> str:
+    path = [str(part) for part in details["loc"]]
+    fields = ".".join(_path_of_fields(path))
+    if details["type"] == "extra_forbidden":
+        return f"{'.'.join(path)} is not a key of a recipe{_did_you_mean(path)}"
+    if details["type"] == "missing":
+        field = _field(path)
+        return f"{fields} is missing: {field.description if field else 'it must be given'}"
+    if details["type"] == "value_error":
+        text = str(details["ctx"]["error"])
+        # A check of one value begins with "must"; a check over several fields names them itself.
+        if text.startswith("must"):
+            return f"{fields} {text}, got {_shown(details['input'])}"
+        return f"{fields}.{text}" if fields else text
+    return f"{fields} {_expectation(details, path)}, got {_shown(details['input'])}{_likely(details)}"
+
+
+def _expectation(details: Any, path: Sequence[str]) -> str:
+    context = details.get("ctx", {})
+    if "expected" in context:
+        return f"must be {context['expected']}"
+    if not context.keys() & {"ge", "gt", "le", "lt"}:
+        return "must be " + re.sub(r"^Input should be (a |an )?(valid )?", "", details["msg"])
+    limits = dict(context)
+    field = _field(_path_of_fields(path))
+    for constraint in field.metadata if field else []:
+        limits |= {key: getattr(constraint, key) for key in ("ge", "gt", "le", "lt") if hasattr(constraint, key)}
+    low, high = limits.get("ge", limits.get("gt")), limits.get("le", limits.get("lt"))
+    if low is None or high is None:
+        words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+        return "must be " + " and ".join(f"{words[key]} {limits[key]:g}" for key in words if key in limits)
+    return f"must be in {'[' if 'ge' in limits else '('}{low:g}, {high:g}{']' if 'le' in limits else ')'}"
+
+
+def _likely(details: Any) -> str:
+    """`9.0` where a number up to 1 belongs is most often `0.9`; a misspelt option is most often the nearest one."""
+    value, context = details["input"], details.get("ctx", {})
+    if context.get("le", context.get("lt")) == 1 and isinstance(value, int | float) and 1 < value < 100:
+        return f"; did you mean {value / (10 if value < 10 else 100):g}?"
+    near = get_close_matches(str(value), re.findall(r"'([^']*)'", str(context.get("expected", ""))), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in _models_in(inner)]
+
+
+def _field(path: Sequence[str]) -> FieldInfo | None:
+    models, field = [Recipe] if path else [], None
+    for part in path:
+        field = models[0].model_fields.get(part) if models else None
+        models = _models_in(field.annotation) if field else []  # type: ignore[assignment]
+    return field
+
+
+def _path_of_fields(path: Sequence[str]) -> list[str]:
+    """The path without what pydantic adds for the members of a union, such as `str` or `int`."""
+    kept: list[str] = []
+    for part in path:
+        if _field([*kept, part]) is not None or part.isdigit():
+            kept.append(part)
+    return kept
+
+
+def _did_you_mean(path: Sequence[str]) -> str:
+    parent = _field(path[:-1])
+    models = _models_in(parent.annotation) if parent else [Recipe]
+    keys = list(models[0].model_fields) if models else []
+    near = get_close_matches(path[-1], keys, n=1)
+    if near:
+        return f"; did you mean {near[0]}?"
+    homes = [
+        f"{section}.{path[-1]}"
+        for section, field in Recipe.model_fields.items()
+        for model in _models_in(field.annotation)
+        if path[-1] in model.model_fields
+    ]
+    return f"; did you mean {homes[0]}?" if homes else f"; the keys here are: {', '.join(keys)}"

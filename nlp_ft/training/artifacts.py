@@ -1,0 +1,103 @@
+"""What a finished run leaves in its folder beside model and tokenizer: summary, tables, model card."""
+
+import csv
+import json
+import platform
+import resource
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+import nlp_ft
+from nlp_ft.locations import package_version
+from nlp_ft.models.pooled_classifier import PooledClassifier
+from nlp_ft.models.text import label_names
+from nlp_ft.training.describe import score_table
+from nlp_ft.training.evaluation import Predictions
+from nlp_ft.training.metrics import ConfusionMatrix, PerClass, compute
+
+LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "evaluate", "tokenizers", "numpy", "sklearn")
+
+
+def versions() -> dict[str, str]:
+    """Versions of nlp_ft, Python and the libraries that a result depends on."""
+    found = {name: package_version(name) or "unknown" for name in LIBRARIES}
+    return {"nlp_ft": nlp_ft.__version__, "python": platform.python_version(), **found}
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory in use so far: of the accelerator where there is one, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def write_class_tables(folder: Path, split: str, predictions: Predictions, label_names: Sequence[str]) -> None:
+    """`<split>_per_class.csv` and `<split>_confusion_matrix.csv` (a row for each true label)."""
+    columns = (predictions.predicted, predictions.labels)
+    per_class = compute(PerClass, *columns, label_names=label_names)["per_class"]
+    matrix = compute(ConfusionMatrix, *columns, num_labels=len(label_names))["confusion_matrix"]
+    with (folder / f"{split}_per_class.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(per_class[0]))
+        writer.writeheader()
+        writer.writerows(per_class)
+    with (folder / f"{split}_confusion_matrix.csv").open("w", newline="", encoding="utf-8") as stream:
+        rows = csv.writer(stream)
+        rows.writerow(["true label", *label_names])
+        rows.writerows([name, *row] for name, row in zip(label_names, matrix, strict=True))
+
+
+def write_json(file: Path, values: Mapping[str, Any]) -> None:
+    """JSON that people read too."""
+    file.write_text(json.dumps(values, indent=2, default=_plain) + "\n", encoding="utf-8")
+
+
+def model_card(
+    model: PreTrainedModel, encoder_name: str, summary: Mapping[str, Any], scores: Mapping[str, Mapping[str, float]]
+) -> str:
+    """README.md of the run folder: what the model is, what it scored, how to use it."""
+    needs_import = isinstance(model, PooledClassifier)
+    labels = label_names(model)
+    shown = ", ".join(labels[:20]) + (", ..." if len(labels) > 20 else "")
+    return f"""---
+library_name: transformers
+pipeline_tag: text-classification
+tags: [text-classification, nlp_ft]
+---
+
+# Text classifier fine-tuned from {encoder_name}
+
+{len(labels)} labels: {shown}.
+Strategy `{summary["strategy"]}`, seed {summary["seed"]}, {summary["num_trainable_parameters"]:,} of
+{summary["num_parameters"]:,} parameters trained, {summary["train_seconds"]:.0f} seconds of training
+({summary["train_examples_per_second"]:.0f} examples a second on {summary["device"]}).
+
+```text
+{score_table(scores)}
+```
+
+One run with one seed: compare several seeds before you trust a small difference.
+
+## Use
+
+```python
+{"import nlp_ft  # registers the model's class" + chr(10) if needs_import else ""}from transformers import pipeline
+
+classify = pipeline("text-classification", model="PATH/TO/THIS/FOLDER")
+print(classify("a text", truncation=True))
+```
+
+`recipe.yaml` holds every setting, `summary.json` every figure, `metrics.jsonl` the course of the training,
+`layers.txt` the learning rate of each layer.
+"""
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is not JSON")

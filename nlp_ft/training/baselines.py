@@ -1,0 +1,27 @@
+"""What a model must beat to be worth its cost: the majority label, and TF-IDF with logistic regression."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.dummy import DummyClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+
+from nlp_ft.training.metrics import score
+
+
+def score_baselines(
+    train_texts: Sequence[str], train_labels: np.ndarray, texts: Sequence[str], labels: np.ndarray
+) -> dict[str, dict[str, float]]:
+    """Fit both baselines on train and score them on another split; every metric by baseline and name."""
+    baselines = {
+        "majority": DummyClassifier(strategy="most_frequent"),
+        "tfidf_logistic_regression": make_pipeline(
+            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=10, max_iter=1000)
+        ),
+    }
+    return {
+        name: score(baseline.fit(train_texts, train_labels).predict(texts), labels)
+        for name, baseline in baselines.items()
+    }

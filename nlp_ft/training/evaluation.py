@@ -1,0 +1,67 @@
+"""Predictions over a whole split, gathered once over all processes, each row exactly once."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from datasets import Dataset
+from torch.nn import functional as F
+
+from nlp_ft.data.batching import PaddingCollator, load_batches
+from nlp_ft.training.metrics import score
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Of every row of a split, in the order of the rows; each array (rows,)."""
+
+    predicted: np.ndarray
+    labels: np.ndarray
+    losses: np.ndarray
+
+    def scores(self) -> dict[str, float]:
+        """Every metric by name, `loss` among them."""
+        return {"loss": float(self.losses.mean()), **score(self.predicted, self.labels)}
+
+
+def predict_split(
+    accelerator: Accelerator,
+    model: torch.nn.Module,
+    encoded: Dataset,
+    lengths: np.ndarray,
+    collator: PaddingCollator,
+    batch_size: int,
+) -> Predictions:
+    """Run the model over a split in eval mode; rows of like length go together, and the shares may be uneven.
+
+    Args:
+        accelerator: tells this process's share.
+        model: prepared or not; the wrapper of several processes is left aside, since it would wait for the others.
+        encoded: the rows.
+        lengths: tokens of each row, (rows,).
+        collator: pads a batch.
+        batch_size: rows of one process at once.
+    """
+    module = accelerator.unwrap_model(model)
+    was_training = module.training
+    module.eval()
+    order = np.argsort(-lengths, kind="stable")
+    mine = order[accelerator.process_index :: accelerator.num_processes]
+    batches = [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
+    results = np.zeros((len(mine), 4))  # row number, predicted label, label, loss
+    done = 0
+    with torch.inference_mode(), accelerator.autocast():
+        for rows, batch in zip(batches, load_batches(encoded, batches, collator)):
+            labels = batch.pop("labels")
+            inputs = {key: value.to(accelerator.device, non_blocking=True) for key, value in batch.items()}
+            logits = module(**inputs).logits.float().cpu()
+            losses = F.cross_entropy(logits, labels, reduction="none")
+            columns = [rows, logits.argmax(-1).numpy(), labels.numpy(), losses.numpy()]
+            results[done : done + len(rows)] = np.stack(columns, axis=1)
+            done += len(rows)
+    module.train(was_training)
+    gathered = np.concatenate(gather_object([results]))
+    gathered = gathered[np.argsort(gathered[:, 0])]
+    return Predictions(gathered[:, 1].astype(np.int64), gathered[:, 2].astype(np.int64), gathered[:, 3])

@@ -1,0 +1,235 @@
+"""The training loop: effective batches in, an optimized model out. It receives objects and knows no recipe.
+
+One step: seed the random numbers from (seed, step, process), set the learning rates, accumulate the gradient of the
+mean over the effective batch, clip, update. All of it is a function of the step, which is what makes a resumed run
+equal to an unbroken one.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from nlp_ft.errors import TrainingError
+from nlp_ft.layerwise import LrSchedule, set_learning_rates
+from nlp_ft.training.loss import ClassificationLoss
+from nlp_ft.training.progress import Progress
+
+Batch = dict[str, torch.Tensor]
+STEPS_BETWEEN_RECORDS = 10
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """Lengths are in optimizer steps; `metric` is a key of what `evaluate` gives, or None without validation."""
+
+    total_steps: int
+    steps_per_epoch: int
+    evaluate_every: int
+    checkpoint_every: int
+    max_grad_norm: float | None = None
+    seed: int = 0
+    metric: str | None = None
+    patience: int | None = None
+    min_delta: float = 0.0
+
+
+@dataclass
+class LoopState:
+    """What changes over a run; a checkpoint holds it."""
+
+    global_step: int = 0
+    best_step: int = 0
+    best_value: float | None = None
+    evaluations_without_best: int = 0
+    stopped_early: bool = False
+    train_seconds: float = 0.0
+    train_examples: int = 0
+
+
+class EpochBatches(Protocol):
+    """The effective batches of an epoch from one on, each as this process's micro-batches with labels (batch,)."""
+
+    def __call__(self, epoch: int, first_batch: int) -> Iterator[tuple[int, list[Batch]]]:
+        """Yield (rows of the effective batch over all processes, micro-batches of this process)."""
+        ...
+
+
+@dataclass(frozen=True)
+class LoopHooks:
+    """What the loop calls: `evaluate` gives scores by name, `save_best` keeps the weights, `save` a checkpoint."""
+
+    evaluate: Callable[[], dict[str, float]] | None
+    save_best: Callable[[int], None]
+    save: Callable[[LoopState], None]
+    record: Callable[[dict[str, Any]], None]
+
+
+class Loop:
+    """Trains `model` in place until the settings or early stopping end it.
+
+    Args:
+        accelerator: of the run; its own gradient accumulation is not used.
+        model: prepared by the accelerator.
+        optimizer: prepared by the accelerator; its groups carry `initial_lr`.
+        schedule: factor on the rates at each step.
+        loss: sums and divisors, see `ClassificationLoss`.
+        batches: gives the batches of an epoch.
+        settings: lengths and limits.
+        hooks: what to call on the way.
+        state: where to begin; changed in place.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        schedule: LrSchedule,
+        loss: ClassificationLoss,
+        batches: EpochBatches,
+        settings: LoopSettings,
+        hooks: LoopHooks,
+        state: LoopState,
+    ) -> None:
+        self.accelerator = accelerator
+        self.model = model
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.loss = loss
+        self.batches = batches
+        self.settings = settings
+        self.hooks = hooks
+        self.state = state
+        self.trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.progress = Progress(settings.total_steps, state.global_step, accelerator.is_main_process)
+        self._losses: list[torch.Tensor] = []
+
+    def run(self) -> None:
+        """Train to the end. Raises: TrainingError: the loss is no number any more."""
+        self.model.train()
+        try:
+            while not self._is_over():
+                epoch, first_batch = divmod(self.state.global_step, self.settings.steps_per_epoch)
+                self._run_epoch(epoch, first_batch)
+        finally:
+            self.progress.close()
+
+    def _is_over(self) -> bool:
+        return self.state.stopped_early or self.state.global_step >= self.settings.total_steps
+
+    def _run_epoch(self, epoch: int, first_batch: int) -> None:
+        batches = self.batches(epoch, first_batch)
+        while not self._is_over():
+            started = time.perf_counter()
+            item = next(batches, None)
+            if item is None:
+                return
+            num_rows, micro_batches = item
+            self._losses.append(self._step(micro_batches))
+            self.state.global_step += 1
+            self.state.train_examples += num_rows
+            self.state.train_seconds += time.perf_counter() - started
+            self._after_step()
+
+    def _step(self, micro_batches: Sequence[Batch]) -> torch.Tensor:
+        """One update of the weights; gives the mean loss of this process's share times the number of processes."""
+        accelerator = self.accelerator
+        torch.manual_seed(step_seed(self.settings.seed, self.state.global_step, accelerator.process_index))
+        set_learning_rates(self.optimizer, self.schedule(self.state.global_step))
+        micro_batches = [
+            {key: value.to(accelerator.device, non_blocking=True) for key, value in batch.items()}
+            for batch in micro_batches
+        ]
+        divisor = torch.stack([self.loss.weight(batch["labels"]) for batch in micro_batches]).sum()
+        if accelerator.num_processes > 1:
+            divisor = accelerator.reduce(divisor, "sum")
+            # DistributedDataParallel takes the mean of the gradients; the sum is wanted.
+            divisor = divisor / accelerator.num_processes
+        total = torch.zeros((), device=accelerator.device)
+        for i, batch in enumerate(micro_batches):
+            is_last = i == len(micro_batches) - 1
+            with nullcontext() if is_last else accelerator.no_sync(self.model):
+                labels = batch["labels"]
+                logits = self.model(**{key: value for key, value in batch.items() if key != "labels"}).logits
+                loss = self.loss.total(logits, labels) / divisor
+                accelerator.backward(loss)
+                total += loss.detach()
+        if self.settings.max_grad_norm is not None:
+            accelerator.clip_grad_norm_(self.trainable, self.settings.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return total
+
+    def _after_step(self) -> None:
+        settings, step = self.settings, self.state.global_step
+        is_end = step == settings.total_steps
+        # A checkpoint must not fall between a loss and its record: the resumed run would not know the loss.
+        borders = (STEPS_BETWEEN_RECORDS, settings.evaluate_every, settings.checkpoint_every)
+        if is_end or any(step % border == 0 for border in borders):
+            self._record_losses()
+        if self.hooks.evaluate and (step % settings.evaluate_every == 0 or is_end):
+            self._evaluate(self.hooks.evaluate)
+        if step % settings.checkpoint_every == 0 or self._is_over():
+            self.hooks.save(self.state)
+
+    def _record_losses(self) -> None:
+        step, state = self.state.global_step, self.state
+        losses = self.accelerator.reduce(torch.stack(self._losses), "mean")
+        self._losses.clear()
+        value = losses.mean().item()
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"the loss is {value} at step {step}; try a lower optimizer.lr, a longer schedule.warmup, "
+                "or training.precision: fp32"
+            )
+        rates = {str(group["layer_id"]): group["lr"] for group in self.optimizer.param_groups}
+        speed = state.train_examples / state.train_seconds
+        self.hooks.record({"step": step, "epoch": self._epoch(), "loss": value, "learning_rates": rates})
+        self.progress.step(step, value, next(iter(rates.values())), speed)
+
+    def _evaluate(self, evaluate: Callable[[], dict[str, float]]) -> None:
+        state, settings = self.state, self.settings
+        scores = evaluate()
+        self.hooks.record({"step": state.global_step, "epoch": self._epoch(), "validation": scores})
+        assert settings.metric is not None
+        value = scores[settings.metric]
+        is_best = _is_better(value, state.best_value, settings)
+        if is_best:
+            state.best_value, state.best_step, state.evaluations_without_best = value, state.global_step, 0
+            self.hooks.save_best(state.global_step)
+        else:
+            state.evaluations_without_best += 1
+        self.progress.evaluated(state.global_step, self._epoch(), settings.metric, value, scores["loss"], is_best)
+        if settings.patience is not None and state.evaluations_without_best >= settings.patience:
+            state.stopped_early = True
+            self.progress.say(
+                f"stopped early: {settings.patience} evaluation(s) in a row brought no better {settings.metric} "
+                f"than {state.best_value:.4f} at step {state.best_step}"
+            )
+
+    def _epoch(self) -> float:
+        return round(self.state.global_step / self.settings.steps_per_epoch, 4)
+
+
+def step_seed(seed: int, step: int, process_index: int) -> int:
+    """Seed of one step's random numbers, such as dropout's, on one process."""
+    return int(np.random.SeedSequence([seed, step, process_index]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def state_to_dict(state: LoopState) -> dict[str, Any]:
+    """For a checkpoint."""
+    return asdict(state)
+
+
+def _is_better(value: float, best: float | None, settings: LoopSettings) -> bool:
+    if best is None:
+        return True
+    gain = best - value if settings.metric == "loss" else value - best
+    return gain > settings.min_delta

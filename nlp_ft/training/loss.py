@@ -1,0 +1,66 @@
+"""Cross-entropy as a sum and what to divide it by, so that accumulation over uneven batches is exact."""
+
+from typing import Literal
+
+import torch
+from torch.nn import functional as F
+
+IGNORED_LABEL = -100
+
+
+class ClassificationLoss:
+    """Weighted, smoothed cross-entropy of an effective batch that arrives in parts.
+
+    The mean over the effective batch is the sum of `total` over its parts, divided by the sum of `weight` over them;
+    with one part it equals `torch.nn.functional.cross_entropy`.
+
+    Args:
+        class_weights: (num_labels,), or None for equal ones.
+        label_smoothing: share of the target spread over all labels, in [0, 1).
+        average: `sample` or `token`; they differ only for labels of shape (batch, seq_len).
+    """
+
+    def __init__(
+        self,
+        class_weights: torch.Tensor | None = None,
+        label_smoothing: float = 0.0,
+        average: Literal["sample", "token"] = "sample",
+    ) -> None:
+        self.class_weights = class_weights
+        self.label_smoothing = label_smoothing
+        self.average = average
+
+    def total(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Sum over one part.
+
+        Args:
+            logits: (batch, num_labels) or (batch, seq_len, num_labels).
+            labels: (batch,) or (batch, seq_len); -100 is left out.
+        """
+        losses = F.cross_entropy(
+            logits.float().flatten(0, -2),
+            labels.flatten(),
+            weight=self._class_weights(logits.device),
+            label_smoothing=self.label_smoothing,
+            ignore_index=IGNORED_LABEL,
+            reduction="none",
+        ).view(labels.shape)
+        if self.average == "token" or labels.ndim == 1:
+            return losses.sum()
+        return (losses.sum(-1) / self._weights(labels).sum(-1).clamp(min=1e-9)).sum()
+
+    def weight(self, labels: torch.Tensor) -> torch.Tensor:
+        """What one part adds to the divisor: its labels, by their class weights; or its samples."""
+        if self.average == "token" or labels.ndim == 1:
+            return self._weights(labels).sum()
+        return (labels != IGNORED_LABEL).any(-1).sum().float()
+
+    def _weights(self, labels: torch.Tensor) -> torch.Tensor:
+        present = (labels != IGNORED_LABEL).float()
+        weights = self._class_weights(labels.device)
+        return present if weights is None else present * weights[labels.clamp(min=0)]
+
+    def _class_weights(self, device: torch.device) -> torch.Tensor | None:
+        if self.class_weights is not None:
+            self.class_weights = self.class_weights.to(device)
+        return self.class_weights

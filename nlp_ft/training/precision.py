@@ -1,0 +1,30 @@
+"""Which number format to compute in: what the recipe says, or what the hardware does natively."""
+
+import torch
+
+from nlp_ft.errors import TrainingError
+
+
+def mixed_precision(precision: str, device: torch.device) -> str:
+    """Accelerate's word for it: `no`, `bf16` or `fp16`.
+
+    `auto` is bf16 where the device multiplies matrices in it natively. Elsewhere bf16 is emulated, which can cost
+    several times the time of float32.
+
+    Raises:
+        TrainingError: fp16 without a GPU.
+    """
+    if precision == "fp16" and device.type == "cpu":
+        raise TrainingError("training.precision: fp16 needs a GPU; use auto, bf16 or fp32")
+    if precision == "auto":
+        return "bf16" if has_native_bf16(device) else "no"
+    return "no" if precision == "fp32" else precision
+
+
+def has_native_bf16(device: torch.device) -> bool:
+    """Whether the device has instructions for bf16 matrix products (Ampere or newer, AMX, AVX512-BF16)."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":
+        return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+    return False

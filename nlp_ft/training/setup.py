@@ -1,0 +1,188 @@
+"""From the sections of a recipe to the objects of the loop."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
+from accelerate.utils import GradientAccumulationPlugin, set_seed
+
+from nlp_ft.data.batching import EpochStream, PaddingCollator
+from nlp_ft.data.text import TextData
+from nlp_ft.errors import TrainingError
+from nlp_ft.layerwise import LayerMap, LrSchedule, build_lr_schedule, build_optimizer
+from nlp_ft.locations import package_version
+from nlp_ft.recipe import LossSection, OptimizerSection, Recipe, ScheduleSection, StrategySection, TrainingSection
+from nlp_ft.training.loop import LoopSettings
+from nlp_ft.training.loss import ClassificationLoss
+from nlp_ft.training.precision import mixed_precision
+
+
+def start_accelerator(recipe: Recipe, tracking_folder: Path) -> Accelerator:
+    """The accelerator of a run; random numbers are seeded and kernels made deterministic where asked.
+
+    Raises:
+        TrainingError: the precision cannot be had here, or a tracker's package is missing.
+    """
+    check_trackers(recipe)
+    device = PartialState().device
+    if recipe.training.deterministic and device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    # A second run in one process may use another precision; the state would refuse it.
+    AcceleratorState._reset_state()
+    accelerator = Accelerator(
+        mixed_precision=mixed_precision(recipe.training.precision, device),
+        log_with=list(recipe.trackers) or None,
+        project_dir=tracking_folder if recipe.trackers else None,
+        # The loop accumulates by itself; a number from `accelerate config` would divide the loss once more.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+    )
+    set_seed(recipe.seed)
+    return accelerator
+
+
+def check_trackers(recipe: Recipe) -> None:
+    """Raises: TrainingError: a tracker's package is missing."""
+    for tracker in recipe.trackers:
+        if package_version(tracker) is None:
+            raise TrainingError(f"trackers: {tracker} is not installed; try: pip install {tracker}")
+
+
+def lowest_trainable_layer(strategy: StrategySection, num_layers: int) -> int:
+    """Layer id from which on a strategy trains.
+
+    Raises:
+        TrainingError: it asks for more blocks than there are.
+    """
+    if strategy.trainable_blocks == "all":
+        return 0
+    if strategy.trainable_blocks > num_layers:
+        raise TrainingError(
+            f"strategy.trainable_blocks must be at most {num_layers}, the blocks of this model, or all; "
+            f"got {strategy.trainable_blocks}"
+        )
+    return num_layers + 1 - strategy.trainable_blocks
+
+
+def make_optimizer(settings: OptimizerSection, model: torch.nn.Module, layer_map: LayerMap) -> torch.optim.Optimizer:
+    """The optimizer over all parameters, with a learning rate a layer.
+
+    Raises:
+        TrainingError: lion without its package.
+    """
+    momentum = 0.9 if settings.name == "sgd" and settings.momentum is None else settings.momentum
+    given = {"betas": settings.betas, "eps": settings.eps, "momentum": momentum}
+    return build_optimizer(
+        model,
+        lr=settings.lr,
+        layer_decay=settings.layer_decay,
+        head_lr=settings.head_lr,
+        weight_decay=settings.weight_decay,
+        convention=settings.convention,
+        layer_map=layer_map,
+        optimizer_class=optimizer_class(settings.name),
+        **{key: value for key, value in given.items() if value is not None},
+    )
+
+
+def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
+    """`adamw`, `adafactor`, `sgd` or `lion` as a class.
+
+    Adafactor: Shazeer and Stern 2018, https://arxiv.org/abs/1804.04235. Lion: Chen et al. 2023,
+    https://arxiv.org/abs/2302.06675, from the package lion-pytorch.
+
+    Raises:
+        TrainingError: lion without its package.
+    """
+    if name == "lion":
+        try:
+            from lion_pytorch import Lion
+        except ImportError:
+            raise TrainingError("optimizer.name: lion needs its package; try: pip install lion-pytorch") from None
+        lion: type[torch.optim.Optimizer] = Lion
+        return lion
+    return {"adamw": torch.optim.AdamW, "adafactor": torch.optim.Adafactor, "sgd": torch.optim.SGD}[name]
+
+
+def make_loss(settings: LossSection, data: TextData) -> ClassificationLoss:
+    """The loss with its class weights.
+
+    Raises:
+        TrainingError: the weights do not name exactly the labels, or a balanced one would be infinite.
+    """
+    weights = _class_weights(settings, data)
+    tensor = torch.tensor(weights, dtype=torch.float32) if weights is not None else None
+    return ClassificationLoss(tensor, settings.label_smoothing, settings.average)
+
+
+def _class_weights(settings: LossSection, data: TextData) -> list[float] | None:
+    names = data.label_names
+    if settings.class_weights is None:
+        return None
+    if settings.class_weights == "balanced":
+        counts = np.bincount(data.labels("train"), minlength=len(names))
+        if (counts == 0).any():
+            absent = ", ".join(name for name, count in zip(names, counts, strict=True) if count == 0)
+            raise TrainingError(f"loss.class_weights: balanced needs rows of every label in train; none of: {absent}")
+        return [float(weight) for weight in counts.sum() / (len(names) * counts)]
+    if set(settings.class_weights) != set(names):
+        different = ", ".join(sorted(set(settings.class_weights) ^ set(names))[:5])
+        raise TrainingError(f"loss.class_weights must name exactly the labels of the data; different: {different}")
+    return [settings.class_weights[name] for name in names]
+
+
+def make_stream(recipe: Recipe, data: TextData, collator: PaddingCollator, accelerator: Accelerator) -> EpochStream:
+    """The training batches of this process."""
+    training = recipe.training
+    return EpochStream(
+        encoded=data.encoded["train"],
+        lengths=data.lengths("train"),
+        collator=collator,
+        per_device_batch_size=training.per_device_batch_size,
+        gradient_accumulation_steps=training.gradient_accumulation_steps,
+        num_processes=accelerator.num_processes,
+        process_index=accelerator.process_index,
+        seed=recipe.seed,
+        group_by_length=training.group_by_length,
+    )
+
+
+def plan_steps(training: TrainingSection, steps_per_epoch: int, seed: int, has_validation: bool) -> LoopSettings:
+    """Durations as optimizer steps."""
+    stopping = training.early_stopping
+    return LoopSettings(
+        total_steps=training.duration.steps(steps_per_epoch),
+        steps_per_epoch=steps_per_epoch,
+        evaluate_every=training.evaluate_every.steps(steps_per_epoch),
+        checkpoint_every=training.checkpoint_every.steps(steps_per_epoch),
+        max_grad_norm=training.max_grad_norm,
+        seed=seed,
+        metric=training.metric if has_validation else None,
+        patience=stopping.patience if stopping else None,
+        min_delta=stopping.min_delta if stopping else 0.0,
+    )
+
+
+def make_schedule(settings: ScheduleSection, plan: LoopSettings) -> LrSchedule:
+    """The factor on the rates at each step.
+
+    Raises:
+        TrainingError: the warm-up is longer than the run.
+    """
+    warmup = settings.warmup.steps(plan.steps_per_epoch, plan.total_steps)
+    return build_lr_schedule(settings.name, plan.total_steps, warmup, settings.ratio)
+
+
+def tracker_config(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as `a.b` -> value, which every tracker can show."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= tracker_config(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value if isinstance(value, int | float | str | bool) else str(value)
+    return flat
