@@ -59,21 +59,21 @@ class PooledClassifier(PreTrainedModel):
 
     def __init__(self, config: PooledClassifierConfig, encoder: nn.Module | None = None) -> None:
         super().__init__(config)
+        inner = config.encoder_config
+        assert inner is not None, "a PooledClassifierConfig needs its encoder_config"
         if encoder is None:
-            encoder = AutoModel.from_config(
-                config.encoder_config, **encoder_options(config.encoder_config, config.pooling)
-            )
+            encoder = AutoModel.from_config(inner, **encoder_options(inner, config.pooling))
         self.encoder = encoder
         self.head = ClassificationHead(
-            hidden_size_of(config.encoder_config),
-            config.num_labels,
+            inner.hidden_size,
+            len(config.id2label or {}),
             config.head_type,
             config.bottleneck_size,
             config.activation,
             config.head_dropout,
         )
         self._takes_token_types = "token_type_ids" in inspect.signature(encoder.forward).parameters
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]  # of Transformers
 
     def _init_weights(self, module: nn.Module) -> None:
         """Linear layers of the head: normal with the encoder's own standard deviation, biases 0."""
@@ -121,15 +121,9 @@ def encoder_options(config: PreTrainedConfig, pooling: str) -> dict[str, bool]:
     """Build no pooler that nothing would read, for the classes that can leave it out."""
     from transformers import MODEL_MAPPING
 
-    encoder_class = MODEL_MAPPING[type(config)]
+    encoder_class: Any = MODEL_MAPPING[type(config)]
     takes = "add_pooling_layer" in inspect.signature(encoder_class.__init__).parameters
     return {"add_pooling_layer": pooling == "pooler"} if takes else {}
-
-
-def hidden_size_of(config: PreTrainedConfig) -> int:
-    """Units of the encoder's last hidden states."""
-    size: int = config.hidden_size
-    return size
 
 
 def register() -> None:
