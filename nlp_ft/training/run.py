@@ -23,6 +23,7 @@ from nlp_ft.models.text import build_classifier, freeze_unused_parameters, load_
 from nlp_ft.recipe import Recipe
 from nlp_ft.recipe_loader import dump_yaml, recipe_to_dict
 from nlp_ft.training import setup
+from nlp_ft.training.agreement import require_equal_weights
 from nlp_ft.training.artifacts import model_card, peak_memory_bytes, versions, write_class_tables, write_json
 from nlp_ft.training.baselines import score_baselines
 from nlp_ft.training.checkpoint import (
@@ -99,6 +100,7 @@ def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator) -> dict[
         "metrics": scores,
         "baselines": baselines,
         **_costs(parts, state),
+        "weights_hashes": require_equal_weights(accelerator, parts.model),
         "total_seconds": time.perf_counter() - started,
         "data": report,
         "versions": versions(),
@@ -203,6 +205,7 @@ def _restore(parts: Parts, checkpoint: Path) -> LoopState:
 
 
 def _save_checkpoint(parts: Parts, state: LoopState) -> None:
+    require_equal_weights(parts.accelerator, parts.model)
     if not parts.accelerator.is_main_process:
         return
     saved = {"loop": asdict(state), "data": _data_identity(parts.data)}

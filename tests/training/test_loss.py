@@ -1,0 +1,51 @@
+"""The loss in parts equals the loss of the whole."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from nlp_ft.training.loss import ClassificationLoss
+
+torch.manual_seed(3)
+LOGITS = torch.randn(11, 4)
+LABELS = torch.randint(0, 4, (11,))
+WEIGHTS = torch.tensor([0.5, 2.0, 1.0, 3.0])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+@pytest.mark.parametrize("sizes", [[11], [8, 3], [4, 4, 3], [10, 1]])
+def test_parts_of_any_size_add_up_to_torch_cross_entropy(
+    sizes: list[int], weights: torch.Tensor | None, smoothing: float
+) -> None:
+    loss = ClassificationLoss(weights, smoothing)
+    parts = list(zip(LOGITS.split(sizes), LABELS.split(sizes), strict=True))
+    mean = sum(loss.total(*part) for part in parts) / sum(loss.weight(labels) for _, labels in parts)
+    expected = F.cross_entropy(LOGITS, LABELS, weight=weights, label_smoothing=smoothing)
+    torch.testing.assert_close(mean, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_a_row_that_only_fills_a_batch_adds_nothing() -> None:
+    loss = ClassificationLoss(WEIGHTS, 0.1)
+    filled_logits = torch.cat([LOGITS, torch.full((1, 4), 9.0)])
+    filled_labels = torch.cat([LABELS, torch.tensor([-100])])
+    assert loss.total(filled_logits, filled_labels) == loss.total(LOGITS, LABELS)
+    assert loss.weight(filled_labels) == loss.weight(LABELS)
+
+
+TOKEN_LOGITS = torch.randn(2, 3, 4)
+TOKEN_LABELS = torch.tensor([[0, 3, -100], [2, -100, -100]])
+
+
+def test_token_average_is_over_all_labelled_tokens() -> None:
+    loss = ClassificationLoss(average="token")
+    expected = F.cross_entropy(TOKEN_LOGITS.flatten(0, 1), TOKEN_LABELS.flatten(), ignore_index=-100)
+    assert loss.weight(TOKEN_LABELS) == 3
+    torch.testing.assert_close(loss.total(TOKEN_LOGITS, TOKEN_LABELS) / 3, expected)
+
+
+def test_sample_average_is_the_mean_of_the_means_of_samples() -> None:
+    loss = ClassificationLoss(average="sample")
+    means = [F.cross_entropy(TOKEN_LOGITS[i], TOKEN_LABELS[i], ignore_index=-100) for i in range(2)]
+    assert loss.weight(TOKEN_LABELS) == 2
+    torch.testing.assert_close(loss.total(TOKEN_LOGITS, TOKEN_LABELS) / 2, sum(means) / 2)

@@ -1,0 +1,85 @@
+"""Two real processes (gloo, CPU) against one: same weights, same scores, both ranks equal to the bit."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from nlp_ft.recipe_loader import dump_yaml
+from tests.tiny import tiny_recipe
+from tests.training.test_run import weights
+
+ROOT = Path(__file__).parents[2]
+
+
+def launch(recipe: Path, processes: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`accelerate launch` as the README tells it."""
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
+    options = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    return subprocess.run(
+        [*launcher, *options, "scripts/train.py", str(recipe), *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+def run(folder: Path, encoder: Path, name: str, processes: int, size: int, accumulation: int) -> Path:
+    values = tiny_recipe(
+        folder,
+        encoder,
+        model={"dropout": 0.0, "head": {"dropout": 0.0}},
+        loss={"class_weights": "balanced"},
+        training={
+            "per_device_batch_size": size,
+            "gradient_accumulation_steps": accumulation,
+            "keep": "last",
+            "duration": "3ep",
+        },
+        output_dir=str(folder / name),
+    )
+    recipe = folder / f"{name}.yaml"
+    recipe.write_text(dump_yaml(values))
+    result = launch(recipe, processes)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return folder / name
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("processes")
+    # 50 rows: the last effective batch has two rows, so that with 4 x 2 x 1 one process has one row and one none.
+    return {
+        "one": run(folder, tiny_encoder, "one", 1, 8, 1),
+        "accumulated": run(folder, tiny_encoder, "accumulated", 1, 4, 2),
+        "two": run(folder, tiny_encoder, "two", 2, 4, 1),
+        "two_accumulated": run(folder, tiny_encoder, "two_accumulated", 2, 2, 2),
+    }
+
+
+@pytest.mark.parametrize("name", ["accumulated", "two", "two_accumulated"])
+def test_the_same_effective_batch_gives_the_same_weights(runs: dict[str, Path], name: str) -> None:
+    one, other = weights(runs["one"]), weights(runs[name])
+    for parameter, tensor in one.items():
+        torch.testing.assert_close(other[parameter], tensor, rtol=0, atol=1e-5, msg=parameter)
+
+
+def test_both_ranks_hold_equal_weights_to_the_bit(runs: dict[str, Path]) -> None:
+    hashes = json.loads((runs["two"] / "summary.json").read_text())["weights_hashes"]
+    assert len(hashes) == 2
+    assert len(set(hashes)) == 1
+
+
+def test_scores_over_two_processes_with_an_uneven_last_batch_are_those_of_one(runs: dict[str, Path]) -> None:
+    one, two = (json.loads((runs[name] / "summary.json").read_text())["metrics"] for name in ("one", "two"))
+    assert two["test"]["accuracy"] == one["test"]["accuracy"]
+    assert two["validation"]["loss"] == pytest.approx(one["validation"]["loss"], abs=1e-5)
+
+
+def test_an_error_of_the_user_is_said_once_over_two_processes(tmp_path: Path, tiny_encoder: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(dump_yaml(tiny_recipe(tmp_path, tiny_encoder)))
+    result = launch(recipe, 2, "data.label=lable")
+    assert result.returncode != 0
+    assert result.stderr.count("did you mean label?") == 1
+    assert not (tmp_path / "run.partial").exists()

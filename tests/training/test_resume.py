@@ -1,0 +1,125 @@
+"""A run that is killed goes on to the same result, to the bit."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+
+from nlp_ft.errors import RunFolderError
+from nlp_ft.recipe_loader import dump_yaml, recipe_from_dict
+from nlp_ft.training import run as run_module
+from nlp_ft.training.run import train
+from tests.tiny import tiny_recipe
+from tests.training.test_run import same, weights
+
+SETTINGS = {"duration": "4ep", "evaluate_every": "5st", "checkpoint_every": "3st", "gradient_accumulation_steps": 2}
+
+
+def recipe_in(folder: Path, encoder: Path, optimizer: str = "adamw") -> dict[str, object]:
+    return tiny_recipe(
+        folder, encoder, training={**SETTINGS, "per_device_batch_size": 4}, optimizer={"name": optimizer, "lr": 1e-3}
+    )
+
+
+def metrics(folder: Path) -> str:
+    return (folder / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor", "sgd", "lion"])
+@pytest.mark.parametrize("stop_at", [4, 14, 26])
+def test_a_run_that_stops_between_checkpoints_resumes_to_the_bit(
+    tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str, stop_at: int
+) -> None:
+    recipe = recipe_from_dict(recipe_in(tmp_path, tiny_encoder, optimizer))
+    whole = recipe.model_copy(update={"output_dir": str(tmp_path / "whole")})
+    train(whole)
+    step = run_module.Loop._step
+
+    def stop(self: run_module.Loop, batches: object) -> object:
+        if self.state.global_step == stop_at:
+            raise KeyboardInterrupt
+        return step(self, batches)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module.Loop, "_step", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe)
+    train(recipe, resume=True)
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+    assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
+
+
+def start(recipe: Path, *options: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "nlp_ft", "train", str(recipe), *options]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def kill_after_records(process: subprocess.Popen[bytes], file: Path, count: int) -> None:
+    """Kill -9 once the run has written so many records."""
+    while process.poll() is None:
+        if file.exists() and file.read_text().count("\n") >= count:
+            os.kill(process.pid, signal.SIGKILL)
+            break
+        time.sleep(0.002)
+    process.wait()
+
+
+def test_a_process_killed_twice_with_signal_9_resumes_to_the_bit(tmp_path: Path, tiny_encoder: Path) -> None:
+    values = recipe_in(tmp_path, tiny_encoder)
+    values["training"] = {**values["training"], "duration": "20ep"}  # type: ignore[dict-item]
+    train(recipe_from_dict({**values, "output_dir": str(tmp_path / "whole")}))
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(dump_yaml(values))
+    log = tmp_path / "run.partial" / "metrics.jsonl"
+    kill_after_records(start(recipe), log, 20)
+    assert log.exists(), "the run ended before it was killed"
+    kill_after_records(start(recipe, "--resume"), log, 45)
+    assert log.exists(), "the run ended before it was killed"
+    assert start(recipe, "--resume").wait() == 0
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+    assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
+
+
+def interrupted(folder: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    values = recipe_in(folder, encoder)
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "save_file", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe_from_dict(values))
+    return values
+
+
+def test_an_unfinished_run_is_neither_overwritten_nor_resumed_by_surprise(
+    tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = interrupted(tmp_path, tiny_encoder, monkeypatch)
+    with pytest.raises(RunFolderError, match="holds an unfinished run; pass --resume to go on with it"):
+        train(recipe_from_dict(values))
+
+
+def test_resuming_with_another_recipe_is_refused_and_names_what_differs(
+    tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = interrupted(tmp_path, tiny_encoder, monkeypatch)
+    with pytest.raises(RunFolderError, match="begun with another recipe; different: seed: 0; seed: 5"):
+        train(recipe_from_dict({**values, "seed": 5}), resume=True)
+
+
+def test_resuming_on_other_data_is_refused(tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = interrupted(tmp_path, tiny_encoder, monkeypatch)
+    file = tmp_path / "train.csv"
+    file.write_text(file.read_text().replace("cat", "bird"))
+    with pytest.raises(RunFolderError, match="the training data are not those"):
+        train(recipe_from_dict(values), resume=True)
+
+
+def test_resume_without_an_unfinished_run_begins_at_the_beginning(tmp_path: Path, tiny_encoder: Path) -> None:
+    recipe = recipe_from_dict(recipe_in(tmp_path, tiny_encoder))
+    train(recipe, resume=True)
+    train(recipe.model_copy(update={"output_dir": str(tmp_path / "whole")}))
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))

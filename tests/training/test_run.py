@@ -1,0 +1,233 @@
+"""A whole run on a tiny model: what it writes, that it repeats to the bit, and what its settings do."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, pipeline
+
+from nlp_ft.errors import RunFolderError, TrainingError
+from nlp_ft.predict import evaluate_run, predict
+from nlp_ft.recipe_loader import load_recipe, recipe_from_dict
+from nlp_ft.training.run import train
+from tests.tiny import save_tiny_encoder, tiny_recipe
+
+FILES = {
+    "README.md",
+    "config.json",
+    "layers.txt",
+    "metrics.jsonl",
+    "model.safetensors",
+    "recipe.yaml",
+    "summary.json",
+    "test_confusion_matrix.csv",
+    "test_per_class.csv",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "validation_confusion_matrix.csv",
+    "validation_per_class.csv",
+}
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def records(folder: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    train(recipe_from_dict(tiny_recipe(folder, tiny_encoder, baselines=True)))
+    return folder / "run"
+
+
+def test_a_run_leaves_exactly_these_files_and_no_partial_folder(run: Path) -> None:
+    assert {file.name for file in run.iterdir()} == FILES
+    assert not run.with_name("run.partial").exists()
+
+
+def test_the_summary_has_the_keys_that_others_rely_on(run: Path) -> None:
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["strategy"] == "llrd"
+    assert summary["seed"] == 0
+    metrics = {"loss", "accuracy", "macro_f1", "micro_f1", "weighted_f1", "matthews"}
+    assert set(summary["metrics"]["validation"]) == set(summary["metrics"]["test"]) == metrics
+    assert summary["global_step"] == 14  # 50 rows in batches of 8 are 7 steps an epoch
+    parameters = sum(tensor.numel() for tensor in weights(run).values())
+    assert summary["num_parameters"] == summary["num_trainable_parameters"] == parameters
+    expected_speed = 100 / summary["train_seconds"]
+    assert summary["train_examples_per_second"] == pytest.approx(expected_speed)
+    assert summary["peak_memory_bytes"] > 100 * 2**20
+    assert summary["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert set(summary["baselines"]) == {"majority", "tfidf_logistic_regression"}
+    assert summary["baselines"]["majority"]["accuracy"] == 9 / 25
+
+
+def test_the_saved_model_scores_what_the_summary_says(run: Path) -> None:
+    predictions, names = evaluate_run(run, split="test")
+    summary = json.loads((run / "summary.json").read_text())
+    assert names == ["animal", "colour", "size"]
+    assert predictions.scores() == summary["metrics"]["test"]
+    texts = ["the the cat", "the blue", "big"]
+    classify = pipeline("text-classification", model=str(run))
+    expected = [(answer["label"], answer["score"]) for answer in classify(texts)]
+    assert [(p.label, p.score) for p in predict(run, texts)] == [(n, pytest.approx(s, abs=1e-6)) for n, s in expected]
+
+
+def test_the_resolved_recipe_of_a_run_gives_the_same_run(run: Path, tmp_path: Path) -> None:
+    train(load_recipe(run / "recipe.yaml", [f"output_dir={tmp_path / 'again'}"]))
+    assert same(weights(run), weights(tmp_path / "again"))
+
+
+def test_another_seed_gives_other_weights(run: Path, tmp_path: Path) -> None:
+    train(load_recipe(run / "recipe.yaml", [f"output_dir={tmp_path / 'again'}", "seed=1"]))
+    assert not same(weights(run), weights(tmp_path / "again"))
+
+
+def test_each_layer_has_its_rate_in_the_record_of_every_step(run: Path) -> None:
+    [first, *_] = [record for record in records(run) if "learning_rates" in record]
+    rates = first["learning_rates"]
+    assert isinstance(rates, dict)
+    # Step 7 of 14 ends the first epoch; its update had the factor of step 6, one step of warm-up being over.
+    factor = 1 - (6 - 1) / (14 - 1)
+    assert rates == pytest.approx(
+        {"3": 1e-2 * factor, "2": 1e-3 * factor, "1": 0.9e-3 * factor, "0": 0.81e-3 * factor}, rel=1e-12
+    )
+
+
+def test_a_finished_run_is_not_touched_unless_asked(run: Path) -> None:
+    recipe = load_recipe(run / "recipe.yaml")
+    with pytest.raises(RunFolderError, match="holds a finished run; choose another, or pass --overwrite"):
+        train(recipe)
+    before = weights(run)
+    train(recipe, overwrite=True)
+    assert same(before, weights(run))
+    assert {file.name for file in run.iterdir()} == FILES
+    assert {file.name for file in run.parent.iterdir()} == {"run", "train.csv", "validation.csv", "test.csv"}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "trained"),
+    [
+        ("full", {"embeddings", "layer.0", "layer.1", "head"}),
+        ("llrd", {"embeddings", "layer.0", "layer.1", "head"}),
+        ("head_only", {"head"}),
+        ({"name": "top_layers", "trainable_blocks": 1}, {"layer.1", "head"}),
+    ],
+)
+def test_a_strategy_moves_its_layers_and_no_other_by_one_bit(
+    tmp_path: Path, tiny_encoder: Path, strategy: object, trained: set[str]
+) -> None:
+    recipe = tiny_recipe(tmp_path, tiny_encoder, strategy=strategy, optimizer={"weight_decay": 0.1})
+    summary = train(recipe_from_dict(recipe))
+    before, after = load_file(tiny_encoder / "model.safetensors"), weights(tmp_path / "run")
+    moved = {
+        part
+        for name, tensor in before.items()
+        for part in ("embeddings", "layer.0", "layer.1")
+        if part in name and not torch.equal(tensor, after[f"encoder.{name}"])
+    }
+    assert moved | {"head"} == trained
+    blocks = {"embeddings": "embeddings", "layer.0": "layer.0", "layer.1": "layer.1", "head": "head."}
+    sizes = sum(t.numel() for name, t in after.items() if any(blocks[part] in name for part in trained))
+    assert summary["num_trainable_parameters"] == sizes
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor", "sgd", "lion"])
+@pytest.mark.parametrize("schedule", ["linear", "slanted_triangular"])
+def test_every_optimizer_learns_the_tiny_task(
+    tmp_path: Path, tiny_encoder: Path, optimizer: str, schedule: str
+) -> None:
+    rates = {"adamw": 1e-2, "adafactor": 0.3, "sgd": 0.3, "lion": 3e-3}[optimizer]
+    recipe = tiny_recipe(
+        tmp_path,
+        tiny_encoder,
+        optimizer={"name": optimizer, "lr": rates, "head_lr": rates},
+        schedule={"name": schedule},
+        training={"duration": "10ep"},
+    )
+    assert train(recipe_from_dict(recipe))["metrics"]["test"]["accuracy"] == 1.0
+
+
+def test_accumulated_small_batches_equal_one_large_batch(tmp_path: Path, tiny_encoder: Path) -> None:
+    results = []
+    for name, size, steps in (("large", 8, 1), ("small", 2, 4)):
+        recipe = tiny_recipe(
+            tmp_path,
+            tiny_encoder,
+            model={"dropout": 0.0, "head": {"dropout": 0.0}},
+            loss={"class_weights": "balanced", "label_smoothing": 0.1},
+            optimizer={"name": "sgd", "lr": 0.05, "head_lr": 0.05},
+            training={"per_device_batch_size": size, "gradient_accumulation_steps": steps, "keep": "last"},
+            output_dir=str(tmp_path / name),
+        )
+        train(recipe_from_dict(recipe))
+        results.append(weights(tmp_path / name))
+    for name, tensor in results[0].items():
+        torch.testing.assert_close(tensor, results[1][name], rtol=0, atol=1e-6, msg=name)
+
+
+def test_early_stopping_ends_the_run_and_keeps_the_best_model(tmp_path: Path, tiny_encoder: Path) -> None:
+    recipe = tiny_recipe(
+        tmp_path,
+        tiny_encoder,
+        optimizer={"lr": 1e-2, "head_lr": 1e-2},
+        training={"duration": "40ep", "evaluate_every": "5st", "early_stopping": {"patience": 3}},
+    )
+    summary = train(recipe_from_dict(recipe))
+    evaluations = [record for record in records(tmp_path / "run") if "validation" in record]
+    accuracy = {r["step"]: r["validation"]["accuracy"] for r in evaluations}  # type: ignore[index]
+    first_best = next(step for step, value in accuracy.items() if value == max(accuracy.values()))
+    assert summary["stopped_early"]
+    assert summary["best_step"] == first_best
+    assert summary["global_step"] == max(accuracy) == first_best + 15  # type: ignore[operator]
+    assert summary["metrics"]["validation"] == evaluations[list(accuracy).index(first_best)]["validation"]
+
+
+def test_without_validation_the_last_model_is_kept(tmp_path: Path, tiny_encoder: Path) -> None:
+    recipe = tiny_recipe(tmp_path, tiny_encoder, data={"validation": None})
+    summary = train(recipe_from_dict(recipe))
+    assert set(summary["metrics"]) == {"test"}
+    assert summary["global_step"] == 14
+
+
+def test_text_pairs_of_a_plain_class_train_and_predict(tmp_path: Path) -> None:
+    encoder = save_tiny_encoder(tmp_path / "encoder", "roberta")
+    recipe = tiny_recipe(tmp_path, encoder, data={"text": ["text", "text"]}, model={"pooling": "auto"})
+    train(recipe_from_dict(recipe))
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run")
+    assert type(model).__name__ == "RobertaForSequenceClassification"
+    [prediction] = predict(tmp_path / "run", [("the cat", "the cat")])
+    assert sum(prediction.scores.values()) == pytest.approx(1, abs=1e-6)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_leaves_nothing(tmp_path: Path, tiny_encoder: Path) -> None:
+    recipe = tiny_recipe(
+        tmp_path,
+        tiny_encoder,
+        optimizer={"name": "sgd", "lr": 9.9, "head_lr": 9.9, "momentum": 0.99, "weight_decay": 9.0},
+        training={"duration": "60ep", "max_grad_norm": None},
+    )
+    with pytest.raises(TrainingError, match="the loss is nan at step"):
+        train(recipe_from_dict({**recipe, "training": {**recipe["training"], "checkpoint_every": "9999st"}}))  # type: ignore[dict-item]
+    assert {file.name for file in tmp_path.iterdir()} == {"train.csv", "validation.csv", "test.csv"}
+
+
+def test_bf16_computes_in_bf16_and_saves_float32(tmp_path: Path, tiny_encoder: Path) -> None:
+    summary = train(recipe_from_dict(tiny_recipe(tmp_path, tiny_encoder, training={"precision": "bf16"})))
+    assert summary["precision"] == "bf16"
+    assert {tensor.dtype for tensor in weights(tmp_path / "run").values()} == {torch.float32}
+
+
+def test_tensorboard_gets_the_metrics(tmp_path: Path, tiny_encoder: Path) -> None:
+    train(recipe_from_dict(tiny_recipe(tmp_path, tiny_encoder, trackers=["tensorboard"])))
+    assert list((tmp_path / "run").rglob("events.out.tfevents.*"))
