@@ -88,7 +88,8 @@ def predict_texts(run: TrainedRun, texts: Sequence[str] | Sequence[tuple[str, st
     collator = PaddingCollator(run.tokenizer, keys)
     order = np.argsort([-len(ids) for ids in encoded["input_ids"]], kind="stable")
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
-    model = run.model.to(device)
+    model: torch.nn.Module = run.model
+    model.to(device)
     for start in range(0, len(order), BATCH_SIZE):
         rows = order[start : start + BATCH_SIZE]
         batch = collator([{key: encoded[key][row] for key in keys} for row in rows])

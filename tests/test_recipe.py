@@ -155,7 +155,7 @@ def test_a_problem_has_the_form_of_the_design_page_to_the_letter() -> None:
         (with_data(label_names=["a"]), "data.label_names must have at least 2 items, got ['a']"),
         (with_data(label_names=["a", "b", "a"]), "data.label_names must name each label once, got 'a' twice"),
         (with_data(train=3), "data.train must be a text or a list of texts, got 3"),
-        (with_data(train=[]), "data.train must have at least 1 item, got []"),
+        (with_data(train=[]), "data.train must name at least one file, got []"),
         (a_recipe(optimizer={"lr": "fast"}), "optimizer.lr must be a number, got 'fast'"),
         (a_recipe(optimizer=3), "optimizer must be a section of `key: value` lines, got 3"),
         (a_recipe(optimizer=[]), "optimizer must be a section of `key: value` lines, got []"),

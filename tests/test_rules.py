@@ -129,11 +129,6 @@ def test_reading_a_recipe_imports_no_torch_and_no_transformers() -> None:
     assert run_python(f"import sys; {read} print(sorted(set(sys.modules) & set({HEAVY})))").strip() == "[]"
 
 
-def test_the_layerwise_core_loads_no_framework_but_torch() -> None:
-    others = ("transformers", "accelerate", "datasets", "yaml", "pydantic", "nlp_ft.recipe")
-    assert run_python(f"import nlp_ft.layerwise, sys; print([m for m in {others} if m in sys.modules])").strip() == "[]"
-
-
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["train", "--help"]])
 def test_help_is_given_without_torch(arguments: list[str]) -> None:
     command = [sys.executable, "-X", "importtime", "-m", "nlp_ft", *arguments]

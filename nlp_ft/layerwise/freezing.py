@@ -1,6 +1,7 @@
 """Frozen means frozen: no gradient, no dropout, no running statistics, and `model.train()` does not undo it."""
 
-from types import MethodType
+from collections.abc import Collection
+from functools import partial
 
 from torch import nn
 
@@ -30,18 +31,20 @@ def set_trainable(model: nn.Module, layer_map: LayerMap, lowest_trainable_layer:
         parameter.requires_grad_(layer_map.layer_id(name) >= lowest_trainable_layer)
         if not parameter.requires_grad:
             parameter.grad = None
-    keep_frozen_modules_in_eval(model)
+    embeddings = layer_map.embedding_modules if lowest_trainable_layer > 0 else frozenset()
+    _keep_frozen_modules_in_eval(model, embeddings)
 
 
-def keep_frozen_modules_in_eval(model: nn.Module) -> None:
-    """Pin every module whose parameters are all frozen, and what lies in it, to eval mode; release the others."""
-    frozen = {id(inner) for module in model.modules() if _is_frozen(module) for inner in module.modules()}
+def _keep_frozen_modules_in_eval(model: nn.Module, also: Collection[str]) -> None:
+    """Pin the modules whose parameters are all frozen, and those named, to eval with all in them; release others."""
+    pinned = [module for name, module in model.named_modules() if name in also or _is_frozen(module)]
+    frozen = {id(inner) for module in pinned for inner in module.modules()}
     for module in model.modules():
         module.__dict__.pop("train", None)
     for module in model.modules():
         if id(module) in frozen:
             module.training = False
-            module.__dict__["train"] = MethodType(_stay_in_eval, module)
+            module.__dict__["train"] = partial(_stay_in_eval, module)
         else:
             module.training = model.training
 

@@ -32,6 +32,8 @@ class Family:
     """What turns the last hidden states into one vector: layer L+1."""
     first_block: tuple[str, ...] = ()
     """What runs together with the first block: layer 1."""
+    embedding_dropout: tuple[str, ...] = ()
+    """Modules without parameters, outside those above, that the embeddings pass through."""
 
 
 FAMILIES: dict[str, Family] = {
@@ -47,7 +49,8 @@ FAMILIES: dict[str, Family] = {
     ),
     "albert": Family("encoder.albert_layer_groups", embeddings=("embeddings.", "encoder.embedding_hidden_mapping_in.")),
     "mpnet": Family("encoder.layer", embeddings=("embeddings.", "encoder.relative_attention_bias.")),
-    "xlnet": Family("layer", embeddings=("word_embedding.", "mask_emb")),
+    # XLNet's one dropout serves the embeddings and the last hidden states alike.
+    "xlnet": Family("layer", embeddings=("word_embedding.", "mask_emb"), embedding_dropout=("dropout",)),
     "modernbert": Family("layers", last_block=("final_norm.",)),
 }
 """Keyed on `config.model_type` of the encoder."""
@@ -61,6 +64,7 @@ class LayerMap:
         num_layers: L, the number of blocks.
         parameters: name -> parameter; where given, `parameters()` and the table can tell sizes.
         notes: what a reader of the map should know, one sentence each.
+        embedding_modules: names of modules without parameters that are frozen together with layer 0.
 
     Raises:
         LayerMapError: an id lies outside 0..L+1.
@@ -72,6 +76,7 @@ class LayerMap:
         num_layers: int,
         parameters: Mapping[str, nn.Parameter] | None = None,
         notes: Sequence[str] = (),
+        embedding_modules: Sequence[str] = (),
     ) -> None:
         for name, layer_id in layer_ids.items():
             if not 0 <= layer_id <= num_layers + 1:
@@ -81,6 +86,7 @@ class LayerMap:
                 )
         self.num_layers = num_layers
         self.notes = tuple(notes)
+        self.embedding_modules = frozenset(embedding_modules)
         self._layer_ids = dict(layer_ids)
         self._parameters = dict(parameters or {})
 
@@ -114,7 +120,8 @@ class LayerMap:
             lowest[id(parameter)] = min(layer_id, lowest.get(id(parameter), layer_id))
             parameters[name] = parameter
         layer_ids = {name: lowest[id(parameters[name])] for name in layer_ids}
-        return cls(layer_ids, num_layers, dict(model.named_parameters()), _notes(encoder))
+        dropout = [prefix + name for name in family.embedding_dropout]
+        return cls(layer_ids, num_layers, dict(model.named_parameters()), _notes(encoder), dropout)
 
     @property
     def head_layer(self) -> int:
@@ -174,9 +181,13 @@ def common_modules(names: Iterable[str]) -> str:
 
 def _find_encoder(model: nn.Module) -> tuple[str, nn.Module]:
     """Prefix of the encoder's parameter names, and the encoder: the model itself when it has no head."""
-    prefix = getattr(model, "base_model_prefix", "")
-    encoder = getattr(model, prefix, None) if prefix else None
-    return (f"{prefix}.", encoder) if isinstance(encoder, nn.Module) else ("", model)
+    attribute = getattr(model, "base_model_prefix", "")
+    encoder = getattr(model, attribute, None) if attribute else None
+    if not isinstance(encoder, nn.Module):
+        return "", model
+    # By identity: a wrapper (torch.compile, DistributedDataParallel) puts its own prefix before the names.
+    name = next(name for name, module in model.named_modules() if module is encoder)
+    return f"{name}." if name else "", encoder
 
 
 def _family_of(encoder: nn.Module) -> Family:
@@ -204,15 +215,23 @@ def _layer_id(name: str, prefix: str, family: Family, num_layers: int) -> int | 
     block = re.match(re.escape(family.blocks) + r"\.(\d+)\.", inner)
     if block:
         return int(block[1]) + 1
-    places = {0: family.embeddings, 1: family.first_block, num_layers: family.last_block, num_layers + 1: family.head}
-    return next((layer_id for layer_id, starts in places.items() if starts and inner.startswith(starts)), None)
+    places = (
+        (0, family.embeddings),
+        (1, family.first_block),
+        (num_layers, family.last_block),
+        (num_layers + 1, family.head),
+    )
+    return next((layer_id for layer_id, starts in places if inner.startswith(starts)), None)
 
 
 def _apply_rules(model: nn.Module, rules: Sequence[tuple[str, int]]) -> dict[str, int]:
     names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
     ruled: dict[str, int] = {}
     for pattern, layer_id in rules:
-        matched = [name for name in names if re.search(pattern, name)]
+        try:
+            matched = [name for name in names if re.search(pattern, name)]
+        except re.error as error:
+            raise LayerMapError(f"rule ({pattern!r}, {layer_id}) is no regular expression: {error}") from None
         if not matched:
             raise LayerMapError(f"rule ({pattern!r}, {layer_id}) matches no parameter, such as {names[0]}")
         for name in matched:
@@ -224,7 +243,7 @@ def _no_layer_message(model: nn.Module, name: str, num_layers: int) -> str:
     module = model.get_submodule(name.rpartition(".")[0])
     return (
         f"{name} (in a {type(module).__name__}) has no layer; say which with a rule, as in "
-        f"LayerMap.from_model(model, rules=[({'^' + re.escape(name)!r}, layer)]), layer 0 (embeddings) to "
+        f"LayerMap.from_model(model, rules=[({f'^{re.escape(name)}$'!r}, layer)]), layer 0 (embeddings) to "
         f"{num_layers + 1} (head)"
     )
 

@@ -30,7 +30,11 @@ def build_lr_schedule(name: ScheduleName, total_steps: int, warmup_steps: int = 
     Raises:
         TrainingError: an unknown name, or steps out of range.
     """
-    if total_steps < 1 or not 0 <= warmup_steps <= total_steps:
+    if total_steps < 1:
+        raise TrainingError(f"total_steps must be at least 1, got {total_steps}")
+    if not 1 < ratio < math.inf:
+        raise TrainingError(f"ratio must be above 1, got {ratio}")
+    if not 0 <= warmup_steps <= total_steps:
         raise TrainingError(f"warm-up must last 0 to {total_steps} steps (the whole run), got {warmup_steps}")
     if name == "slanted_triangular":
         return lambda step: slanted_triangular(step, total_steps, warmup_steps, ratio)

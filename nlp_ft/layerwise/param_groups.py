@@ -5,7 +5,9 @@ schedules and checkpoints stay valid. An optimizer skips a parameter that has no
 """
 
 import inspect
+import math
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any, Literal
 
 import torch
@@ -15,7 +17,7 @@ from nlp_ft.errors import LayerMapError, TrainingError
 from nlp_ft.layerwise.layer_map import LayerMap
 
 Convention = Literal["top", "beit", "electra"]
-NORM_MODULES = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
+NORM_MODULES = (nn.LayerNorm, nn.RMSNorm)
 
 
 def lr_scales(num_layers: int, layer_decay: float, convention: Convention = "top") -> list[float]:
@@ -153,20 +155,22 @@ def check_partition(model: nn.Module, groups: Sequence[dict[str, Any]]) -> None:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     missing = [name for key, name in names.items() if key not in count]
     repeated = [names.get(key, "a parameter of another model") for key, times in count.items() if times > 1]
-    foreign = len(count.keys() - names.keys())
+    labelled = [pair for group in groups for pair in zip_longest(group["params"], group.get("param_names", ()))]
+    foreign = [name or "unnamed" for parameter, name in labelled if id(parameter) not in names]
     if missing or repeated or foreign:
         raise LayerMapError(
             "the groups are no partition of the parameters: "
-            f"in no group: {missing or 'none'}; in several: {repeated or 'none'}; not of this model: {foreign}"
+            f"in no group: {missing or 'none'}; in several: {repeated or 'none'}; "
+            f"not of this model: {foreign or 'none'}"
         )
 
 
 def _check_rates(lr: float, head_lr: float | None, weight_decay: float) -> None:
-    if not lr > 0:
+    if not 0 < lr < math.inf:
         raise TrainingError(f"lr must be above 0, got {lr}")
-    if head_lr is not None and not head_lr > 0:
+    if head_lr is not None and not 0 < head_lr < math.inf:
         raise TrainingError(f"head_lr must be above 0, got {head_lr}; to freeze the head is not a matter of its rate")
-    if not weight_decay >= 0:
+    if not 0 <= weight_decay < math.inf:
         raise TrainingError(f"weight_decay must be at least 0, got {weight_decay}")
 
 

