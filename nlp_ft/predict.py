@@ -87,7 +87,7 @@ def predict_texts(run: TrainedRun, texts: Sequence[str] | Sequence[tuple[str, st
     keys = [key for key in encoded if key != "num_tokens"]
     collator = PaddingCollator(run.tokenizer, keys)
     order = np.argsort([-len(ids) for ids in encoded["input_ids"]], kind="stable")
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     model: torch.nn.Module = run.model
     model.to(device)
     for start in range(0, len(order), BATCH_SIZE):

@@ -16,6 +16,7 @@ from nlp_ft.errors import TrainingError
 from nlp_ft.layerwise import LayerMap, LrSchedule, build_lr_schedule, build_optimizer
 from nlp_ft.locations import package_version
 from nlp_ft.recipe import LossSection, OptimizerSection, Recipe, ScheduleSection, StrategySection, TrainingSection
+from nlp_ft.training.cpu_memory import keep_freed_memory
 from nlp_ft.training.loop import LoopSettings
 from nlp_ft.training.loss import ClassificationLoss
 from nlp_ft.training.precision import mixed_precision
@@ -34,6 +35,8 @@ def start_accelerator(recipe: Recipe, tracking_folder: Path) -> Accelerator:
     if recipe.training.deterministic and device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
+    if device.type == "cpu":
+        keep_freed_memory()
     # A second run in one process may use another precision; the state would refuse it.
     AcceleratorState._reset_state()
     accelerator = Accelerator(

@@ -16,7 +16,8 @@ from nlp_ft.recipe import DataSection, ModelSection
 
 # Each letter is one token, and [CLS] and [SEP] are two more: 3, 4, 4, 4, 2, 14 and 3 tokens.
 TRAIN = [("a", "x"), ("a b", "x"), ("A  B", "y"), ("a b", "z"), ("", "x"), ("a b c d e f g h i j k l", "y"), ("a", "x")]
-VALIDATION = [("a b c", "x"), ("A", "y"), (" ", "x")]
+# The longest has 10 tokens, which is max_length, and is not cut.
+VALIDATION = [("a b c d e f g h", "x"), ("A", "y"), (" ", "x")]
 
 
 @pytest.fixture(autouse=True)
@@ -56,8 +57,8 @@ def test_each_number_of_a_split_is_the_one_counted_by_hand(tmp_path: Path) -> No
         "rows": 3,
         "labels": {"x": 2, "y": 1, "z": 0},
         "median_tokens": 3.0,
-        "p95_tokens": pytest.approx(4.8),
-        "max_tokens": 5,
+        "p95_tokens": pytest.approx(9.3),
+        "max_tokens": 10,
         "truncated": 0.0,
         "empty": 1,
         "repeated": 0,
@@ -82,7 +83,7 @@ def test_the_tables_and_the_lines_to_look_at_read_as_written(tmp_path: Path) -> 
         "split       rows  median tokens  p95 tokens  max tokens  truncated  empty  repeated",
         "----------  ----  -------------  ----------  ----------  ---------  -----  --------",
         "train          7              4          11          14      14.3%      1         3",
-        "validation     3              3         4.8           5       0.0%      1         0",
+        "validation     3              3         9.3          10       0.0%      1         0",
         "",
         "label  train  validation",
         "-----  -----  ----------",
