@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Literal
 
 _FORM = re.compile(r"(\d+(?:\.\d+)?)\s*(ep|st|%)")
@@ -24,7 +25,9 @@ class Duration:
         """
         match = _FORM.fullmatch(text.strip()) if isinstance(text, str) else None
         if match is None:
-            hint = f"; did you mean {text}ep or {text}st?" if isinstance(text, int | float) else ""
+            hint = ""
+            if isinstance(text, int | float) and not isinstance(text, bool):
+                hint = f"; did you mean {text}ep{f' or {text}st' if isinstance(text, int) else ''}?"
             raise ValueError(f"must be a duration such as 3ep (epochs), 200st (steps) or 10% (of the run){hint}")
         value, unit = float(match[1]), match[2]
         if unit == "st" and value != int(value):
@@ -35,11 +38,13 @@ class Duration:
 
     def steps(self, steps_per_epoch: int, total_steps: int = 0) -> int:
         """In optimizer steps, rounded up for epochs and down for shares; `total_steps` is what a share is of."""
+        # In decimals, as the value was written: binary 0.55 * 100 is above 55.
+        value = Decimal(repr(self.value))
         if self.unit == "ep":
-            return math.ceil(self.value * steps_per_epoch)
+            return math.ceil(value * steps_per_epoch)
         if self.unit == "%":
-            return math.floor(self.value / 100 * total_steps)
-        return int(self.value)
+            return math.floor(value * total_steps / 100)
+        return int(value)
 
     def __str__(self) -> str:
-        return f"{self.value:g}{self.unit}"
+        return f"{Decimal(repr(self.value)).normalize():f}{self.unit}"

@@ -11,9 +11,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 import nlp_ft.models.pooled_classifier  # noqa: F401  # registers the class that a run folder may hold
 from nlp_ft.data.batching import PaddingCollator
-from nlp_ft.data.sources import load_files
+from nlp_ft.data.sources import load_files, text_columns
 from nlp_ft.data.text import TextData, encode_split, load_text_data, progress_bars
-from nlp_ft.data.tokens import encode_texts, text_columns
+from nlp_ft.data.tokens import encode_texts
 from nlp_ft.errors import DataError, RunFolderError
 from nlp_ft.models.text import label_names, quiet_transformers
 from nlp_ft.recipe import Recipe
@@ -109,7 +109,7 @@ def read_texts(run: TrainedRun, file: str | None, texts: Sequence[str]) -> Seque
     columns = [list(texts[i :: len(names)]) for i in range(len(names))]
     if file:
         with progress_bars(False):
-            rows = load_files(file, "--file")
+            rows = load_files(file, "--file", names)
         missing = [name for name in names if name not in rows.column_names]
         if missing:
             raise DataError(f"--file: {file} has no column {missing[0]!r}; it has: {', '.join(rows.column_names)}")
@@ -156,7 +156,7 @@ def _evaluation_data(run: TrainedRun, data: str | None, split: str) -> TextData:
         if getattr(section, split) is None:
             raise DataError(f"the recipe of this run has no {split} split; name a file with --data")
         return load_text_data(section, run.tokenizer)
-    rows = load_files(data, "--data")
+    rows = load_files(data, "--data", text_columns(section))
     return encode_split(rows, split, run.tokenizer, section, run.label_names)
 
 

@@ -74,6 +74,12 @@ class DataSection(Section):
             raise ValueError(f"text must be one column or a list of two, got {len(self.text)}")
         if isinstance(self.text, list) and self.truncation == "head_tail":
             raise ValueError("truncation head_tail needs a single text; use head or tail for pairs")
+        for field in ("source", "train", "validation", "test"):
+            if getattr(self, field) == []:
+                raise ValueError(f"{field} must name at least one file, got []")
+        repeated = [name for name in self.label_names or [] if (self.label_names or []).count(name) > 1]
+        if repeated:
+            raise ValueError(f"label_names must name each label once, got {repeated[0]!r} twice")
         if self.truncation == "head_tail" and self.head_tokens > self.max_length - 3:
             raise ValueError(
                 f"head_tokens must leave room for the end of the text within max_length {self.max_length}, "
@@ -226,9 +232,8 @@ class TrainingSection(Section):
     checkpoint_every: DurationField = Field(
         Duration(1, "ep"), description="1ep or 200st between checkpoints, from which --resume goes on."
     )
-    metric: str = Field(
-        "accuracy",
-        description="By which the best model is chosen: accuracy, macro_f1, micro_f1, weighted_f1, matthews or loss.",
+    metric: Literal["accuracy", "macro_f1", "micro_f1", "weighted_f1", "matthews", "loss"] = Field(
+        "accuracy", description="By which the best model is chosen."
     )
     keep: Literal["best", "last"] = Field("best", description="The model to save; without validation the last.")
     early_stopping: EarlyStoppingSection | None = Field(None, description="Null: the run goes its full length.")
@@ -240,9 +245,6 @@ class TrainingSection(Section):
             length: Duration = getattr(self, field)
             if length.unit == "%" or length.value == 0:
                 raise ValueError(f"{field} must be epochs or steps above 0, such as 3ep or 200st, got {length}")
-        known = ("accuracy", "macro_f1", "micro_f1", "weighted_f1", "matthews", "loss")
-        if self.metric not in known:
-            raise ValueError(f"metric must be one of {', '.join(known)}, got {self.metric!r}")
         return self
 
 

@@ -10,10 +10,35 @@ from pydantic.fields import FieldInfo
 
 from nlp_ft.recipe import Recipe
 
+KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "a text",
+    "list": "a list",
+    "tuple": "a list",
+    "dict": "a section of `key: value` lines",
+    "model": "a section of `key: value` lines",
+}
+
 
 def problems_of(error: ValidationError) -> list[str]:
     """One line a problem, each once, in the order of the recipe's fields."""
-    return list(dict.fromkeys(_problem(details) for details in error.errors()))
+    by_path: dict[str, list[Any]] = {}
+    for details in error.errors():
+        by_path.setdefault(".".join(_path_of_fields([str(part) for part in details["loc"]])), []).append(details)
+    problems = []
+    for path, found in by_path.items():
+        # One member of a union was meant where an item inside of it is wrong.
+        if any(other.startswith(f"{path}.") for other in by_path) and found[0]["type"] == "literal_error":
+            continue
+        if len(found) > 1 and all(details["type"] not in ("extra_forbidden", "missing") for details in found):
+            expected = " or ".join(dict.fromkeys(_expectation(d, []).removeprefix("must be ") for d in found))
+            near = next((hint for details in found if (hint := _likely(details))), "")
+            problems.append(f"{path} must be {expected}, got {_shown(found[0]['input'])}{near}")
+        else:
+            problems += [_problem(details) for details in found]
+    return list(dict.fromkeys(problems))
 
 
 def _problem(details: Any) -> str:
@@ -28,7 +53,8 @@ def _problem(details: Any) -> str:
         text = str(details["ctx"]["error"])
         # A check of one value begins with "must"; a check over several fields names them itself.
         if text.startswith("must"):
-            return f"{fields} {text}, got {_shown(details['input'])}"
+            text, _, hint = text.partition("; did you mean")
+            return f"{fields} {text}, got {_shown(details['input'])}" + (f"; did you mean{hint}" if hint else "")
         return f"{fields}.{text}" if fields else text
     return f"{fields} {_expectation(details, path)}, got {_shown(details['input'])}{_likely(details)}"
 
@@ -37,8 +63,13 @@ def _expectation(details: Any, path: Sequence[str]) -> str:
     context = details.get("ctx", {})
     if "expected" in context:
         return f"must be {context['expected']}"
+    if details["type"] == "too_short":
+        count = context["min_length"]
+        return f"must have at least {count} item{'s' if count > 1 else ''}"
     if not context.keys() & {"ge", "gt", "le", "lt"}:
-        return "must be " + re.sub(r"^Input should be (a |an )?(valid )?", "", details["msg"])
+        kind = KINDS.get(details["type"].split("_")[0])
+        of_texts = " of texts" if kind == "a list" and "list" in str(details["loc"][-1]) else ""
+        return f"must be {kind}{of_texts}" if kind else "must be " + details["msg"].removeprefix("Input should be ")
     limits = dict(context)
     field = _field(_path_of_fields(path))
     for constraint in field.metadata if field else []:
@@ -47,7 +78,11 @@ def _expectation(details: Any, path: Sequence[str]) -> str:
     if low is None or high is None:
         words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
         return "must be " + " and ".join(f"{words[key]} {limits[key]:g}" for key in words if key in limits)
-    return f"must be in {'[' if 'ge' in limits else '('}{low:g}, {high:g}{']' if 'le' in limits else ')'}"
+    return f"must be in {'[' if 'ge' in limits else '('}{_number(low)}, {_number(high)}{']' if 'le' in limits else ')'}"
+
+
+def _number(number: float) -> str:
+    return str(number) if isinstance(number, int) else f"{number:g}"
 
 
 def _likely(details: Any) -> str:
@@ -82,7 +117,8 @@ def _path_of_fields(path: Sequence[str]) -> list[str]:
     """The path without what pydantic adds for the members of a union, such as `str` or `int`."""
     kept: list[str] = []
     for part in path:
-        if _field([*kept, part]) is not None or part.isdigit():
+        is_label = kept[-1:] == ["class_weights"] and not part.startswith(("dict[", "literal["))
+        if _field([*kept, part]) is not None or part.isdigit() or is_label:
             kept.append(part)
     return kept
 
@@ -91,7 +127,8 @@ def _did_you_mean(path: Sequence[str]) -> str:
     parent = _field(path[:-1])
     models = _models_in(parent.annotation) if parent else [Recipe]
     keys = list(models[0].model_fields) if models else []
-    near = get_close_matches(path[-1], keys, n=1)
+    inside = [key for key in keys if key.endswith(f"_{path[-1]}")]
+    near = sorted(inside, key=lambda key: key.startswith("eval"))[:1] or get_close_matches(path[-1], keys, n=1)
     if near:
         return f"; did you mean {near[0]}?"
     homes = [

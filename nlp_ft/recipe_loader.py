@@ -43,6 +43,19 @@ _Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value)
 _Loader.add_constructor("tag:yaml.org,2002:float", lambda _, node: _float(node.value))
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that YAML 1.1 or 1.2 would read as something else."""
+
+
+_Dumper.yaml_implicit_resolvers = {
+    first: [
+        *yaml.SafeDumper.yaml_implicit_resolvers.get(first, []),
+        *_Loader.yaml_implicit_resolvers.get(first, []),
+    ]
+    for first in {*yaml.SafeDumper.yaml_implicit_resolvers, *_Loader.yaml_implicit_resolvers}
+}
+
+
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe.
 
@@ -72,7 +85,7 @@ def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
 
 def dump_yaml(values: Mapping[str, Any]) -> str:
     """YAML of nested dicts, in their order."""
-    return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True, width=120)
+    return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 def json_schema() -> str:
@@ -106,10 +119,13 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """A copy of nested dicts with `a.b=value` set. Raises: RecipeError."""
-    result: dict[str, Any] = json.loads(json.dumps(values, default=str))
+    try:
+        result: dict[str, Any] = json.loads(json.dumps(values, default=str))
+    except ValueError as error:
+        raise RecipeError(f"a recipe cannot hold itself through an alias: {error}") from None
     for override in overrides:
         key, equals, text = override.partition("=")
-        if not equals or not key:
+        if not equals or not all(key.split(".")):
             raise RecipeError(f"{override!r} must have the form key=value, such as optimizer.lr=1e-4")
         target = result
         *parents, last = key.split(".")
@@ -145,6 +161,7 @@ def _with_preset(values: Mapping[str, Any]) -> dict[str, Any]:
     result["strategy"] = {"name": strategy} if isinstance(strategy, str) else strategy
     name = result["strategy"].get("name") if isinstance(result["strategy"], dict) else None
     for section, preset in STRATEGY_PRESETS.get(name, {}).items() if isinstance(name, str) else []:
-        given = result.get(section) or {}
+        given = result.get(section)
+        given = {} if given is None else given
         result[section] = {**preset, **given} if isinstance(given, dict) else given
     return {key: value for key, value in result.items() if value is not None}

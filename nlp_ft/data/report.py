@@ -51,7 +51,8 @@ def _describe_split(data: TextData, split: str) -> dict[str, Any]:
 def _conflicts(hashes: np.ndarray, labels: np.ndarray) -> int:
     """Texts that occur with more than one label."""
     pairs = np.unique(np.stack([hashes, labels.astype(np.int64)]), axis=1)
-    return int(len(pairs[0]) - len(np.unique(pairs[0])))
+    _, counts = np.unique(pairs[0], return_counts=True)
+    return int((counts > 1).sum())
 
 
 def _cell(field: str, value: float) -> str:

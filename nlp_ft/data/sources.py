@@ -36,36 +36,50 @@ def load_raw_splits(data: DataSection) -> dict[str, Dataset]:
         where = getattr(data, split)
         if where is None or (split == "validation" and is_share(where)):
             continue
-        rows = _from_source(data, split, where) if data.source else load_files(where, f"data.{split}")
+        rows = (
+            _from_source(data, split, where) if data.source else load_files(where, f"data.{split}", text_columns(data))
+        )
         check_columns(rows, data, f"data.{split} ({where})")
         if len(rows) == 0:
-            raise DataError(f"data.{split} ({where}) has no rows")
+            raise DataError(f"{field} ({where}) has no rows")
         raw[split] = rows
     return raw
 
 
-def load_files(paths: str | Sequence[str], field: str) -> Dataset:
-    """Rows of file(s), globs or one saved dataset folder; `field` is named in errors.
+def load_files(paths: str | Sequence[str], field: str, texts: Sequence[str] = ()) -> Dataset:
+    """Rows of file(s), globs or saved dataset folders; `field` is named in errors, and `texts` are columns of text.
 
     Raises:
         DataError: nothing there, formats mixed or unknown, or content that is not of its format.
     """
     files = _expand([paths] if isinstance(paths, str) else paths, field)
-    if len(files) == 1 and Path(files[0]).is_dir():
-        return _single(_load_folder(files[0], field), files[0], field)
+    if files and all(Path(file).is_dir() for file in files):
+        return datasets.concatenate_datasets([_single(_load_folder(file, field), file, field) for file in files])
     suffixes = {Path(file).suffix.lower() for file in files}
     if len(suffixes) != 1 or not suffixes <= FORMATS.keys():
         raise DataError(f"{field}: files must all be one of {', '.join(FORMATS)}, got {', '.join(sorted(suffixes))}")
     _refuse_empty_and_binary(files, field)
     builder, options = FORMATS[suffixes.pop()]
+    if builder == "csv":
+        # Else pandas would guess that the text 007 is a number.
+        options = {**options, "converters": dict.fromkeys(texts, str)}
     try:
         rows = datasets.load_dataset(builder, data_files=files, split="train", **options)
     except OSError:
         raise
     except Exception as error:  # the builders raise whatever their parser raises
+        if "corresponds to no data" in str(error):
+            raise DataError(f"{field} ({files[0]}) has no rows") from None
         raise DataError(f"{field}: {files[0]} cannot be read as {builder}: {_root_cause(error)}") from None
     assert isinstance(rows, Dataset)
+    if "__index_level_0__" in rows.column_names:
+        raise DataError(f"{field}: {files[0]} cannot be read as {builder}: its rows have more fields than its header")
     return rows
+
+
+def text_columns(data: DataSection) -> list[str]:
+    """The column of single texts, or the two of pairs."""
+    return [data.text] if isinstance(data.text, str) else data.text
 
 
 def did_you_mean(name: str, names: Sequence[str]) -> str:
@@ -80,7 +94,7 @@ def _from_source(data: DataSection, split: str, name: str | list[str]) -> Datase
     if not isinstance(name, str):
         raise DataError(f"{field} must be one split of data.source, got {name}")
     if data.split_column:
-        rows = load_files(data.source, "data.source")
+        rows = load_files(data.source, "data.source", text_columns(data))
         return _rows_of_value(rows, data.split_column, name, field)
     if isinstance(data.source, str) and not _is_local(data.source):
         return _from_hub(data, data.source, name, field)
@@ -90,8 +104,9 @@ def _from_source(data: DataSection, split: str, name: str | list[str]) -> Datase
         raise DataError(f"data.source: {folder} is a file; name its split_column, or give the files in data.train")
     splits = _load_folder(folder, "data.source")
     if not isinstance(splits, DatasetDict) or name not in splits:
-        found = list(splits) if isinstance(splits, DatasetDict) else ["one unnamed split"]
-        raise DataError(f"{field}: {folder} has no split {name}; it has: {', '.join(map(str, found))}")
+        found = list(map(str, splits)) if isinstance(splits, DatasetDict) else ["one unnamed split"]
+        near = did_you_mean(name, found)
+        raise DataError(f"{field}: {folder} has no split {name}; it has: {', '.join(found)}{near}")
     return splits[name]
 
 
@@ -112,10 +127,11 @@ def _rows_of_value(rows: Dataset, column: str, value: str, field: str) -> Datase
             f"data.split_column: there is no column {column!r}; the columns are: {', '.join(rows.column_names)}"
             f"{did_you_mean(column, rows.column_names)}"
         )
-    values = rows.unique(column)
+    values = [str(found) for found in rows.unique(column)]
     if value not in values:
-        raise DataError(f"{field}: no row has {value!r} in column {column!r}; it holds: {', '.join(map(str, values))}")
-    return rows.select([i for i, cell in enumerate(rows[column][:]) if cell == value])
+        near = did_you_mean(value, values)
+        raise DataError(f"{field}: no row has {value!r} in column {column!r}; it holds: {', '.join(values)}{near}")
+    return rows.select([i for i, cell in enumerate(rows[column][:]) if str(cell) == value])
 
 
 def _is_local(source: str) -> bool:
@@ -128,9 +144,15 @@ def _expand(paths: Sequence[str], field: str) -> list[str]:
         location = resolve_location(path, DataError)
         found = [location] if Path(location).exists() else sorted(glob.glob(location, recursive=True))
         if not found:
-            raise DataError(f"{field}: there is no {path} (looked for {Path(location).absolute()})")
+            raise DataError(f"{field}: there is no {path} (looked for {Path(location).absolute()}){_near(location)}")
         files += found
     return files
+
+
+def _near(location: str) -> str:
+    folder = Path(location).parent
+    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    return did_you_mean(Path(location).name, names).replace("did you mean ", f"did you mean {folder}/")
 
 
 def _load_folder(folder: str, field: str) -> Dataset | DatasetDict:
@@ -158,8 +180,7 @@ def _refuse_empty_and_binary(files: Sequence[str], field: str) -> None:
 
 def check_columns(rows: Dataset, data: DataSection, where: str) -> None:
     """Raises: DataError: a column of the recipe is not among the rows'."""
-    texts = [data.text] if isinstance(data.text, str) else data.text
-    for field, column in [*(("text", text) for text in texts), ("label", data.label)]:
+    for field, column in [*(("text", text) for text in text_columns(data)), ("label", data.label)]:
         if column not in rows.column_names:
             raise DataError(
                 f"{where}: data.{field} is {column!r}, but the columns are: {', '.join(rows.column_names)}"

@@ -13,9 +13,9 @@ from datasets.utils import are_progress_bars_disabled, disable_progress_bars, en
 from sklearn.model_selection import train_test_split
 from transformers import PreTrainedTokenizerBase
 
-from nlp_ft.data.labels import find_labels
-from nlp_ft.data.sources import check_columns, load_raw_splits
-from nlp_ft.data.tokens import encode_rows, text_columns
+from nlp_ft.data.labels import find_labels, labels_of_model
+from nlp_ft.data.sources import check_columns, load_raw_splits, text_columns
+from nlp_ft.data.tokens import encode_rows
 from nlp_ft.errors import DataError
 from nlp_ft.recipe import DataSection, is_share
 
@@ -77,7 +77,7 @@ def encode_split(
 ) -> TextData:
     """One split of labelled rows for a model whose labels are known. Raises: DataError: columns or labels differ."""
     check_columns(rows, data, split)
-    labels = find_labels({"train": rows}, data.label, label_names)
+    labels = labels_of_model(rows, data.label, label_names)
     with progress_bars(sys.stderr.isatty()):
         encoded = _encode(rows, split, tokenizer, data, labels)
     return TextData({split: rows}, {split: encoded}, list(label_names), text_columns(data), data.max_length)
@@ -111,7 +111,6 @@ def _draw_validation(raw: dict[str, Dataset], data: DataSection) -> dict[str, Da
 def _encode(
     rows: Dataset, split: str, tokenizer: PreTrainedTokenizerBase, data: DataSection, labels: dict[str | int, str]
 ) -> Dataset:
-    # The backend remembers its last truncation, and the cache key is made from it: a plain call resets it.
     probe = tokenizer("a")
     features: dict[str, Any] = {"input_ids": List(Value("int32"))}
     if "token_type_ids" in probe:

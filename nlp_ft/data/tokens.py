@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from nlp_ft.data.sources import text_columns
 from nlp_ft.recipe import DataSection
 
 
@@ -64,11 +65,6 @@ def encode_rows(
     return encoded
 
 
-def text_columns(data: DataSection) -> list[str]:
-    """The column of single texts, or the two of pairs."""
-    return [data.text] if isinstance(data.text, str) else data.text
-
-
 def text_hash(texts: Sequence[str]) -> int:
     """64 bits that tell texts apart, whatever their case and white space."""
     plain = "\x1f".join(" ".join(text.lower().split()) for text in texts)
@@ -84,9 +80,11 @@ def _cut_pairs(
     data: DataSection,
 ) -> None:
     """The longer text of a pair is cut first, at its end or (under `tail`) at its beginning."""
+    side_before = tokenizer.truncation_side
     tokenizer.truncation_side = "left" if data.truncation == "tail" else "right"
     pairs = [[column[row] for row in rows] for column in columns]
     cut = tokenizer(*pairs, truncation="longest_first", max_length=data.max_length, return_attention_mask=False)
+    tokenizer.truncation_side = side_before
     for key in keys:
         for place, row in enumerate(rows):
             result[key][row] = cut[key][place]

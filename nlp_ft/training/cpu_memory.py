@@ -1,4 +1,4 @@
-"""Freed memory that is kept: on CPU, the large gradients of a step otherwise cost a page fault each 4 KiB, every step."""
+"""Keeping freed memory: on CPU, the large gradients of each step otherwise cost a page fault for every 4 KiB."""
 
 import ctypes
 import sys

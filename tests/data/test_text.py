@@ -180,7 +180,9 @@ def test_rows_for_a_trained_model_get_the_ids_of_its_labels(
 
 def test_rows_for_a_trained_model_with_an_unknown_label_or_column_are_refused() -> None:
     rows = Dataset.from_dict({"text": ["x"], "label": ["c"]})
-    with pytest.raises(DataError, match=r"^new has label\(s\) that the model does not have: c \(column 'label'\)"):
+    with pytest.raises(
+        DataError, match=r"^the data have label\(s\) that the model does not have: c \(column 'label'\)"
+    ):
         encode_split(rows, "new", tokenizer(), DataSection(train="a.csv"), ["a", "b"])
     with pytest.raises(DataError, match=r"^new: data.text is 'body', but the columns are: text, label$"):
         encode_split(rows, "new", tokenizer(), DataSection(train="a.csv", text="body"), ["a", "b"])
