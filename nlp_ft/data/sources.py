@@ -36,10 +36,9 @@ def load_raw_splits(data: DataSection) -> dict[str, Dataset]:
         where = getattr(data, split)
         if where is None or (split == "validation" and is_share(where)):
             continue
-        rows = (
-            _from_source(data, split, where) if data.source else load_files(where, f"data.{split}", text_columns(data))
-        )
-        check_columns(rows, data, f"data.{split} ({where})")
+        field = f"data.{split}"
+        rows = _from_source(data, split, where) if data.source else load_files(where, field, text_columns(data))
+        check_columns(rows, data, f"{field} ({where})")
         if len(rows) == 0:
             raise DataError(f"{field} ({where}) has no rows")
         raw[split] = rows
