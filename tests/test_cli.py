@@ -153,11 +153,11 @@ def test_an_interrupt_ends_with_130_and_says_how_to_go_on(
 def test_validate_reports_every_problem_of_data_model_and_settings_at_once(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bad = ["data.train=nope.csv", "model.name=package:no_such_package/model", "output_dir=good.yaml/run"]
+    bad = ["data.train=absent.parquet", "model.name=package:no_such_package/model", "output_dir=good.yaml/run"]
     code, out, err = run_cli(capsys, "validate", "good.yaml", *bad)
     assert (code, out) == (2, "")
     assert err.splitlines() == [
-        f"error: good.yaml: data.train: there is no nope.csv (looked for {workplace / 'nope.csv'})",
+        f"error: good.yaml: data.train: there is no absent.parquet (looked for {workplace / 'absent.parquet'})",
         "error: good.yaml: package:no_such_package/model: the package no_such_package is not installed; "
         "try: pip install no-such-package",
         f"error: good.yaml: output_dir: nothing can be written in {workplace / 'good.yaml'}: Not a directory",

@@ -1,11 +1,14 @@
 """What the README shows works as it stands, but for the model's name and the folders."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from nlp_ft.recipe_loader import recipe_from_dict
+from nlp_ft.cli import build_parser
+from nlp_ft.recipe_loader import load_recipe, recipe_from_dict
 from nlp_ft.training.run import train
 from tests.tiny import tiny_recipe
 
@@ -20,8 +23,6 @@ def blocks(language: str) -> list[str]:
 def test_the_whole_recipe_trains_on_ones_own_csv(
     tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nlp_ft.recipe_loader import load_recipe
-
     [text] = blocks("yaml")
     tiny_recipe(tmp_path, tiny_encoder)
     monkeypatch.chdir(tmp_path)
@@ -33,22 +34,21 @@ def test_the_whole_recipe_trains_on_ones_own_csv(
 @pytest.mark.parametrize("code", blocks("python"))
 def test_the_python_blocks_run(tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     train(recipe_from_dict(tiny_recipe(tmp_path, tiny_encoder)))
-    monkeypatch.chdir(ROOT)
     code = code.replace("bert-base-uncased", str(tiny_encoder)).replace("runs/quickstart", str(tmp_path / "run"))
-    exec(compile(code.replace("lowest_trainable_layer=7", "lowest_trainable_layer=2"), "README.md", "exec"), {})  # noqa: S102
+    code = code.replace("lowest_trainable_layer=7", "lowest_trainable_layer=2")
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
 
 
 def test_every_file_of_the_package_stands_in_the_tree() -> None:
     [tree] = [block for block in blocks("text") if block.startswith("nlp_ft/")]
     files = {file.name for file in (ROOT / "nlp_ft").rglob("*.py") if file.name not in ("__init__.py", "__main__.py")}
-    assert {name for name in files if name not in tree} == {"errors.py", "locations.py", "tables.py"}
+    assert {name for name in files if not re.search(rf"(?<![a-z_]){name}", tree)} == set()
 
 
 def test_every_command_of_the_readme_is_one_that_the_parser_takes() -> None:
-    from nlp_ft.cli import build_parser
-
     commands = [line for block in blocks("bash") for line in block.splitlines() if "nlp-ft " in line]
-    assert len(commands) == 8
+    assert len(commands) == 7
     for line in commands:
         words = re.findall(r'"[^"]*"|\S+', line.partition("nlp-ft ")[2].partition("  #")[0])
         build_parser().parse_args([word.strip('"') for word in words])
