@@ -21,7 +21,7 @@ OVERRIDES = "settings that go before the recipe's, such as optimizer.lr=1e-4 or 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; exit with 0, with 2 after an error of the user's, or with 130 after an interrupt."""
-    options = build_parser().parse_args(arguments)
+    options = _parse(arguments)
     command: Callable[[argparse.Namespace], int] = options.command
     try:
         status = command(options)
@@ -33,6 +33,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("\ninterrupted; where a checkpoint was written, nlp-ft train ... --resume goes on", file=sys.stderr)
         status = 130
     sys.exit(status)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """As argparse does, but that settings and texts may also follow an option."""
+    parser = build_parser()
+    options, rest = parser.parse_known_args(arguments)
+    field = next((name for name in ("overrides", "texts") if hasattr(options, name)), None)
+    if rest and (field is None or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if field is not None:
+        setattr(options, field, [*getattr(options, field), *rest])
+    return options
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -59,7 +71,9 @@ def build_parser() -> argparse.ArgumentParser:
         commands, "predict", _predict, "classify new texts", 'predict runs/quickstart "my card never arrived"'
     )
     predict.add_argument("run", metavar="RUN", help="a run folder")
-    predict.add_argument("texts", metavar="TEXT", nargs="*", help="texts; two for each prediction of a model of pairs")
+    predict.add_argument(
+        "texts", metavar="TEXT", nargs="*", default=[], help="texts; two for each prediction of a model of pairs"
+    )
     predict.add_argument("--file", metavar="FILE", help="CSV, TSV, JSON Lines or Parquet with the recipe's text column")
     predict.add_argument("--output", metavar="CSV", help="write the predictions there instead of showing them")
     predict.add_argument("--top-k", type=int, default=3, help="labels shown for each text (default: 3)")
@@ -68,7 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
         commands, "layers", _layers, "show the layer map as a table", "layers bert-base-uncased optimizer.lr=2e-5"
     )
     layers.add_argument("target", metavar="MODEL_OR_RECIPE", help="a recipe, folder, Hub id or package:NAME/PATH")
-    layers.add_argument("overrides", metavar="key=value", nargs="*", help=OVERRIDES)
+    layers.add_argument("overrides", metavar="key=value", nargs="*", default=[], help=OVERRIDES)
 
     validate = _add(commands, "validate", _validate, "find every problem of a recipe", "validate RECIPE.yaml")
     _add_recipe(validate)
@@ -91,13 +105,16 @@ def _add(
 
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help="a YAML file")
-    parser.add_argument("overrides", metavar="key=value", nargs="*", help=OVERRIDES)
+    parser.add_argument("overrides", metavar="key=value", nargs="*", default=[], help=OVERRIDES)
 
 
 def _train(options: argparse.Namespace) -> int:
     from nlp_ft.recipe_loader import load_recipe
+    from nlp_ft.training.run_folder import RunFolder
 
     recipe = load_recipe(options.recipe, options.overrides)
+    # Checked again by the run itself; here it spares the seconds that importing torch takes.
+    RunFolder(recipe.output_dir, options.resume, options.overwrite)
     from nlp_ft.training.run import train
 
     train(recipe, resume=options.resume, overwrite=options.overwrite)

@@ -7,10 +7,11 @@ import torch
 from accelerate import PartialState
 from transformers import PreTrainedModel
 
+from nlp_ft.data.labels import label_counts
 from nlp_ft.data.text import load_labelled_splits, progress_bars
 from nlp_ft.errors import NlpFtError
 from nlp_ft.layerwise import LayerMap, set_trainable
-from nlp_ft.models.text import build_classifier, load_tokenizer
+from nlp_ft.models.text import build_classifier, check_max_length, load_tokenizer
 from nlp_ft.recipe import Recipe
 from nlp_ft.recipe_loader import apply_overrides, load_recipe, recipe_from_dict
 from nlp_ft.training import setup
@@ -21,19 +22,31 @@ from nlp_ft.training.run_folder import RunFolder
 
 def find_problems(recipe: Recipe) -> list[str]:
     """Everything that would stop the recipe from training here, one line each; nothing is written or trained."""
-    labels: list[str] = []
+    rows: dict[str, int] = {}
 
     def check_data() -> None:
-        labels.extend(_label_names(recipe))
+        with progress_bars(False):
+            raw, labels = load_labelled_splits(recipe.data)
+        ids = {value: i for i, value in enumerate(labels)}
+        rows.update(label_counts([ids[value] for value in raw["train"][recipe.data.label][:]], list(labels.values())))
 
     def check_model() -> None:
-        load_tokenizer(recipe.model)
-        model = _structure(recipe, labels or ["0", "1"])
+        tokenizer = load_tokenizer(recipe.model)
+        model = build_classifier(recipe.model, list(rows) or ["0", "1"], tokenizer)
+        check_max_length(recipe.data.max_length, model)
         setup.lowest_trainable_layer(recipe.strategy, LayerMap.from_model(model).num_layers)
+
+    def check_plan() -> None:
+        if rows:
+            setup.make_loss(recipe.loss, rows)
+            batch = recipe.training.per_device_batch_size * recipe.training.gradient_accumulation_steps
+            plan = setup.plan_steps(recipe.training, -(-sum(rows.values()) // batch), recipe.seed, False)
+            setup.make_schedule(recipe.schedule, plan)
 
     checks: list[Callable[[], object]] = [
         check_data,
         check_model,
+        check_plan,
         lambda: setup.optimizer_class(recipe.optimizer.name),
         lambda: mixed_precision(recipe.training.precision, PartialState().device),
         lambda: setup.check_trackers(recipe),

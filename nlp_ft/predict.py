@@ -1,6 +1,7 @@
 """Using a run folder: predictions for new texts, and scores on a labelled file or split."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from nlp_ft.data.sources import load_files, text_columns
 from nlp_ft.data.text import TextData, encode_split, load_text_data, progress_bars
 from nlp_ft.data.tokens import encode_texts
 from nlp_ft.errors import DataError, RunFolderError
-from nlp_ft.models.text import label_names, quiet_transformers
+from nlp_ft.models.text import LOADING_ERRORS, label_names, quiet_transformers, require_model_files
 from nlp_ft.recipe import Recipe
 from nlp_ft.recipe_loader import load_recipe
 from nlp_ft.training.evaluation import Predictions, predict_split
@@ -54,10 +55,21 @@ def load_run(folder: str | Path) -> TrainedRun:
         partial = folder.with_name(folder.name + ".partial").exists()
         hint = "; its training has not finished: pass --resume to nlp-ft train" if partial else ""
         raise RunFolderError(f"{folder} is no finished run: it has no {', '.join(missing)}{hint}")
-    with quiet_transformers():
+    with _damage_named(folder, "model"):
+        require_model_files(folder)
         model = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True)
+    with _damage_named(folder, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(folder)
     return TrainedRun(load_recipe(folder / "recipe.yaml"), tokenizer, model.eval())
+
+
+@contextmanager
+def _damage_named(folder: Path, what: str) -> Iterator[None]:
+    try:
+        with quiet_transformers():
+            yield
+    except LOADING_ERRORS as error:
+        raise RunFolderError(f"{folder}: its {what} is damaged: {str(error).strip()[:300]}") from None
 
 
 def predict(folder: str | Path, texts: Sequence[str] | Sequence[tuple[str, str]]) -> list[Prediction]:
@@ -156,8 +168,9 @@ def _evaluation_data(run: TrainedRun, data: str | None, split: str) -> TextData:
         if getattr(section, split) is None:
             raise DataError(f"the recipe of this run has no {split} split; name a file with --data")
         return load_text_data(section, run.tokenizer)
-    rows = load_files(data, "--data", text_columns(section))
-    return encode_split(rows, split, run.tokenizer, section, run.label_names)
+    with progress_bars(False):
+        rows = load_files(data, "--data", text_columns(section))
+    return encode_split(rows, split, f"--data ({data})", run.tokenizer, section, run.label_names)
 
 
 def _prediction(probabilities: np.ndarray, names: Sequence[str]) -> Prediction:

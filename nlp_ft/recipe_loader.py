@@ -119,10 +119,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """A copy of nested dicts with `a.b=value` set. Raises: RecipeError."""
-    try:
-        result: dict[str, Any] = json.loads(json.dumps(values, default=str))
-    except ValueError as error:
-        raise RecipeError(f"a recipe cannot hold itself through an alias: {error}") from None
+    result: dict[str, Any] = json.loads(json.dumps(values, default=str))
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not all(key.split(".")):
@@ -141,11 +138,17 @@ def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict
 
 def _parse_yaml(text: str, origin: str) -> Any:
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506  # a SafeLoader
+        values = yaml.load(text, Loader=_Loader)  # noqa: S506  # a SafeLoader
+        json.dumps(values, default=str)  # refuses an alias that holds itself
+        return values
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
         raise RecipeError(f"{origin}:{where} not valid YAML: {error.problem}") from None
+    except RecursionError:
+        raise RecipeError(f"{origin}: not valid YAML: it is nested too deeply") from None
+    except ValueError as error:
+        raise RecipeError(f"{origin}: not valid YAML: {error}") from None
     except yaml.YAMLError as error:
         raise RecipeError(f"{origin}: not valid YAML: {str(error).splitlines()[0]}") from None
 

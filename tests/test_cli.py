@@ -147,7 +147,7 @@ def test_an_interrupt_ends_with_130_and_says_how_to_go_on(
 
     monkeypatch.setattr("nlp_ft.training.run.train", interrupted)
     told = "\ninterrupted; where a checkpoint was written, nlp-ft train ... --resume goes on\n"
-    assert run_cli(capsys, "train", "good.yaml") == (130, "", told)
+    assert run_cli(capsys, "train", "good.yaml", "output_dir=interrupted") == (130, "", told)
 
 
 def test_validate_reports_every_problem_of_data_model_and_settings_at_once(

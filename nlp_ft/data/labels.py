@@ -39,15 +39,16 @@ def find_labels(raw: Mapping[str, Dataset], column: str, label_names: Sequence[s
     return labels
 
 
-def labels_of_model(rows: Dataset, column: str, label_names: Sequence[str]) -> dict[LabelValue, str]:
+def labels_of_model(rows: Dataset, where: str, column: str, label_names: Sequence[str]) -> dict[LabelValue, str]:
     """Value in the column -> label name of a trained model, in the order of the model's ids.
 
-    A value is a name where it reads like one, else an id: a model of the labels 1 to 5 calls them "1" to "5".
+    `where` is what errors call the rows. A value is a name where it reads like one, else an id: a model of the labels
+    1 to 5 calls them "1" to "5".
 
     Raises:
         DataError: a missing label, or one that the model does not know.
     """
-    present = _values(rows, column, "the data")
+    present = _values(rows, column, where)
     feature = rows.features[column]
     if isinstance(feature, ClassLabel):
         labels = _named(dict(enumerate(feature.names)), label_names)
@@ -58,7 +59,7 @@ def labels_of_model(rows: Dataset, column: str, label_names: Sequence[str]) -> d
         labels = {name: name for name in label_names}
     else:
         labels = dict(enumerate(label_names))
-    _refuse_unknown(present, labels, "the data have label(s) that the model does not have", column, "remove those rows")
+    _refuse_unknown(present, labels, f"{where} has label(s) that the model does not have", column, "remove those rows")
     return labels
 
 

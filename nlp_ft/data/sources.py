@@ -62,6 +62,8 @@ def load_files(paths: str | Sequence[str], field: str, texts: Sequence[str] = ()
     if builder == "csv":
         # Else pandas would guess that the text 007 is a number.
         options = {**options, "converters": dict.fromkeys(texts, str)}
+    level = datasets.logging.get_verbosity()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # it logs what it raises as well
     try:
         rows = datasets.load_dataset(builder, data_files=files, split="train", **options)
     except OSError:
@@ -70,6 +72,8 @@ def load_files(paths: str | Sequence[str], field: str, texts: Sequence[str] = ()
         if "corresponds to no data" in str(error):
             raise DataError(f"{field} ({files[0]}) has no rows") from None
         raise DataError(f"{field}: {files[0]} cannot be read as {builder}: {_root_cause(error)}") from None
+    finally:
+        datasets.logging.set_verbosity(level)
     assert isinstance(rows, Dataset)
     if "__index_level_0__" in rows.column_names:
         raise DataError(f"{field}: {files[0]} cannot be read as {builder}: its rows have more fields than its header")

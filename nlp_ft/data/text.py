@@ -73,11 +73,20 @@ def load_text_data(data: DataSection, tokenizer: PreTrainedTokenizerBase) -> Tex
 
 
 def encode_split(
-    rows: Dataset, split: str, tokenizer: PreTrainedTokenizerBase, data: DataSection, label_names: Sequence[str]
+    rows: Dataset,
+    split: str,
+    where: str,
+    tokenizer: PreTrainedTokenizerBase,
+    data: DataSection,
+    label_names: Sequence[str],
 ) -> TextData:
-    """One split of labelled rows for a model whose labels are known. Raises: DataError: columns or labels differ."""
-    check_columns(rows, data, split)
-    labels = labels_of_model(rows, data.label, label_names)
+    """Labelled rows for a model whose labels are known, as one split; errors call them `where`.
+
+    Raises:
+        DataError: columns or labels differ from those of the model.
+    """
+    check_columns(rows, data, where)
+    labels = labels_of_model(rows, where, data.label, label_names)
     with progress_bars(sys.stderr.isatty()):
         encoded = _encode(rows, split, tokenizer, data, labels)
     return TextData({split: rows}, {split: encoded}, list(label_names), text_columns(data), data.max_length)

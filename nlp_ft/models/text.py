@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,8 +39,48 @@ DROPOUT_FIELDS = (
 )
 
 
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+LOADING_ERRORS = (
+    OSError,
+    ValueError,
+    KeyError,
+    ImportError,
+    RuntimeError,
+    TypeError,
+    AttributeError,
+    SafetensorError,
+)
+"""What Transformers raises on folders that are not whole."""
+POSITIONS_BEFORE_THE_FIRST = {"bert": 0, "distilbert": 0, "electra": 0, "albert": 0, "roberta": 2, "mpnet": 2}
+"""Position embeddings that no token uses, of the families that have one for each position."""
+
+
+def require_model_files(folder: Path) -> None:
+    """From a folder without a vocabulary, Transformers would make a tokenizer that knows no word.
+
+    Raises:
+        ModelError: config.json or every tokenizer file is missing.
+    """
+    if not (folder / "config.json").exists():
+        raise ModelError("it has no config.json")
+    if not any(any(folder.glob(name)) for name in TOKENIZER_FILES):
+        raise ModelError(f"it has no tokenizer, none of: {', '.join(TOKENIZER_FILES)}")
+
+
+def check_max_length(max_length: int, model: PreTrainedModel) -> None:
+    """Raises: ModelError: the encoder has fewer positions than tokens are asked for."""
+    config = getattr(model.config, "encoder_config", None) or model.config
+    unused = POSITIONS_BEFORE_THE_FIRST.get(config.model_type)
+    if unused is not None and max_length > config.max_position_embeddings - unused:
+        raise ModelError(
+            f"data.max_length must be at most {config.max_position_embeddings - unused}, the positions of this "
+            f"{config.model_type} model, got {max_length}"
+        )
+
+
 def load_tokenizer(model: ModelSection) -> PreTrainedTokenizerBase:
     """The encoder's tokenizer. Raises: ModelError."""
+    _load_config(model)
     with _loading(model, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(_location(model), **_source(model))
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
@@ -119,8 +160,11 @@ def freeze_unused_parameters(model: PreTrainedModel, example: dict[str, torch.Te
 
 
 def _load_config(model: ModelSection) -> PreTrainedConfig:
+    location = _location(model)
     with _loading(model, "config"):
-        config = AutoConfig.from_pretrained(_location(model), **_source(model))
+        if Path(location).is_dir():
+            require_model_files(Path(location))
+        config = AutoConfig.from_pretrained(location, **_source(model))
     if isinstance(config, PooledClassifierConfig):
         raise ModelError(f"model.name: {model.name} is a finished classifier of nlp_ft; name the encoder it came from")
     if type(config) not in AutoModelForSequenceClassification._model_mapping:
@@ -203,9 +247,7 @@ def _loading(model: ModelSection, what: str) -> Iterator[None]:
     try:
         with quiet_transformers():
             yield
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, ModelError):
-            raise
+    except LOADING_ERRORS as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
             f"model.name: {model.name}: its {what} cannot be loaded: {reason[:300]} (expected a folder with "

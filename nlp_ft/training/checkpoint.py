@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -48,8 +49,11 @@ def load_checkpoint(checkpoint: Path, model: nn.Module, optimizer: torch.optim.O
         RunFolderError: the checkpoint is of another model or optimizer.
     """
     load_model_tensors(checkpoint / "model.safetensors", model)
-    state: dict[str, Any] = json.loads((checkpoint / "state.json").read_text())
-    _restore_optimizer(optimizer, load_file(checkpoint / "optimizer.safetensors"), state.pop("optimizer_scalars"))
+    try:
+        state: dict[str, Any] = json.loads((checkpoint / "state.json").read_text())
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{checkpoint / 'state.json'} cannot be read: {error}; pass --overwrite") from None
+    _restore_optimizer(optimizer, _read_tensors(checkpoint / "optimizer.safetensors"), state.pop("optimizer_scalars"))
     return state
 
 
@@ -63,7 +67,7 @@ def model_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
 
 def load_model_tensors(file: Path, model: nn.Module) -> None:
     """Copy the file's tensors into the model. Raises: RunFolderError: the names or shapes differ."""
-    tensors, own = load_file(file), {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    tensors, own = _read_tensors(file), {**dict(model.named_parameters()), **dict(model.named_buffers())}
     expected = model_tensors(model)
     different = [n for n in tensors.keys() | expected.keys() if _shape(tensors, n) != _shape(expected, n)]
     if different:
@@ -71,6 +75,13 @@ def load_model_tensors(file: Path, model: nn.Module) -> None:
     with torch.no_grad():
         for name, tensor in tensors.items():
             own[name].copy_(tensor)
+
+
+def _read_tensors(file: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise RunFolderError(f"{file} cannot be read: {error}; pass --overwrite to begin anew") from None
 
 
 def _shape(tensors: dict[str, torch.Tensor], name: str) -> torch.Size | None:

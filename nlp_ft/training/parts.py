@@ -10,7 +10,7 @@ from nlp_ft.data.batching import EpochStream, PaddingCollator
 from nlp_ft.data.text import TextData, load_text_data
 from nlp_ft.layerwise import LayerMap, set_trainable
 from nlp_ft.layerwise.freezing import count_parameters
-from nlp_ft.models.text import build_classifier, freeze_unused_parameters, load_tokenizer
+from nlp_ft.models.text import build_classifier, check_max_length, freeze_unused_parameters, load_tokenizer
 from nlp_ft.recipe import Recipe
 from nlp_ft.training import setup
 from nlp_ft.training.describe import layer_table
@@ -54,6 +54,7 @@ def build_parts(recipe: Recipe, folder: RunFolder, accelerator: Accelerator) -> 
     with accelerator.main_process_first():
         data = load_text_data(recipe.data, tokenizer)
     model = build_classifier(recipe.model, data.label_names, tokenizer)
+    check_max_length(recipe.data.max_length, model)
     layer_map = LayerMap.from_model(model)
     set_trainable(model, layer_map, setup.lowest_trainable_layer(recipe.strategy, layer_map.num_layers))
     keys = [key for key in ("input_ids", "token_type_ids") if key in data.encoded["train"].column_names]

@@ -6,6 +6,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from nlp_ft.data.labels import label_counts
 from nlp_ft.data.report import describe_data, format_data_report
 from nlp_ft.models.text import quiet_transformers
 from nlp_ft.recipe import Recipe
@@ -98,7 +99,7 @@ def _fit(parts: Parts, keeper: Keeper) -> LoopState:
         model,
         optimizer,
         setup.make_schedule(parts.recipe.schedule, parts.plan),
-        setup.make_loss(parts.recipe.loss, parts.data),
+        setup.make_loss(parts.recipe.loss, label_counts(parts.data.labels("train").tolist(), parts.data.label_names)),
         parts.stream,
         parts.plan,
         LoopHooks(

@@ -30,6 +30,8 @@ class RunFolder:
 
     def __init__(self, output_dir: str, resume: bool = False, overwrite: bool = False) -> None:
         self.final = Path(output_dir)
+        if not self.final.name:
+            raise RunFolderError(f"output_dir: {output_dir} is no name for a new folder; try runs/NAME")
         self.partial = self.final.with_name(self.final.name + ".partial")
         self.resume = resume
         if self.final.exists() and not overwrite:

@@ -1,10 +1,10 @@
 """From the sections of a recipe to the objects of the loop."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
@@ -117,31 +117,30 @@ def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
     return {"adamw": torch.optim.AdamW, "adafactor": torch.optim.Adafactor, "sgd": torch.optim.SGD}[name]
 
 
-def make_loss(settings: LossSection, data: TextData) -> ClassificationLoss:
-    """The loss with its class weights.
+def make_loss(settings: LossSection, train_rows: Mapping[str, int]) -> ClassificationLoss:
+    """The loss with its class weights; `train_rows` counts the rows of each label, in the order of the ids.
 
     Raises:
         TrainingError: the weights do not name exactly the labels, or a balanced one would be infinite.
     """
-    weights = _class_weights(settings, data)
+    weights = _class_weights(settings, train_rows)
     tensor = torch.tensor(weights, dtype=torch.float32) if weights is not None else None
     return ClassificationLoss(tensor, settings.label_smoothing, settings.average)
 
 
-def _class_weights(settings: LossSection, data: TextData) -> list[float] | None:
-    names = data.label_names
+def _class_weights(settings: LossSection, train_rows: Mapping[str, int]) -> list[float] | None:
     if settings.class_weights is None:
         return None
     if settings.class_weights == "balanced":
-        counts = np.bincount(data.labels("train"), minlength=len(names))
-        if (counts == 0).any():
-            absent = ", ".join(name for name, count in zip(names, counts, strict=True) if count == 0)
+        absent = ", ".join(name for name, count in train_rows.items() if count == 0)
+        if absent:
             raise TrainingError(f"loss.class_weights: balanced needs rows of every label in train; none of: {absent}")
-        return [float(weight) for weight in counts.sum() / (len(names) * counts)]
-    if set(settings.class_weights) != set(names):
-        different = ", ".join(sorted(set(settings.class_weights) ^ set(names))[:5])
+        total = sum(train_rows.values())
+        return [total / (len(train_rows) * count) for count in train_rows.values()]
+    if set(settings.class_weights) != set(train_rows):
+        different = ", ".join(sorted(set(settings.class_weights) ^ set(train_rows))[:5])
         raise TrainingError(f"loss.class_weights must name exactly the labels of the data; different: {different}")
-    return [settings.class_weights[name] for name in names]
+    return [settings.class_weights[name] for name in train_rows]
 
 
 def make_stream(recipe: Recipe, data: TextData, collator: PaddingCollator, accelerator: Accelerator) -> EpochStream:
@@ -183,6 +182,10 @@ def make_schedule(settings: ScheduleSection, plan: LoopSettings) -> LrSchedule:
         TrainingError: the warm-up is longer than the run.
     """
     warmup = settings.warmup.steps(plan.steps_per_epoch, plan.total_steps)
+    if warmup > plan.total_steps:
+        raise TrainingError(
+            f"schedule.warmup must last 0 to {plan.total_steps} steps (the whole run), got {warmup} ({settings.warmup})"
+        )
     return build_lr_schedule(settings.name, plan.total_steps, warmup, settings.ratio)
 
 

@@ -174,18 +174,16 @@ def test_rows_for_a_trained_model_get_the_ids_of_its_labels(
     values: list[Any], names: list[str], ids: list[int]
 ) -> None:
     rows = Dataset.from_dict({"text": ["x", "y"], "label": values})
-    data = encode_split(rows, "new", tokenizer(), DataSection(train="a.csv"), names)
+    data = encode_split(rows, "new", "new.csv", tokenizer(), DataSection(train="a.csv"), names)
     assert (data.labels("new").tolist(), data.label_names) == (ids, names)
 
 
 def test_rows_for_a_trained_model_with_an_unknown_label_or_column_are_refused() -> None:
     rows = Dataset.from_dict({"text": ["x"], "label": ["c"]})
-    with pytest.raises(
-        DataError, match=r"^the data have label\(s\) that the model does not have: c \(column 'label'\)"
-    ):
-        encode_split(rows, "new", tokenizer(), DataSection(train="a.csv"), ["a", "b"])
-    with pytest.raises(DataError, match=r"^new: data.text is 'body', but the columns are: text, label$"):
-        encode_split(rows, "new", tokenizer(), DataSection(train="a.csv", text="body"), ["a", "b"])
+    with pytest.raises(DataError, match=r"^new.csv has label\(s\) that the model does not have: c \(column 'label'\)"):
+        encode_split(rows, "new", "new.csv", tokenizer(), DataSection(train="a.csv"), ["a", "b"])
+    with pytest.raises(DataError, match=r"^new.csv: data.text is 'body', but the columns are: text, label$"):
+        encode_split(rows, "new", "new.csv", tokenizer(), DataSection(train="a.csv", text="body"), ["a", "b"])
 
 
 def test_the_shipped_messages_are_many_short_different_and_in_every_split() -> None:
