@@ -42,6 +42,7 @@ class _RegisterAfterAutoClasses(importlib.abc.MetaPathFinder):
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
+        """The spec of the Auto classes, with the registration after their execution; None for all else."""
         if name != _AUTO_CLASSES:
             return None
         sys.meta_path.remove(self)

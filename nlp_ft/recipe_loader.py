@@ -18,6 +18,7 @@ class _Loader(yaml.SafeLoader):
     """Safe YAML with the scalars of YAML 1.2: `2e-5` is a number, `no` is text; a key stands once."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping whose keys are text, each once."""
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)

@@ -1,5 +1,10 @@
 """Fixtures for every test."""
 
+import os
+
+# Tiny models gain nothing from threads, and threads that wait for each other on a busy machine cost much.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from pathlib import Path
 
 import pytest

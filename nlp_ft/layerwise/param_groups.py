@@ -59,16 +59,14 @@ def layerwise_param_groups(
         lr: base learning rate, above 0.
         layer_decay: factor from one block to the next below, in (0, 1]; 1 gives all blocks the same rate.
         head_lr: learning rate of the head; None takes `lr`.
-        weight_decay: weight decay, at least 0; norms, biases and other parameters of one dimension get none.
+        weight_decay: at least 0; norms, biases and other parameters of one dimension get none.
         convention: how the factors are counted, see `lr_scales`.
 
     Returns:
-        Groups with `params`, the absolute `lr` and `initial_lr`, `weight_decay`, and the labels `name`, `layer_id`,
+        Groups with `params`, absolute `lr` and `initial_lr`, `weight_decay`, and the labels `name`, `layer_id`,
         `lr_scale` (lr / base lr) and `param_names`.
 
-    Raises:
-        LayerMapError: a parameter has no layer.
-        TrainingError: a rate or decay is out of range.
+    Raises: LayerMapError: a parameter has no layer. TrainingError: a rate or decay is out of range.
     """
     _check_rates(lr, head_lr, weight_decay)
     layer_map = layer_map or LayerMap.from_model(model)
@@ -76,26 +74,23 @@ def layerwise_param_groups(
     if head_lr is not None:
         scales[-1] = head_lr / lr
     no_decay = no_weight_decay_names(model)
-    members: dict[tuple[int, bool], list[tuple[str, nn.Parameter]]] = {}
+    rates = [lr * scale for scale in scales[:-1]] + [lr if head_lr is None else head_lr]
+    members: dict[tuple[int, bool], dict[str, nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        members.setdefault((layer_map.layer_id(name), name not in no_decay), []).append((name, parameter))
-    groups = []
-    for layer_id, decays in sorted(members, key=lambda key: (-key[0], not key[1])):
-        names, parameters = zip(*members[layer_id, decays])
-        is_head = layer_id == layer_map.head_layer
-        group_lr = head_lr if is_head and head_lr is not None else lr * scales[layer_id]
-        groups.append(
-            {
-                "params": list(parameters),
-                "lr": group_lr,
-                "initial_lr": group_lr,
-                "weight_decay": weight_decay if decays else 0.0,
-                "name": layer_map.layer_name(layer_id) + ("" if decays else ", no_weight_decay"),
-                "layer_id": layer_id,
-                "lr_scale": scales[layer_id],
-                "param_names": list(names),
-            }
-        )
+        members.setdefault((layer_map.layer_id(name), name not in no_decay), {})[name] = parameter
+    groups = [
+        {
+            "params": list(members[layer_id, decays].values()),
+            "lr": rates[layer_id],
+            "initial_lr": rates[layer_id],
+            "weight_decay": weight_decay if decays else 0.0,
+            "name": layer_map.layer_name(layer_id) + ("" if decays else ", no_weight_decay"),
+            "layer_id": layer_id,
+            "lr_scale": scales[layer_id],
+            "param_names": list(members[layer_id, decays]),
+        }
+        for layer_id, decays in sorted(members, key=lambda key: (-key[0], not key[1]))
+    ]
     check_partition(model, groups)
     return groups
 

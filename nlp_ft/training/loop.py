@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -181,9 +181,11 @@ class Loop:
 
     def _record_losses(self) -> None:
         step, state = self.state.global_step, self.state
-        losses = self.accelerator.reduce(torch.stack(self._losses), "mean")
+        started = time.perf_counter()
+        value = self.accelerator.reduce(torch.stack(self._losses), "mean").mean().item()
+        # An accelerator runs behind: reading the value waits for the steps, so the wait is theirs.
+        state.train_seconds += time.perf_counter() - started
         self._losses.clear()
-        value = losses.mean().item()
         if not math.isfinite(value):
             raise TrainingError(
                 f"the loss is {value} at step {step}; try a lower optimizer.lr, a longer schedule.warmup, "
@@ -221,11 +223,6 @@ class Loop:
 def step_seed(seed: int, step: int, process_index: int) -> int:
     """Seed of one step's random numbers, such as dropout's, on one process."""
     return int(np.random.SeedSequence([seed, step, process_index]).generate_state(1, np.uint64)[0] >> 1)
-
-
-def state_to_dict(state: LoopState) -> dict[str, Any]:
-    """For a checkpoint."""
-    return asdict(state)
 
 
 def _is_better(value: float, best: float | None, settings: LoopSettings) -> bool:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from nlp_ft.recipe_loader import dump_yaml
+from nlp_ft.recipe_loader import dump_yaml, recipe_from_dict
+from nlp_ft.training.run import train
 from tests.tiny import tiny_recipe
 from tests.training.test_run import weights
 
@@ -38,6 +39,9 @@ def run(folder: Path, encoder: Path, name: str, processes: int, size: int, accum
         },
         output_dir=str(folder / name),
     )
+    if processes == 1:
+        train(recipe_from_dict(values))
+        return folder / name
     recipe = folder / f"{name}.yaml"
     recipe.write_text(dump_yaml(values))
     result = launch(recipe, processes)
