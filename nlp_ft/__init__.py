@@ -22,7 +22,6 @@ _PUBLIC = {
     "build_optimizer": "nlp_ft.layerwise",
     "layerwise_param_groups": "nlp_ft.layerwise",
     "load_recipe": "nlp_ft.recipe_loader",
-    "predict": "nlp_ft.predict",
     "train": "nlp_ft.training.run",
 }
 __all__ = sorted(_PUBLIC)

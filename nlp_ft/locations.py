@@ -1,6 +1,5 @@
 """Paths as recipes write them: plain ones, and `package:NAME/PATH` for a file inside an installed package."""
 
-from importlib.metadata import packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -26,13 +25,3 @@ def resolve_location(text: str, error: type[NlpFtError]) -> str:
     if not path.exists():
         raise error(f"{text}: the package {name} holds no {inner}")
     return str(path)
-
-
-def package_version(name: str) -> str | None:
-    """Version of the distribution that an importable name comes from, or None."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(packages_distributions().get(name, [name])[0])
-    except PackageNotFoundError:
-        return None

@@ -149,7 +149,6 @@ def test_the_public_names_are_these_and_each_can_be_imported() -> None:
         "build_optimizer",
         "layerwise_param_groups",
         "load_recipe",
-        "predict",
         "train",
     ]
     for name in nlp_ft.__all__:

@@ -5,6 +5,7 @@ import json
 import platform
 import resource
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +14,22 @@ import torch
 from transformers import PreTrainedModel
 
 import nlp_ft
-from nlp_ft.locations import package_version
 from nlp_ft.models.pooled_classifier import PooledClassifier
 from nlp_ft.models.text import label_names
 from nlp_ft.training.describe import score_table
 from nlp_ft.training.evaluation import Predictions
 from nlp_ft.training.metrics import ConfusionMatrix, PerClass, compute
 
-LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "evaluate", "tokenizers", "numpy", "sklearn")
+LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "evaluate", "tokenizers", "numpy", "scikit-learn")
 
 
 def versions() -> dict[str, str]:
     """Versions of nlp_ft, Python and the libraries that a result depends on."""
-    found = {name: package_version(name) or "unknown" for name in LIBRARIES}
-    return {"nlp_ft": nlp_ft.__version__, "python": platform.python_version(), **found}
+    return {
+        "nlp_ft": nlp_ft.__version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in LIBRARIES},
+    }
 
 
 def peak_memory_bytes(device: torch.device) -> int:

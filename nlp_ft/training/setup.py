@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from nlp_ft.data.batching import EpochStream, PaddingCollator
 from nlp_ft.data.text import TextData
 from nlp_ft.errors import TrainingError
 from nlp_ft.layerwise import LayerMap, LrSchedule, build_lr_schedule, build_optimizer
-from nlp_ft.locations import package_version
 from nlp_ft.recipe import LossSection, OptimizerSection, Recipe, ScheduleSection, StrategySection, TrainingSection
 from nlp_ft.training.cpu_memory import keep_freed_memory
 from nlp_ft.training.loop import LoopSettings
@@ -57,7 +57,7 @@ def start_accelerator(recipe: Recipe, tracking_folder: Path) -> Accelerator:
 def check_trackers(recipe: Recipe) -> None:
     """Raises: TrainingError: a tracker's package is missing."""
     for tracker in recipe.trackers:
-        if package_version(tracker) is None:
+        if find_spec(tracker) is None:
             raise TrainingError(f"trackers: {tracker} is not installed; try: pip install {tracker}")
 
 

@@ -203,7 +203,9 @@ def test_without_validation_the_last_model_is_kept(tmp_path: Path, tiny_encoder:
 
 def test_text_pairs_of_a_plain_class_train_and_predict(tmp_path: Path) -> None:
     encoder = save_tiny_encoder(tmp_path / "encoder", "roberta")
-    recipe = tiny_recipe(tmp_path, encoder, data={"text": ["text", "text"]}, model={"pooling": "auto"})
+    recipe = tiny_recipe(
+        tmp_path, encoder, data={"text": ["text", "text"], "max_length": 64}, model={"pooling": "auto"}
+    )
     train(recipe_from_dict(recipe))
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run")
     assert type(model).__name__ == "RobertaForSequenceClassification"
