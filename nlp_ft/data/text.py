@@ -22,6 +22,7 @@ from nlp_ft.recipe import DataSection, is_share
 SPLIT_SEED = 0
 """Of a validation share: the same rows for every seed of a run, so that seeds can be compared."""
 ROWS_WORTH_A_PROCESS = 20_000
+PLACES = dict.fromkeys(("source", "config", "revision", "split_column", "train", "validation", "test"))
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,8 @@ def _encode(
         batched=True,
         fn_kwargs={
             "tokenizer": tokenizer,
-            "data": data,
+            # Where the rows came from is no part of the cache's key: it has the rows themselves.
+            "data": data.model_copy(update={**PLACES, "num_proc": None}),
             "label_ids": {value: i for i, value in enumerate(labels)},
         },
         remove_columns=rows.column_names,
@@ -146,5 +148,6 @@ def _encode(
 
 
 def _useful_processes(num_rows: int) -> int | None:
-    processes = min(len(os.sched_getaffinity(0)), num_rows // ROWS_WORTH_A_PROCESS)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processes = min(cores, num_rows // ROWS_WORTH_A_PROCESS)
     return processes if processes > 1 else None

@@ -61,7 +61,7 @@ def main() -> None:
         "standard_deviation": statistics.stdev(scores) if len(scores) > 1 else None,
         "seeds": options.seeds,
         "train_s": statistics.mean(run["train_s"] for run in ours),
-        "processors": len(os.sched_getaffinity(0)),
+        "processors": os.cpu_count() if not hasattr(os, "sched_getaffinity") else len(os.sched_getaffinity(0)),
         "ours": ours,
         "peers": peers,
     }
