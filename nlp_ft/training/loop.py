@@ -141,7 +141,12 @@ class Loop:
     def _step(self, micro_batches: Sequence[Batch]) -> torch.Tensor:
         """One update of the weights; gives the mean loss of this process's share times the number of processes."""
         accelerator = self.accelerator
-        torch.manual_seed(step_seed(self.settings.seed, self.state.global_step, accelerator.process_index))
+        seed = step_seed(self.settings.seed, self.state.global_step, accelerator.process_index)
+        if accelerator.device.type == "cpu":
+            # Without an accelerator, torch.manual_seed notes the whole call stack for a CUDA that may come later.
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
         set_learning_rates(self.optimizer, self.schedule(self.state.global_step))
         micro_batches = [
             {key: value.to(accelerator.device, non_blocking=True) for key, value in batch.items()}
