@@ -61,9 +61,11 @@ class AuditReport:
         made = len(CHECKS) - len(skipped)
         if not self.findings:
             return "\n".join([f"{made} of {len(CHECKS)} checks made, nothing found", *skipped])
-        rows = [[found.severity, found.check, shortened(found.parameters)] for found in self]
+        rows = [[found.severity, found.check, shortened(found.parameters, 1)] for found in self]
         details = [
-            f"{found.check}: {found.what}.\n  effect: {found.effect}\n  remedy: {found.remedy}" for found in self
+            f"{found.check}: {found.what}\n  which:  {shortened(found.parameters)}\n"
+            f"  effect: {found.effect}\n  remedy: {found.remedy}"
+            for found in self
         ]
         title = f"{made} of {len(CHECKS)} checks made, {len(self)} finding(s)"
         return "\n".join([title, "", text_table(["severity", "check", "parameters"], rows), "", *details, *skipped])

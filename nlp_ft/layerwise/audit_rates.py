@@ -1,18 +1,14 @@
 """Checks of the learning rates: of the layers among each other, and of what a scheduler makes of them."""
 
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
-
-from torch import nn
 
 from nlp_ft.layerwise.audit_setup import CannotTell, Finding, TrainingSetup, counted
 from nlp_ft.layerwise.layer_map import LayerMap
 
 TOLERANCE = 1e-6
 """Relative; rates of equal meaning differ in the last bits."""
-ALBERT_BLOCKS = "albert_layer_groups"
 GROUP_LISTS = ("base_lrs", "min_lrs", "base_values")
 """Where schedulers keep one value a group: torch's, its ReduceLROnPlateau, timm's."""
 
@@ -44,23 +40,23 @@ def rates_out_of_order(setup: TrainingSetup) -> Iterator[Finding]:
 
 
 def shared_block_decayed(setup: TrainingSetup) -> Iterator[Finding]:
-    """One block that runs several times, under rates that differ by layer."""
-    shared = _shared_blocks(setup.model)
-    if not shared:
-        return
-    head = setup.layer_map.head_layer
-    below = {name: rate for name, (layer, rate) in _trainable_rates(setup).items() if layer != head}
-    names = [name for name in below if name.startswith(tuple(f"{module}." for module in shared))]
-    if not names or max(below.values()) <= min(below.values()) * (1 + TOLERANCE):
-        return
-    yield Finding(
-        "shared_block_decayed",
-        "warning",
-        f"{', '.join(shared)} runs several times with the same weights, under rates that differ by layer",
-        tuple(names),
-        "One set of weights is low and high layer at once and has one rate: there is no decay over the depth.",
-        "Give the encoder of such a model one rate (strategy: full), and the head its own.",
-    )
+    """A block that runs several times in one pass, under rates that differ by layer."""
+    layer_map = setup.layer_map
+    main = next(iter(layer_map.stacks))
+    below = {name: place for name, place in _trainable_rates(setup).items() if place[0] != layer_map.head_layer}
+    names = [name for name, (layer, _) in below.items() if layer in layer_map.shared_layers]
+    names = [name for name in names if layer_map.stack(name) == main]
+    rates = [rate for _, rate in below.values()]
+    if names and max(rates) > min(rates) * (1 + TOLERANCE):
+        blocks = ", ".join(layer_map.layer_name(layer) for layer in sorted(layer_map.shared_layers))
+        yield Finding(
+            "shared_block_decayed",
+            "warning",
+            f"{blocks} runs several times with the same weights, under rates that differ by layer",
+            tuple(names),
+            "One set of weights is low and high layer at once and has one rate: there is no decay over the depth.",
+            "Give the encoder of such a model one rate (strategy: full), and the head its own.",
+        )
 
 
 def lr_scale_unread(setup: TrainingSetup) -> Iterator[Finding]:
@@ -133,28 +129,9 @@ def _towers(layer_map: LayerMap, rates: dict[str, tuple[int, float]]) -> Iterato
     """The rates of each tower with those of the head that all of them share."""
     head = {name: rates[name] for name in rates if rates[name][0] == layer_map.head_layer}
     towers: dict[str, dict[str, tuple[int, float]]] = {}
-    stack = getattr(layer_map, "stack", lambda name: "")
     for name in rates.keys() - head.keys():
-        towers.setdefault(stack(name), dict(head))[name] = rates[name]
+        towers.setdefault(layer_map.stack(name), dict(head))[name] = rates[name]
     yield from towers.values()
-
-
-def _shared_blocks(model: nn.Module) -> list[str]:
-    """Names of the blocks that run several times, as far as lists of blocks and ALBERT's config tell.
-
-    Of another module that `forward` runs in a loop nothing is known.
-    """
-    shared = []
-    for name, module in model.named_modules():
-        config = getattr(module, "config", None)
-        if getattr(config, "num_hidden_groups", 0) == 1 and getattr(config, "num_hidden_layers", 1) > 1:
-            shared += [f"{name}.{key}".lstrip(".") for key, _ in module.named_children() if key == ALBERT_BLOCKS]
-        if isinstance(module, nn.ModuleList | nn.Sequential):
-            # Not named_children(): that leaves out repetitions.
-            places = Counter(module._modules.values())
-            first = {block: key for key, block in reversed(module._modules.items())}
-            shared += [f"{name}.{key}".lstrip(".") for block, key in first.items() if block and places[block] > 1]
-    return shared
 
 
 def _proportional(rates: Sequence[float], scales: Sequence[float]) -> bool:

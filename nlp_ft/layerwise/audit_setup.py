@@ -12,7 +12,6 @@ from nlp_ft.layerwise.layer_map import LayerMap
 
 Severity = Literal["error", "warning"]
 Group = dict[str, Any]
-NAMES_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -126,12 +125,10 @@ def unwrapped(wrapper: Any, attribute: str) -> Any:
     return wrapper
 
 
-def shortened(names: Sequence[str]) -> str:
+def shortened(names: Sequence[str], shown: int = 3) -> str:
     """The first names, and how many more there are."""
-    if not names:
-        return "no parameters"
-    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return ", ".join(names[:NAMES_SHOWN]) + more
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:

@@ -1,23 +1,28 @@
 """Each planted fault is found by its own finding, and sound set-ups have none."""
 
 import copy
+import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
 import torch.distributed as dist
+from accelerate import Accelerator
 from timm.optim import param_groups_layer_decay
 from timm.scheduler import CosineLRScheduler
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim import SGD, AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LinearLR, SequentialLR, StepLR
+from torch.optim import SGD, Adafactor, AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LinearLR, ReduceLROnPlateau, SequentialLR, StepLR
 from torchvision.models import resnet18
-from transformers import GPT2Config, GPT2LMHeadModel, ViTConfig, ViTForImageClassification
+from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments, ViTConfig, ViTForImageClassification
 
+from nlp_ft.errors import LayerMapError
 from nlp_ft.layerwise import AuditReport, LayerMap, audit, build_optimizer, layerwise_param_groups, set_trainable
+from nlp_ft.layerwise.audit import CHECKS
 from tests.layerwise.families import batch, build
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -146,11 +151,11 @@ def test_a_head_that_shares_its_numbers_with_the_embeddings_but_is_another_param
     assert found(audit(model, tied)) == []
     model.lm_head.weight = nn.Parameter(model.transformer.wte.weight.data)
     optimizer = SGD(
-        [{"params": list(model.transformer.parameters()), "lr": 0.1}, {"params": [model.lm_head.weight], "lr": 0.5}]
+        [{"params": list(model.transformer.parameters()), "lr": 0.1}, {"params": [model.lm_head.weight], "lr": 0.05}]
     )
     report = audit(model, optimizer)
     assert the_only(report, "tied_weight_in_two_groups") == ("transformer.wte.weight", "lm_head.weight")
-    assert "at the rates 0.1 and 0.5" in report.findings[0].what
+    assert "at the rates 0.1 and 0.05" in report.findings[0].what
 
 
 def test_one_tied_parameter_in_two_groups_with_two_rates() -> None:
@@ -269,21 +274,29 @@ def test_layer_decay_over_the_one_block_of_albert() -> None:
     assert shared == names(model, "albert.encoder.albert_layer_groups.")
 
 
-def test_layer_decay_over_a_block_that_stands_in_a_list_several_times() -> None:
-    block = nn.Linear(4, 4)
-    model = nn.Sequential(nn.Linear(4, 4), block, block, nn.Linear(4, 2))
-    parameters = dict(model.named_parameters())
-    layer_map = LayerMap({name: {"0": 0, "1": 1, "3": 2}[name[0]] for name in parameters}, 1, parameters)
+class Loop(nn.Module):
+    """One block that runs three times, as in a universal transformer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))] * 3)
+        self.stem, self.head = nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        values = self.stem(values)
+        for block in self.blocks:
+            values = block(values)
+        return self.head(values)
+
+
+def test_layer_decay_over_a_block_that_runs_three_times() -> None:
+    model = Loop()
+    layer_map = LayerMap.from_model(model, example=torch.ones(1, 4))
     optimizer = build_optimizer(model, layer_map=layer_map)
-    assert the_only(audit(model, optimizer, layer_map=layer_map), "shared_block_decayed", "warning") == (
-        "1.weight",
-        "1.bias",
-    )
-
-
-def test_two_albert_groups_may_have_two_rates() -> None:
-    model = build("albert", num_layers=4, num_hidden_groups=2, **NO_DROPOUT)
-    assert found(audit(model, build_optimizer(model))) == []
+    report = audit(model, optimizer, layer_map=layer_map)
+    assert the_only(report, "shared_block_decayed", "warning") == names(model, "blocks.")
+    one_rate = build_optimizer(model, layer_map=layer_map, layer_decay=1.0, head_lr=1e-3)
+    assert found(audit(model, one_rate, layer_map=layer_map)) == []
 
 
 def timm_vit() -> nn.Module:
@@ -391,7 +404,7 @@ def gradients(model: nn.Module) -> set[str]:
 
 # Transformers makes the embeddings of input_ids pass gradients on, but not those of pixels.
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True")
-@pytest.mark.parametrize(("every", "lost"), [(1, ("layer.0.", "layer.1.")), (2, ("layer.0.",))])
+@pytest.mark.parametrize(("every", "lost"), [(1, ("layers.0.", "layers.1.")), (2, ("layers.0.",))])
 def test_blocks_under_reentrant_checkpointing_over_frozen_embeddings(every: int, lost: tuple[str, ...]) -> None:
     model = vit()
     model.vit.embeddings.requires_grad_(False)
@@ -525,3 +538,220 @@ def test_a_stale_graph_of_a_bert_compiled_in_place() -> None:
     assert {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None} == set(
         names(model, "bert.encoder.layer.0.")
     )
+
+
+# --- sound set-ups have no finding
+
+
+def resnet_with_frozen_stages() -> tuple[nn.Module, Optimizer, None]:
+    model = resnet18(num_classes=2).train()
+    layer_map = LayerMap.from_model(model, grain="stage")
+    set_trainable(model, layer_map, 4)
+    return model, build_optimizer(model, layer_map=layer_map), None
+
+
+def strategy(lowest: int, **changes: Any) -> tuple[nn.Module, Optimizer, None]:
+    """With dropout, which frozen modules must not keep live."""
+    model = build("bert")
+    layer_map = LayerMap.from_model(model)
+    set_trainable(model, layer_map, lowest)
+    return model, build_optimizer(model, layer_map=layer_map, **changes), None
+
+
+def scheduled(make: Callable[[Optimizer], Any], steps: int = 0) -> tuple[nn.Module, Optimizer, Any]:
+    model, optimizer, _ = strategy(2, head_lr=1e-3)
+    scheduler = make(optimizer)
+    for _ in range(steps):
+        loss(model).backward()
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad()
+    return model, optimizer, scheduler
+
+
+def prepared_by_accelerate() -> tuple[nn.Module, Optimizer, Any]:
+    model, optimizer, scheduler = scheduled(lambda optimizer: LambdaLR(optimizer, lambda step: 0.5))
+    return tuple(Accelerator(cpu=True).prepare(model, optimizer, scheduler))
+
+
+def of_the_hugging_face_trainer() -> tuple[nn.Module, Optimizer, Any]:
+    trainer = Trainer(build("bert"), TrainingArguments(weight_decay=0.01, use_cpu=True, report_to=[]))
+    trainer.create_optimizer_and_scheduler(num_training_steps=10)
+    return trainer.model, trainer.optimizer, trainer.lr_scheduler
+
+
+def frozen_and_thawed_in_the_course_of_a_training() -> tuple[nn.Module, Optimizer, None]:
+    model, optimizer, _ = strategy(0, optimizer_class=SGD, momentum=0.9)
+    for lowest in (0, 3, 1):
+        set_trainable(model, LayerMap.from_model(model), lowest)
+        loss(model).backward()
+        optimizer.step()
+        # Zeros, not None: set_trainable drops them from what it freezes.
+        optimizer.zero_grad(set_to_none=False)
+    set_trainable(model, LayerMap.from_model(model), 2)
+    return model, optimizer, None
+
+
+def albert_with_one_rate() -> tuple[nn.Module, Optimizer, None]:
+    model = build("albert", num_layers=4)
+    return model, build_optimizer(model, layer_decay=1.0, head_lr=1e-3), None
+
+
+def tied_embeddings() -> tuple[nn.Module, Optimizer, None]:
+    model = build("bert", "masked")
+    return model, build_optimizer(model), None
+
+
+SOUND: dict[str, Callable[[], tuple[nn.Module, Optimizer, Any]]] = {
+    "full": lambda: strategy(0, layer_decay=1.0),
+    "llrd": lambda: strategy(0, layer_decay=0.5, head_lr=1e-3),
+    "llrd as beit": lambda: strategy(0, layer_decay=0.5, convention="beit"),
+    "llrd as electra": lambda: strategy(0, layer_decay=0.5, convention="electra"),
+    "head_only": lambda: strategy(3),
+    "top_layers": lambda: strategy(2, head_lr=1e-3),
+    "sgd": lambda: strategy(0, optimizer_class=SGD, momentum=0.9),
+    "adafactor": lambda: strategy(2, optimizer_class=Adafactor),
+    "with a warm-up": lambda: scheduled(lambda optimizer: LambdaLR(optimizer, lambda step: min(1.0, step / 3))),
+    "two schedules in line": lambda: scheduled(
+        lambda optimizer: SequentialLR(optimizer, [LinearLR(optimizer), LambdaLR(optimizer, lambda step: 1.0)], [2]), 3
+    ),
+    "on a plateau": lambda: scheduled(ReduceLROnPlateau),
+    "accelerate": prepared_by_accelerate,
+    "hugging face trainer": of_the_hugging_face_trainer,
+    "frozen and thawed": frozen_and_thawed_in_the_course_of_a_training,
+    "albert with one rate": albert_with_one_rate,
+    "tied embeddings": tied_embeddings,
+    "resnet18 with frozen stages": resnet_with_frozen_stages,
+}
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_a_sound_set_up_has_no_finding_and_nothing_is_left_unchecked(name: str) -> None:
+    report = audit(*SOUND[name]())
+    assert (report.findings, report.not_checked) == ((), ())
+    assert not report
+    assert str(report) == "19 of 19 checks made, nothing found"
+
+
+@pytest.mark.usefixtures("process_group")
+def test_a_model_wrapped_anew_after_each_change_of_what_trains_is_sound() -> None:
+    model, optimizer, _ = strategy(3)
+    for lowest in (3, 1, 2):
+        set_trainable(model, LayerMap.from_model(model), lowest)
+        wrapper = DistributedDataParallel(model, find_unused_parameters=False)
+        loss(wrapper).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        report = audit(wrapper, optimizer)
+        assert (report.findings, report.not_checked) == ((), ())
+
+
+# --- the audit itself
+
+
+def everything_about(model: nn.Module, optimizer: Optimizer, scheduler: Any) -> list[Any]:
+    """Whatever an audit could have changed, as values that can be compared."""
+    parameters = list(model.parameters())
+    return [
+        [(name, set(vars(module)), module.training) for name, module in model.named_modules()],
+        [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()],
+        [(id(p), p._version, p.requires_grad, id(p.grad), p.grad is None or p.grad.sum().item()) for p in parameters],
+        {name: value.sum().item() for name, value in model.state_dict().items()},
+        [{**group, "params": [id(p) for p in group["params"]]} for group in optimizer.param_groups],
+        {id(p): {key: float(value.sum()) for key, value in state.items()} for p, state in optimizer.state.items()},
+        copy.deepcopy(scheduler.state_dict()) if scheduler else None,
+        torch.get_rng_state().tolist(),
+        random.getstate(),
+        np.random.get_state()[1].tolist(),  # the state that a library might use
+        torch.is_grad_enabled(),
+    ]
+
+
+def with_many_faults() -> tuple[nn.Module, Optimizer, Any]:
+    """Half frozen with gradients, live dropout and BatchNorm-free blocks, a late group, momentum."""
+    model = build("bert", "masked")
+    optimizer = SGD(model.bert.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+    scheduler = LambdaLR(optimizer, lambda step: 1.0)
+    model(**batch()).logits.sum().backward()
+    optimizer.step()
+    optimizer.add_param_group({"params": [model.cls.predictions.bias], "lr": 0.2})
+    freeze_embeddings(model)
+    return model, optimizer, scheduler
+
+
+@pytest.mark.parametrize("mode", [True, False])
+@pytest.mark.parametrize("make", [with_many_faults, resnet_with_frozen_stages, *list(SOUND.values())[5:12]])
+def test_an_audit_changes_nothing(make: Callable[[], tuple[nn.Module, Optimizer, Any]], mode: bool) -> None:
+    model, optimizer, scheduler = make()
+    model.train(mode)
+    before = everything_about(model, optimizer, scheduler)
+    first = audit(model, optimizer, scheduler)
+    assert everything_about(model, optimizer, scheduler) == before
+    assert audit(model, optimizer, scheduler) == first
+
+
+@pytest.mark.usefixtures("process_group", "compiler")
+def test_an_audit_changes_nothing_of_wrappers_and_compiles_nothing() -> None:
+    model, optimizer, _ = strategy(2)
+    wrapper = DistributedDataParallel(model)
+    compiled = torch.compile(wrapper, backend="eager")
+    before = everything_about(compiled, optimizer, None)
+    compilations = dict(torch._dynamo.utils.counters["stats"])
+    audit(compiled, optimizer)
+    assert everything_about(compiled, optimizer, None) == before
+    assert dict(torch._dynamo.utils.counters["stats"]) == compilations
+    loss(compiled).backward()
+
+
+def test_all_faults_of_one_set_up_are_found_at_once_the_errors_first() -> None:
+    report = audit(*with_many_faults())
+    assert found(report) == [
+        "trainable_without_group",
+        "frozen_with_gradient",
+        "group_without_schedule",
+        "norm_or_bias_decayed",
+        "live_dropout",
+    ]
+    assert report.has_errors
+    assert not AuditReport(report.findings[3:], ()).has_errors
+
+
+def test_a_model_that_cannot_be_mapped_is_audited_but_for_its_layers_and_that_is_said() -> None:
+    model = nn.Linear(4, 2)
+    report = audit(model, SGD([model.weight], lr=0.1))
+    assert the_only(report, "trainable_without_group") == ("bias",)
+    assert [reason.partition(":")[0] for reason in report.not_checked] == ["rates_out_of_order", "shared_block_decayed"]
+    with pytest.raises(LayerMapError) as reason:
+        LayerMap.from_model(model)
+    assert str(report).splitlines()[-1] == f"not checked: shared_block_decayed: {reason.value}"
+    assert str(report).startswith("17 of 19 checks made, 1 finding(s)\n")
+
+
+def test_a_scheduler_that_tells_no_optimizer_is_said_to_be_unchecked() -> None:
+    model = bert()
+    report = audit(model, build_optimizer(model), object())
+    assert report.not_checked == ("scheduler_of_another_optimizer: object does not say which optimizer it schedules",)
+
+
+def test_the_report_reads_as_a_table_with_effects_and_remedies() -> None:
+    model = bert()
+    model.bert.requires_grad_(False)
+    report = audit(model, SGD([model.classifier.weight], lr=0.1))
+    assert str(report) == (
+        "19 of 19 checks made, 1 finding(s)\n"
+        "\n"
+        "severity  check                    parameters\n"
+        "--------  -----------------------  ---------------\n"
+        "error     trainable_without_group  classifier.bias\n"
+        "\n"
+        "trainable_without_group: 1 trainable parameter is in no group of the optimizer\n"
+        "  which:  classifier.bias\n"
+        "  effect: They get gradients, and no step ever updates them.\n"
+        "  remedy: Build the optimizer over all parameters, the frozen ones too, before freezing any of them."
+    )
+    assert str(report.findings[0]).startswith("error: trainable_without_group: 1 trainable parameter is in no group")
+
+
+def test_each_check_has_a_name_of_its_own_and_says_what_it_looks_for() -> None:
+    assert len({check.__name__ for check in CHECKS}) == len(CHECKS) == 19
+    assert all(check.__doc__ for check in CHECKS)
