@@ -1,8 +1,9 @@
 """The lists of blocks that a model's module tree holds, found by form and never by name.
 
 A block is a module with at least two weights (linear, convolution, embedding) that stands in a list: a `ModuleList`,
-`Sequential` or `ModuleDict`, nested lists taken flat. A list of stages is opened, so that its blocks are found; the
-experts of a mixture inside a block are not. Which lists run one after another is for the trace to say.
+`Sequential`, `ModuleDict`, or a class that holds nothing but blocks of one kind. Nested lists are taken flat. A list of
+stages is opened, so that its blocks are found; the experts of a mixture inside a block are not. Which lists run one
+after another is for the trace to say.
 """
 
 from collections.abc import Collection, Iterator
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from torch import nn
 
 LISTS = (nn.ModuleList, nn.Sequential, nn.ModuleDict)
+Kinds = tuple[type[nn.Module], ...]
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -32,7 +34,10 @@ def find_block_lists(model: nn.Module, unused: Collection[nn.Module] = ()) -> li
         model: the model.
         unused: modules that look like blocks beside others in no list, but do not run (auxiliary heads).
     """
-    found = [blocks for path, module in _outermost_lists(model, "") for blocks in _lists_within(path, module)]
+    kinds = (*LISTS, *_classes_like_lists(model))
+    found = [
+        blocks for path, module in _outermost_lists(model, "", kinds) for blocks in _lists_within(path, module, kinds)
+    ]
     return found or _children_as_blocks(model, unused) or _chain_of_convolutions(model)
 
 
@@ -70,20 +75,36 @@ def _children(path: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(f"{path}.{name}".lstrip("."), child) for name, child in module._modules.items() if child is not None]
 
 
-def _outermost_lists(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
+def _classes_like_lists(model: nn.Module) -> list[type[nn.Module]]:
+    """Classes whose every instance holds nothing but blocks of one kind, as attributes: the stages of timm's RegNet."""
+    instances: dict[type[nn.Module], list[nn.Module]] = {}
+    for module in model.modules():
+        if module._modules and not isinstance(module, LISTS):
+            instances.setdefault(type(module), []).append(module)
+    return [
+        kind
+        for kind, modules in instances.items()
+        if len({type(child) for module in modules for child in module.children()}) == 1
+        and max(len(module._modules) for module in modules) > 1
+        and not any(module._parameters for module in modules)
+        and all(_is_block(child) and child._modules for module in modules for child in module.children())
+    ]
+
+
+def _outermost_lists(module: nn.Module, path: str, kinds: Kinds) -> Iterator[tuple[str, nn.Module]]:
     """The lists that hold a block, directly or in lists of their own."""
-    if isinstance(module, LISTS) and any(_is_block(item) for _, item in _flat(path, module)):
+    if isinstance(module, kinds) and any(_is_block(item) for _, item in _flat(path, module, kinds)):
         yield path, module
         return
     for child_path, child in _children(path, module):
-        yield from _outermost_lists(child, child_path)
+        yield from _outermost_lists(child, child_path, kinds)
 
 
-def _flat(path: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
+def _flat(path: str, module: nn.Module, kinds: Kinds) -> list[tuple[str, nn.Module]]:
     """The items of a list; a list in it gives its own items, unless it holds no block, when it is an item itself."""
     items: list[tuple[str, nn.Module]] = []
     for child_path, child in _children(path, module):
-        inner = _flat(child_path, child) if isinstance(child, LISTS) else []
+        inner = _flat(child_path, child, kinds) if isinstance(child, kinds) else []
         if any(_is_block(item) for _, item in inner):
             items.extend(inner)
         else:
@@ -91,28 +112,28 @@ def _flat(path: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
     return items
 
 
-def _lists_within(path: str, module: nn.Module) -> Iterator[BlockList]:
+def _lists_within(path: str, module: nn.Module, kinds: Kinds) -> Iterator[BlockList]:
     """The blocks of one outermost list; stages, and a backbone in a `Sequential`, are opened."""
-    blocks = [(item_path, item) for item_path, item in _flat(path, module) if _is_block(item)]
-    opened = [list(_outermost_lists_below(item, item_path)) for item_path, item in blocks]
-    stages = all(inner and _is_stage(item, inner) for (_, item), inner in zip(blocks, opened))
+    blocks = [(item_path, item) for item_path, item in _flat(path, module, kinds) if _is_block(item)]
+    opened = [list(_outermost_lists_below(item, item_path, kinds)) for item_path, item in blocks]
+    stages = all(inner and _is_stage(item, inner, kinds) for (_, item), inner in zip(blocks, opened))
     backbone = isinstance(module, nn.Sequential) and len(blocks) == 1 and any(opened)
     if stages or backbone:
         for inner_path, inner in (pair for pairs in opened for pair in pairs):
-            yield from _lists_within(inner_path, inner)
+            yield from _lists_within(inner_path, inner, kinds)
     else:
         yield BlockList(path, tuple(dict.fromkeys(item for _, item in blocks)))
 
 
-def _outermost_lists_below(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
+def _outermost_lists_below(module: nn.Module, path: str, kinds: Kinds) -> Iterator[tuple[str, nn.Module]]:
     for child_path, child in _children(path, module):
-        yield from _outermost_lists(child, child_path)
+        yield from _outermost_lists(child, child_path, kinds)
 
 
-def _is_stage(module: nn.Module, lists: list[tuple[str, nn.Module]]) -> bool:
+def _is_stage(module: nn.Module, lists: list[tuple[str, nn.Module]], kinds: Kinds) -> bool:
     """Whether a module holds lists of like blocks and, beside them, no more than single weights (a downsampling)."""
     holders = {id(inner) for _, inner in lists}
-    if any(len({type(item) for _, item in _flat(path, inner)}) > 1 for path, inner in lists):
+    if any(len({type(item) for _, item in _flat(path, inner, kinds)}) > 1 for path, inner in lists):
         return False
 
     def beside(module: nn.Module) -> Iterator[nn.Module]:
