@@ -136,7 +136,7 @@ def _towers(layer_map: LayerMap, rates: dict[str, tuple[int, float]]) -> Iterato
 
 def _proportional(rates: Sequence[float], scales: Sequence[float]) -> bool:
     """Whether the rates follow the scales; rates that are all zero, as at the start of a warm-up, do not tell."""
-    lr = max(rate / scale for rate, scale in zip(rates, scales) if scale > 0)
+    lr = max((rate / scale for rate, scale in zip(rates, scales) if scale > 0), default=0.0)
     return lr > 0 and all(abs(rate - lr * scale) <= TOLERANCE * lr * scale for rate, scale in zip(rates, scales))
 
 
@@ -150,14 +150,13 @@ def _num_scheduled(scheduler: Any) -> int:
     """How many of the optimizer's groups, from the first on, the scheduler gives a rate."""
     num_groups: int = len(scheduler.optimizer.param_groups)
     known = next((getattr(scheduler, key) for key in GROUP_LISTS if hasattr(scheduler, key)), None)
-    if known is None or len(known) >= num_groups:
+    # ReduceLROnPlateau lengthens its list by itself where it was given one lowest rate for all.
+    if known is None or len(known) >= num_groups or getattr(scheduler, "default_min_lr", None) is not None:
         return num_groups
-    if not hasattr(scheduler, "get_lr"):
-        return len(known)
     # StepLR and others multiply the rate that each group has, and so reach the late ones too.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             return len(scheduler.get_lr())
-        except (KeyError, ValueError):
+        except (AttributeError, KeyError, NotImplementedError, ValueError):
             return len(known)

@@ -14,6 +14,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nlp_ft.layerwise.audit_setup import CannotTell, Finding, TrainingSetup, counted
 
+NO_GRAD = '"grad_mode":false'
+"""In the guards of a graph that is for evaluation alone, and so never stale."""
+
 
 def stale_ddp_wrapper(setup: TrainingSetup) -> Iterator[Finding]:
     """A DistributedDataParallel that is older than the trainable set.
@@ -57,11 +60,12 @@ def _compare_with_reducer(prefix: str, wrapper: DistributedDataParallel) -> Iter
 
 
 def _reduced_parameters(wrapper: DistributedDataParallel) -> set[int]:
-    """ids of the parameters whose gradients are averaged. Raises: CannotTell: this torch does not show its buckets."""
+    """ids of the parameters whose gradients are averaged. Raises: CannotTell: they are not shown."""
     try:
         buckets = wrapper.reducer._get_zeros_like_grad_buckets()
-    except AttributeError:
-        raise CannotTell("this version of torch does not show what DistributedDataParallel reduces") from None
+    except (AttributeError, RuntimeError):
+        # Another version of torch, or gradients that are sparse: torch 2.15 fails to make buckets for those.
+        raise CannotTell("torch does not show what this DistributedDataParallel averages") from None
     return {id(parameter) for bucket in buckets for parameter in bucket.parameters()}
 
 
@@ -123,18 +127,24 @@ def _cache_entries(function: Any) -> Sequence[Any]:
     return found
 
 
-def _traced_graphs(entry: Any, function: Any) -> list[Any]:
+def _traced_graphs(entry: Any, function: Any) -> list[Graph | None]:
     """The graphs that a cache entry calls; None for one that does not show its parameters."""
     names = [name for name in entry.code.co_names if name.startswith("__compiled_fn")]
     called = [function.__globals__.get(name) for name in names]
     called = [getattr(each, "_torchdynamo_orig_callable", each) for each in called]
-    owners = [getattr(getattr(each, "named_parameters", None), "__self__", None) for each in called]
-    # Backend "eager" calls the traced graph itself.
-    return [
-        getattr(owner, "graph", None)
-        for owner, each in zip(owners, called)
-        if not isinstance(getattr(each, "__self__", None), GraphModule)
-    ]
+    return [_graph_of(each) for each in called if not _runs_as_traced(each)]
+
+
+def _runs_as_traced(function: Any) -> bool:
+    """Whether it is the traced graph itself, as with backend "eager"; what calls compiled parts is not."""
+    owner = getattr(function, "__self__", None)
+    return isinstance(owner, GraphModule) and not owner.graph.find_nodes(op="call_module")
+
+
+def _graph_of(function: Any) -> Graph | None:
+    """The traced graph behind what AOTAutograd compiled: the one whose `named_parameters` it carries."""
+    owner = getattr(getattr(function, "named_parameters", None), "__self__", None)
+    return owner.graph if isinstance(owner, GraphModule) else None
 
 
 def _unnoticed(root: nn.Module, graph: Graph, entry: Any) -> list[int]:
@@ -148,6 +158,8 @@ def _unnoticed(root: nn.Module, graph: Graph, entry: Any) -> list[int]:
         if parameter.requires_grad and not traced.requires_grad:
             changed[source] = id(parameter)
     checked = str(entry.guard_manager) if changed else ""
+    if NO_GRAD in checked:
+        return []
     return [key for source, key in changed.items() if f"check_tensor({source}," not in checked]
 
 
