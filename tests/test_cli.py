@@ -231,7 +231,7 @@ def test_audit_shows_warnings_as_a_table_and_ends_with_0(workplace: Path, capsys
     assert out.startswith("19 of 19 checks made, 1 finding(s)\n\nseverity  check               parameters\n")
     [[severity, check, parameters]] = columns(out.split("\n\n")[1], "severity", "check", "parameters")
     assert (severity, check) == ("warning", "rates_out_of_order")
-    assert parameters.startswith("encoder.embeddings.word_embeddings.weight, ")
+    assert parameters.startswith("encoder.embeddings.word_embeddings.weight and ")
     assert "block 2 faster than head" in out
 
 
