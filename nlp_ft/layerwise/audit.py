@@ -77,7 +77,8 @@ def audit(
     """Check a training for what goes wrong without an error message.
 
     Call it where training begins, after `model.train()` and after every wrapper, and again after each change of what
-    trains. It runs no forward pass of the model and changes nothing: no weight, flag, mode, gradient or random number.
+    trains. It changes nothing: no weight, flag, mode, gradient or random number. For the layer map one small forward
+    pass is made, in eval mode and without gradients; forward hooks of yours see it.
 
     Args:
         model: the model as it is trained: bare, compiled, or in DistributedDataParallel.

@@ -115,11 +115,7 @@ def frozen_with_gradient(setup: TrainingSetup) -> Iterator[Finding]:
 
 def frozen_but_decayed(setup: TrainingSetup) -> Iterator[Finding]:
     """A frozen parameter whose gradient is zeros, not None, in a group with weight decay."""
-    names = [
-        name
-        for name, _, grad, group in _frozen_with_grad(setup)
-        if _is_zero(grad) and group.get("weight_decay") and setup.rate(group)
-    ]
+    names = [name for name, _, grad, group in _frozen_with_grad(setup) if _is_zero(grad) and group.get("weight_decay")]
     if names:
         yield Finding(
             "frozen_but_decayed",
@@ -171,7 +167,7 @@ def norm_or_bias_decayed(setup: TrainingSetup) -> Iterator[Finding]:
 def _frozen_with_grad(setup: TrainingSetup) -> Iterator[tuple[str, nn.Parameter, torch.Tensor, Group]]:
     """(name, parameter, gradient, group) of the frozen parameters that the next step would not skip."""
     for name, parameter, group in setup.optimized():
-        if not parameter.requires_grad and parameter.grad is not None:
+        if not parameter.requires_grad and parameter.grad is not None and setup.rate(group) > 0:
             yield name, parameter, parameter.grad, group
 
 

@@ -24,7 +24,7 @@ def live_batch_norm(setup: TrainingSetup) -> Iterator[Finding]:
         yield Finding(
             "live_batch_norm",
             "error",
-            f"{counted(len(live), 'normalisation', 'normalisations')} with running statistics live in a frozen module",
+            f"{counted(len(live), 'normalisation')} live in a frozen module and gathering statistics",
             tuple(f"{name}.running_mean" for name in live),
             "Every forward pass moves the statistics, so the frozen part computes something else each time.",
             "Put them in eval mode after each model.train(), or freeze with set_trainable, which keeps them there.",

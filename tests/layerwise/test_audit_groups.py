@@ -168,6 +168,17 @@ def test_zeros_for_a_gradient_move_nothing_without_decay_and_momentum() -> None:
     assert set(moved_by(optimizer.step, model)).isdisjoint(frozen)
 
 
+def test_a_frozen_parameter_with_a_gradient_at_a_rate_of_zero_stays() -> None:
+    model = bert()
+    optimizer = SGD(
+        [{"params": list(model.bert.parameters()), "lr": 0.0}, {"params": list(model.classifier.parameters())}]
+    )
+    loss(model).backward()
+    freeze_embeddings(model)
+    assert found(audit(model, optimizer)) == []
+    assert moved_by(optimizer.step, model) == names(model, "classifier.")
+
+
 def test_decayed_norms_and_biases() -> None:
     model = bert()
     spared = the_only(audit(model, AdamW(model.parameters())), "norm_or_bias_decayed", "warning")
