@@ -20,7 +20,7 @@ OVERRIDES = "settings that go before the recipe's, such as optimizer.lr=1e-4 or 
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; exit with 0, with 2 after an error of the user's, or with 130 after an interrupt."""
+    """Run a command; exit with 0, 1 (an audit found errors), 2 (an error of the user's) or 130 (an interrupt)."""
     options = _parse(arguments)
     command: Callable[[argparse.Namespace], int] = options.command
     try:
@@ -86,6 +86,15 @@ def build_parser() -> argparse.ArgumentParser:
 
     validate = _add(commands, "validate", _validate, "find every problem of a recipe", "validate RECIPE.yaml")
     _add_recipe(validate)
+
+    check = _add(
+        commands,
+        "audit",
+        _audit,
+        "find what would silently go wrong in a run; exit code 1 if there are errors",
+        "audit RECIPE.yaml strategy=llrd",
+    )
+    _add_recipe(check)
 
     _add(commands, "schema", _schema, "print the JSON Schema of recipes", "schema > recipe.schema.json")
     return parser
@@ -176,6 +185,14 @@ def _validate(options: argparse.Namespace) -> int:
         return _fail("\n".join(f"{options.recipe}: {problem}" for problem in problems))
     print(f"{options.recipe}: ready to train")
     return 0
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from nlp_ft.inspection import audit_recipe
+
+    report = audit_recipe(options.recipe, options.overrides)
+    print(report)
+    return 1 if report.has_errors else 0
 
 
 def _schema(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Looking before training: every problem of a recipe at once, and the layer table of a model or recipe."""
+"""Looking before training: every problem of a recipe at once, its audit, the layer table of a model or recipe."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from nlp_ft.data.labels import label_counts
 from nlp_ft.data.text import load_labelled_splits, progress_bars
 from nlp_ft.errors import NlpFtError
-from nlp_ft.layerwise import LayerMap, set_trainable
+from nlp_ft.layerwise import AuditReport, LayerMap, audit, set_trainable
 from nlp_ft.models.text import build_classifier, check_max_length, load_tokenizer
 from nlp_ft.recipe import Recipe
 from nlp_ft.recipe_loader import apply_overrides, load_recipe, recipe_from_dict
@@ -75,10 +75,22 @@ def describe_layers(model_or_recipe: str, overrides: Sequence[str] = ()) -> str:
         values = {"data": {"train": "-"}, "model": {"name": model_or_recipe}, "output_dir": "-"}
         recipe = recipe_from_dict(apply_overrides(values, overrides), model_or_recipe)
         labels = ["0", "1"]
-    model = _structure(recipe, labels)
-    layer_map = LayerMap.from_model(model)
-    set_trainable(model, layer_map, setup.lowest_trainable_layer(recipe.strategy, layer_map.num_layers))
-    return layer_table(layer_map, setup.make_optimizer(recipe.optimizer, model, layer_map).param_groups)
+    _, layer_map, optimizer = _without_weights(recipe, labels)
+    return layer_table(layer_map, optimizer.param_groups)
+
+
+def audit_recipe(file: str, overrides: Sequence[str] = ()) -> AuditReport:
+    """What will silently go wrong in the run of a recipe; no weights are loaded and nothing is trained.
+
+    Looked at are the model with its frozen layers in train mode, and the optimizer; a run has no scheduler object, it
+    sets the rates itself. Parameters that the model never uses are frozen only in the run.
+
+    Raises:
+        NlpFtError: the recipe, its data or the model cannot be read, or the model has no layer map.
+    """
+    recipe = load_recipe(file, overrides)
+    model, layer_map, optimizer = _without_weights(recipe, _label_names(recipe))
+    return audit(model.train(), optimizer, layer_map=layer_map)
 
 
 def _label_names(recipe: Recipe) -> list[str]:
@@ -86,6 +98,10 @@ def _label_names(recipe: Recipe) -> list[str]:
         return list(load_labelled_splits(recipe.data)[1].values())
 
 
-def _structure(recipe: Recipe, labels: Sequence[str]) -> PreTrainedModel:
+def _without_weights(recipe: Recipe, labels: Sequence[str]) -> tuple[PreTrainedModel, LayerMap, torch.optim.Optimizer]:
+    """Model on the meta device, layer map and optimizer, frozen as in the run."""
     with torch.device("meta"):
-        return build_classifier(recipe.model, labels, pretrained=False)
+        model = build_classifier(recipe.model, labels, pretrained=False)
+    layer_map = LayerMap.from_model(model)
+    set_trainable(model, layer_map, setup.lowest_trainable_layer(recipe.strategy, layer_map.num_layers))
+    return model, layer_map, setup.make_optimizer(recipe.optimizer, model, layer_map)
