@@ -11,7 +11,8 @@ from datasets import Dataset, DatasetDict
 
 from nlp_ft.errors import DataError
 from nlp_ft.locations import PREFIX, resolve_location
-from nlp_ft.recipe import DataSection, is_share
+from nlp_ft.recipe_sections import is_share
+from nlp_ft.recipe_text import TextDataSection
 
 # Texts such as "NA" or "null" are texts: pandas would read them as missing.
 _CSV = {"keep_default_na": False, "na_filter": False}
@@ -25,7 +26,7 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
 SPLITS = ("train", "validation", "test")
 
 
-def load_raw_splits(data: DataSection) -> dict[str, Dataset]:
+def load_raw_splits(data: TextDataSection) -> dict[str, Dataset]:
     """Split name -> rows, for the splits that the recipe names; a validation share is not drawn yet.
 
     Raises:
@@ -80,7 +81,7 @@ def load_files(paths: str | Sequence[str], field: str, texts: Sequence[str] = ()
     return rows
 
 
-def text_columns(data: DataSection) -> list[str]:
+def text_columns(data: TextDataSection) -> list[str]:
     """The column of single texts, or the two of pairs."""
     return [data.text] if isinstance(data.text, str) else data.text
 
@@ -91,7 +92,7 @@ def did_you_mean(name: str, names: Sequence[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _from_source(data: DataSection, split: str, name: str | list[str]) -> Dataset:
+def _from_source(data: TextDataSection, split: str, name: str | list[str]) -> Dataset:
     assert data.source is not None
     field = f"data.{split}"
     if not isinstance(name, str):
@@ -113,7 +114,7 @@ def _from_source(data: DataSection, split: str, name: str | list[str]) -> Datase
     return splits[name]
 
 
-def _from_hub(data: DataSection, source: str, name: str, field: str) -> Dataset:
+def _from_hub(data: TextDataSection, source: str, name: str, field: str) -> Dataset:
     try:
         rows = datasets.load_dataset(source, data.config, revision=data.revision, split=name)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
@@ -181,7 +182,7 @@ def _refuse_empty_and_binary(files: Sequence[str], field: str) -> None:
             raise DataError(f"{field}: {file} is a binary file, not text")
 
 
-def check_columns(rows: Dataset, data: DataSection, where: str) -> None:
+def check_columns(rows: Dataset, data: TextDataSection, where: str) -> None:
     """Raises: DataError: a column of the recipe is not among the rows'."""
     for field, column in [*(("text", text) for text in text_columns(data)), ("label", data.label)]:
         if column not in rows.column_names:

@@ -17,7 +17,8 @@ from nlp_ft.data.labels import find_labels, labels_of_model
 from nlp_ft.data.sources import check_columns, load_raw_splits, text_columns
 from nlp_ft.data.tokens import encode_rows
 from nlp_ft.errors import DataError
-from nlp_ft.recipe import DataSection, is_share
+from nlp_ft.recipe_sections import is_share
+from nlp_ft.recipe_text import TextDataSection
 
 SPLIT_SEED = 0
 """Of a validation share: the same rows for every seed of a run, so that seeds can be compared."""
@@ -51,7 +52,7 @@ class TextData:
         return [" ".join(texts) for texts in zip(*columns, strict=True)]
 
 
-def load_labelled_splits(data: DataSection) -> tuple[dict[str, Dataset], dict[str | int, str]]:
+def load_labelled_splits(data: TextDataSection) -> tuple[dict[str, Dataset], dict[str | int, str]]:
     """The raw splits, a validation share drawn, and label value -> label name. Raises: DataError."""
     raw = load_raw_splits(data)
     labels = find_labels(raw, data.label, data.label_names)
@@ -60,7 +61,7 @@ def load_labelled_splits(data: DataSection) -> tuple[dict[str, Dataset], dict[st
     return raw, labels
 
 
-def load_text_data(data: DataSection, tokenizer: PreTrainedTokenizerBase) -> TextData:
+def load_text_data(data: TextDataSection, tokenizer: PreTrainedTokenizerBase) -> TextData:
     """Read, label and tokenize the splits of a recipe.
 
     Raises:
@@ -78,7 +79,7 @@ def encode_split(
     split: str,
     where: str,
     tokenizer: PreTrainedTokenizerBase,
-    data: DataSection,
+    data: TextDataSection,
     label_names: Sequence[str],
 ) -> TextData:
     """Labelled rows for a model whose labels are known, as one split; errors call them `where`.
@@ -104,7 +105,7 @@ def progress_bars(shown: bool) -> Iterator[None]:
         (disable_progress_bars if disabled_before else enable_progress_bars)()
 
 
-def _draw_validation(raw: dict[str, Dataset], data: DataSection) -> dict[str, Dataset]:
+def _draw_validation(raw: dict[str, Dataset], data: TextDataSection) -> dict[str, Dataset]:
     share = float(str(data.validation).rstrip("%")) / 100
     labels = raw["train"][data.label][:]
     try:
@@ -119,7 +120,7 @@ def _draw_validation(raw: dict[str, Dataset], data: DataSection) -> dict[str, Da
 
 
 def _encode(
-    rows: Dataset, split: str, tokenizer: PreTrainedTokenizerBase, data: DataSection, labels: dict[str | int, str]
+    rows: Dataset, split: str, tokenizer: PreTrainedTokenizerBase, data: TextDataSection, labels: dict[str | int, str]
 ) -> Dataset:
     probe = tokenizer("a")
     features: dict[str, Any] = {"input_ids": List(Value("int32"))}

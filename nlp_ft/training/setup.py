@@ -15,7 +15,8 @@ from nlp_ft.data.batching import EpochStream, PaddingCollator
 from nlp_ft.data.text import TextData
 from nlp_ft.errors import TrainingError
 from nlp_ft.layerwise import LayerMap, LrSchedule, build_lr_schedule, build_optimizer
-from nlp_ft.recipe import LossSection, OptimizerSection, Recipe, ScheduleSection, StrategySection, TrainingSection
+from nlp_ft.recipe import Recipe
+from nlp_ft.recipe_sections import LossSection, OptimizerSection, ScheduleSection, StrategySection, TrainingSection
 from nlp_ft.training.cpu_memory import keep_freed_memory
 from nlp_ft.training.loop import LoopSettings
 from nlp_ft.training.loss import ClassificationLoss
