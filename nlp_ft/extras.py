@@ -16,4 +16,6 @@ def require_torchvision(error: type[NlpFtError], module: str = "torchvision") ->
         return import_module(module)
     except (ImportError, RuntimeError, OSError) as problem:
         why = "is not installed" if isinstance(problem, ModuleNotFoundError) else f"cannot be imported: {problem}"
-        raise error(f"task: image_classification needs torchvision, which {why}; try: pip install 'nlp-ft[vision]'") from None
+        raise error(
+            f"task: image_classification needs torchvision, which {why}; try: pip install 'nlp-ft[vision]'"
+        ) from None

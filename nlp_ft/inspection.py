@@ -8,7 +8,8 @@ from accelerate import PartialState
 from transformers import PreTrainedModel
 
 from nlp_ft.data.labels import label_counts
-from nlp_ft.data.text import load_labelled_splits, progress_bars
+from nlp_ft.data.splits import progress_bars
+from nlp_ft.data.text import load_labelled_splits
 from nlp_ft.errors import NlpFtError
 from nlp_ft.layerwise import LayerMap, set_trainable
 from nlp_ft.models.text import build_classifier, check_max_length, load_tokenizer

@@ -13,7 +13,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 import nlp_ft.models.pooled_classifier  # noqa: F401  # registers the class that a run folder may hold
 from nlp_ft.data.batching import PaddingCollator
 from nlp_ft.data.sources import load_files, text_columns
-from nlp_ft.data.text import TextData, encode_split, load_text_data, progress_bars
+from nlp_ft.data.splits import progress_bars
+from nlp_ft.data.text import TextData, encode_split, load_text_data
 from nlp_ft.data.tokens import encode_texts
 from nlp_ft.errors import DataError, RunFolderError
 from nlp_ft.models.text import LOADING_ERRORS, label_names, quiet_transformers, require_model_files

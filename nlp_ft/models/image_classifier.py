@@ -1,8 +1,8 @@
 """The model for images: a torchvision network whose last layer is a new head, as a Transformers model.
 
 It is registered with Transformers' Auto classes when nlp_ft is imported, so that a saved folder loads with
-`AutoModelForImageClassification.from_pretrained(folder)` and `pipeline("image-classification", model=folder)`. The saved
-weights have torchvision's own names: `torchvision.models.get_model(name, num_classes=...)` loads them as well.
+`AutoModelForImageClassification.from_pretrained(folder)` and `pipeline("image-classification", model=folder)`. The
+saved weights have torchvision's own names: `torchvision.models.get_model(name, num_classes=...)` loads them as well.
 """
 
 from typing import Any
@@ -126,9 +126,7 @@ def find_last_layer(backbone: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
     return name, layers[name]
 
 
-def _head(
-    backbone: nn.Module, name: str, last: nn.Linear | nn.Conv2d, config: ImageClassifierConfig
-) -> nn.Module:
+def _head(backbone: nn.Module, name: str, last: nn.Linear | nn.Conv2d, config: ImageClassifierConfig) -> nn.Module:
     dropout = config.head_dropout
     if config.head_type == "bottleneck":
         return nn.Sequential(

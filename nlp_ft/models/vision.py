@@ -143,7 +143,9 @@ def check_image_size(classifier: ImageClassifier) -> None:
             classifier(torch.zeros(1, 3, size, size))
     except (AssertionError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0][:200]
-        raise ModelError(f"data.image_size: {classifier.config.backbone} takes no images of {size} pixels: {reason}") from None
+        raise ModelError(
+            f"data.image_size: {classifier.config.backbone} takes no images of {size} pixels: {reason}"
+        ) from None
     finally:
         classifier.train(was_training)
 
