@@ -61,6 +61,11 @@ def micro_batches(
     return result
 
 
+def steps_per_epoch(num_rows: int, effective_batch_size: int, drop_last: bool) -> int:
+    """Effective batches of an epoch; one that is not full counts, unless it is dropped and not the only one."""
+    return max(1, num_rows // effective_batch_size) if drop_last else -(-num_rows // effective_batch_size)
+
+
 class Collator(Protocol):
     """Makes a batch of rows."""
 
@@ -160,8 +165,7 @@ class EpochStream:
     @property
     def steps_per_epoch(self) -> int:
         """Effective batches of an epoch, a shorter one included unless it is dropped."""
-        full = len(self.lengths) // self.effective_batch_size
-        return max(1, full) if self.drop_last else -(-len(self.lengths) // self.effective_batch_size)
+        return steps_per_epoch(len(self.lengths), self.effective_batch_size, self.drop_last)
 
     def __call__(self, epoch: int, first_batch: int) -> Iterator[tuple[int, list[dict[str, torch.Tensor]]]]:
         """Yield (rows of the effective batch over all processes, this process's micro-batches of it)."""

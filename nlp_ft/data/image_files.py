@@ -96,6 +96,15 @@ def name_of(image: Mapping[str, Any], row: int) -> str:
     )
 
 
+def reason(error: Exception) -> str:
+    """What is wrong with an image, in few words."""
+    if isinstance(error, UnidentifiedImageError):
+        return "it is no image that Pillow knows"
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def _is_image(name: str) -> bool:
     path = PurePosixPath(name)
     hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)

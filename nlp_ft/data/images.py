@@ -10,7 +10,7 @@ import numpy as np
 from datasets import ClassLabel, Dataset, Features, Value, concatenate_datasets
 from PIL import Image
 
-from nlp_ft.data.image_files import UNREADABLE, decode, name_of, read_bytes, to_rgb
+from nlp_ft.data.image_files import UNREADABLE, decode, name_of, read_bytes, reason, to_rgb
 from nlp_ft.data.image_sources import load_raw_images, with_images
 from nlp_ft.data.labels import LabelValue, find_labels, labels_of_model
 from nlp_ft.data.splits import draw_validation, progress_bars, useful_processes
@@ -124,14 +124,8 @@ def _describe(cell: Mapping[str, Any] | None, row: int) -> dict[str, Any]:
         image = decode(read_bytes(cell))
         hashed = image_hash(image)
     except UNREADABLE as error:
-        return {**empty, "problem": f"{name_of(cell, row)}: {_reason(error)}"}
+        return {**empty, "problem": f"{name_of(cell, row)}: {reason(error)}"}
     return {"image_hash": hashed, "width": image.width, "height": image.height, "mode": image.mode, "problem": ""}
-
-
-def _reason(error: Exception) -> str:
-    if "cannot identify image file" in str(error):
-        return "is no image that Pillow knows"
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _refuse_unreadable(problems: Sequence[str], where: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 from transformers import BitImageProcessor
 
@@ -89,7 +90,7 @@ class Preprocessing:
 def evaluation_transform(preprocessing: Preprocessing) -> Transform:
     """(3, height, width) of bytes -> (3, image_size, image_size), normalized."""
     resize = v2.Resize(preprocessing.resize_size, InterpolationMode(preprocessing.interpolation), antialias=True)
-    return v2.Compose([resize, v2.CenterCrop(preprocessing.image_size), *_normalized(preprocessing)])
+    return _compose([resize, v2.CenterCrop(preprocessing.image_size), *_normalized(preprocessing)])
 
 
 def training_transform(preprocessing: Preprocessing, augmentation: AugmentationSection) -> Transform:
@@ -106,7 +107,12 @@ def training_transform(preprocessing: Preprocessing, augmentation: AugmentationS
     if augmentation.rand_augment is not None:
         drawn = augmentation.rand_augment
         steps.append(v2.RandAugment(drawn.num_ops, drawn.magnitude, fill=fill))
-    return v2.Compose([*steps, *_normalized(preprocessing)])
+    return _compose([*steps, *_normalized(preprocessing)])
+
+
+def _compose(steps: list[Any]) -> Transform:
+    transform: Transform = v2.Compose(steps)
+    return transform
 
 
 def _crop(preprocessing: Preprocessing, augmentation: AugmentationSection) -> list[Any]:
@@ -175,7 +181,7 @@ class ImageCollator:
     def _transformed(self, row: Mapping[str, Any]) -> torch.Tensor:
         if self.augmentation is not None:
             self._seed(row["row"])
-        return self.transform(pixels(row["image"]))
+        return self.transform(read_pixels(row["image"]))
 
     def _seed(self, *numbers: int) -> None:
         drawn = np.random.SeedSequence([self.seed, self.epoch, *numbers]).generate_state(1, np.uint64)[0]
@@ -188,10 +194,15 @@ class ImageCollator:
         return mixed_images, shares * present.unsqueeze(1)
 
 
-def pixels(image: Mapping[str, Any]) -> torch.Tensor:
-    """(3, height, width) of bytes, of a row's undecoded image."""
-    pixels: torch.Tensor = v2.functional.pil_to_tensor(to_rgb(decode(read_bytes(image))))
-    return pixels
+def pixels(image: Image.Image) -> torch.Tensor:
+    """(3, height, width) of bytes."""
+    tensor: torch.Tensor = v2.functional.pil_to_tensor(to_rgb(image))
+    return tensor
+
+
+def read_pixels(image: Mapping[str, Any]) -> torch.Tensor:
+    """(3, height, width) of bytes, of a row's undecoded image. Raises: what `read_bytes` and `decode` raise."""
+    return pixels(decode(read_bytes(image)))
 
 
 def _mixing(augmentation: AugmentationSection, num_labels: int) -> Any | None:

@@ -52,7 +52,7 @@ class ImageClassifier(PreTrainedModel):
     config_class = ImageClassifierConfig
     base_model_prefix = "backbone"
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = "image"
     # The Trainer would otherwise multiply loss and gradients by accumulation steps x processes.
     accepts_loss_kwargs = False
 
@@ -85,13 +85,17 @@ class ImageClassifier(PreTrainedModel):
 
 
 class DroppingLinear(nn.Linear):
-    """Dropout, then a linear layer, under the names of the layer alone."""
+    """Dropout, then the given linear layer, under the names of the layer alone."""
 
-    dropout: float = 0.0
+    def __init__(self, layer: nn.Linear, dropout: float) -> None:
+        super().__init__(1, 1, bias=layer.bias is not None)
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.weight, self.bias = layer.weight, layer.bias
+        self.drop_ratio = dropout
 
     def forward(self, vector: torch.Tensor) -> torch.Tensor:
         """(batch, features) -> (batch, num_labels)."""
-        return super().forward(F.dropout(vector, self.dropout, self.training))
+        return super().forward(F.dropout(vector, self.drop_ratio, self.training))
 
 
 def build_backbone(config: ImageClassifierConfig) -> nn.Module:
@@ -133,16 +137,15 @@ def _head(backbone: nn.Module, name: str, last: nn.Linear | nn.Conv2d, config: I
             _layer(last, _in_size(last), config.bottleneck_size),
             ACT2FN[config.activation],
             nn.Dropout(BOTTLENECK_DROPOUT if dropout is None else dropout),
-            _layer(last, config.bottleneck_size, config.num_labels),
+            _layer(last, config.bottleneck_size, len(config.id2label or {})),
         )
     if dropout is not None:
         before = _module_before(backbone, name)
         if isinstance(before, nn.Dropout):
             before.p = dropout
         else:
-            assert isinstance(last, nn.Linear)
-            last.__class__ = DroppingLinear
-            last.dropout = dropout
+            assert isinstance(last, nn.Linear), "SqueezeNet has a dropout of its own"
+            return DroppingLinear(last, dropout)
     return last
 
 

@@ -137,7 +137,7 @@ def check_image_size(classifier: ImageClassifier) -> None:
     """Raises: ModelError: the network takes no images of the size that its config says."""
     size = classifier.config.image_size
     was_training = classifier.training
-    classifier.eval()
+    classifier.train(False)
     try:
         with torch.inference_mode():
             classifier(torch.zeros(1, 3, size, size))
