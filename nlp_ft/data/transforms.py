@@ -90,7 +90,7 @@ class Preprocessing:
 def evaluation_transform(preprocessing: Preprocessing) -> Transform:
     """(3, height, width) of bytes -> (3, image_size, image_size), normalized."""
     resize = v2.Resize(preprocessing.resize_size, InterpolationMode(preprocessing.interpolation), antialias=True)
-    return _compose([resize, v2.CenterCrop(preprocessing.image_size), *_normalized(preprocessing)])
+    return _compose([resize, CropMiddle(preprocessing.image_size), *_normalized(preprocessing)])
 
 
 def training_transform(preprocessing: Preprocessing, augmentation: AugmentationSection) -> Transform:
@@ -110,6 +110,21 @@ def training_transform(preprocessing: Preprocessing, augmentation: AugmentationS
     return _compose([*steps, *_normalized(preprocessing)])
 
 
+class CropMiddle:
+    """The middle square of an image that is at least as large.
+
+    Rounds down where the border is odd, as the image processors of Transformers do; torchvision rounds to even.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        """(3, height, width) -> (3, size, size)."""
+        top, left = ((side - self.size) // 2 for side in image.shape[-2:])
+        return image[..., top : top + self.size, left : left + self.size]
+
+
 def _compose(steps: list[Any]) -> Transform:
     transform: Transform = v2.Compose(steps)
     return transform
@@ -121,7 +136,7 @@ def _crop(preprocessing: Preprocessing, augmentation: AugmentationSection) -> li
         return [v2.RandomResizedCrop(size, augmentation.crop_scale, interpolation=how, antialias=True)]
     resize = v2.Resize(preprocessing.resize_size, how, antialias=True)
     if augmentation.crop == "center":
-        return [resize, v2.CenterCrop(size)]
+        return [resize, CropMiddle(size)]
     return [resize, v2.RandomCrop(size, augmentation.crop_padding or None)]
 
 

@@ -27,8 +27,8 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "full, differential rates": {"strategy": "full", "optimizer": {"lr": 1e-4, "head_lr": 3e-3}},
     "full, from nothing": {"strategy": "full", "optimizer": {"lr": 1e-3}, "model": {"weights": None}},
 }
-EPOCHS = {20: 12, 100: 8}
-"""Images of a class -> epochs."""
+LENGTHS = {20: (15, 25), 100: (10, 50)}
+"""Images of a class -> epochs, and images of a batch."""
 
 
 def write_classes(archive: Path, classes: Sequence[str], folder: Path, count: int | None = None, seed: int = 0) -> str:
@@ -45,9 +45,10 @@ def write_classes(archive: Path, classes: Sequence[str], folder: Path, count: in
 
 
 def run(
-    folder: Path, data: dict[str, Any], epochs: int, batch_size: int, seed: int, changes: dict[str, Any]
+    folder: Path, data: dict[str, Any], length: tuple[int, int], seed: int, changes: dict[str, Any]
 ) -> dict[str, Any]:
     """One run; what its summary says. The last model is kept: nothing is chosen on the test images."""
+    epochs, batch_size = length
     augmentation = {"crop": "random", "crop_padding": 4}
     strategy = {"name": changes["strategy"], "grain": "stage"}
     recipe = {
@@ -70,7 +71,7 @@ def pretrain(archives: Path, work: Path, epochs: int) -> dict[str, Any]:
         "train": write_classes(archives / "train.zip", SOURCE, work / "source-train"),
         "test": write_classes(archives / "test.zip", SOURCE, work / "source-test"),
     }
-    return run(work / "pretrained", data, epochs, 50, 0, STRATEGIES["full, from nothing"])
+    return run(work / "pretrained", data, (epochs, 50), 0, STRATEGIES["full, from nothing"])
 
 
 def transfer(archives: Path, work: Path, seeds: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
@@ -78,12 +79,12 @@ def transfer(archives: Path, work: Path, seeds: Sequence[int], names: Sequence[s
     weights = {"weights": str(work / "pretrained/model.safetensors")}
     test = write_classes(archives / "test.zip", TARGET, work / "target-test")
     results = []
-    for count in EPOCHS:
+    for count in LENGTHS:
         for seed in seeds:
             few = write_classes(archives / "train.zip", TARGET, work / f"target-{count}-{seed}", count, seed)
             for name in names:
                 changes = {"model": weights, **STRATEGIES[name]}
-                summary = run(work / "run", {"train": few, "test": test}, EPOCHS[count], 25, seed, changes)
+                summary = run(work / "run", {"train": few, "test": test}, LENGTHS[count], seed, changes)
                 result = {
                     "strategy": name,
                     "images_per_class": count,
@@ -98,11 +99,11 @@ def transfer(archives: Path, work: Path, seeds: Sequence[int], names: Sequence[s
 
 def table(results: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
     """A row a strategy; accuracy in percent, mean and standard deviation over the seeds, and mean seconds."""
-    header = ["strategy", *(f"{count} a class{what}" for count in EPOCHS for what in (", accuracy", ", s"))]
+    header = ["strategy", *(f"{count} a class{what}" for count in LENGTHS for what in (", accuracy", ", s"))]
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for name in names:
         cells = [name]
-        for count in EPOCHS:
+        for count in LENGTHS:
             found = [r for r in results if (r["strategy"], r["images_per_class"]) == (name, count)]
             scores = [100 * r["accuracy"] for r in found]
             deviation = statistics.stdev(scores) if len(scores) > 1 else 0.0
@@ -122,7 +123,7 @@ def main() -> None:
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES), choices=list(STRATEGIES), metavar="NAME")
-    parser.add_argument("--pretrain-epochs", type=int, default=6)
+    parser.add_argument("--pretrain-epochs", type=int, default=8)
     parser.add_argument("--output", type=Path, required=True, metavar="JSON")
     options = parser.parse_args()
     work = options.output.with_suffix("")
