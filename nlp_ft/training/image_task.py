@@ -1,6 +1,7 @@
 """Image classification: images, their transforms, a torchvision network."""
 
 import os
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,7 @@ from nlp_ft.data.labels import find_labels, label_counts
 from nlp_ft.data.splits import progress_bars
 from nlp_ft.data.transforms import ImageCollator, Preprocessing
 from nlp_ft.layerwise import LayerMap
+from nlp_ft.layerwise.layer_map import Rule
 from nlp_ft.models.vision import build_image_classifier, weights_entry
 from nlp_ft.recipe import ImageRecipe
 from nlp_ft.training.baselines import score_majority
@@ -88,7 +90,9 @@ class ImageTask:
         """Stem, blocks or stages, head. Raises: LayerMapError."""
         size = self.preprocessing.image_size
         example = {"pixel_values": torch.zeros(1, 3, size, size, device=model.device)}
-        return LayerMap.from_model(model, grain=self.recipe.strategy.grain, example=example)
+        # By structure a bottleneck of convolutions (SqueezeNet's) reads like one more part of the last stage.
+        head: Rule = (rf"(^|\.)backbone\.{re.escape(str(model.head_name))}\.", "head")
+        return LayerMap.from_model(model, rules=[head], grain=self.recipe.strategy.grain, example=example)
 
     def collator(self, training: bool) -> ImageCollator:
         """Decodes and transforms; for training with augmentation."""
