@@ -1,20 +1,30 @@
-"""The layer-wise core: from a model to a layer map, optimizer groups, frozen layers and schedules.
+"""The layer-wise core: from a model to a layer map, optimizer groups, frozen layers, phases and schedules.
 
 Needs torch and nothing else, so that any training loop can use it.
 """
 
 from nlp_ft.layerwise.audit import AuditReport, audit
 from nlp_ft.layerwise.audit_setup import Finding
-from nlp_ft.layerwise.freezing import set_trainable
+from nlp_ft.layerwise.freezing import set_trainable, set_trainable_layers
 from nlp_ft.layerwise.layer_map import LayerMap
 from nlp_ft.layerwise.lr_schedules import LrSchedule, build_lr_schedule, set_learning_rates
 from nlp_ft.layerwise.param_groups import build_optimizer, layerwise_param_groups, lr_scales
+from nlp_ft.layerwise.unfreeze_plan import UnfreezePlan, UnfreezeState
+from nlp_ft.layerwise.unfreezer import Unfreezer
+from nlp_ft.layerwise.unfreezing import LossBelow, Phase, Plateau, UnfreezeSchedule
 
 __all__ = [
     "AuditReport",
     "Finding",
     "LayerMap",
+    "LossBelow",
     "LrSchedule",
+    "Phase",
+    "Plateau",
+    "UnfreezePlan",
+    "UnfreezeSchedule",
+    "UnfreezeState",
+    "Unfreezer",
     "audit",
     "build_lr_schedule",
     "build_optimizer",
@@ -22,4 +32,5 @@ __all__ = [
     "lr_scales",
     "set_learning_rates",
     "set_trainable",
+    "set_trainable_layers",
 ]

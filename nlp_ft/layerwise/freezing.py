@@ -27,12 +27,25 @@ def set_trainable(model: nn.Module, layer_map: LayerMap, lowest_trainable_layer:
         raise LayerMapError(
             f"lowest_trainable_layer must lie between 0 and {layer_map.head_layer}, got {lowest_trainable_layer}"
         )
+    set_trainable_layers(model, layer_map, range(lowest_trainable_layer, layer_map.head_layer + 1))
+
+
+def set_trainable_layers(
+    model: nn.Module, layer_map: LayerMap, layers: Collection[int], never: Collection[str] = ()
+) -> None:
+    """Train the given layers and freeze all others, as `set_trainable` does.
+
+    Args:
+        model: the model; its flags and modes are changed, its weights are not.
+        layer_map: its layer map.
+        layers: ids of the layers that train; in a model of several towers, counted from the head down in each.
+        never: names of parameters that stay frozen in any layer, such as those that no forward pass uses.
+    """
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(layer_map.is_trainable(name, lowest_trainable_layer))
+        parameter.requires_grad_(name not in never and layer_map.aligned_layer(name) in layers)
         if not parameter.requires_grad:
             parameter.grad = None
-    embeddings = layer_map.embedding_modules if lowest_trainable_layer > 0 else frozenset()
-    _keep_frozen_modules_in_eval(model, embeddings)
+    _keep_frozen_modules_in_eval(model, frozenset() if 0 in layers else layer_map.embedding_modules)
 
 
 def _keep_frozen_modules_in_eval(model: nn.Module, also: Collection[str]) -> None:

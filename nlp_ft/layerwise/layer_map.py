@@ -168,15 +168,13 @@ class LayerMap:
         layer_id = self.layer_id(parameter_name)
         return 0 if layer_id == self.head_layer else self.stacks[self.stack(parameter_name)] + 1 - layer_id
 
-    def is_trainable(self, parameter_name: str, lowest_trainable_layer: int) -> bool:
-        """Whether a parameter trains when the layers from `lowest_trainable_layer` up do.
+    def aligned_layer(self, parameter_name: str) -> int:
+        """Layer id as counted in the highest tower: the same number of blocks stands above it, down to 0.
 
-        Towers are counted from the top, so that the same number of blocks trains in each; layer 0 of every tower
-        trains when all layers do.
+        With one stack it is the layer id. Layer 0 of every tower is 0.
         """
-        if lowest_trainable_layer <= 0 or self.layer_id(parameter_name) == 0:
-            return lowest_trainable_layer <= 0
-        return self.below_head(parameter_name) <= self.head_layer - lowest_trainable_layer
+        layer_id = self.layer_id(parameter_name)
+        return 0 if layer_id == 0 else self.head_layer - self.below_head(parameter_name)
 
     def layer_name(self, layer_id: int, stack: str = "") -> str:
         """`embeddings` (`stem` of a network that reads images), `block 1` to `block L` (or `stage`), `head`."""
