@@ -63,7 +63,7 @@ def lr_scale_unread(setup: TrainingSetup) -> Iterator[Finding]:
     """Groups whose label `lr_scale` differs, while their rates do not follow it."""
     labelled = [group for group in setup.groups if "lr_scale" in group]
     scales = [float(group["lr_scale"]) for group in labelled]
-    if len(set(scales)) < 2 or setup.scheduler_reads_lr_scale:
+    if len(set(scales)) < 2:
         return
     kept, now = [setup.rate(group) for group in labelled], [float(group["lr"]) for group in labelled]
     if _proportional(kept, scales) or _proportional(now, scales):

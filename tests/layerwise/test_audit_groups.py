@@ -158,11 +158,15 @@ def test_a_frozen_parameter_with_zeros_for_a_gradient_rolls_on_with_its_momentum
     assert set(moved_by(optimizer.step, model)) >= set(frozen)
 
 
-def test_zeros_for_a_gradient_move_nothing_without_decay_and_momentum() -> None:
+@pytest.mark.parametrize("steps_before", [0, 1])
+def test_zeros_for_a_gradient_move_nothing_without_decay_and_momentum(steps_before: int) -> None:
     model = bert()
     optimizer = AdamW(model.parameters(), lr=0.1, weight_decay=0.0)
     loss(model).backward()
     optimizer.zero_grad(set_to_none=False)
+    for _ in range(steps_before):
+        # Leaves moments that are zero.
+        optimizer.step()
     frozen = freeze_embeddings(model)
     assert found(audit(model, optimizer)) == []
     assert set(moved_by(optimizer.step, model)).isdisjoint(frozen)

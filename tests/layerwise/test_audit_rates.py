@@ -48,6 +48,33 @@ def test_layer_decay_over_the_one_block_of_albert() -> None:
     assert shared == names(model, "albert.encoder.albert_layer_groups.")
 
 
+def two_towers(**rates: float) -> tuple[nn.Module, SGD, LayerMap]:
+    """Text of two blocks and image of one, right below the head they share; the upper text block is a shared one."""
+    places = {"text_1": 1, "text_2": 2, "image_2": 2, "head": 3}
+    model = nn.ModuleDict({name: nn.Linear(2, 2, bias=False) for name in places})
+    layer_map = LayerMap(
+        {f"{name}.weight": layer for name, layer in places.items()},
+        2,
+        stacks={"text": 2, "image": 1},
+        stack_of={f"{name}.weight": name.partition("_")[0] for name in places} | {"head.weight": "text"},
+        shared_layers={2},
+    )
+    return model, SGD([{"params": [model[name].weight], "lr": rates[name]} for name in places]), layer_map
+
+
+def test_the_rates_of_two_towers_do_not_meet() -> None:
+    model, optimizer, layer_map = two_towers(text_1=0.1, text_2=0.1, image_2=0.01, head=0.1)
+    report = audit(model, optimizer, layer_map=layer_map)
+    assert the_only(report, "shared_block_decayed", "warning") == ("text_2.weight",)
+    model, optimizer, layer_map = two_towers(text_1=0.01, text_2=0.01, image_2=0.01, head=0.001)
+    report = audit(model, optimizer, layer_map=layer_map)
+    assert set(the_only(report, "rates_out_of_order", "warning")) == {
+        "text_1.weight",
+        "text_2.weight",
+        "image_2.weight",
+    }
+
+
 class Loop(nn.Module):
     """One block that runs three times, as in a universal transformer."""
 
@@ -95,7 +122,7 @@ def test_the_scales_of_timm_that_the_loop_multiplies_in_are_read() -> None:
     model = timm_vit()
     optimizer = AdamW(param_groups_layer_decay(model, weight_decay=0.05, layer_decay=0.75), lr=1e-3)
     for group in optimizer.param_groups:
-        group["lr"] = 1e-3 * group["lr_scale"]
+        group["initial_lr"], group["lr"] = 1e-3, 1e-3 * group["lr_scale"]
     assert found(audit(model, optimizer)) == []
 
 
