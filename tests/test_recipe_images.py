@@ -1,6 +1,5 @@
 """Recipes for images: defaults, what the task decides, and what is refused in plain words."""
 
-import json
 from typing import Any
 
 import pytest
@@ -8,7 +7,7 @@ import pytest
 from nlp_ft.errors import RecipeError
 from nlp_ft.recipe import ImageRecipe, TextRecipe
 from nlp_ft.recipe_images import ImageDataSection, ImageModelSection
-from nlp_ft.recipe_loader import json_schema, recipe_from_dict
+from nlp_ft.recipe_loader import recipe_from_dict
 
 
 def image_recipe(**changes: Any) -> dict[str, Any]:
@@ -83,15 +82,3 @@ def test_the_task_decides_the_sections_and_text_is_the_default() -> None:
 def test_mistakes_are_told_in_plain_words(values: dict[str, Any], lines: list[str] | None) -> None:
     found = problems(values)
     assert found == lines if lines is not None else len(found) == 1
-
-
-def test_the_schema_has_the_sections_of_both_tasks() -> None:
-    schema = json.loads(json_schema())
-    assert schema["if"] == {"properties": {"task": {"const": "image_classification"}}, "required": ["task"]}
-    for branch, data, model in (
-        ("then", "ImageDataSection", "ImageModelSection"),
-        ("else", "TextDataSection", "TextModelSection"),
-    ):
-        found = schema[branch]["properties"]
-        assert (found["data"]["$ref"], found["model"]["$ref"]) == (f"#/$defs/{data}", f"#/$defs/{model}")
-    assert schema["additionalProperties"] is False
