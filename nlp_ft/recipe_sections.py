@@ -63,7 +63,8 @@ class DataSection(Section):
             raise ValueError(f"validation must be a share between 0% and 100%, got {self.validation}")
         if (self.config or self.revision) and not self.source:
             raise ValueError("config and revision belong to a Hub data set; name it in source")
-        if self.train == "train" and not self.source:
+        # A folder may be called `train` too; so may the split, which need not be written.
+        if "train" not in self.model_fields_set and not self.source:
             raise ValueError("train must name the training file(s), or source the data set")
         return self
 

@@ -24,7 +24,7 @@ from tests.tiny import LABELS, tiny_recipe
 INTERFACE = {
     "train": ["--help", "RECIPE", "key=value", "--resume", "--overwrite"],
     "eval": ["--help", "RUN", "--data", "--split"],
-    "predict": ["--help", "RUN", "TEXT", "--file", "--output", "--top-k"],
+    "predict": ["--help", "RUN", "TEXT_OR_IMAGE", "--file", "--output", "--top-k"],
     "layers": ["--help", "MODEL_OR_RECIPE", "key=value"],
     "validate": ["--help", "RECIPE", "key=value"],
     "audit": ["--help", "RECIPE", "key=value"],
@@ -255,7 +255,7 @@ def test_audit_ends_with_1_after_an_error(
 def test_schema_is_json_with_every_section_of_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run_cli(capsys, "schema")
     assert (code, err) == (0, "")
-    sections = "data model strategy optimizer schedule loss training seed output_dir trackers baselines"
+    sections = "task data model strategy optimizer schedule loss training seed output_dir trackers baselines"
     assert list(json.loads(out)["properties"]) == sections.split()
 
 

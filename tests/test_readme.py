@@ -11,6 +11,7 @@ from nlp_ft.cli import build_parser
 from nlp_ft.recipe_loader import load_recipe, recipe_from_dict
 from nlp_ft.training.run import train
 from tests.tiny import tiny_recipe
+from tests.tiny_images import write_images
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -23,7 +24,7 @@ def blocks(language: str) -> list[str]:
 def test_the_whole_recipe_trains_on_ones_own_csv(
     tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    [text] = blocks("yaml")
+    text, _ = blocks("yaml")
     tiny_recipe(tmp_path, tiny_encoder)
     monkeypatch.chdir(tmp_path)
     Path("mine.yaml").write_text(text.replace("bert-base-uncased", str(tiny_encoder)))
@@ -31,7 +32,22 @@ def test_the_whole_recipe_trains_on_ones_own_csv(
     assert Path("runs/mine/summary.json").exists()
 
 
-@pytest.mark.parametrize("code", blocks("python"))
+def test_the_recipe_for_images_trains_and_its_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, images = blocks("yaml")
+    monkeypatch.chdir(tmp_path)
+    write_images(Path("flowers/train"), 10)
+    write_images(Path("flowers/test"), 2, first_seed=500)
+    Path("mine.yaml").write_text(images)
+    train(load_recipe("mine.yaml", ["model.weights=null", "data.image_size=32", "training.duration=1st"]))
+    codes = [code for code in blocks("python") if "runs/flowers" in code]
+    assert len(codes) == 2
+    for code in codes:
+        code = code.replace("flowers/test/rose/1.jpg", "flowers/test/red/00.png")
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr[-2000:]
+
+
+@pytest.mark.parametrize("code", [code for code in blocks("python") if "runs/flowers" not in code])
 def test_the_python_blocks_run(tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     train(recipe_from_dict(tiny_recipe(tmp_path, tiny_encoder)))
     code = code.replace("bert-base-uncased", str(tiny_encoder)).replace("runs/quickstart", str(tmp_path / "run"))

@@ -1,6 +1,5 @@
 """Recipes: YAML 1.2, every problem at once in plain words, presets, overrides, and the way back to a file."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -8,23 +7,19 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-import nlp_ft
 from nlp_ft.durations import Duration
 from nlp_ft.errors import RecipeError
-from nlp_ft.recipe import STRATEGY_PRESETS, ImageRecipe, Recipe
+from nlp_ft.recipe import STRATEGY_PRESETS
 from nlp_ft.recipe_loader import (
     apply_overrides,
     dump_yaml,
-    json_schema,
     load_recipe,
     read_yaml,
     recipe_from_dict,
     recipe_to_dict,
 )
-from nlp_ft.recipe_sections import DataSection, ModelSection, Section
 
 SHIPPED = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
-SCHEMA_FILE = Path(nlp_ft.__file__).parent / "recipe.schema.json"
 PLANTED_MISTAKES = """
 data: {source: a.csv, split_column: split, truncation: hed, num_proc: 0, valdation: validation}
 model: {pooling: avg, head: {dropout: 1.5, activaton: relu}, dropout: -0.1}
@@ -278,28 +273,3 @@ def test_a_shipped_recipe_comes_back_equal_from_its_own_dump(file: Path, tmp_pat
 def test_a_label_name_comes_back_as_the_same_text(name: str, tmp_path: Path) -> None:
     recipe = recipe_from_dict(with_data(label_names=[name, "other"]))
     assert load_recipe(written(tmp_path, dump_yaml(recipe_to_dict(recipe)))) == recipe
-
-
-def test_every_field_of_the_json_schema_is_described() -> None:
-    schema = json.loads(json_schema())
-    objects = {"Recipe": schema, **schema["$defs"]}
-    fields = {f"{name}.{key}": field for name, found in objects.items() for key, field in found["properties"].items()}
-    bases = (DataSection, ModelSection, Recipe, ImageRecipe)  # ImageRecipe has the keys of TextRecipe
-    leaves = [section for section in _subclasses(Section) if section not in bases]
-    assert len(fields) == sum(len(section.model_fields) for section in leaves)
-    undescribed = [name for name, field in fields.items() if not (field.get("description") or _section(field, objects))]
-    assert undescribed == []
-
-
-def test_the_schema_file_is_the_json_schema_of_recipes() -> None:
-    assert SCHEMA_FILE.read_text(encoding="utf-8") == json_schema()
-
-
-def _subclasses(section: type[Section]) -> list[type[Section]]:
-    return [found for child in section.__subclasses__() for found in (child, *_subclasses(child))]
-
-
-def _section(field: dict[str, Any], objects: dict[str, Any]) -> str | None:
-    """What the section says of itself: pydantic leaves the field's description out where the two are the same."""
-    found: str | None = objects[field["$ref"].rsplit("/", 1)[-1]].get("description") if "$ref" in field else None
-    return found

@@ -14,6 +14,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from nlp_ft.errors import DataError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+"""What may be decoded, whatever a file's name: Pillow would hand PostScript to another program."""
+ZIP_PREFIX = "zip://"
 ZIP_MARK = "::"
 """Between the name inside a zip file and the file, as in `zip://rose/1.jpg::flowers.zip` (the form of `datasets`)."""
 UNREADABLE = (
@@ -57,9 +60,9 @@ def read_bytes(image: Mapping[str, Any]) -> bytes:
         content: bytes = image["bytes"]
         return content
     path: str = image["path"]
-    if ZIP_MARK in path:
-        name, archive = path.removeprefix("zip://").split(ZIP_MARK, 1)
-        return _archive(archive, os.getpid()).read(name)
+    if path.startswith(ZIP_PREFIX):
+        name, _, archive = path.removeprefix(ZIP_PREFIX).rpartition(ZIP_MARK)
+        return _archive(archive, os.stat(archive).st_mtime_ns, os.getpid()).read(name)
     return Path(path).read_bytes()
 
 
@@ -69,7 +72,7 @@ def decode(content: bytes) -> Image.Image:
     Raises:
         OSError, SyntaxError, ValueError, DecompressionBombError: it is no whole image.
     """
-    image = Image.open(io.BytesIO(content))
+    image = Image.open(io.BytesIO(content), formats=FORMATS)
     image.load()
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers; save it with 8 or 16 bits")
@@ -90,7 +93,7 @@ def name_of(image: Mapping[str, Any], row: int) -> str:
     """What errors call a row's image: its file, or its number where it is embedded."""
     path = image["path"]
     return (
-        path.removeprefix("zip://")
+        path.removeprefix(ZIP_PREFIX)
         if path and image["bytes"] is None
         else f"row {row}" + (f" ({path})" if path else "")
     )
@@ -112,8 +115,13 @@ def _is_image(name: str) -> bool:
 
 
 def _list_folder(folder: Path) -> dict[str, str]:
-    found = (Path(root) / name for root, _, names in os.walk(folder, followlinks=True) for name in names)
-    return {file.relative_to(folder).as_posix(): str(file) for file in found}
+    found: dict[str, str] = {}
+    for root, folders, names in os.walk(folder, followlinks=True):
+        here = os.path.realpath(root) + os.sep
+        # A link to a folder above would go round for ever.
+        folders[:] = [name for name in folders if not here.startswith(os.path.realpath(f"{root}/{name}") + os.sep)]
+        found |= {(Path(root) / name).relative_to(folder).as_posix(): str(Path(root) / name) for name in names}
+    return found
 
 
 def _list_zip(place: str, field: str) -> dict[str, str]:
@@ -130,10 +138,10 @@ def _list_zip(place: str, field: str) -> dict[str, str]:
             )
         if entry.flag_bits & 1:
             raise DataError(f"{field}: {place} is locked with a password; give an open one")
-    return {entry.filename: f"zip://{entry.filename}{ZIP_MARK}{place}" for entry in entries}
+    return {entry.filename: f"{ZIP_PREFIX}{entry.filename}{ZIP_MARK}{place}" for entry in entries}
 
 
 @lru_cache(maxsize=8)
-def _archive(place: str, process: int) -> zipfile.ZipFile:
-    """An open zip file of this process: a file handle shared with a worker would share its position too."""
+def _archive(place: str, changed: int, process: int) -> zipfile.ZipFile:
+    """An open zip file, as changed last, of this process: a handle shared with a worker would share its position."""
     return zipfile.ZipFile(place)

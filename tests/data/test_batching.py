@@ -197,3 +197,16 @@ def test_a_stream_that_starts_later_is_the_tail_of_the_whole(first_batch: int) -
     whole = [(size, labels_of(micro)) for size, micro in stream(29)(3, 0)]
     tail = [(size, labels_of(micro)) for size, micro in stream(29)(3, first_batch)]
     assert (len(whole), tail) == (5, whole[first_batch:])
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+@pytest.mark.parametrize(("rows", "steps"), [(25, 2), (24, 2), (23, 1), (5, 1)])
+def test_a_batch_that_is_not_full_is_dropped_unless_it_is_the_only_one(
+    rows: int, steps: int, num_processes: int
+) -> None:
+    shape = {"num_processes": num_processes, "gradient_accumulation_steps": 1, "drop_last": True}
+    one = stream(rows, **shape, per_device_batch_size=12 // num_processes)
+    sizes = [[size for size, _ in one(epoch, 0)] for epoch in range(5)]
+    assert sizes == [[min(rows, 12)] * steps] * 5
+    assert one.steps_per_epoch == steps
+    assert [size for size, _ in one(1, 1)] == [12] * (steps - 1)

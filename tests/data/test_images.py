@@ -12,7 +12,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 from PIL import Image
 
-from nlp_ft.data.image_files import decode, read_bytes, to_rgb
+from nlp_ft.data.image_files import read_bytes
 from nlp_ft.data.image_report import describe_images, format_image_report
 from nlp_ft.data.image_sources import load_image_places
 from nlp_ft.data.images import ImageData, encode_image_split, image_hash, load_image_data
@@ -238,32 +238,6 @@ def test_a_test_split_may_lack_a_class(tmp_path: Path) -> None:
     (test / "red" / "00.png").unlink()
     data = load(train=write_images(tmp_path / "train", 2), test=test)
     assert data.labels("test").tolist() == [0, 1]
-
-
-@pytest.mark.parametrize(
-    ("mode", "pixel", "rgb"),
-    [
-        ("L", 90, (90, 90, 90)),
-        ("1", 1, (255, 255, 255)),
-        ("LA", (90, 10), (90, 90, 90)),
-        ("RGBA", (1, 2, 3, 0), (1, 2, 3)),
-        ("P", 0, (0, 0, 0)),
-        ("CMYK", (255, 0, 0, 0), (0, 255, 255)),
-        ("I;16", 257 * 80, (80, 80, 80)),
-        ("I", 257 * 80, (80, 80, 80)),
-        ("I", 70_000, (255, 255, 255)),
-    ],
-)
-def test_every_mode_becomes_red_green_and_blue(mode: str, pixel: Any, rgb: tuple[int, int, int]) -> None:
-    assert to_rgb(Image.new(mode, (2, 3), pixel)).getpixel((1, 2)) == rgb
-
-
-def test_an_image_is_turned_upright() -> None:
-    stream = io.BytesIO()
-    exif = Image.Exif()
-    exif[0x0112] = 6  # orientation: to be turned to the right
-    Image.new("RGB", (4, 2)).save(stream, "JPEG", exif=exif)
-    assert decode(stream.getvalue()).size == (2, 4)
 
 
 def test_the_report_counts_sizes_modes_repeats_and_overlaps(tmp_path: Path) -> None:

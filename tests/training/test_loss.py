@@ -25,6 +25,30 @@ def test_parts_of_any_size_add_up_to_torch_cross_entropy(
     torch.testing.assert_close(mean, expected, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+@pytest.mark.parametrize("sizes", [[11], [8, 3]])
+def test_shares_that_are_all_of_one_label_give_the_loss_of_its_id(
+    sizes: list[int], weights: torch.Tensor | None, smoothing: float
+) -> None:
+    loss = ClassificationLoss(weights, smoothing)
+    parts = list(zip(LOGITS.split(sizes), F.one_hot(LABELS, 4).float().split(sizes), strict=True))
+    mean = sum(loss.total(*part) for part in parts) / sum(loss.weight(shares) for _, shares in parts)
+    expected = F.cross_entropy(LOGITS, LABELS, weight=weights, label_smoothing=smoothing)
+    torch.testing.assert_close(mean, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_mixed_shares_give_the_mixed_loss_and_a_row_without_any_adds_nothing() -> None:
+    loss = ClassificationLoss(None, 0.1)
+    shares = 0.3 * F.one_hot(LABELS, 4) + 0.7 * F.one_hot(LABELS.roll(1), 4)
+    losses = [F.cross_entropy(LOGITS, labels, label_smoothing=0.1) for labels in (LABELS, LABELS.roll(1))]
+    torch.testing.assert_close(loss.total(LOGITS, shares) / loss.weight(shares), 0.3 * losses[0] + 0.7 * losses[1])
+    filled = torch.cat([shares, torch.zeros(1, 4)])
+    filled_logits = torch.cat([LOGITS, torch.full((1, 4), 9.0)])
+    torch.testing.assert_close(loss.total(filled_logits, filled), loss.total(LOGITS, shares))
+    torch.testing.assert_close(loss.weight(filled), loss.weight(shares))
+
+
 def test_a_row_that_only_fills_a_batch_adds_nothing() -> None:
     loss = ClassificationLoss(WEIGHTS, 0.1)
     filled_logits = torch.cat([LOGITS, torch.full((1, 4), 9.0)])
