@@ -1,0 +1,63 @@
+"""Layer maps of every text model of Transformers, held against an oracle that knows nothing of how they are made."""
+
+import pytest
+
+from nlp_ft.layerwise import LayerMap
+from tests.layerwise.text_census import CANNOT_BE_BUILT, MODEL_TYPES, build, heads_of
+from tests.layerwise.text_oracle import differences, oracle
+
+# One of each kind: shared block, encoder-decoders, pyramids, relative positions, three stacks, latents, reversible
+# blocks, experts, hybrids, decoders, two towers, parallel lists, contact head, entities, page layout.
+FAST = [
+    "albert",
+    "bart",
+    "canine",
+    "deberta-v2",
+    "esm",
+    "funnel",
+    "gemma3",
+    "gpt2",
+    "jamba",
+    "layoutlmv3",
+    "llama",
+    "luke",
+    "mbart",
+    "mixtral",
+    "modernbert",
+    "perceiver",
+    "reformer",
+    "t5",
+    "xlm",
+    "xlnet",
+    "zamba2",
+]
+BUILT = [model_type for model_type in MODEL_TYPES if model_type not in CANNOT_BE_BUILT]
+CASES = [(model_type, head) for model_type in BUILT for head in heads_of(model_type)]
+
+
+@pytest.mark.parametrize("model_type", FAST)
+def test_the_layers_of_a_classifier_are_those_of_the_oracle(model_type: str) -> None:
+    check(model_type, "sequence")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model_type", "head"), CASES)
+def test_the_layers_of_every_type_under_every_head_are_those_of_the_oracle(model_type: str, head: str) -> None:
+    check(model_type, head)
+
+
+def check(model_type: str, head: str) -> None:
+    model = build(model_type, head)
+    right = oracle(model, model_type, head)
+    assert differences(model, LayerMap.from_model(model), right) == []
+
+
+@pytest.mark.parametrize("model_type", CANNOT_BE_BUILT)
+def test_a_type_that_the_census_leaves_out_cannot_be_built(model_type: str) -> None:
+    with pytest.raises(ImportError, match="detectron2"):
+        build(model_type)
+
+
+def test_the_census_covers_every_type_of_the_mapping() -> None:
+    assert len(BUILT) + len(CANNOT_BE_BUILT) == len(MODEL_TYPES)
+    assert len(set(FAST)) >= 20

@@ -1,0 +1,297 @@
+"""What a right layer map of a census model is, worked out without the engine that makes layer maps.
+
+Three sources: literal tables of where each type keeps its blocks and how many there are; the order in which the modules
+run; and the parameters of the bare model, which tell the encoder from the head.
+"""
+
+import re
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from nlp_ft.errors import LayerMapError
+from nlp_ft.layerwise import LayerMap
+from tests.layerwise.execution import Execution, is_at, record
+from tests.layerwise.text_census import DEPTH, batch, build
+
+Place = tuple[str, int | str]
+"""(stack, layer): the stack is `text` or `vision`, the layer a number or `head`."""
+
+# Lists of blocks in the order in which they run, as paths inside the base model; a path with * is a list of lists,
+# and paths joined by + are lists whose entries of one index make one block.
+BLOCK_LISTS = {
+    "layers": """arcee axk1 axk2 biogpt cohere_compass_text deepseek_v2 deepseek_v3 diffllama doge esmc eurobert exaone4
+        gemma gemma2 gemma3_text glm glm4 gpt_neox gpt_oss gte helium hunyuan_v1_dense hunyuan_v1_moe jamba jetmoe
+        jina_embeddings_v3 llama minicpm3 minimax ministral ministral3 mistral mistral4 mixtral modernbert
+        modernbert-decoder nemotron nomic_bert olmo olmo2 olmo3 persimmon phi phi3 phimoe qwen2 qwen2_moe qwen3
+        qwen3_5_text qwen3_moe qwen3_next seed_oss smollm3 stablelm starcoder2 ultrabert zamba zamba2""",
+    "encoder.layer": """bert big_bird camembert convbert data2vec-text deberta deberta-v2 electra ernie esm fnet ibert
+        layoutlm layoutlmv3 lilt longformer luke markuplm megatron-bert mobilebert mpnet mra nystromformer rembert
+        roberta roberta-prelayernorm roc_bert roformer tapas xlm-roberta xlm-roberta-xl xmod yoso""",
+    "h": "bloom ctrl falcon gpt-sw3 gpt2 gpt_bigcode gpt_neo gptj openai-gpt",
+    "encoder.layers decoder.layers": "bart bigbird_pegasus mbart mvp plbart t5gemma",
+    "encoder.block decoder.block": "mt5 t5 umt5",
+    "encoder.layers": "reformer squeezebert",
+    "attentions+layer_norm1+ffns+layer_norm2": "flaubert xlm",
+    "language_model.layers": "gemma3 qwen3_5",
+    "text_model.layers": "modernvbert ultravbert",
+    "encoder.text_model.layers decoder.layers": "t5gemma2",
+    "encoder.albert_layer_groups": "albert",
+    "initial_char_encoder.layer encoder.layer final_char_encoder.layer": "canine",
+    "transformer.layer": "distilbert",
+    "encoder.blocks.* decoder.layers": "funnel",
+    "blocks": "mpt",
+    "decoder.layers": "opt",
+    "encoder.self_attends": "perceiver",
+    "layer": "xlnet",
+}
+PATHS = {model_type: paths.split() for paths, types in BLOCK_LISTS.items() for model_type in types.split()}
+VISION_PATHS = {
+    "gemma3": "vision_tower.encoder.layers",
+    "modernvbert": "vision_model.encoder.layers",
+    "qwen3_5": "visual.blocks",
+    "t5gemma2": "encoder.vision_tower.encoder.layers",
+    "ultravbert": "vision_model.encoder.layers",
+}
+# Number of blocks of each list above, where it is not DEPTH: a shared block counts once.
+DEPTHS = {
+    "albert": [1],
+    "bart": [DEPTH, DEPTH + 1],
+    "bigbird_pegasus": [DEPTH, DEPTH + 1],
+    "canine": [1, DEPTH, 1],
+    "funnel": [5, 2],
+    "gpt_neo": [4],
+    "jamba": [4],
+    "mbart": [DEPTH, DEPTH + 1],
+    "mt5": [DEPTH, DEPTH + 1],
+    "mvp": [DEPTH, DEPTH + 1],
+    "plbart": [DEPTH, DEPTH + 1],
+    "t5": [DEPTH, DEPTH + 1],
+    "t5gemma": [DEPTH, DEPTH],
+    "t5gemma2": [DEPTH, DEPTH],
+    "umt5": [DEPTH, DEPTH + 1],
+    "zamba": [5],
+    "zamba2": [5],
+}
+VISION_DEPTHS = {"qwen3_5": DEPTH - 1}
+
+# What no module calls in this forward pass, or what lies inside a block and belongs to none; searched in the name
+# inside the base model.
+EMBEDDINGS: set[Place] = {("text", 0)}
+BESIDE_THE_ORDER: list[tuple[str, str, set[Place]]] = [
+    # The table in the first block serves all blocks (Raffel et al. 2020, https://arxiv.org/abs/1910.10683).
+    ("t5|mt5", r"\.relative_attention_bias\.", EMBEDDINGS),
+    # Tables read by weight, not called.
+    ("deberta|deberta-v2", r"^encoder\.rel_embeddings\.", EMBEDDINGS),
+    ("layoutlmv3", r"^encoder\.rel_pos_(x_|y_)?bias\.", EMBEDDINGS),
+    ("xlnet", r"^mask_emb$", EMBEDDINGS),
+    # Inputs that this batch does not have: page images, entities, and token ids that a sibling reads for them.
+    ("layoutlmv3", r"^(patch_embed|norm|LayerNorm)\.|^(cls_token|pos_embed)$", EMBEDDINGS),
+    ("luke", r"^entity_embeddings\.", EMBEDDINGS),
+    ("bart|bigbird_pegasus|mbart|mt5|mvp|plbart|t5|umt5", r"^shared\.", EMBEDDINGS),
+    # The pooler reads the middle one of three stacks.
+    ("canine", r"^pooler\.", {("text", "head")}),
+    # A head that predicts contacts, called on demand.
+    ("esm", r"^contact_head\.", {("text", "head")}),
+    # From the vision tower to the text: either the tower's end or an embedding projection.
+    ("gemma3|t5gemma2", r"multi_modal_projector\.", {("text", 0), ("vision", DEPTH)}),
+    ("modernvbert|ultravbert", r"^connector\.", {("text", 0), ("vision", DEPTH)}),
+    ("qwen3_5", r"^visual\.merger\.", {("text", 0), ("vision", DEPTH - 1)}),
+    # SigLIP's attention pooling, which these models never call.
+    ("gemma3|modernvbert|t5gemma2|ultravbert", r"vision_(tower|model)\.head\.", {("vision", "head")}),
+]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One list of blocks: the module that holds it, and the paths that make each block."""
+
+    tower: str
+    owner: str
+    first_id: int
+    blocks: list[tuple[str, ...]]
+
+    @property
+    def last_id(self) -> int:
+        return self.first_id + len(self.blocks) - 1
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """Depth of each tower, and the places that each parameter may have: one, but for a few that nothing decides."""
+
+    depths: dict[str, int]
+    places: dict[str, set[Place]]
+
+
+def oracle(model: PreTrainedModel, model_type: str, head: str) -> Oracle:
+    """The right layer of every parameter, tied ones under each of their names."""
+    prefix = base_prefix(model)
+    base = model.get_submodule(prefix.rstrip("."))
+    execution = record(base, lambda: run(model, base, model_type))
+    stacks = stacks_of(base, model_type)
+    check_order(stacks, execution)
+    bare = {name for name, _ in build(model_type, "bare").named_parameters(remove_duplicate=False)}
+    places: dict[str, set[Place]] = {}
+    for name, _ in model.named_parameters(remove_duplicate=False):
+        inner = name.removeprefix(prefix)
+        in_base = name.startswith(prefix) and (head == "bare" or inner in bare)
+        places[name] = place(inner, base, model_type, stacks, execution) if in_base else {("text", "head")}
+    depths = {stack.tower: max(s.last_id for s in stacks if s.tower == stack.tower) for stack in stacks}
+    return Oracle(depths, lowest_of_tied(model, places))
+
+
+def base_prefix(model: PreTrainedModel) -> str:
+    """`bert.` for a BERT with a head; empty for a bare model and for one that holds its stacks itself."""
+    return f"{model.base_model_prefix}." if hasattr(model, model.base_model_prefix) else ""
+
+
+def run(model: PreTrainedModel, base: nn.Module, model_type: str) -> None:
+    """One forward pass over texts; a vision tower is run by itself."""
+    model.eval()(**batch(model))
+    if model_type in VISION_PATHS:
+        tower = base.get_submodule(VISION_PATHS[model_type].removesuffix(".blocks").removesuffix(".encoder.layers"))
+        if model_type == "qwen3_5":
+            patches = tower.patch_embed.proj.weight[0].numel()
+            tower(torch.rand(16, patches), grid_thw=torch.tensor([[1, 4, 4]]))
+        else:
+            tower(pixel_values=torch.rand(1, 3, 16, 16))
+
+
+def stacks_of(base: nn.Module, model_type: str) -> list[Stack]:
+    """The stacks that this model has, such as the encoder alone of an encoder-decoder under a token head."""
+    modules = dict(base.named_modules())
+    depths = DEPTHS.get(model_type, [DEPTH])
+    stacks: list[Stack] = []
+    first_id = 1
+    for path, depth in zip(PATHS[model_type], depths, strict=True):
+        if path.split("+")[0].removesuffix(".*") in modules:
+            stacks.append(stack(modules, "text", path, depth, first_id))
+            first_id += depth
+    if model_type in VISION_PATHS:
+        depth = VISION_DEPTHS.get(model_type, DEPTH)
+        stacks.append(stack(modules, "vision", VISION_PATHS[model_type], depth, 1))
+    return stacks
+
+
+def stack(modules: dict[str, nn.Module], tower: str, path: str, depth: int, first_id: int) -> Stack:
+    """The blocks at a path of the tables; there must be as many as the tables say."""
+    if path.endswith(".*"):
+        pattern = re.escape(path.removesuffix(".*")) + r"\.\d+\.\d+"
+        blocks = [(name,) for name in modules if re.fullmatch(pattern, name)]
+    else:
+        parts = path.split("+")
+        indices = range(sum(bool(re.fullmatch(re.escape(parts[0]) + r"\.\d+", name)) for name in modules))
+        blocks = [tuple(f"{part}.{index}" for part in parts) for index in indices]
+    assert len(blocks) == depth, f"{path} has {len(blocks)} blocks, not {depth}"
+    return Stack(tower, path.split("+")[0].removesuffix(".*").rpartition(".")[0], first_id, blocks)
+
+
+def check_order(stacks: list[Stack], execution: Execution) -> None:
+    """The tables list the blocks in the order in which each first runs."""
+    for tower in {stack.tower for stack in stacks}:
+        blocks = [block for stack in stacks if stack.tower == tower for block in stack.blocks]
+        starts = [execution.first_entered(*block) for block in blocks]
+        assert starts == sorted(starts), f"blocks do not run in the order of the table: {blocks}"
+
+
+def place(inner: str, base: nn.Module, model_type: str, stacks: list[Stack], execution: Execution) -> set[Place]:
+    """Layer of a parameter of the base model, named as in the base model."""
+    for types, pattern, places in BESIDE_THE_ORDER:
+        if model_type in types.split("|") and re.search(pattern, inner):
+            return places
+    for stack in stacks:
+        for layer_id, block in enumerate(stack.blocks, stack.first_id):
+            if is_at(inner, block):
+                return {(stack.tower, layer_id)}
+    module = called_module(inner, stacks, execution)
+    return place_by_time(module, type(base.get_submodule(module)).__name__, stacks, execution)
+
+
+def called_module(inner: str, stacks: list[Stack], execution: Execution) -> str:
+    """The innermost module around the parameter that was called, if it holds no blocks itself."""
+    name = inner
+    while name:
+        name = name.rpartition(".")[0]
+        if name in execution.entered:
+            break
+    holds_blocks = any(block[0].startswith(f"{name}.") or not name for stack in stacks for block in stack.blocks)
+    assert not holds_blocks, f"{inner} is in no block, no module around it was called, and no table names it"
+    return name
+
+
+def place_by_time(module: str, class_name: str, stacks: list[Stack], execution: Execution) -> set[Place]:
+    """Layer of a module outside the blocks: by when it first ran, among the blocks of the stack that it stands in."""
+    start = execution.entered[module]
+    around = [stack for stack in stacks if stack.owner and module.startswith(f"{stack.owner}.")]
+    if not around:
+        tower = next((s.tower for s in stacks if tower_path(s) and module.startswith(tower_path(s))), "text")
+        around = [stack for stack in stacks if stack.tower == tower]
+    tower = around[0].tower
+    before = [layer_id for s in around for layer_id, began in begun(s, execution) if began < start]
+    if not before:
+        return {(tower, 0)}
+    last = max(s.last_id for s in around)
+    if max(before) < last:
+        # Between two stacks (CANINE's strided convolution) either neighbour keeps the order.
+        ends_a_stack = max(before) in {s.last_id for s in around}
+        return {(tower, max(before)), (tower, max(before) + 1)} if ends_a_stack else {(tower, max(before))}
+    return {(tower, last)} if "Norm" in class_name else {(tower, "head")}
+
+
+def tower_path(stack: Stack) -> str:
+    """Where a vision tower's modules are, its embeddings and norms included."""
+    return stack.owner.removesuffix(".encoder") + "." if stack.tower == "vision" else ""
+
+
+def begun(stack: Stack, execution: Execution) -> list[tuple[int, int]]:
+    """(layer, when it was first entered) of the stack's blocks."""
+    return [(layer_id, execution.first_entered(*b)) for layer_id, b in enumerate(stack.blocks, stack.first_id)]
+
+
+def lowest_of_tied(model: nn.Module, places: dict[str, set[Place]]) -> dict[str, set[Place]]:
+    """All names of a tied weight get its lowest place."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    lowest = dict(places)
+    for group in names.values():
+        numbers = [min(layer_rank(place) for place in places[name]) for name in group]
+        for name in group:
+            lowest[name] = places[group[numbers.index(min(numbers))]]
+    return lowest
+
+
+def layer_rank(place: Place) -> float:
+    """The head comes after every number."""
+    return float("inf") if place[1] == "head" else float(place[1])
+
+
+def differences(model: nn.Module, layer_map: LayerMap, right: Oracle) -> list[str]:
+    """Where a layer map departs from the oracle, one line each; empty when it is right."""
+    found = []
+    if sorted(layer_map.stacks.values()) != sorted(right.depths.values()):
+        found.append(f"depths: expected {right.depths}, got {layer_map.stacks}")
+    towers: dict[str, set[str]] = {}
+    for name, expected in right.places.items():
+        try:
+            layer_id: int | str = layer_map.layer_id(name)
+        except LayerMapError as error:
+            found.append(f"{name}: expected {told(expected)}, got {error}")
+            continue
+        layer_id = "head" if layer_id == layer_map.head_layer else layer_id
+        fitting = {tower for tower, layer in expected if layer == layer_id}
+        if not fitting:
+            found.append(f"{name}: expected {told(expected)}, got {layer_id}")
+        elif layer_id != "head" and len(fitting) == 1:
+            towers.setdefault(fitting.pop(), set()).add(layer_map.stack(name))
+    names = [name for tower in towers.values() for name in tower]
+    if any(len(tower) != 1 for tower in towers.values()) or len(set(names)) != len(names):
+        found.append(f"stacks: each tower of {sorted(right.depths)} must be one stack, got {towers}")
+    return found
+
+
+def told(expected: set[Place]) -> str:
+    return " or ".join(f"{tower} {layer}" for tower, layer in sorted(expected, key=layer_rank))
