@@ -137,7 +137,7 @@ def oracle(model: PreTrainedModel, model_type: str, head: str) -> Oracle:
     places: dict[str, set[Place]] = {}
     for name, _ in model.named_parameters(remove_duplicate=False):
         inner = name.removeprefix(prefix)
-        in_base = name.startswith(prefix) and (head == "bare" or inner in bare)
+        in_base = name.startswith(prefix) and (inner in bare or inner.startswith("input_preprocessor."))
         places[name] = place(inner, base, model_type, stacks, execution) if in_base else {("text", "head")}
     depths = {stack.tower: max(s.last_id for s in stacks if s.tower == stack.tower) for stack in stacks}
     return Oracle(depths, lowest_of_tied(model, places))

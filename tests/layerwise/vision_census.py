@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 from unittest import mock
 
@@ -26,51 +26,46 @@ IMAGE_SIZES = {"inception_v3": 299, "maxvit_t": 224, "vit": 224}
 
 @dataclass(frozen=True)
 class Family:
-    """Patterns of parameter names; `block` and `stage` match up to the end of the module's path."""
+    """Patterns of the beginnings of parameter names."""
 
     block: str
-    """One match, one block; blocks are numbered in the order in which they run."""
-    stage: str | None
-    """As `block`, for the grain `stage`; None where the network has no stages that its layout tells apart."""
+    """One match up to the end of a module's path, one block; they run in the order in which they are registered."""
     head: str
-    """The parameters of the task head."""
+    """The task head."""
     stem: str
-    """Parameters that come before the first block, whenever they are used."""
+    """What comes before the first block, whenever it is used."""
 
 
 CONVOLUTIONS = "convolutions"
 """In place of a pattern: a chain without blocks, each convolution with its norm being one."""
 
 FAMILIES = {
-    "resnet": Family(r"layer\d\.\d+", r"layer\d", r"fc\.", r"conv1\.|bn1\."),
-    "densenet": Family(
-        r"features\.denseblock\d\.denselayer\d+",
-        r"features\.denseblock\d",
-        r"classifier\.",
-        r"features\.(conv|norm)0\.",
-    ),
-    "convnext": Family(r"features\.[1357]\.\d+", r"features\.[1357]", r"classifier\.2\.", r"features\.0\."),
-    "efficientnet": Family(r"features\.[1-7]\.\d+", r"features\.[1-7]", r"classifier\.", r"features\.0\."),
-    "efficientnet_v2_s": Family(r"features\.[1-6]\.\d+", r"features\.[1-6]", r"classifier\.", r"features\.0\."),
-    "mobilenet_v2": Family(r"features\.([1-9]|1[0-7])", None, r"classifier\.", r"features\.0\."),
-    "mobilenet_v3_large": Family(r"features\.([1-9]|1[0-5])", None, r"classifier\.3\.", r"features\.0\."),
-    "mobilenet_v3_small": Family(r"features\.([1-9]|1[01])", None, r"classifier\.3\.", r"features\.0\."),
-    "mnasnet": Family(r"layers\.([89]|1[0-3])\.\d+", r"layers\.([89]|1[0-3])", r"classifier\.", r"layers\.[0-7]\."),
-    "regnet": Family(r"trunk_output\.block\d\.block\d-\d+", r"trunk_output\.block\d", r"fc\.", r"stem\."),
-    "shufflenet": Family(r"stage[234]\.\d+", r"stage[234]", r"fc\.", r"conv1\."),
-    "googlenet": Family(r"inception\d[a-e]", None, r"fc\.|aux[12]\.", r"conv[123]\."),
-    "inception": Family(r"Mixed_\d[a-e]", None, r"fc\.|AuxLogits\.", r"Conv2d_"),
-    "squeezenet1_0": Family(r"features\.([345789]|10|12)", None, r"classifier\.", r"features\.0\."),
-    "squeezenet1_1": Family(r"features\.([34679]|1[0-2])", None, r"classifier\.", r"features\.0\."),
+    "resnet": Family(r"layer\d\.\d+", r"fc\.", r"conv1\.|bn1\."),
+    "densenet": Family(r"features\.denseblock\d\.denselayer\d+", r"classifier\.", r"features\.(conv|norm)0\."),
+    "convnext": Family(r"features\.[1357]\.\d+", r"classifier\.2\.", r"features\.0\."),
+    "efficientnet": Family(r"features\.[1-7]\.\d+", r"classifier\.", r"features\.0\."),
+    "efficientnet_v2_s": Family(r"features\.[1-6]\.\d+", r"classifier\.", r"features\.0\."),
+    "mobilenet_v2": Family(r"features\.([1-9]|1[0-7])", r"classifier\.", r"features\.0\."),
+    "mobilenet_v3_large": Family(r"features\.([1-9]|1[0-5])", r"classifier\.3\.", r"features\.0\."),
+    "mobilenet_v3_small": Family(r"features\.([1-9]|1[01])", r"classifier\.3\.", r"features\.0\."),
+    "mnasnet": Family(r"layers\.([89]|1[0-3])\.\d+", r"classifier\.", r"layers\.[0-7]\."),
+    "regnet": Family(r"trunk_output\.block\d\.block\d-\d+", r"fc\.", r"stem\."),
+    "shufflenet": Family(r"stage[234]\.\d+", r"fc\.", r"conv1\."),
+    "googlenet": Family(r"inception\d[a-e]", r"fc\.|aux[12]\.", r"conv[123]\."),
+    "inception": Family(r"Mixed_\d[a-e]", r"fc\.|AuxLogits\.", r"Conv2d_"),
+    "squeezenet1_0": Family(r"features\.([345789]|10|12)", r"classifier\.", r"features\.0\."),
+    "squeezenet1_1": Family(r"features\.([34679]|1[0-2])", r"classifier\.", r"features\.0\."),
     "vit": Family(
-        r"encoder\.layers\.encoder_layer_\d+", None, r"heads\.", r"class_token$|conv_proj\.|encoder\.pos_embedding$"
+        r"encoder\.layers\.encoder_layer_\d+", r"heads\.", r"class_token$|conv_proj\.|encoder\.pos_embedding$"
     ),
-    "swin": Family(r"features\.[1357]\.\d+", r"features\.[1357]", r"head\.", r"features\.0\."),
-    "maxvit": Family(r"blocks\.\d\.layers\.\d+", r"blocks\.\d", r"classifier\.5\.", r"stem\."),
-    "vgg": Family(CONVOLUTIONS, None, r"classifier\.6\.", r"features\.0\."),
-    "alexnet": Family(CONVOLUTIONS, None, r"classifier\.6\.", r"features\.0\."),
+    "swin": Family(r"features\.[1357]\.\d+", r"head\.", r"features\.0\."),
+    "maxvit": Family(r"blocks\.\d\.layers\.\d+", r"classifier\.5\.", r"stem\."),
+    "vgg": Family(CONVOLUTIONS, r"classifier\.6\.", r"features\.0\."),
+    "alexnet": Family(CONVOLUTIONS, r"classifier\.6\.", r"features\.0\."),
 }
-# Models -> number of blocks of each stage, as published; the papers are those that torchvision's pages cite.
+
+# Models -> number of blocks at each resolution, as published; the papers are those that torchvision's pages cite. What a
+# paper calls two stages of one resolution (EfficientNet, MnasNet) is one here.
 PUBLISHED = {
     "convnext_tiny": [3, 3, 9, 3],
     "convnext_small convnext_base convnext_large": [3, 3, 27, 3],
@@ -78,23 +73,23 @@ PUBLISHED = {
     "densenet161": [6, 12, 36, 24],
     "densenet169": [6, 12, 32, 32],
     "densenet201": [6, 12, 48, 32],
-    "efficientnet_b0": [1, 2, 2, 3, 3, 4, 1],
-    "efficientnet_b1 efficientnet_b2": [2, 3, 3, 4, 4, 5, 2],
-    "efficientnet_b3": [2, 3, 3, 5, 5, 6, 2],
-    "efficientnet_b4": [2, 4, 4, 6, 6, 8, 2],
-    "efficientnet_b5": [3, 5, 5, 7, 7, 9, 3],
-    "efficientnet_b6": [3, 6, 6, 8, 8, 11, 3],
-    "efficientnet_b7": [4, 7, 7, 10, 10, 13, 4],
-    "efficientnet_v2_s": [2, 4, 4, 6, 9, 15],
-    "efficientnet_v2_m": [3, 5, 5, 7, 14, 18, 5],
-    "efficientnet_v2_l": [4, 7, 7, 10, 19, 25, 7],
+    "efficientnet_b0": [1, 2, 2, 3 + 3, 4 + 1],
+    "efficientnet_b1 efficientnet_b2": [2, 3, 3, 4 + 4, 5 + 2],
+    "efficientnet_b3": [2, 3, 3, 5 + 5, 6 + 2],
+    "efficientnet_b4": [2, 4, 4, 6 + 6, 8 + 2],
+    "efficientnet_b5": [3, 5, 5, 7 + 7, 9 + 3],
+    "efficientnet_b6": [3, 6, 6, 8 + 8, 11 + 3],
+    "efficientnet_b7": [4, 7, 7, 10 + 10, 13 + 4],
+    "efficientnet_v2_s": [2, 4, 4, 6 + 9, 15],
+    "efficientnet_v2_m": [3, 5, 5, 7 + 14, 18 + 5],
+    "efficientnet_v2_l": [4, 7, 7, 10 + 19, 25 + 7],
     "googlenet": [2, 5, 2],
     "inception_v3": [3, 5, 3],
     "maxvit_t": [2, 2, 5, 2],
-    "mnasnet0_5 mnasnet0_75 mnasnet1_0 mnasnet1_3": [3, 3, 3, 2, 4, 1],
-    "mobilenet_v2": [17],
-    "mobilenet_v3_large": [15],
-    "mobilenet_v3_small": [11],
+    "mnasnet0_5 mnasnet0_75 mnasnet1_0 mnasnet1_3": [3, 3, 3 + 2, 4 + 1],
+    "mobilenet_v2": [1, 2, 3, 4 + 3, 3 + 1],
+    "mobilenet_v3_large": [1, 2, 3, 4 + 2, 3],
+    "mobilenet_v3_small": [1, 2, 3 + 2, 3],
     "regnet_x_400mf": [1, 2, 7, 12],
     "regnet_x_800mf": [1, 3, 7, 5],
     "regnet_x_1_6gf": [2, 4, 10, 2],
@@ -105,24 +100,26 @@ PUBLISHED = {
     "regnet_y_400mf": [1, 3, 6, 6],
     "regnet_y_800mf": [1, 3, 8, 2],
     "regnet_y_1_6gf": [2, 6, 17, 2],
+    "regnet_y_128gf": [2, 7, 17, 1],
     "regnet_y_3_2gf": [2, 5, 13, 1],
     "regnet_y_8gf": [2, 4, 10, 1],
     "regnet_y_16gf": [2, 4, 11, 1],
     "regnet_y_32gf": [2, 5, 12, 1],
-    "regnet_y_128gf": [2, 7, 17, 1],
     "resnet18": [2, 2, 2, 2],
     "resnet34 resnet50 resnext50_32x4d wide_resnet50_2": [3, 4, 6, 3],
     "resnet101 resnext101_32x8d resnext101_64x4d wide_resnet101_2": [3, 4, 23, 3],
     "resnet152": [3, 8, 36, 3],
     "shufflenet_v2_x0_5 shufflenet_v2_x1_0 shufflenet_v2_x1_5 shufflenet_v2_x2_0": [4, 8, 4],
-    "squeezenet1_0 squeezenet1_1": [8],
+    "squeezenet1_0": [3, 4, 1],
+    "squeezenet1_1": [2, 2, 4],
     "swin_t swin_v2_t": [2, 2, 6, 2],
     "swin_s swin_b swin_v2_s swin_v2_b": [2, 2, 18, 2],
-    "vit_b_16 vit_b_32": [12],
-    "vit_l_16 vit_l_32": [24],
-    "vit_h_14": [32],
-    # Plain chains: their convolutions.
-    "alexnet": [5],
+    # One resolution throughout: without stages, the blocks stand for them.
+    "vit_b_16 vit_b_32": [1] * 12,
+    "vit_l_16 vit_l_32": [1] * 24,
+    "vit_h_14": [1] * 32,
+    # Chains: their convolutions.
+    "alexnet": [1, 1, 3],
     "vgg11 vgg11_bn": [1, 1, 2, 2, 2],
     "vgg13 vgg13_bn": [2, 2, 2, 2, 2],
     "vgg16 vgg16_bn": [2, 2, 3, 3, 3],
@@ -166,16 +163,16 @@ def image(name: str) -> torch.Tensor:
 def differences(name: str, model: nn.Module, layer_map: LayerMap, grain: str) -> list[str]:
     """Where a layer map departs from the tables and the order of execution, one line each; empty when it is right."""
     execution = record(model.train(), lambda: model(image(name)))
-    readings = [against(name, model, layer_map, execution, units) for units in units_of(name, model, grain)]
-    return min(readings, key=len)
+    found = [against(name, model, layer_map, execution, units) for units in readings(name, model, grain)]
+    return min(found, key=len)
 
 
 def against(
-    name: str, model: nn.Module, layer_map: LayerMap, execution: Execution, units: list[list[str]] | None
+    name: str, model: nn.Module, layer_map: LayerMap, execution: Execution, units: list[list[str]]
 ) -> list[str]:
     """Where a layer map departs from one reading of the tables."""
     found = []
-    if units is not None and layer_map.num_layers != len(units):
+    if layer_map.num_layers != len(units):
         found.append(f"depth: expected {len(units)}, got {layer_map.num_layers}")
     for parameter, _ in model.named_parameters():
         expected = expected_ids(parameter, family_of(name), units, execution, layer_map.head_layer)
@@ -185,48 +182,45 @@ def against(
     return found + out_of_order(model, layer_map, execution, family_of(name))
 
 
-def units_of(name: str, model: nn.Module, grain: str) -> list[list[list[str]] | None]:
-    """The paths that make block or stage 1, 2, ...; None where stages are not told.
-
-    A chain of convolutions without blocks has two readings: the first convolution is the stem, or the stem is empty.
-    """
+def readings(name: str, model: nn.Module, grain: str) -> list[list[list[str]]]:
+    """The paths that make block or stage 1, 2, ...; a chain of convolutions without blocks can be read in two ways."""
     family = family_of(name)
     if family.block == CONVOLUTIONS:
-        return chain_units(model, STAGES[name] if grain == "stage" else None)
-    pattern = family.block if grain == "block" else family.stage
-    if pattern is None:
-        return [None]
-    matches = (re.match(rf"({pattern})\.", parameter) for parameter, _ in model.named_parameters())
+        blocks = convolutions(model)
+        # Either the first convolution is the stem, or the stem is empty.
+        return [units for start in (1, 0) if (units := grouped(blocks, STAGES[name], grain, start))]
+    matches = (re.match(rf"({family.block})\.", parameter) for parameter, _ in model.named_parameters())
     paths = list(dict.fromkeys(match[1] for match in matches if match))
-    published = sum(STAGES[name]) if grain == "block" else len(STAGES[name])
-    assert len(paths) == published, f"{name} has {len(paths)} of {pattern}, published are {published}"
-    return [[[path] for path in paths]]
+    return [grouped([[path] for path in paths], STAGES[name], grain)]
 
 
-def chain_units(model: nn.Module, counts: list[int] | None) -> list[list[list[str]] | None]:
-    """Each convolution with the norm behind it, or `counts` of them together."""
-    convolutions: list[list[str]] = []
+def grouped(blocks: list[list[str]], counts: list[int], grain: str, start: int = 0) -> list[list[str]]:
+    """The blocks from `start`, one each or those of a stage together."""
+    assert len(blocks) == sum(counts), f"there are {len(blocks)} blocks, published are {sum(counts)}"
+    if grain == "block":
+        return blocks[start:]
+    ends = list(accumulate(counts))
+    stages = [
+        [path for block in blocks[max(start, end - count) : end] for path in block] for count, end in zip(counts, ends)
+    ]
+    return [stage for stage in stages if stage]
+
+
+def convolutions(model: nn.Module) -> list[list[str]]:
+    """Each convolution of a chain with the norm behind it."""
+    found: list[list[str]] = []
     for path, module in model.get_submodule("features").named_children():
         if isinstance(module, nn.Conv2d):
-            convolutions.append([])
+            found.append([])
         if list(module.parameters()):
-            convolutions[-1].append(f"features.{path}")
-    if counts is None:
-        return [convolutions[1:], convolutions]
-    remaining = iter(convolutions)
-    stages = [[path for _ in range(count) for path in next(remaining)] for count in counts]
-    without_stem = [path for path in stages[0] if path not in convolutions[0]]
-    return [[without_stem, *stages[1:]] if without_stem else stages[1:], stages]
+            found[-1].append(f"features.{path}")
+    return found
 
 
-def expected_ids(
-    parameter: str, family: Family, units: list[list[str]] | None, execution: Execution, head: int
-) -> set[int]:
+def expected_ids(parameter: str, family: Family, units: list[list[str]], execution: Execution, head: int) -> set[int]:
     """Block or stage of a parameter; of what stands between two of them either, as nothing decides."""
     if re.match(family.head, parameter):
         return {head}
-    if units is None:
-        return {0} if re.match(family.stem, parameter) else set(range(1, head + 1))
     for layer_id, paths in enumerate(units, 1):
         if is_at(parameter, paths):
             return {layer_id}
