@@ -28,7 +28,7 @@ def set_trainable(model: nn.Module, layer_map: LayerMap, lowest_trainable_layer:
             f"lowest_trainable_layer must lie between 0 and {layer_map.head_layer}, got {lowest_trainable_layer}"
         )
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(layer_map.layer_id(name) >= lowest_trainable_layer)
+        parameter.requires_grad_(layer_map.is_trainable(name, lowest_trainable_layer))
         if not parameter.requires_grad:
             parameter.grad = None
     embeddings = layer_map.embedding_modules if lowest_trainable_layer > 0 else frozenset()

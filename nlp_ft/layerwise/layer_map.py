@@ -5,66 +5,37 @@ A parameter that no policy below covers raises `LayerMapError`: it never falls i
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from typing import Any, Literal
 
 from torch import nn
 
 from nlp_ft.errors import LayerMapError
+from nlp_ft.layerwise.locate import locate
+from nlp_ft.layerwise.stacks import Grain
 from nlp_ft.layerwise.tables import text_table
 
-
-@dataclass(frozen=True)
-class Family:
-    """Where an architecture keeps its layers; names are relative to the encoder, patterns match their beginning.
-
-    Every parameter outside the encoder belongs to the head.
-    """
-
-    blocks: str
-    """Path of the list of blocks, in the order in which they run."""
-    embeddings: tuple[str, ...] = ("embeddings.",)
-    """Embeddings, their projections, and relative-position tables that all blocks share: layer 0."""
-    last_block: tuple[str, ...] = ()
-    """What runs after the last block and before pooling, such as a final norm: layer L."""
-    head: tuple[str, ...] = ("pooler.",)
-    """What turns the last hidden states into one vector: layer L+1."""
-    first_block: tuple[str, ...] = ()
-    """What runs together with the first block: layer 1."""
-    embedding_dropout: tuple[str, ...] = ()
-    """Modules without parameters, outside those above, that the embeddings pass through."""
-
-
-FAMILIES: dict[str, Family] = {
-    "bert": Family("encoder.layer"),
-    "roberta": Family("encoder.layer"),
-    "distilbert": Family("transformer.layer"),
-    "electra": Family("encoder.layer", embeddings=("embeddings.", "embeddings_project.")),
-    # The convolution of the large v2 checkpoints reads the embeddings and is added to the output of the first block.
-    "deberta-v2": Family(
-        "encoder.layer",
-        embeddings=("embeddings.", "encoder.rel_embeddings.", "encoder.LayerNorm."),
-        first_block=("encoder.conv.",),
-    ),
-    "albert": Family("encoder.albert_layer_groups", embeddings=("embeddings.", "encoder.embedding_hidden_mapping_in.")),
-    "mpnet": Family("encoder.layer", embeddings=("embeddings.", "encoder.relative_attention_bias.")),
-    # XLNet's one dropout serves the embeddings and the last hidden states alike.
-    "xlnet": Family("layer", embeddings=("word_embedding.", "mask_emb"), embedding_dropout=("dropout",)),
-    "modernbert": Family("layers", last_block=("final_norm.",)),
-}
-"""Keyed on `config.model_type` of the encoder."""
+Rule = tuple[str, int | Literal["head"]]
 
 
 class LayerMap:
     """Parameter name -> layer id, for every parameter of a model.
 
+    A model of several towers (text and vision) has several stacks: each counts its own layers from 0, and all share the
+    head. Towers are aligned at the top: the last block of each stands right below the head.
+
     Args:
         layer_ids: name -> layer id, 0 (embeddings) to `num_layers + 1` (head).
-        num_layers: L, the number of blocks.
+        num_layers: L, the number of blocks; of the highest tower where there are several.
         parameters: name -> parameter; where given, `parameters()` and the table can tell sizes.
         notes: what a reader of the map should know, one sentence each.
         embedding_modules: names of modules without parameters that are frozen together with layer 0.
+        stacks: name -> number of blocks of each tower; None for one stack, named "".
+        stack_of: name of a parameter -> its stack, where there are several.
+        shared_layers: layers whose block runs several times in one forward pass (ALBERT).
+        input_name: what layer 0 is called.
+        block_name: what layers 1..L are called.
 
     Raises:
         LayerMapError: an id lies outside 0..L+1.
@@ -76,7 +47,12 @@ class LayerMap:
         num_layers: int,
         parameters: Mapping[str, nn.Parameter] | None = None,
         notes: Sequence[str] = (),
-        embedding_modules: Sequence[str] = (),
+        embedding_modules: Collection[str] = (),
+        stacks: Mapping[str, int] | None = None,
+        stack_of: Mapping[str, str] | None = None,
+        shared_layers: Collection[int] = (),
+        input_name: str = "embeddings",
+        block_name: str = "block",
     ) -> None:
         for name, layer_id in layer_ids.items():
             if not 0 <= layer_id <= num_layers + 1:
@@ -85,43 +61,76 @@ class LayerMap:
                     f"0 (embeddings) and {num_layers + 1} (head)"
                 )
         self.num_layers = num_layers
+        self.stacks = dict(stacks or {"": num_layers})
         self.notes = tuple(notes)
         self.embedding_modules = frozenset(embedding_modules)
+        self.shared_layers = frozenset(shared_layers)
         self._layer_ids = dict(layer_ids)
+        self._stack_of = dict(stack_of or {})
         self._parameters = dict(parameters or {})
+        self._names = (input_name, block_name)
 
     @classmethod
-    def from_model(cls, model: nn.Module, rules: Sequence[tuple[str, int]] = ()) -> "LayerMap":
-        """Map every parameter of a Transformers encoder, with or without a head on it.
+    def from_model(
+        cls, model: nn.Module, rules: Sequence[Rule] = (), grain: Grain = "block", example: Any = None
+    ) -> "LayerMap":
+        """Map every parameter of a model: any encoder or decoder of Transformers, torchvision or timm, or one's own.
+
+        The blocks are found from the module tree and numbered in the order in which they run in one small forward pass
+        (in eval mode, without gradients; weights on the meta device stay there). Around them: what runs before the
+        first block is layer 0, and so are position tables that all blocks share; a downsampling belongs to the block
+        that it leads into; a final norm to the last block; poolers and what follows to the head. An encoder and its
+        decoder are one line of blocks, towers that do not feed one another are stacks of their own. A tied weight has
+        the lowest of its places.
 
         Args:
-            model: a model of one of the mapped families, bare or with a task head.
-            rules: (regular expression, layer id) pairs, searched in the parameter's full name; the first match wins
-                and goes before the family's own policy.
+            model: the model, also inside DistributedDataParallel or torch.compile, with adapters or quantised.
+            rules: (regular expression, layer id or "head") pairs, searched in the parameter's full name; the first
+                match wins and goes before what the structure says.
+            grain: "block", or "stage" to give all blocks that work at one resolution (a CNN's stage) one layer.
+            example: an input of the model, where none can be guessed: a dict of keywords or one tensor.
 
         Raises:
-            LayerMapError: the architecture is not mapped, a parameter has no layer, or a rule matches nothing.
+            LayerMapError: the structure cannot decide and the rules do not, or a rule matches nothing.
         """
-        prefix, encoder = _find_encoder(model)
-        family = _family_of(encoder)
-        num_layers = len(_blocks_of(encoder, family))
-        ruled = _apply_rules(model, rules)
-        parameters: dict[str, nn.Parameter] = {}
-        layer_ids: dict[str, int] = {}
-        lowest: dict[int, int] = {}
-        # A tied weight has several names: all of them get its lowest place, and it is counted under its first one.
-        for name, parameter in model.named_parameters(remove_duplicate=False):
-            layer_id = ruled.get(name)
-            if layer_id is None:
-                layer_id = _layer_id(name, prefix, family, num_layers)
-            if layer_id is None:
+        if grain not in ("block", "stage"):
+            raise LayerMapError(f'grain must be "block" or "stage", got {grain!r}')
+        named = dict(model.named_parameters(remove_duplicate=False))
+        ruled = _apply_rules(named, rules)
+        if named and ruled.keys() == named.keys():
+            return cls._from_rules(model, ruled)
+        found = locate(model, grain, example)
+        num_layers = max(found.stacks.values())
+        main = next(iter(found.stacks))
+        # A rule goes for all names of a tied weight, and counts in the stack of the model's output.
+        by_weight = {id(named[name]): layer_id for name, layer_id in reversed(ruled.items())}
+        layer_ids, stack_of = {}, {}
+        for name, parameter in named.items():
+            rule = by_weight.get(id(parameter))
+            place = found.places[name] if rule is None else (main, rule)
+            if place is None:
                 raise LayerMapError(_no_layer_message(model, name, num_layers))
-            layer_ids[name] = layer_id
-            lowest[id(parameter)] = min(layer_id, lowest.get(id(parameter), layer_id))
-            parameters[name] = parameter
-        layer_ids = {name: lowest[id(parameters[name])] for name in layer_ids}
-        dropout = [prefix + name for name in family.embedding_dropout]
-        return cls(layer_ids, num_layers, dict(model.named_parameters()), _notes(encoder), dropout)
+            stack_of[name], layer_ids[name] = place[0], num_layers + 1 if place[1] == "head" else place[1]
+        return cls(
+            layer_ids,
+            num_layers,
+            dict(model.named_parameters()),
+            found.notes,
+            found.embedding_modules,
+            found.stacks,
+            stack_of,
+            found.shared_layers,
+            found.input_name,
+            grain,
+        )
+
+    @classmethod
+    def _from_rules(cls, model: nn.Module, ruled: Mapping[str, int | Literal["head"]]) -> "LayerMap":
+        """A map that the rules alone decide: the highest number is the last block, unless "head" is never named."""
+        numbers = [layer_id for layer_id in ruled.values() if layer_id != "head"]
+        num_layers = max(numbers, default=0) - ("head" not in ruled.values())
+        layer_ids = {name: num_layers + 1 if layer_id == "head" else layer_id for name, layer_id in ruled.items()}
+        return cls(layer_ids, num_layers, dict(model.named_parameters()))
 
     @property
     def head_layer(self) -> int:
@@ -145,11 +154,36 @@ class LayerMap:
         """Name -> parameter of one layer; a tied weight is there once, at its lowest layer."""
         return {name: parameter for name, parameter in self._parameters.items() if self._layer_ids[name] == layer_id}
 
-    def layer_name(self, layer_id: int) -> str:
-        """`embeddings`, `block 1` to `block L`, `head`."""
-        if layer_id == 0:
-            return "embeddings"
-        return "head" if layer_id == self.head_layer else f"block {layer_id}"
+    def stack(self, parameter_name: str) -> str:
+        """The stack of one parameter: the tower it belongs to, "" where there is one stack.
+
+        Raises:
+            LayerMapError: the map has no such parameter.
+        """
+        self.layer_id(parameter_name)
+        return self._stack_of.get(parameter_name, next(iter(self.stacks)))
+
+    def below_head(self, parameter_name: str) -> int:
+        """How many layers below the head a parameter stands: 0 in the head, 1 in the last block of any tower."""
+        layer_id = self.layer_id(parameter_name)
+        return 0 if layer_id == self.head_layer else self.stacks[self.stack(parameter_name)] + 1 - layer_id
+
+    def is_trainable(self, parameter_name: str, lowest_trainable_layer: int) -> bool:
+        """Whether a parameter trains when the layers from `lowest_trainable_layer` up do.
+
+        Towers are counted from the top, so that the same number of blocks trains in each; layer 0 of every tower
+        trains when all layers do.
+        """
+        if lowest_trainable_layer <= 0 or self.layer_id(parameter_name) == 0:
+            return lowest_trainable_layer <= 0
+        return self.below_head(parameter_name) <= self.head_layer - lowest_trainable_layer
+
+    def layer_name(self, layer_id: int, stack: str = "") -> str:
+        """`embeddings` (`stem` of a network that reads images), `block 1` to `block L` (or `stage`), `head`."""
+        if layer_id == self.head_layer:
+            return "head"
+        name = self._names[0] if layer_id == 0 else f"{self._names[1]} {layer_id}"
+        return f"{stack} {name}" if stack and len(self.stacks) > 1 else name
 
     def __iter__(self) -> Iterator[int]:
         """The layer ids, 0 to L+1."""
@@ -161,9 +195,15 @@ class LayerMap:
     def __str__(self) -> str:
         rows = []
         for layer_id in self:
-            parameters = self.parameters(layer_id)
-            size = sum(parameter.numel() for parameter in parameters.values())
-            rows.append([str(layer_id), self.layer_name(layer_id), common_modules(parameters), f"{size:,}"])
+            everything = self.parameters(layer_id)
+            for stack, depth in self.stacks.items():
+                if layer_id > depth and (layer_id <= self.num_layers or stack != next(iter(self.stacks))):
+                    continue
+                shared = layer_id == self.head_layer
+                parameters = {name: p for name, p in everything.items() if shared or self.stack(name) == stack}
+                size = sum(parameter.numel() for parameter in parameters.values())
+                name = self.layer_name(layer_id, stack)
+                rows.append([str(layer_id), name, common_modules(parameters), f"{size:,}"])
         return "\n".join([text_table(["layer", "name", "modules", "parameters"], rows, right={0, 3}), *self.notes])
 
 
@@ -179,61 +219,18 @@ def common_modules(names: Iterable[str]) -> str:
     return f"{modules[0]} and {len(modules) - 1} more"
 
 
-def _find_encoder(model: nn.Module) -> tuple[str, nn.Module]:
-    """Prefix of the encoder's parameter names, and the encoder: the model itself when it has no head."""
-    attribute = getattr(model, "base_model_prefix", "")
-    encoder = getattr(model, attribute, None) if attribute else None
-    if not isinstance(encoder, nn.Module):
-        return "", model
-    # By identity: a wrapper (torch.compile, DistributedDataParallel) puts its own prefix before the names.
-    name = next(name for name, module in model.named_modules() if module is encoder)
-    return f"{name}." if name else "", encoder
-
-
-def _family_of(encoder: nn.Module) -> Family:
-    model_type = getattr(getattr(encoder, "config", None), "model_type", None)
-    if model_type not in FAMILIES:
-        what = f"model type {model_type!r}" if model_type else type(encoder).__name__
-        raise LayerMapError(
-            f"{what} has no layer map; mapped are: {', '.join(sorted(FAMILIES))}. For another model build the map "
-            "yourself: LayerMap({parameter name: layer id, ...}, num_layers=L)"
-        )
-    return FAMILIES[model_type]
-
-
-def _blocks_of(encoder: nn.Module, family: Family) -> nn.ModuleList:
-    blocks = encoder.get_submodule(family.blocks)
-    if not isinstance(blocks, nn.ModuleList):
-        raise LayerMapError(f"{type(encoder).__name__}.{family.blocks} is not a list of blocks")
-    return blocks
-
-
-def _layer_id(name: str, prefix: str, family: Family, num_layers: int) -> int | None:
-    if not name.startswith(prefix):
-        return num_layers + 1
-    inner = name.removeprefix(prefix)
-    block = re.match(re.escape(family.blocks) + r"\.(\d+)\.", inner)
-    if block:
-        return int(block[1]) + 1
-    places = (
-        (0, family.embeddings),
-        (1, family.first_block),
-        (num_layers, family.last_block),
-        (num_layers + 1, family.head),
-    )
-    return next((layer_id for layer_id, starts in places if inner.startswith(starts)), None)
-
-
-def _apply_rules(model: nn.Module, rules: Sequence[tuple[str, int]]) -> dict[str, int]:
-    names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
-    ruled: dict[str, int] = {}
+def _apply_rules(names: Collection[str], rules: Sequence[Rule]) -> dict[str, int | Literal["head"]]:
+    ruled: dict[str, int | Literal["head"]] = {}
     for pattern, layer_id in rules:
+        rule = f"rule ({pattern!r}, {layer_id!r})"
+        if layer_id != "head" and (isinstance(layer_id, bool) or not isinstance(layer_id, int)):
+            raise LayerMapError(f'{rule} must end in a layer id, a whole number, or "head"')
         try:
             matched = [name for name in names if re.search(pattern, name)]
         except re.error as error:
-            raise LayerMapError(f"rule ({pattern!r}, {layer_id}) is no regular expression: {error}") from None
+            raise LayerMapError(f"{rule} is no regular expression: {error}") from None
         if not matched:
-            raise LayerMapError(f"rule ({pattern!r}, {layer_id}) matches no parameter, such as {names[0]}")
+            raise LayerMapError(f"{rule} matches no parameter, such as {next(iter(names), 'none')}")
         for name in matched:
             ruled.setdefault(name, layer_id)
     return ruled
@@ -242,15 +239,7 @@ def _apply_rules(model: nn.Module, rules: Sequence[tuple[str, int]]) -> dict[str
 def _no_layer_message(model: nn.Module, name: str, num_layers: int) -> str:
     module = model.get_submodule(name.rpartition(".")[0])
     return (
-        f"{name} (in a {type(module).__name__}) has no layer; say which with a rule, as in "
-        f"LayerMap.from_model(model, rules=[({f'^{re.escape(name)}$'!r}, layer)]), layer 0 (embeddings) to "
-        f"{num_layers + 1} (head)"
+        f"{name} (in a {type(module).__name__}) has no layer: the forward pass does not use it, and it stands in no "
+        f"layer; say which with a rule, as in LayerMap.from_model(model, rules=[({f'^{re.escape(name)}$'!r}, layer)]), "
+        f"layer 0 (embeddings) to {num_layers + 1} (head)"
     )
-
-
-def _notes(encoder: nn.Module) -> list[str]:
-    config = getattr(encoder, "config", None)
-    if getattr(config, "model_type", None) != "albert":
-        return []
-    runs, blocks = getattr(config, "num_hidden_layers", 0), getattr(config, "num_hidden_groups", 1)
-    return [f"ALBERT runs {blocks} shared block(s) {runs} times: the map has {blocks} block(s), not {runs}."]

@@ -64,33 +64,36 @@ def layerwise_param_groups(
 
     Returns:
         Groups with `params`, absolute `lr` and `initial_lr`, `weight_decay`, and the labels `name`, `layer_id`,
-        `lr_scale` (lr / base lr) and `param_names`.
+        `stack` (the tower, "" where there is one), `lr_scale` (lr / base lr) and `param_names`.
 
     Raises: LayerMapError: a parameter has no layer. TrainingError: a rate or decay is out of range.
     """
     _check_rates(lr, head_lr, weight_decay)
     layer_map = layer_map or LayerMap.from_model(model)
-    scales = lr_scales(layer_map.num_layers, layer_decay, convention)
-    if head_lr is not None:
-        scales[-1] = head_lr / lr
+    scales = {stack: lr_scales(depth, layer_decay, convention) for stack, depth in layer_map.stacks.items()}
     no_decay = no_weight_decay_names(model)
-    rates = [lr * scale for scale in scales[:-1]] + [lr if head_lr is None else head_lr]
-    members: dict[tuple[int, bool], dict[str, nn.Parameter]] = {}
+    members: dict[tuple[int, str, int, bool], dict[str, nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        members.setdefault((layer_map.layer_id(name), name not in no_decay), {})[name] = parameter
-    groups = [
-        {
-            "params": list(members[layer_id, decays].values()),
-            "lr": rates[layer_id],
-            "initial_lr": rates[layer_id],
-            "weight_decay": weight_decay if decays else 0.0,
-            "name": layer_map.layer_name(layer_id) + ("" if decays else ", no_weight_decay"),
-            "layer_id": layer_id,
-            "lr_scale": scales[layer_id],
-            "param_names": list(members[layer_id, decays]),
-        }
-        for layer_id, decays in sorted(members, key=lambda key: (-key[0], not key[1]))
-    ]
+        below_head, layer_id = layer_map.below_head(name), layer_map.layer_id(name)
+        stack = layer_map.stack(name) if below_head else ""
+        members.setdefault((below_head, stack, layer_id, name in no_decay), {})[name] = parameter
+    groups = []
+    for (below_head, stack, layer_id, undecayed), of_group in sorted(members.items(), key=lambda item: item[0]):
+        scale = scales[stack][layer_id] if below_head else 1.0
+        rate = lr * scale if below_head or head_lr is None else head_lr
+        groups.append(
+            {
+                "params": list(of_group.values()),
+                "lr": rate,
+                "initial_lr": rate,
+                "weight_decay": 0.0 if undecayed else weight_decay,
+                "name": layer_map.layer_name(layer_id, stack) + (", no_weight_decay" if undecayed else ""),
+                "layer_id": layer_id,
+                "stack": stack,
+                "lr_scale": scale if below_head or head_lr is None else head_lr / lr,
+                "param_names": list(of_group),
+            }
+        )
     check_partition(model, groups)
     return groups
 

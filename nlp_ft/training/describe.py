@@ -15,17 +15,15 @@ SHOWN_METRICS = ("accuracy", "macro_f1", "weighted_f1", "matthews", "loss")
 def layer_table(layer_map: LayerMap, groups: Sequence[Mapping[str, Any]]) -> str:
     """A row a layer, from the head down: modules, parameters, learning rate and its factor, weight decay, trainable."""
     rows = []
-    for layer_id in reversed(list(layer_map)):
-        of_layer = [group for group in groups if group["layer_id"] == layer_id]
-        if not of_layer:
-            continue
+    for layer_id, stack in dict.fromkeys((group["layer_id"], group["stack"]) for group in groups):
+        of_layer = [group for group in groups if (group["layer_id"], group["stack"]) == (layer_id, stack)]
         parameters = [parameter for group in of_layer for parameter in group["params"]]
         trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
         size = sum(parameter.numel() for parameter in parameters)
         rows.append(
             [
                 str(layer_id),
-                layer_map.layer_name(layer_id),
+                layer_map.layer_name(layer_id, stack),
                 common_modules(name for group in of_layer for name in group["param_names"]),
                 f"{size:,}",
                 f"{of_layer[0]['lr']:.3g}",

@@ -1,0 +1,194 @@
+"""From block lists and a trace to layer ids: the policies of the layer map.
+
+Every parameter outside the blocks is placed by what flows into it and out of it, with the order of execution; one that
+the pass never reaches, by where it stands.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
+
+from torch import nn
+
+from nlp_ft.layerwise.stacks import Line, Stack
+from nlp_ft.layerwise.structure import CONVOLUTIONS, depth_of_meeting, inside, num_weights
+from nlp_ft.layerwise.tracing import Trace, Use, keeps_positions
+
+HEAD: Literal["head"] = "head"
+LayerId = int | Literal["head"]
+Place = tuple[Stack, LayerId]
+"""A stack and a layer id in it."""
+Places = Mapping[str, Place | None]
+Uses = Mapping[str, Use]
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module normalises: by its class, or by a class name that says so (`MistralRMSNorm`, `LayerNorm2d`)."""
+    if isinstance(module, (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)):
+        return True
+    return "norm" in type(module).__name__.lower() and all(p.ndim < 2 for p in module.parameters())
+
+
+class Placer:
+    """Places the parameters that lie outside the blocks.
+
+    Args:
+        model: the model.
+        blocks: its blocks, as the trace counts them.
+        stacks: their numbered stacks; the first one is that of the model's output.
+        trace: what the forward pass showed.
+        outer: name of each parameter outside the blocks -> its index in the trace.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        blocks: Sequence[nn.Module],
+        stacks: Sequence[Stack],
+        trace: Trace,
+        outer: Mapping[str, int],
+    ) -> None:
+        self._modules = dict(model.named_modules(remove_duplicate=False))
+        self._positions = {path: position for position, path in enumerate(self._modules)}
+        first: dict[int, int] = {
+            id(module): position for position, module in reversed(list(enumerate(self._modules.values())))
+        }
+        self._positions_of_blocks: list[int] = [first[id(block)] for block in blocks]
+        self._stacks = stacks
+        self._lines = [(stack, line) for stack in stacks for line in stack.lines]
+        self._trace = trace
+        self._outer = outer
+        self.unreached: list[str] = []
+
+    def place_all(self) -> dict[str, Place | None]:
+        """Name of each parameter -> its place; None where the structure cannot decide."""
+        places: dict[str, Place | None] = {}
+        reached = {name: use for name, index in self._outer.items() if (use := self._trace.uses.get(index))}
+        after = []
+        for name, use in sorted(reached.items(), key=lambda item: item[1].time):
+            if self._trace.feeding >> self._outer[name] & 1:
+                places[name] = self._before_or_between(_owner(name), use)
+            else:
+                after.append((name, use))
+        places.update(self._after(after))
+        self.unreached = [name for name in self._outer if name not in places]
+        for name in self.unreached:
+            places[name] = self._unreached(name, places, reached)
+        return places
+
+    def _nearest(self, path: str) -> list[tuple[Stack, Line]]:
+        """The lines that stand nearest in the tree, in the order in which they run."""
+        depths = [max(depth_of_meeting(path, place) for place in line.containers) for _, line in self._lines]
+        near = [pair for pair, depth in zip(self._lines, depths) if depth == max(depths)]
+        return sorted(near, key=lambda pair: pair[1].begun(self._trace)[0])
+
+    def _before_or_between(self, path: str, use: Use) -> Place:
+        """What flows into a block."""
+        near = self._nearest(path)
+        counts = [sum(time < use.time for time in line.begun(self._trace)) for _, line in near]
+        upcoming = next((pair for pair, count in zip(near, counts) if count == 0), None)
+        begun = [(pair, count) for pair, count in zip(near, counts) if count]
+        if begun and begun[-1][1] < len(begun[-1][0][1].blocks):
+            (stack, line), count = begun[-1]
+            own_item = is_norm(self._modules[path]) and path.rpartition(".")[0] in line.containers
+            leads_on = any(inside(path, container) for container in line.containers) and not own_item
+            return stack, stack.layer(line.blocks[count if leads_on else count - 1])
+        if upcoming is None:
+            (stack, line), _ = begun[-1]
+            return stack, stack.layer(line.blocks[-1])
+        stack, line = upcoming
+        return stack, stack.layer(line.blocks[0]) if use.blocks else 0
+
+    def _after(self, uses: Sequence[tuple[str, Use]]) -> Iterator[tuple[str, Place]]:
+        """What flows into no block: final norms and convolutions belong to the last block, the rest is the head."""
+        weights = [name for name, _ in uses if not is_norm(self._modules[_owner(name)]) and self._has_weight(name)]
+        last_weight = _owner(weights[-1]) if weights else None
+        closed: set[str] = set()
+        for name, use in uses:
+            path = _owner(name)
+            stack = next((stack for stack in self._stacks if stack.ends_in(use.blocks, self._trace)), None)
+            if stack is None or path == last_weight or not self._continues(path, stack) or stack.name in closed:
+                closed.add(stack.name if stack else "")
+                yield name, (stack or self._stacks[0], HEAD)
+            else:
+                yield name, (stack, stack.num_layers)
+
+    def _has_weight(self, name: str) -> bool:
+        return num_weights(self._modules[_owner(name)]) > 0
+
+    def _continues(self, path: str, stack: Stack) -> bool:
+        """Whether a module works on all positions of the last block's output, as the block's own layers do."""
+        module = self._modules[path]
+        shape = self._trace.inputs.get(path, (0, ()))[1]
+        if not keeps_positions(shape, stack.last_shape(self._trace)):
+            return False
+        in_encoder = max(depth_of_meeting(path, place) for line in stack.lines for place in line.containers) > 0
+        return is_norm(module) or isinstance(module, CONVOLUTIONS) or (in_encoder and isinstance(module, nn.Linear))
+
+    def _unreached(self, name: str, places: Places, reached: Uses) -> Place | None:
+        """What the forward pass did not touch."""
+        path = _owner(name)
+        neighbours = self._neighbours(path, places, reached)
+        if len(neighbours) == 1:
+            return neighbours.pop()
+        near = self._nearest(path)
+        here = self._positions[path]
+        counts = [sum(self._position(block) < here for block in line.blocks) for _, line in near]
+        if self._is_auxiliary_head(path):
+            return near[0][0], HEAD
+        before = [pair for pair, count in zip(near, counts) if count]
+        upcoming = next((pair for pair, count in zip(near, counts) if count == 0), None)
+        module = self._modules[path]
+        beside_blocks = self._holds_blocks(path)
+        if beside_blocks and not self._is_embedding(name):
+            return None
+        if not before or isinstance(module, nn.Embedding) or beside_blocks:
+            return near[0][0], 0
+        stack, line = before[-1]
+        if upcoming and upcoming[0] is stack:
+            return stack, stack.layer(upcoming[1].blocks[0])
+        if is_norm(module) or stack is not self._stacks[0]:
+            return stack, stack.layer(line.blocks[-1])
+        return stack, HEAD
+
+    def _is_embedding(self, name: str) -> bool:
+        """Whether a parameter that no layer owns is a vector, or several, of the hidden size (XLNet's mask_emb)."""
+        parameter = dict(self._modules[_owner(name)].named_parameters(recurse=False))[name.rpartition(".")[2]]
+        sizes = {shape[-1] for shape in self._trace.shapes.values() if shape}
+        return parameter.ndim > 0 and parameter.shape[-1] in sizes
+
+    def _neighbours(
+        self, path: str, places: Mapping[str, Place | None], reached: Mapping[str, Use]
+    ) -> set[Place | None]:
+        """Places of what was reached in the smallest module around it that has such, and no blocks."""
+        around = path
+        while around and not any(inside(place, around) for _, line in self._lines for place in line.containers):
+            found = {places[name] for name in reached if inside(_owner(name), around)}
+            if found:
+                return found
+            around = around.rpartition(".")[0]
+        return set()
+
+    def _position(self, block: Sequence[int]) -> int:
+        """Where a block stands in the order of registration."""
+        return min(self._positions_of_blocks[index] for index in block)
+
+    def _is_auxiliary_head(self, path: str) -> bool:
+        """Whether the whole unit ends in as many outputs as the model itself (Inception's AuxLogits)."""
+        unit = path
+        while (up := unit.rpartition(".")[0]) and not self._holds_blocks(up):
+            unit = up
+        used = [name for name in self._outer if self._outer[name] in self._trace.uses and self._has_weight(name)]
+        last = max(used, key=lambda name: self._trace.uses[self._outer[name]].time, default=None)
+        width, own = self._width(self._modules[_owner(last)] if last else None), self._width(self._modules[unit])
+        return width is not None and width == own
+
+    def _holds_blocks(self, path: str) -> bool:
+        return any(inside(place, path) for _, line in self._lines for place in line.containers)
+
+    def _width(self, module: nn.Module | None) -> int | None:
+        widths = [len(parameter) for parameter in module.parameters() if parameter.ndim > 1] if module else []
+        return widths[-1] if widths else None
+
+
+def _owner(name: str) -> str:
+    return name.rpartition(".")[0]
