@@ -1,5 +1,7 @@
 """Layer maps of every text model of Transformers, held against an oracle that knows nothing of how they are made."""
 
+import re
+
 import pytest
 
 from nlp_ft.layerwise import LayerMap
@@ -61,3 +63,31 @@ def test_a_type_that_the_census_leaves_out_cannot_be_built(model_type: str) -> N
 def test_the_census_covers_every_type_of_the_mapping() -> None:
     assert len(BUILT) + len(CANNOT_BE_BUILT) == len(MODEL_TYPES)
     assert len(set(FAST)) >= 20
+
+
+# Type, pattern of parameter names, the wrong layer that a careless map gives them (-1 is the head).
+FAULTS = [
+    ("llama", r"layers\.1\.", 3),
+    ("llama", r"model\.norm", -1),
+    ("llama", r"embed_tokens", 1),
+    ("llama", r"score", 3),
+    ("bert", r"pooler", 3),
+    ("bart", r"decoder\.embed_positions", 4),
+    ("bart", r"decoder\.layers\.0\.fc1", 3),
+    ("mbart", r"encoder\.layer_norm\.", 0),
+    ("t5", r"encoder\.block\.0.*relative_attention_bias", 1),
+    ("deberta-v2", r"rel_embeddings", 3),
+    ("xlnet", r"mask_emb", 1),
+]
+
+
+@pytest.mark.parametrize(("model_type", "pattern", "wrong"), FAULTS)
+def test_the_oracle_finds_a_parameter_in_a_wrong_layer(model_type: str, pattern: str, wrong: int) -> None:
+    model = build(model_type)
+    right = LayerMap.from_model(model)
+    ids = {name: right.layer_id(name) for name, _ in model.named_parameters(remove_duplicate=False)}
+    moved = {name for name in ids if re.search(pattern, name)}
+    faulty = LayerMap({**ids, **dict.fromkeys(moved, wrong % (right.head_layer + 1))}, right.num_layers)
+    found = differences(model, faulty, oracle(model, model_type, "sequence"))
+    assert moved
+    assert {line.split(":")[0] for line in found} == moved

@@ -55,17 +55,15 @@ FAMILIES = {
     "inception": Family(r"Mixed_\d[a-e]", r"fc\.|AuxLogits\.", r"Conv2d_"),
     "squeezenet1_0": Family(r"features\.([345789]|10|12)", r"classifier\.", r"features\.0\."),
     "squeezenet1_1": Family(r"features\.([34679]|1[0-2])", r"classifier\.", r"features\.0\."),
-    "vit": Family(
-        r"encoder\.layers\.encoder_layer_\d+", r"heads\.", r"class_token$|conv_proj\.|encoder\.pos_embedding$"
-    ),
+    "vit": Family(r"encoder\.layers\.encoder_layer_\d+", r"heads\.", r"class_token|conv_proj\.|encoder\.pos_emb"),
     "swin": Family(r"features\.[1357]\.\d+", r"head\.", r"features\.0\."),
     "maxvit": Family(r"blocks\.\d\.layers\.\d+", r"classifier\.5\.", r"stem\."),
     "vgg": Family(CONVOLUTIONS, r"classifier\.6\.", r"features\.0\."),
     "alexnet": Family(CONVOLUTIONS, r"classifier\.6\.", r"features\.0\."),
 }
 
-# Models -> number of blocks at each resolution, as published; the papers are those that torchvision's pages cite. What a
-# paper calls two stages of one resolution (EfficientNet, MnasNet) is one here.
+# Models -> number of blocks at each resolution, as published; the papers are those that torchvision's pages cite.
+# What a paper calls two stages of one resolution (EfficientNet, MnasNet) is one here.
 PUBLISHED = {
     "convnext_tiny": [3, 3, 9, 3],
     "convnext_small convnext_base convnext_large": [3, 3, 27, 3],
@@ -160,11 +158,14 @@ def image(name: str) -> torch.Tensor:
     return torch.empty(2, 3, size, size, device="meta")
 
 
-def differences(name: str, model: nn.Module, layer_map: LayerMap, grain: str) -> list[str]:
-    """Where a layer map departs from the tables and the order of execution, one line each; empty when it is right."""
+def differences(name: str, model: nn.Module, maps: dict[str, LayerMap]) -> list[str]:
+    """Where layer maps, keyed on their grain, depart from the tables and the order of execution; empty when right."""
     execution = record(model.train(), lambda: model(image(name)))
-    found = [against(name, model, layer_map, execution, units) for units in readings(name, model, grain)]
-    return min(found, key=len)
+    found = []
+    for grain, layer_map in maps.items():
+        each = [against(name, model, layer_map, execution, units) for units in readings(name, model, grain)]
+        found += [f"{grain}: {line}" for line in min(each, key=len)]
+    return found
 
 
 def against(
@@ -174,8 +175,10 @@ def against(
     found = []
     if layer_map.num_layers != len(units):
         found.append(f"depth: expected {len(units)}, got {layer_map.num_layers}")
+    starts = [execution.first_entered(*paths) for paths in units]
     for parameter, _ in model.named_parameters():
-        expected = expected_ids(parameter, family_of(name), units, execution, layer_map.head_layer)
+        expected = expected_ids(parameter, family_of(name), units, starts, execution)
+        expected = {layer_map.head_layer if layer_id is None else layer_id for layer_id in expected}
         if layer_map.layer_id(parameter) not in expected:
             allowed = " or ".join(map(str, sorted(expected)))
             found.append(f"{parameter}: expected {allowed}, got {layer_map.layer_id(parameter)}")
@@ -217,18 +220,19 @@ def convolutions(model: nn.Module) -> list[list[str]]:
     return found
 
 
-def expected_ids(parameter: str, family: Family, units: list[list[str]], execution: Execution, head: int) -> set[int]:
-    """Block or stage of a parameter; of what stands between two of them either, as nothing decides."""
+def expected_ids(
+    parameter: str, family: Family, units: list[list[str]], starts: list[int], execution: Execution
+) -> set[int | None]:
+    """Block or stage of a parameter, None for the head; of what stands between two either, as nothing decides."""
     if re.match(family.head, parameter):
-        return {head}
+        return {None}
     for layer_id, paths in enumerate(units, 1):
         if is_at(parameter, paths):
             return {layer_id}
     if re.match(family.stem, parameter):
         return {0}
-    start = execution.first_entered(parameter.rpartition(".")[0])
-    before = sum(execution.first_entered(*paths) < start for paths in units)
-    return {before, before + 1}
+    before = sum(start < execution.first_entered(parameter.rpartition(".")[0]) for start in starts)
+    return {before, before + 1 if before < len(units) else None}
 
 
 def out_of_order(model: nn.Module, layer_map: LayerMap, execution: Execution, family: Family) -> list[str]:
