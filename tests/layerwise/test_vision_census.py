@@ -36,7 +36,7 @@ def test_blocks_and_stages_of_every_network_are_those_of_its_paper(name: str) ->
 def check(name: str) -> None:
     model = build(name)
     maps = {"block": LayerMap.from_model(model), "stage": LayerMap.from_model(model, grain="stage")}
-    assert differences(name, model, maps) == []
+    assert differences(model, maps, name) == []
 
 
 def test_the_tables_cover_every_classification_model() -> None:

@@ -153,7 +153,8 @@ def build(model_type: str, head: str = "sequence", **changes: Any) -> PreTrained
     torch.manual_seed(0)
     config = config_of(model_type, **changes)
     config.architectures = []  # Funnel has two bare models, and AutoModel looks here for which one is meant.
-    return AUTO_CLASSES[head].from_config(config)
+    model: PreTrainedModel = AUTO_CLASSES[head].from_config(config)
+    return model
 
 
 def heads_of(model_type: str) -> list[str]:

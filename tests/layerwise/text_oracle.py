@@ -154,8 +154,8 @@ def run(model: PreTrainedModel, base: nn.Module, model_type: str) -> None:
     if model_type in VISION_PATHS:
         tower = base.get_submodule(VISION_PATHS[model_type].removesuffix(".blocks").removesuffix(".encoder.layers"))
         if model_type == "qwen3_5":
-            patches = tower.patch_embed.proj.weight[0].numel()
-            tower(torch.rand(16, patches), grid_thw=torch.tensor([[1, 4, 4]]))
+            patch_size = tower.get_parameter("patch_embed.proj.weight")[0].numel()
+            tower(torch.rand(16, patch_size), grid_thw=torch.tensor([[1, 4, 4]]))
         else:
             tower(pixel_values=torch.rand(1, 3, 16, 16))
 
@@ -180,7 +180,7 @@ def stack(modules: dict[str, nn.Module], tower: str, path: str, depth: int, firs
     """The blocks at a path of the tables; there must be as many as the tables say."""
     if path.endswith(".*"):
         pattern = re.escape(path.removesuffix(".*")) + r"\.\d+\.\d+"
-        blocks = [(name,) for name in modules if re.fullmatch(pattern, name)]
+        blocks: list[tuple[str, ...]] = [(name,) for name in modules if re.fullmatch(pattern, name)]
     else:
         parts = path.split("+")
         indices = range(sum(bool(re.fullmatch(re.escape(parts[0]) + r"\.\d+", name)) for name in modules))
@@ -269,8 +269,9 @@ def layer_rank(place: Place) -> float:
     return float("inf") if place[1] == "head" else float(place[1])
 
 
-def differences(model: nn.Module, layer_map: LayerMap, right: Oracle) -> list[str]:
+def differences(model: PreTrainedModel, layer_map: LayerMap, model_type: str, head: str) -> list[str]:
     """Where a layer map departs from the oracle, one line each; empty when it is right."""
+    right = oracle(model, model_type, head)
     found = []
     if sorted(layer_map.stacks.values()) != sorted(right.depths.values()):
         found.append(f"depths: expected {right.depths}, got {layer_map.stacks}")

@@ -158,7 +158,7 @@ def image(name: str) -> torch.Tensor:
     return torch.empty(2, 3, size, size, device="meta")
 
 
-def differences(name: str, model: nn.Module, maps: dict[str, LayerMap]) -> list[str]:
+def differences(model: nn.Module, maps: dict[str, LayerMap], name: str) -> list[str]:
     """Where layer maps, keyed on their grain, depart from the tables and the order of execution; empty when right."""
     execution = record(model.train(), lambda: model(image(name)))
     found = []
@@ -177,8 +177,8 @@ def against(
         found.append(f"depth: expected {len(units)}, got {layer_map.num_layers}")
     starts = [execution.first_entered(*paths) for paths in units]
     for parameter, _ in model.named_parameters():
-        expected = expected_ids(parameter, family_of(name), units, starts, execution)
-        expected = {layer_map.head_layer if layer_id is None else layer_id for layer_id in expected}
+        found_ids = expected_ids(parameter, family_of(name), units, starts, execution)
+        expected = {layer_map.head_layer if layer_id is None else layer_id for layer_id in found_ids}
         if layer_map.layer_id(parameter) not in expected:
             allowed = " or ".join(map(str, sorted(expected)))
             found.append(f"{parameter}: expected {allowed}, got {layer_map.layer_id(parameter)}")
