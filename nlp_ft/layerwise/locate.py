@@ -66,7 +66,7 @@ def locate(model: nn.Module, grain: Grain, example: Any) -> Locations:
         {stack.name: stack.num_layers for stack in stacks},
         tuple(_notes(stacks, scene.seen, placer.unreached)),
         tuple(_before_all_blocks(model, scene.seen)),
-        "stem" if _reads_images(scene.seen) else "embeddings",
+        "stem" if len(stacks) == 1 and _reads_images(scene.seen) else "embeddings",
         frozenset(stacks[0].layer_of[index] for index in shared & stacks[0].layer_of.keys()),
     )
 

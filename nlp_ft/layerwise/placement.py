@@ -4,13 +4,13 @@ Every parameter outside the blocks is placed by what flows into it and out of it
 the pass never reaches, by where it stands.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from torch import nn
 
 from nlp_ft.layerwise.stacks import Line, Stack
-from nlp_ft.layerwise.structure import CONVOLUTIONS, depth_of_meeting, inside, num_weights
+from nlp_ft.layerwise.structure import CONVOLUTIONS, depth_of_meeting, inside, owns_weight
 from nlp_ft.layerwise.tracing import Trace, Use, keeps_positions
 
 HEAD: Literal["head"] = "head"
@@ -107,13 +107,14 @@ class Placer:
             path = _owner(name)
             stack = next((stack for stack in self._stacks if stack.ends_in(use.blocks, self._trace)), None)
             if stack is None or path == last_weight or not self._continues(path, stack) or stack.name in closed:
-                closed.add(stack.name if stack else "")
-                yield name, (stack or self._stacks[0], HEAD)
+                stack = stack or self._stacks[0]
+                closed.add(stack.name)
+                yield name, (stack, HEAD)
             else:
                 yield name, (stack, stack.num_layers)
 
     def _has_weight(self, name: str) -> bool:
-        return num_weights(self._modules[_owner(name)]) > 0
+        return any(map(owns_weight, self._modules[_owner(name)].modules()))
 
     def _continues(self, path: str, stack: Stack) -> bool:
         """Whether a module works on all positions of the last block's output, as the block's own layers do."""
@@ -146,7 +147,8 @@ class Placer:
         stack, line = before[-1]
         if upcoming and upcoming[0] is stack:
             return stack, stack.layer(upcoming[1].blocks[0])
-        if is_norm(module) or stack is not self._stacks[0]:
+        if is_norm(module) or any(other is not stack for other, _ in near):
+            # What stands between two towers, such as the projection of images into the text's space, ends the first.
             return stack, stack.layer(line.blocks[-1])
         return stack, HEAD
 
@@ -174,20 +176,27 @@ class Placer:
 
     def _is_auxiliary_head(self, path: str) -> bool:
         """Whether the whole unit ends in as many outputs as the model itself (Inception's AuxLogits)."""
+        if self._holds_blocks(path):
+            return False
         unit = path
         while (up := unit.rpartition(".")[0]) and not self._holds_blocks(up):
             unit = up
-        used = [name for name in self._outer if self._outer[name] in self._trace.uses and self._has_weight(name)]
-        last = max(used, key=lambda name: self._trace.uses[self._outer[name]].time, default=None)
-        width, own = self._width(self._modules[_owner(last)] if last else None), self._width(self._modules[unit])
-        return width is not None and width == own
+        used = {_owner(name): self._trace.uses[i].time for name, i in self._outer.items() if i in self._trace.uses}
+        by_time = [self._modules[owner] for owner in sorted(used, key=lambda owner: used[owner])]
+        width = _num_outputs(by_time)
+        return width is not None and width == _num_outputs(self._modules[unit].modules())
 
     def _holds_blocks(self, path: str) -> bool:
         return any(inside(place, path) for _, line in self._lines for place in line.containers)
 
-    def _width(self, module: nn.Module | None) -> int | None:
-        widths = [len(parameter) for parameter in module.parameters() if parameter.ndim > 1] if module else []
-        return widths[-1] if widths else None
+
+def _num_outputs(modules: Iterable[nn.Module]) -> int | None:
+    """Outputs of the last linear layer or convolution."""
+    last = None
+    for module in modules:
+        if isinstance(module, (nn.Linear, *CONVOLUTIONS)):
+            last = module
+    return len(last.weight) if last is not None else None
 
 
 def _owner(name: str) -> str:

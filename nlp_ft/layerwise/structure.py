@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from torch import nn
 
 LISTS = (nn.ModuleList, nn.Sequential, nn.ModuleDict)
-Kinds = tuple[type[nn.Module], ...]
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -34,16 +33,11 @@ def find_block_lists(model: nn.Module, unused: Collection[nn.Module] = ()) -> li
         model: the model.
         unused: modules that look like blocks beside others in no list, but do not run (auxiliary heads).
     """
-    kinds = (*LISTS, *_classes_like_lists(model))
+    search = _Search(model)
     found = [
-        blocks for path, module in _outermost_lists(model, "", kinds) for blocks in _lists_within(path, module, kinds)
+        blocks for path, module in search.outermost_lists(model, "") for blocks in search.lists_within(path, module)
     ]
-    return found or _children_as_blocks(model, unused) or _chain_of_convolutions(model)
-
-
-def num_weights(module: nn.Module) -> int:
-    """Number of modules within that own a weight: a parameter of two or more dimensions, or a packed one."""
-    return sum(map(_owns_weight, module.modules()))
+    return found or search.children_as_blocks(unused) or _chain_of_convolutions(model)
 
 
 def inside(path: str, container: str) -> bool:
@@ -61,101 +55,114 @@ def depth_of_meeting(path: str, container: str) -> int:
     return shared
 
 
-def _owns_weight(module: nn.Module) -> bool:
+def owns_weight(module: nn.Module) -> bool:
+    """Whether a module has a parameter of two or more dimensions of its own, or a packed (quantised) one."""
     if any(parameter is not None and parameter.ndim > 1 for parameter in module._parameters.values()):
         return True
     return hasattr(module, "_packed_params") or (not module._modules and callable(getattr(module, "weight", None)))
 
 
-def _is_block(module: nn.Module) -> bool:
-    return num_weights(module) > 1
+class _Search:
+    """What counts as a list and as a block in one model."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._num_weights: dict[int, int] = {}
+        # A lighter variant of a block (EfficientNetV2's, of one convolution) is a block too.
+        self._block_types = {
+            type(module)
+            for module in model.modules()
+            if not isinstance(module, LISTS) and module._modules and self._weights(module) > 1
+        }
+        self._lists: tuple[type[nn.Module], ...] = (*LISTS, *self._classes_like_lists())
+
+    def outermost_lists(self, module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
+        """The lists that hold a block, directly or in lists of their own."""
+        if isinstance(module, self._lists) and any(self._is_block(item) for _, item in self._flat(path, module)):
+            yield path, module
+        else:
+            yield from self._lists_below(module, path)
+
+    def lists_within(self, path: str, module: nn.Module) -> Iterator[BlockList]:
+        """The blocks of one outermost list; stages, and a backbone in a `Sequential`, are opened."""
+        blocks = [(item_path, item) for item_path, item in self._flat(path, module) if self._is_block(item)]
+        opened = [list(self._lists_below(item, item_path)) for item_path, item in blocks]
+        stages = all(inner and self._is_stage(item, inner) for (_, item), inner in zip(blocks, opened))
+        backbone = isinstance(module, nn.Sequential) and len(blocks) == 1 and any(opened)
+        if stages or backbone:
+            for inner_path, inner in (pair for pairs in opened for pair in pairs):
+                yield from self.lists_within(inner_path, inner)
+        else:
+            yield BlockList(path, tuple(dict.fromkeys(item for _, item in blocks)))
+
+    def children_as_blocks(self, unused: Collection[nn.Module]) -> list[BlockList]:
+        """Where no list holds blocks: the module with most of them as attributes, as in GoogLeNet."""
+        best = BlockList("", ())
+        for path, module in self._model.named_modules():
+            children = (child for child in module.children() if not isinstance(child, LISTS) and child not in unused)
+            blocks = tuple(child for child in children if self._weights(child) > 1)
+            if len(blocks) > len(best.blocks):
+                best = BlockList(path, blocks, is_loose=True)
+        return [best] if len(best.blocks) > 2 else []
+
+    def _is_block(self, module: nn.Module) -> bool:
+        return self._weights(module) > 1 or type(module) in self._block_types
+
+    def _weights(self, module: nn.Module) -> int:
+        if id(module) not in self._num_weights:
+            inner = sum(self._weights(child) for child in module.children())
+            self._num_weights[id(module)] = inner + owns_weight(module)
+        return self._num_weights[id(module)]
+
+    def _classes_like_lists(self) -> list[type[nn.Module]]:
+        """Classes whose instances hold nothing but blocks of one kind, as attributes: the stages of timm's RegNet."""
+        instances: dict[type[nn.Module], list[nn.Module]] = {}
+        for module in self._model.modules():
+            if module._modules and not isinstance(module, LISTS):
+                instances.setdefault(type(module), []).append(module)
+        return [
+            kind
+            for kind, modules in instances.items()
+            if len({type(child) for module in modules for child in module.children()}) == 1
+            and max(len(module._modules) for module in modules) > 1
+            and not any(module._parameters for module in modules)
+            and all(self._is_block(child) and child._modules for module in modules for child in module.children())
+        ]
+
+    def _lists_below(self, module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
+        for child_path, child in _children(path, module):
+            yield from self.outermost_lists(child, child_path)
+
+    def _flat(self, path: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
+        """The items of a list; a list in it gives its own items, or if it holds no block is an item itself."""
+        items: list[tuple[str, nn.Module]] = []
+        for child_path, child in _children(path, module):
+            inner = self._flat(child_path, child) if isinstance(child, self._lists) else []
+            if any(self._is_block(item) for _, item in inner):
+                items.extend(inner)
+            else:
+                items.append((child_path, child))
+        return items
+
+    def _is_stage(self, module: nn.Module, lists: list[tuple[str, nn.Module]]) -> bool:
+        """Whether a module holds lists of like blocks and, beside them, single weights at most (a downsampling)."""
+        holders = {id(inner) for _, inner in lists}
+        if any(len({type(item) for _, item in self._flat(path, inner)}) > 1 for path, inner in lists):
+            return False
+
+        def beside(module: nn.Module) -> Iterator[nn.Module]:
+            for child in module.children():
+                if any(id(inner) in holders for inner in child.modules()):
+                    if id(child) not in holders:
+                        yield from beside(child)
+                else:
+                    yield child
+
+        return not any(map(self._is_block, beside(module)))
 
 
 def _children(path: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(f"{path}.{name}".lstrip("."), child) for name, child in module._modules.items() if child is not None]
-
-
-def _classes_like_lists(model: nn.Module) -> list[type[nn.Module]]:
-    """Classes whose every instance holds nothing but blocks of one kind, as attributes: the stages of timm's RegNet."""
-    instances: dict[type[nn.Module], list[nn.Module]] = {}
-    for module in model.modules():
-        if module._modules and not isinstance(module, LISTS):
-            instances.setdefault(type(module), []).append(module)
-    return [
-        kind
-        for kind, modules in instances.items()
-        if len({type(child) for module in modules for child in module.children()}) == 1
-        and max(len(module._modules) for module in modules) > 1
-        and not any(module._parameters for module in modules)
-        and all(_is_block(child) and child._modules for module in modules for child in module.children())
-    ]
-
-
-def _outermost_lists(module: nn.Module, path: str, kinds: Kinds) -> Iterator[tuple[str, nn.Module]]:
-    """The lists that hold a block, directly or in lists of their own."""
-    if isinstance(module, kinds) and any(_is_block(item) for _, item in _flat(path, module, kinds)):
-        yield path, module
-        return
-    for child_path, child in _children(path, module):
-        yield from _outermost_lists(child, child_path, kinds)
-
-
-def _flat(path: str, module: nn.Module, kinds: Kinds) -> list[tuple[str, nn.Module]]:
-    """The items of a list; a list in it gives its own items, unless it holds no block, when it is an item itself."""
-    items: list[tuple[str, nn.Module]] = []
-    for child_path, child in _children(path, module):
-        inner = _flat(child_path, child, kinds) if isinstance(child, kinds) else []
-        if any(_is_block(item) for _, item in inner):
-            items.extend(inner)
-        else:
-            items.append((child_path, child))
-    return items
-
-
-def _lists_within(path: str, module: nn.Module, kinds: Kinds) -> Iterator[BlockList]:
-    """The blocks of one outermost list; stages, and a backbone in a `Sequential`, are opened."""
-    blocks = [(item_path, item) for item_path, item in _flat(path, module, kinds) if _is_block(item)]
-    opened = [list(_outermost_lists_below(item, item_path, kinds)) for item_path, item in blocks]
-    stages = all(inner and _is_stage(item, inner, kinds) for (_, item), inner in zip(blocks, opened))
-    backbone = isinstance(module, nn.Sequential) and len(blocks) == 1 and any(opened)
-    if stages or backbone:
-        for inner_path, inner in (pair for pairs in opened for pair in pairs):
-            yield from _lists_within(inner_path, inner, kinds)
-    else:
-        yield BlockList(path, tuple(dict.fromkeys(item for _, item in blocks)))
-
-
-def _outermost_lists_below(module: nn.Module, path: str, kinds: Kinds) -> Iterator[tuple[str, nn.Module]]:
-    for child_path, child in _children(path, module):
-        yield from _outermost_lists(child, child_path, kinds)
-
-
-def _is_stage(module: nn.Module, lists: list[tuple[str, nn.Module]], kinds: Kinds) -> bool:
-    """Whether a module holds lists of like blocks and, beside them, no more than single weights (a downsampling)."""
-    holders = {id(inner) for _, inner in lists}
-    if any(len({type(item) for _, item in _flat(path, inner, kinds)}) > 1 for path, inner in lists):
-        return False
-
-    def beside(module: nn.Module) -> Iterator[nn.Module]:
-        for child in module.children():
-            if any(id(inner) in holders for inner in child.modules()):
-                if id(child) not in holders:
-                    yield from beside(child)
-            else:
-                yield child
-
-    return not any(map(_is_block, beside(module)))
-
-
-def _children_as_blocks(model: nn.Module, unused: Collection[nn.Module]) -> list[BlockList]:
-    """Where no list holds blocks: the module with most of them as attributes, as in GoogLeNet."""
-    best = BlockList("", ())
-    for path, module in model.named_modules():
-        candidates = (child for child in module.children() if not isinstance(child, LISTS) and child not in unused)
-        blocks = tuple(filter(_is_block, candidates))
-        if len(blocks) > len(best.blocks):
-            best = BlockList(path, blocks, is_loose=True)
-    return [best] if len(best.blocks) > 2 else []
 
 
 def _chain_of_convolutions(model: nn.Module) -> list[BlockList]:
