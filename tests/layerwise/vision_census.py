@@ -136,7 +136,8 @@ def build(name: str) -> nn.Module:
     """The model in its published size, on the meta device: shapes and names, no weights."""
     settings: dict[str, Any] = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     with numbers_of_regnet_on_cpu(), torch.device("meta"):
-        return torchvision.models.get_model(name, weights=None, **settings)
+        model: nn.Module = torchvision.models.get_model(name, weights=None, **settings)
+    return model
 
 
 @contextmanager
