@@ -30,6 +30,10 @@ class LayerMapError(NlpFtError):
     """A parameter without a layer, or an architecture that is not mapped."""
 
 
+class UnfreezeError(NlpFtError):
+    """Phases of training that make no sense, or do not fit into the run."""
+
+
 class TrainingError(NlpFtError):
     """A training that cannot start or go on."""
 

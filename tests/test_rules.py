@@ -32,7 +32,7 @@ NEVER = {
 ONLY = {
     "nlp_ft.errors": (),
     "nlp_ft.durations": (),
-    "nlp_ft.layerwise": ("torch", "nlp_ft.errors", "nlp_ft.layerwise"),
+    "nlp_ft.layerwise": ("torch", "nlp_ft.durations", "nlp_ft.errors", "nlp_ft.layerwise"),
     "nlp_ft.recipe": ("pydantic", "nlp_ft.durations", "nlp_ft.errors"),
 }
 # The words of the "not" column that mean nothing else.

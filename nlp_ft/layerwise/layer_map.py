@@ -109,7 +109,7 @@ class LayerMap:
             rule = by_weight.get(id(parameter))
             place = found.places[name] if rule is None else (main, rule)
             if place is None:
-                raise LayerMapError(_no_layer_message(model, name, num_layers))
+                raise LayerMapError(_no_layer_message(model, name, num_layers, found.failure))
             stack_of[name], layer_ids[name] = place[0], num_layers + 1 if place[1] == "head" else place[1]
         return cls(
             layer_ids,
@@ -236,10 +236,11 @@ def _apply_rules(names: Collection[str], rules: Sequence[Rule]) -> dict[str, int
     return ruled
 
 
-def _no_layer_message(model: nn.Module, name: str, num_layers: int) -> str:
+def _no_layer_message(model: nn.Module, name: str, num_layers: int, failure: str) -> str:
     module = model.get_submodule(name.rpartition(".")[0])
+    why = f"the forward pass failed ({failure}; pass an input as example=)" if failure else "the forward pass skips it"
     return (
-        f"{name} (in a {type(module).__name__}) has no layer: the forward pass does not use it, and it stands in no "
-        f"layer; say which with a rule, as in LayerMap.from_model(model, rules=[({f'^{re.escape(name)}$'!r}, layer)]), "
-        f"layer 0 (embeddings) to {num_layers + 1} (head)"
+        f"{name} (in a {type(module).__name__}) has no layer: {why}, and where it stands tells nothing; say which with "
+        f"a rule, as in LayerMap.from_model(model, rules=[({f'^{re.escape(name)}$'!r}, layer)]), layer 0 (embeddings) "
+        f"to {num_layers + 1} (head)"
     )

@@ -29,6 +29,8 @@ class Locations:
     """What layer 0 is called: `embeddings`, or `stem` in a network that reads images."""
     shared_layers: frozenset[int]
     """Layers that run several times in one forward pass."""
+    failure: str
+    """Why the forward pass did not reach its end; empty when it did."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ def locate(model: nn.Module, grain: Grain, example: Any) -> Locations:
         tuple(_before_all_blocks(model, scene.seen)),
         "stem" if len(stacks) == 1 and _reads_images(scene.seen) else "embeddings",
         frozenset(stacks[0].layer_of[index] for index in shared & stacks[0].layer_of.keys()),
+        _reason(scene.seen),
     )
 
 
@@ -126,12 +129,17 @@ def _best_trace(model: nn.Module, example: Any, blocks: Sequence[nn.Module], out
 
 def _check_reached(model: nn.Module, lists: Sequence[BlockList], seen: Trace, example: Any) -> None:
     if seen.failure is not None and (example is not None or (len(lists) > 1 and not seen.begun)):
-        reason = str(seen.failure).strip().partition("\n")[0]
         raise LayerMapError(
-            f"{type(model).__name__} has {len(lists)} lists of blocks, and its forward pass, which would tell their "
-            f"order, failed: {type(seen.failure).__name__}: {reason[:200]}; pass an input that it takes: "
+            f"{type(model).__name__} has {len(lists)} list(s) of blocks, and its forward pass, which would tell their "
+            f"order, failed: {_reason(seen)}; pass an input that it takes: "
             "LayerMap.from_model(model, example={...}), a dict of keywords or one tensor"
         )
+
+
+def _reason(seen: Trace) -> str:
+    if seen.failure is None:
+        return ""
+    return f"{type(seen.failure).__name__}: {str(seen.failure).strip().partition(chr(10))[0][:200]}"
 
 
 def _tables_in_first_blocks(model: nn.Module, stacks: Sequence[Stack], blocks: Sequence[nn.Module]) -> dict[str, Place]:
@@ -197,5 +205,5 @@ def _notes(stacks: Sequence[Stack], seen: Trace, unreached: Sequence[str]) -> li
         names = ", ".join(unreached[:3]) + (f" and {len(unreached) - 3} more" if len(unreached) > 3 else "")
         notes.append(f"not used in the forward pass, so placed by where they stand: {names}")
     if seen.failure is not None:
-        notes.append(f"the forward pass failed ({type(seen.failure).__name__}), so the order is that of registration.")
+        notes.append(f"the forward pass failed ({_reason(seen)}), so what it did not reach is placed as registered.")
     return notes

@@ -272,9 +272,16 @@ def _images(model: nn.Module, device: torch.device) -> Iterator[torch.Tensor]:
     if convolution is None:
         return
     config = getattr(model, "config", None)
-    own = getattr(getattr(config, "vision_config", config), "image_size", None)
-    sizes: list[tuple[int, int]] = [(64, 96), (224, 224), (299, 299)]
-    if isinstance(own, int):
-        sizes.insert(0, (own, own))
+    vision = [getattr(config, "vision_config", config), *model.modules()]
+    own = next((size for part in vision for size in [_image_size(part)] if size), None)
+    sizes = [own] if own else [(64, 96), (224, 224), (299, 299)]
     for height, width in sizes:
         yield torch.zeros(2, convolution.in_channels, height, width, device=device, dtype=convolution.weight.dtype)
+
+
+def _image_size(part: Any) -> tuple[int, int] | None:
+    """Height and width that a config, or timm's patch embedding, says it takes."""
+    size = getattr(part, "image_size", None) or getattr(part, "img_size", None)
+    if isinstance(size, int):
+        return size, size
+    return (int(size[0]), int(size[1])) if isinstance(size, (tuple, list)) and len(size) == 2 else None
