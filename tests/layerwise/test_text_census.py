@@ -1,6 +1,7 @@
 """Layer maps of every text model of Transformers, held against an oracle that knows nothing of how they are made."""
 
 import re
+from typing import Any
 
 import pytest
 
@@ -48,8 +49,39 @@ def test_the_layers_of_every_type_under_every_head_are_those_of_the_oracle(model
     check(model_type, head)
 
 
-def check(model_type: str, head: str) -> None:
-    model = build(model_type, head)
+# What other checkpoints of a type switch on, and what moves parameters about.
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    ("bert", {"is_decoder": True, "add_cross_attention": True}),
+    ("big_bird", {"attention_type": "original_full"}),
+    ("deberta-v2", {"conv_kernel_size": 0, "embedding_size": 8}),
+    ("ernie", {"use_task_id": True, "task_type_vocab_size": 3}),
+    ("esm", {"position_embedding_type": "rotary", "emb_layer_norm_before": True}),
+    ("falcon", {"alibi": True, "parallel_attn": False}),
+    ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2}),
+    ("funnel", {"block_repeats": [1, 2, 1], "separate_cls": False}),
+    ("gpt2", {"add_cross_attention": True}),
+    ("layoutlmv3", {"visual_embed": False}),
+    ("mobilebert", {"trigram_input": False, "use_bottleneck": False}),
+    ("mvp", {"use_prompt": True, "prompt_length": 3, "prompt_mid_dim": 8}),
+    ("opt", {"word_embed_proj_dim": 16, "do_layer_norm_before": False}),
+    ("qwen2_moe", {"decoder_sparse_step": 2}),
+    ("reformer", {"axial_pos_embds": False}),
+    ("roc_bert", {"concat_input": False, "pronunciation_embed_dim": 32, "shape_embed_dim": 32}),
+    ("t5", {"feed_forward_proj": "gated-gelu"}),
+    ("xlm", {"n_langs": 3, "use_lang_emb": True}),
+    ("xmod", {"pre_norm": True, "ln_before_adapter": True}),
+    ("zamba2", {"num_mem_blocks": 2}),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model_type", "changes"), VARIANTS)
+def test_the_layers_of_other_configurations_are_those_of_the_oracle(model_type: str, changes: dict[str, Any]) -> None:
+    check(model_type, "sequence", **changes)
+
+
+def check(model_type: str, head: str, **changes: Any) -> None:
+    model = build(model_type, head, **changes)
     assert differences(model, LayerMap.from_model(model), model_type, head) == []
 
 
