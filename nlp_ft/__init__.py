@@ -27,6 +27,8 @@ _PUBLIC = {
 __all__ = sorted(_PUBLIC)
 
 _AUTO_CLASSES = "transformers.models.auto.modeling_auto"
+_REGISTERED = ("nlp_ft.models.pooled_classifier", "nlp_ft.models.image_classifier")
+"""The modules that make the Auto classes know a class of ours."""
 
 
 def __getattr__(name: str) -> Any:
@@ -52,13 +54,18 @@ class _RegisterAfterAutoClasses(importlib.abc.MetaPathFinder):
 
         def execute_and_register(module: ModuleType) -> None:
             execute(module)
-            importlib.import_module("nlp_ft.models.pooled_classifier")
+            _register()
 
         spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
         return spec
 
 
+def _register() -> None:
+    for name in _REGISTERED:
+        importlib.import_module(name)
+
+
 if _AUTO_CLASSES in sys.modules:
-    importlib.import_module("nlp_ft.models.pooled_classifier")
+    _register()
 else:
     sys.meta_path.insert(0, _RegisterAfterAutoClasses())

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from nlp_ft import __version__
 from nlp_ft.errors import DataError, NlpFtError
 
-DESCRIPTION = """Fine-tune encoders on text classification, with layer-wise learning rates.
+DESCRIPTION = """Fine-tune encoders on texts and CNNs on images, with layer-wise learning rates.
 
 examples:
   nlp-ft train recipes/quickstart.yaml
@@ -20,7 +20,7 @@ OVERRIDES = "settings that go before the recipe's, such as optimizer.lr=1e-4 or 
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; exit with 0, with 2 after an error of the user's, or with 130 after an interrupt."""
+    """Run a command; exit with 0, 1 (an audit found errors), 2 (an error of the user's) or 130 (an interrupt)."""
     options = _parse(arguments)
     command: Callable[[argparse.Namespace], int] = options.command
     try:
@@ -39,7 +39,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """As argparse does, but that settings and texts may also follow an option."""
     parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
-    field = next((name for name in ("overrides", "texts") if hasattr(options, name)), None)
+    field = next((name for name in ("overrides", "inputs") if hasattr(options, name)), None)
     if rest and (field is None or any(word.startswith("-") for word in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if field is not None:
@@ -64,15 +64,21 @@ def build_parser() -> argparse.ArgumentParser:
 
     evaluate = _add(commands, "eval", _eval, "score a run on labelled rows", "eval runs/quickstart --data new.csv")
     evaluate.add_argument("run", metavar="RUN", help="a run folder")
-    evaluate.add_argument("--data", metavar="FILE", help="file or glob with the recipe's columns; default: a split")
+    evaluate.add_argument(
+        "--data", metavar="FILE", help="file or glob with the recipe's columns, or class folders; default: a split"
+    )
     evaluate.add_argument("--split", default="test", choices=["train", "validation", "test"], help="default: test")
 
     predict = _add(
-        commands, "predict", _predict, "classify new texts", 'predict runs/quickstart "my card never arrived"'
+        commands, "predict", _predict, "classify new texts or images", 'predict runs/quickstart "my card never arrived"'
     )
     predict.add_argument("run", metavar="RUN", help="a run folder")
     predict.add_argument(
-        "texts", metavar="TEXT", nargs="*", default=[], help="texts; two for each prediction of a model of pairs"
+        "inputs",
+        metavar="TEXT_OR_IMAGE",
+        nargs="*",
+        default=[],
+        help="texts, two for each prediction of a model of pairs; or image files, folders and zip files",
     )
     predict.add_argument("--file", metavar="FILE", help="CSV, TSV, JSON Lines or Parquet with the recipe's text column")
     predict.add_argument("--output", metavar="CSV", help="write the predictions there instead of showing them")
@@ -86,6 +92,15 @@ def build_parser() -> argparse.ArgumentParser:
 
     validate = _add(commands, "validate", _validate, "find every problem of a recipe", "validate RECIPE.yaml")
     _add_recipe(validate)
+
+    check = _add(
+        commands,
+        "audit",
+        _audit,
+        "find what would silently go wrong in a run; exit code 1 if there are errors",
+        "audit RECIPE.yaml strategy=llrd",
+    )
+    _add_recipe(check)
 
     _add(commands, "schema", _schema, "print the JSON Schema of recipes", "schema > recipe.schema.json")
     return parser
@@ -119,7 +134,8 @@ def _train(options: argparse.Namespace) -> int:
 
     train(recipe, resume=options.resume, overwrite=options.overwrite)
     if _is_main_process():
-        print(f'next: nlp-ft predict {recipe.output_dir} "a text of your own"')
+        example = "image.jpg" if recipe.task == "image_classification" else '"a text of your own"'
+        print(f"next: nlp-ft predict {recipe.output_dir} {example}")
     return 0
 
 
@@ -134,25 +150,24 @@ def _eval(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from nlp_ft.predict import load_run, predict_texts, read_texts
+    from nlp_ft.predict import load_run
 
-    if bool(options.texts) == bool(options.file):
-        raise DataError("predict needs texts on the command line, or --file, and not both")
+    if bool(options.inputs) == bool(options.file):
+        raise DataError("predict needs texts or images on the command line, or --file, and not both")
     run = load_run(options.run)
-    texts = read_texts(run, options.file, options.texts)
-    predictions = predict_texts(run, texts)
+    inputs = run.read(options.file, options.inputs)
+    predictions = run.predict(inputs)
     if options.output:
         with open(options.output, "w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream)
-            writer.writerow(["text", "label", "score"])
+            writer.writerow([run.input_name, "label", "score"])
             writer.writerows(
-                [text if isinstance(text, str) else " | ".join(text), p.label, f"{p.score:.6f}"]
-                for text, p in zip(texts, predictions, strict=True)
+                [run.shown(item), p.label, f"{p.score:.6f}"] for item, p in zip(inputs, predictions, strict=True)
             )
         print(f"{len(predictions)} predictions in {options.output}")
         return 0
-    for text, prediction in zip(texts, predictions, strict=True):
-        print(text if isinstance(text, str) else " | ".join(text))
+    for item, prediction in zip(inputs, predictions, strict=True):
+        print(run.shown(item))
         for label in sorted(prediction.scores, key=lambda name: -prediction.scores[name])[: options.top_k]:
             print(f"  {prediction.scores[label]:.4f}  {label}")
     return 0
@@ -176,6 +191,14 @@ def _validate(options: argparse.Namespace) -> int:
         return _fail("\n".join(f"{options.recipe}: {problem}" for problem in problems))
     print(f"{options.recipe}: ready to train")
     return 0
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from nlp_ft.inspection import audit_recipe
+
+    report = audit_recipe(options.recipe, options.overrides)
+    print(report)
+    return 1 if report.has_errors else 0
 
 
 def _schema(options: argparse.Namespace) -> int:

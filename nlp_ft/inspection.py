@@ -1,4 +1,4 @@
-"""Looking before training: every problem of a recipe at once, and the layer table of a model or recipe."""
+"""Looking before training: every problem of a recipe at once, its audit, the layer table of a model or recipe."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,40 +7,39 @@ import torch
 from accelerate import PartialState
 from transformers import PreTrainedModel
 
-from nlp_ft.data.labels import label_counts
-from nlp_ft.data.text import load_labelled_splits, progress_bars
+from nlp_ft.data.batching import steps_per_epoch
 from nlp_ft.errors import NlpFtError
-from nlp_ft.layerwise import LayerMap, set_trainable
-from nlp_ft.models.text import build_classifier, check_max_length, load_tokenizer
+from nlp_ft.layerwise import AuditReport, LayerMap, audit, set_trainable
 from nlp_ft.recipe import Recipe
 from nlp_ft.recipe_loader import apply_overrides, load_recipe, recipe_from_dict
 from nlp_ft.training import setup
 from nlp_ft.training.describe import layer_table
 from nlp_ft.training.precision import mixed_precision
 from nlp_ft.training.run_folder import RunFolder
+from nlp_ft.training.task import Task, task_of
 
 
 def find_problems(recipe: Recipe) -> list[str]:
     """Everything that would stop the recipe from training here, one line each; nothing is written or trained."""
+    try:
+        task = task_of(recipe)
+    except NlpFtError as error:
+        return [str(error)]
     rows: dict[str, int] = {}
 
     def check_data() -> None:
-        with progress_bars(False):
-            raw, labels = load_labelled_splits(recipe.data)
-        ids = {value: i for i, value in enumerate(labels)}
-        rows.update(label_counts([ids[value] for value in raw["train"][recipe.data.label][:]], list(labels.values())))
+        rows.update(task.label_counts())
 
     def check_model() -> None:
-        tokenizer = load_tokenizer(recipe.model)
-        model = build_classifier(recipe.model, list(rows) or ["0", "1"], tokenizer)
-        check_max_length(recipe.data.max_length, model)
-        setup.lowest_trainable_layer(recipe.strategy, LayerMap.from_model(model).num_layers)
+        model = task.build_model(list(rows) or ["0", "1"])
+        setup.lowest_trainable_layer(recipe.strategy, task.map_layers(model).num_layers)
 
     def check_plan() -> None:
         if rows:
             setup.make_loss(recipe.loss, rows)
             batch = recipe.training.per_device_batch_size * recipe.training.gradient_accumulation_steps
-            plan = setup.plan_steps(recipe.training, -(-sum(rows.values()) // batch), recipe.seed, False)
+            steps = steps_per_epoch(sum(rows.values()), batch, task.drop_last)
+            plan = setup.plan_steps(recipe.training, steps, recipe.seed, False)
             setup.make_schedule(recipe.schedule, plan)
 
     checks: list[Callable[[], object]] = [
@@ -70,22 +69,38 @@ def describe_layers(model_or_recipe: str, overrides: Sequence[str] = ()) -> str:
     """
     if Path(model_or_recipe).suffix in (".yaml", ".yml"):
         recipe = load_recipe(model_or_recipe, overrides)
-        labels = _label_names(recipe)
+        task = task_of(recipe)
+        labels = task.label_names()
     else:
         values = {"data": {"train": "-"}, "model": {"name": model_or_recipe}, "output_dir": "-"}
         recipe = recipe_from_dict(apply_overrides(values, overrides), model_or_recipe)
+        task = task_of(recipe)
         labels = ["0", "1"]
-    model = _structure(recipe, labels)
-    layer_map = LayerMap.from_model(model)
-    set_trainable(model, layer_map, setup.lowest_trainable_layer(recipe.strategy, layer_map.num_layers))
-    return layer_table(layer_map, setup.make_optimizer(recipe.optimizer, model, layer_map).param_groups)
+    _, layer_map, optimizer = _without_weights(recipe, task, labels)
+    return layer_table(layer_map, optimizer.param_groups)
 
 
-def _label_names(recipe: Recipe) -> list[str]:
-    with progress_bars(False):
-        return list(load_labelled_splits(recipe.data)[1].values())
+def audit_recipe(file: str, overrides: Sequence[str] = ()) -> AuditReport:
+    """What will silently go wrong in the run of a recipe; no weights are loaded and nothing is trained.
+
+    Looked at are the model with its frozen layers in train mode, and the optimizer; a run has no scheduler object, it
+    sets the rates itself. Parameters that the model never uses are frozen only in the run.
+
+    Raises:
+        NlpFtError: the recipe, its data or the model cannot be read, or the model has no layer map.
+    """
+    recipe = load_recipe(file, overrides)
+    task = task_of(recipe)
+    model, layer_map, optimizer = _without_weights(recipe, task, task.label_names())
+    return audit(model.train(), optimizer, layer_map=layer_map)
 
 
-def _structure(recipe: Recipe, labels: Sequence[str]) -> PreTrainedModel:
+def _without_weights(
+    recipe: Recipe, task: Task, labels: Sequence[str]
+) -> tuple[PreTrainedModel, LayerMap, torch.optim.Optimizer]:
+    """Model on the meta device, layer map and optimizer, frozen as in the run."""
     with torch.device("meta"):
-        return build_classifier(recipe.model, labels, pretrained=False)
+        model = task.build_model(labels, pretrained=False)
+    layer_map = task.map_layers(model)
+    set_trainable(model, layer_map, setup.lowest_trainable_layer(recipe.strategy, layer_map.num_layers))
+    return model, layer_map, setup.make_optimizer(recipe.optimizer, model, layer_map)

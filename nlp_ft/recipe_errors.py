@@ -8,7 +8,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from nlp_ft.recipe import Recipe
+from nlp_ft.recipe import RECIPES, Recipe
 
 KINDS = {
     "int": "a whole number",
@@ -22,32 +22,34 @@ KINDS = {
 }
 
 
-def problems_of(error: ValidationError) -> list[str]:
-    """One line a problem, each once, in the order of the recipe's fields."""
+def problems_of(error: ValidationError, recipe: type[Recipe]) -> list[str]:
+    """One line a problem of that kind of recipe, each once, in the order of its fields."""
     by_path: dict[str, list[Any]] = {}
     for details in error.errors():
-        by_path.setdefault(".".join(_path_of_fields([str(part) for part in details["loc"]])), []).append(details)
+        by_path.setdefault(".".join(_path_of_fields([str(part) for part in details["loc"]], recipe)), []).append(
+            details
+        )
     problems = []
     for path, found in by_path.items():
         # One member of a union was meant where an item inside of it is wrong.
         if any(other.startswith(f"{path}.") for other in by_path) and found[0]["type"] == "literal_error":
             continue
         if len(found) > 1 and all(details["type"] not in ("extra_forbidden", "missing") for details in found):
-            expected = " or ".join(dict.fromkeys(_expectation(d, []).removeprefix("must be ") for d in found))
+            expected = " or ".join(dict.fromkeys(_expectation(d, [], recipe).removeprefix("must be ") for d in found))
             near = next((hint for details in found if (hint := _likely(details))), "")
             problems.append(f"{path} must be {expected}, got {_shown(found[0]['input'])}{near}")
         else:
-            problems += [_problem(details) for details in found]
+            problems += [_problem(details, recipe) for details in found]
     return list(dict.fromkeys(problems))
 
 
-def _problem(details: Any) -> str:
+def _problem(details: Any, recipe: type[Recipe]) -> str:
     path = [str(part) for part in details["loc"]]
-    fields = ".".join(_path_of_fields(path))
+    fields = ".".join(_path_of_fields(path, recipe))
     if details["type"] == "extra_forbidden":
-        return f"{'.'.join(path)} is not a key of a recipe{_did_you_mean(path)}"
+        return f"{'.'.join(path)} is not a key of a recipe{_did_you_mean(path, recipe)}"
     if details["type"] == "missing":
-        field = _field(path)
+        field = _field(path, recipe)
         return f"{fields} is missing: {field.description if field else 'it must be given'}"
     if details["type"] == "value_error":
         text = str(details["ctx"]["error"])
@@ -56,10 +58,10 @@ def _problem(details: Any) -> str:
             text, _, hint = text.partition("; did you mean")
             return f"{fields} {text}, got {_shown(details['input'])}" + (f"; did you mean{hint}" if hint else "")
         return f"{fields}.{text}" if fields else text
-    return f"{fields} {_expectation(details, path)}, got {_shown(details['input'])}{_likely(details)}"
+    return f"{fields} {_expectation(details, path, recipe)}, got {_shown(details['input'])}{_likely(details)}"
 
 
-def _expectation(details: Any, path: Sequence[str]) -> str:
+def _expectation(details: Any, path: Sequence[str], recipe: type[Recipe]) -> str:
     context = details.get("ctx", {})
     if "expected" in context:
         return f"must be {context['expected']}"
@@ -71,7 +73,7 @@ def _expectation(details: Any, path: Sequence[str]) -> str:
         of_texts = " of texts" if kind == "a list" and "list" in str(details["loc"][-1]) else ""
         return f"must be {kind}{of_texts}" if kind else "must be " + details["msg"].removeprefix("Input should be ")
     limits = dict(context)
-    field = _field(_path_of_fields(path))
+    field = _field(_path_of_fields(path, recipe), recipe)
     for constraint in field.metadata if field else []:
         limits |= {key: getattr(constraint, key) for key in ("ge", "gt", "le", "lt") if hasattr(constraint, key)}
     low, high = limits.get("ge", limits.get("gt")), limits.get("le", limits.get("lt"))
@@ -105,35 +107,43 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     return [model for inner in get_args(annotation) for model in _models_in(inner)]
 
 
-def _field(path: Sequence[str]) -> FieldInfo | None:
-    models, field = [Recipe] if path else [], None
+def _field(path: Sequence[str], recipe: type[Recipe]) -> FieldInfo | None:
+    models: list[type[BaseModel]] = [recipe]
+    field = None
     for part in path:
         field = models[0].model_fields.get(part) if models else None
-        models = _models_in(field.annotation) if field else []  # type: ignore[assignment]
+        models = _models_in(field.annotation) if field else []
     return field
 
 
-def _path_of_fields(path: Sequence[str]) -> list[str]:
+def _path_of_fields(path: Sequence[str], recipe: type[Recipe]) -> list[str]:
     """The path without what pydantic adds for the members of a union, such as `str` or `int`."""
     kept: list[str] = []
     for part in path:
         is_label = kept[-1:] == ["class_weights"] and not part.startswith(("dict[", "literal["))
-        if _field([*kept, part]) is not None or part.isdigit() or is_label:
+        if _field([*kept, part], recipe) is not None or part.isdigit() or is_label:
             kept.append(part)
     return kept
 
 
-def _did_you_mean(path: Sequence[str]) -> str:
-    parent = _field(path[:-1])
-    models = _models_in(parent.annotation) if parent else [Recipe]
+def _did_you_mean(path: Sequence[str], recipe: type[Recipe]) -> str:
+    parent = _field(path[:-1], recipe)
+    models = _models_in(parent.annotation) if parent else [recipe]
     keys = list(models[0].model_fields) if models else []
+    of_tasks = [
+        task
+        for task, other in RECIPES.items()
+        if len(path) > 1 and other is not recipe and _field(path, other) is not None
+    ]
+    if of_tasks:
+        return f"; did you mean task: {of_tasks[0]}, which has it?"
     inside = [key for key in keys if key.endswith(f"_{path[-1]}")]
     near = sorted(inside, key=lambda key: key.startswith("eval"))[:1] or get_close_matches(path[-1], keys, n=1)
     if near:
         return f"; did you mean {near[0]}?"
     homes = [
         f"{section}.{path[-1]}"
-        for section, field in Recipe.model_fields.items()
+        for section, field in recipe.model_fields.items()
         for model in _models_in(field.annotation)
         if path[-1] in model.model_fields
     ]

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from nlp_ft.errors import RecipeError
-from nlp_ft.recipe import STRATEGY_PRESETS, Recipe
+from nlp_ft.recipe import RECIPES, STRATEGY_PRESETS, ImageRecipe, Recipe, TextRecipe
 from nlp_ft.recipe_errors import problems_of
 
 
@@ -72,10 +73,11 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def recipe_from_dict(values: Mapping[str, Any], origin: str = "recipe") -> Recipe:
     """Validate a recipe given as nested dicts; `origin` begins each line of an error. Raises: RecipeError."""
+    recipe = _recipe_class(values)
     try:
-        return Recipe.model_validate(_with_preset(values))
+        return recipe.model_validate(_with_preset(values))
     except ValidationError as error:
-        problems = [f"{origin}: {problem}" for problem in problems_of(error)]
+        problems = [f"{origin}: {problem}" for problem in problems_of(error, recipe)]
         raise RecipeError("\n".join(problems)) from None
 
 
@@ -90,10 +92,19 @@ def dump_yaml(values: Mapping[str, Any]) -> str:
 
 
 def json_schema() -> str:
-    """The JSON Schema of a recipe, for editors."""
-    schema = Recipe.model_json_schema()
-    strategy = schema["properties"]["strategy"]
-    schema["properties"]["strategy"] = {
+    """The JSON Schema of a recipe, for editors: the task decides what `data` and `model` hold."""
+    text, image = TextRecipe.model_json_schema(), ImageRecipe.model_json_schema()
+    schema: dict[str, Any] = {**text, "$defs": {**text["$defs"], **image["$defs"]}}
+    schema["title"], schema["description"] = "Recipe", "A fine-tuning run, from data to run folder."
+    properties, of_images = schema["properties"], image["properties"]
+    then = {key: of_images[key] for key in properties if of_images[key] != properties[key]}
+    otherwise = {key: properties[key] for key in then}
+    for key in then:
+        properties[key] = {"description": Recipe.model_fields[key].description}
+    is_image = {"properties": {"task": {"const": "image_classification"}}, "required": ["task"]}
+    schema["if"], schema["then"], schema["else"] = is_image, {"properties": then}, {"properties": otherwise}
+    strategy = properties["strategy"]
+    properties["strategy"] = {
         "description": strategy.pop("description"),
         "anyOf": [{"enum": list(STRATEGY_PRESETS)}, {"$ref": "#/$defs/StrategySection"}],
         "default": "llrd",
@@ -156,6 +167,12 @@ def _parse_yaml(text: str, origin: str) -> Any:
 
 def _float(text: str) -> float:
     return float(re.sub(r"\.(inf|nan)", r"\1", text.lower()))
+
+
+def _recipe_class(values: Mapping[str, Any]) -> type[Recipe]:
+    """That of the task; of the nearest where the task is misspelt, so that only the task is wrong."""
+    near = get_close_matches(str(values.get("task")), RECIPES, n=1, cutoff=0.3)
+    return RECIPES[near[0]] if near else TextRecipe
 
 
 def _with_preset(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from sklearn.metrics import accuracy_score, f1_score
 from transformers import pipeline
 
 import nlp_ft
 from nlp_ft.cli import build_parser, main
 from nlp_ft.recipe_loader import dump_yaml
+from nlp_ft.training import setup
 from tests.tiny import LABELS, tiny_recipe
 
 INTERFACE = {
@@ -25,6 +27,7 @@ INTERFACE = {
     "predict": ["--help", "RUN", "TEXT", "--file", "--output", "--top-k"],
     "layers": ["--help", "MODEL_OR_RECIPE", "key=value"],
     "validate": ["--help", "RECIPE", "key=value"],
+    "audit": ["--help", "RECIPE", "key=value"],
     "schema": ["--help"],
 }
 TEXTS = ["the cat sleeps", "red", "the small the"]
@@ -112,7 +115,14 @@ def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> N
 
 @pytest.mark.parametrize(
     ("arguments", "missing"),
-    [("", "COMMAND"), ("train", "RECIPE"), ("validate", "RECIPE"), ("layers", "MODEL_OR_RECIPE"), ("predict", "RUN")],
+    [
+        ("", "COMMAND"),
+        ("train", "RECIPE"),
+        ("validate", "RECIPE"),
+        ("audit", "RECIPE"),
+        ("layers", "MODEL_OR_RECIPE"),
+        ("predict", "RUN"),
+    ],
 )
 def test_what_is_left_out_is_named(arguments: str, missing: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run_cli(capsys, *arguments.split())
@@ -202,6 +212,44 @@ def test_layers_of_a_recipe_shows_its_rates_and_what_it_freezes(
         ("block 1", "2e-05", "frozen"),
         ("embeddings", "2e-05", "frozen"),
     ]
+
+
+@pytest.mark.parametrize("strategy", ["full", "llrd", "head_only", "top_layers"])
+def test_audit_of_a_good_recipe_finds_nothing(
+    strategy: str, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocks = ["strategy.trainable_blocks=1"] if strategy == "top_layers" else []
+    before = sorted(workplace.rglob("*"))
+    shown = run_cli(capsys, "audit", "good.yaml", f"strategy={strategy}", *blocks)
+    assert shown == (0, "19 of 19 checks made, nothing found\n", "")
+    assert sorted(workplace.rglob("*")) == before
+
+
+def test_audit_shows_warnings_as_a_table_and_ends_with_0(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run_cli(capsys, "audit", "good.yaml", "optimizer.lr=1e-2", "optimizer.head_lr=1e-4")
+    assert (code, err) == (0, "")
+    assert out.startswith("19 of 19 checks made, 1 finding(s)\n\nseverity  check               parameters\n")
+    [[severity, check, parameters]] = columns(out.split("\n\n")[1], "severity", "check", "parameters")
+    assert (severity, check) == ("warning", "rates_out_of_order")
+    assert parameters.startswith("encoder.embeddings.word_embeddings.weight and ")
+    assert "block 2 faster than head" in out
+
+
+def test_audit_ends_with_1_after_an_error(
+    workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # No recipe is known whose run would have one; so the head is taken out of the optimizer by hand.
+    make_optimizer = setup.make_optimizer
+
+    def without_head(*arguments: Any) -> torch.optim.Optimizer:
+        optimizer = make_optimizer(*arguments)
+        optimizer.param_groups = [group for group in optimizer.param_groups if group["name"] != "head"]
+        return optimizer
+
+    monkeypatch.setattr(setup, "make_optimizer", without_head)
+    code, out, err = run_cli(capsys, "audit", "good.yaml")
+    assert (code, err) == (1, "")
+    assert re.search(r"^error +trainable_without_group +\S+\.weight$", out, re.MULTILINE)
 
 
 def test_schema_is_json_with_every_section_of_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:

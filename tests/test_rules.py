@@ -20,7 +20,10 @@ HEAVY = ("torch", "transformers", "datasets", "accelerate", "sklearn", "evaluate
 NEVER = {
     "nlp_ft.recipe": HEAVY,
     "nlp_ft.recipe_errors": HEAVY,
+    "nlp_ft.recipe_images": HEAVY,
     "nlp_ft.recipe_loader": HEAVY,
+    "nlp_ft.recipe_sections": HEAVY,
+    "nlp_ft.recipe_text": HEAVY,
     "nlp_ft.durations": HEAVY,
     "nlp_ft.locations": HEAVY,
     "nlp_ft.data": ("nlp_ft.models", "nlp_ft.training", "nlp_ft.predict", "nlp_ft.inspection", "nlp_ft.cli"),
@@ -33,7 +36,10 @@ ONLY = {
     "nlp_ft.errors": (),
     "nlp_ft.durations": (),
     "nlp_ft.layerwise": ("torch", "nlp_ft.durations", "nlp_ft.errors", "nlp_ft.layerwise"),
-    "nlp_ft.recipe": ("pydantic", "nlp_ft.durations", "nlp_ft.errors"),
+    "nlp_ft.recipe": ("pydantic", "nlp_ft.recipe_images", "nlp_ft.recipe_sections", "nlp_ft.recipe_text"),
+    "nlp_ft.recipe_images": ("pydantic", "nlp_ft.recipe_sections"),
+    "nlp_ft.recipe_sections": ("pydantic", "nlp_ft.durations"),
+    "nlp_ft.recipe_text": ("pydantic", "nlp_ft.recipe_sections"),
 }
 # The words of the "not" column that mean nothing else.
 REFUSED_WORDS = {

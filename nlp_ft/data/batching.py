@@ -5,6 +5,7 @@ The effective batches do not depend on the number of processes: each process tak
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -60,6 +61,23 @@ def micro_batches(
     return result
 
 
+def steps_per_epoch(num_rows: int, effective_batch_size: int, drop_last: bool) -> int:
+    """Effective batches of an epoch; one that is not full counts, unless it is dropped and not the only one."""
+    return max(1, num_rows // effective_batch_size) if drop_last else -(-num_rows // effective_batch_size)
+
+
+class Collator(Protocol):
+    """Makes a batch of rows."""
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Input name -> tensor (batch, ...); labelled rows also give `labels`."""
+        ...
+
+    def at_epoch(self, epoch: int) -> "Collator":
+        """The collator of an epoch, from 0; itself where nothing is drawn."""
+        ...
+
+
 class PaddingCollator:
     """Pads encoded rows to the longest: `input_ids`, `attention_mask`, ... (batch, seq_len), `labels` (batch,)."""
 
@@ -70,6 +88,10 @@ class PaddingCollator:
     def __call__(self, rows: Sequence[dict[str, object]]) -> dict[str, torch.Tensor]:
         batch = self.pad([{key: row[key] for key in self.keys} for row in rows])
         return dict(batch.items())
+
+    def at_epoch(self, epoch: int) -> "PaddingCollator":
+        """Itself: nothing is drawn."""
+        return self
 
 
 class _Rows(Dataset[dict[str, object]]):
@@ -89,13 +111,17 @@ class _Rows(Dataset[dict[str, object]]):
 
 
 def load_batches(
-    encoded: Dataset[dict[str, object]], batches: Sequence[np.ndarray], collator: PaddingCollator
+    encoded: Dataset[dict[str, object]], batches: Sequence[np.ndarray], collator: Collator, num_workers: int = 0
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """The given batches, collated. The loader's own generator keeps it from touching the global random state."""
+    """The given batches, collated here or by so many processes; the order is that of the batches.
+
+    The loader's own generator keeps it from touching the global random state.
+    """
     loader = DataLoader(
         _Rows(encoded),
         batch_sampler=[batch.tolist() for batch in batches],
         collate_fn=collator,
+        num_workers=num_workers,
         generator=torch.Generator().manual_seed(0),
         pin_memory=torch.cuda.is_available(),
     )
@@ -109,23 +135,27 @@ class EpochStream:
     Args:
         encoded: the rows.
         lengths: tokens of each row, (rows,).
-        collator: pads a micro-batch.
+        collator: makes a micro-batch.
         per_device_batch_size: rows of a micro-batch.
         gradient_accumulation_steps: micro-batches of one process in an effective batch.
         num_processes, process_index: which part is this process's.
         seed: of the order.
         group_by_length: see `epoch_batches`.
+        drop_last: leave out the batch of an epoch that is not full, unless it is the only one.
+        num_workers: processes that collate; 0 for this one.
     """
 
     encoded: Dataset[dict[str, object]]
     lengths: np.ndarray
-    collator: PaddingCollator
+    collator: Collator
     per_device_batch_size: int
     gradient_accumulation_steps: int
     num_processes: int
     process_index: int
     seed: int
     group_by_length: bool
+    drop_last: bool = False
+    num_workers: int = 0
 
     @property
     def effective_batch_size(self) -> int:
@@ -134,17 +164,20 @@ class EpochStream:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Effective batches of an epoch, a shorter one included."""
-        return -(-len(self.lengths) // self.effective_batch_size)
+        """Effective batches of an epoch, a shorter one included unless it is dropped."""
+        return steps_per_epoch(len(self.lengths), self.effective_batch_size, self.drop_last)
 
     def __call__(self, epoch: int, first_batch: int) -> Iterator[tuple[int, list[dict[str, torch.Tensor]]]]:
         """Yield (rows of the effective batch over all processes, this process's micro-batches of it)."""
         batches = epoch_batches(self.lengths, self.effective_batch_size, self.seed, epoch, self.group_by_length)
+        if self.drop_last:
+            batches = [batch for batch in batches if len(batch) == self.effective_batch_size] or batches
         batches = batches[first_batch:]
         parts = [
             micro_batches(batch, self.per_device_batch_size, self.num_processes, self.process_index)
             for batch in batches
         ]
-        loaded = load_batches(self.encoded, [part for of_batch in parts for part in of_batch], self.collator)
+        flat = [part for of_batch in parts for part in of_batch]
+        loaded = load_batches(self.encoded, flat, self.collator.at_epoch(epoch), self.num_workers)
         for batch, of_batch in zip(batches, parts):
             yield len(batch), [next(loaded) for _ in of_batch]

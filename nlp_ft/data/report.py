@@ -22,9 +22,7 @@ def format_data_report(report: dict[str, Any]) -> str:
     fields = ["rows", "median_tokens", "p95_tokens", "max_tokens", "truncated", "empty", "repeated"]
     rows = [[split, *(_cell(field, described[field]) for field in fields)] for split, described in report.items()]
     header = ["split", *(field.replace("_", " ") for field in fields)]
-    return "\n".join(
-        [text_table(header, rows, right=range(1, len(header))), _format_labels(report), *_warnings(report)]
-    )
+    return "\n".join([text_table(header, rows, right=range(1, len(header))), format_labels(report), *_warnings(report)])
 
 
 def _describe_split(data: TextData, split: str) -> dict[str, Any]:
@@ -40,7 +38,7 @@ def _describe_split(data: TextData, split: str) -> dict[str, Any]:
         "truncated": float((num_tokens > data.max_length).mean()),
         "empty": int(np.asarray(columns["is_empty"][:]).sum()),
         "repeated": int(len(hashes) - len(np.unique(hashes))),
-        "repeated_with_another_label": _conflicts(hashes, labels),
+        "repeated_with_another_label": conflicts(hashes, labels),
     }
     if split != "train":
         train = np.asarray(data.encoded["train"].with_format("numpy")["text_hash"][:])
@@ -48,8 +46,8 @@ def _describe_split(data: TextData, split: str) -> dict[str, Any]:
     return described
 
 
-def _conflicts(hashes: np.ndarray, labels: np.ndarray) -> int:
-    """Texts that occur with more than one label."""
+def conflicts(hashes: np.ndarray, labels: np.ndarray) -> int:
+    """How many hashes occur with more than one label; each array (rows,)."""
     pairs = np.unique(np.stack([hashes, labels.astype(np.int64)]), axis=1)
     _, counts = np.unique(pairs[0], return_counts=True)
     return int((counts > 1).sum())
@@ -59,7 +57,8 @@ def _cell(field: str, value: float) -> str:
     return f"{value:.1%}" if field == "truncated" else f"{value:,g}" if field == "rows" else f"{value:g}"
 
 
-def _format_labels(report: dict[str, Any]) -> str:
+def format_labels(report: dict[str, Any]) -> str:
+    """A table of the labels of each split, or one line where they are many."""
     splits = list(report)
     counts = report["train"]["labels"]
     names = sorted(counts, key=lambda name: -counts[name])

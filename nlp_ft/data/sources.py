@@ -11,7 +11,8 @@ from datasets import Dataset, DatasetDict
 
 from nlp_ft.errors import DataError
 from nlp_ft.locations import PREFIX, resolve_location
-from nlp_ft.recipe import DataSection, is_share
+from nlp_ft.recipe_sections import DataSection, is_share
+from nlp_ft.recipe_text import TextDataSection
 
 # Texts such as "NA" or "null" are texts: pandas would read them as missing.
 _CSV = {"keep_default_na": False, "na_filter": False}
@@ -25,7 +26,7 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
 SPLITS = ("train", "validation", "test")
 
 
-def load_raw_splits(data: DataSection) -> dict[str, Dataset]:
+def load_raw_splits(data: TextDataSection) -> dict[str, Dataset]:
     """Split name -> rows, for the splits that the recipe names; a validation share is not drawn yet.
 
     Raises:
@@ -38,7 +39,7 @@ def load_raw_splits(data: DataSection) -> dict[str, Dataset]:
             continue
         field = f"data.{split}"
         rows = _from_source(data, split, where) if data.source else load_files(where, field, text_columns(data))
-        check_columns(rows, data, f"{field} ({where})")
+        check_columns(rows, columns_of_texts(data), f"{field} ({where})")
         if len(rows) == 0:
             raise DataError(f"{field} ({where}) has no rows")
         raw[split] = rows
@@ -51,7 +52,7 @@ def load_files(paths: str | Sequence[str], field: str, texts: Sequence[str] = ()
     Raises:
         DataError: nothing there, formats mixed or unknown, or content that is not of its format.
     """
-    files = _expand([paths] if isinstance(paths, str) else paths, field)
+    files = expand([paths] if isinstance(paths, str) else paths, field)
     if files and all(Path(file).is_dir() for file in files):
         return datasets.concatenate_datasets([_single(_load_folder(file, field), file, field) for file in files])
     suffixes = {Path(file).suffix.lower() for file in files}
@@ -71,7 +72,7 @@ def load_files(paths: str | Sequence[str], field: str, texts: Sequence[str] = ()
     except Exception as error:  # the builders raise whatever their parser raises
         if "corresponds to no data" in str(error):
             raise DataError(f"{field} ({files[0]}) has no rows") from None
-        raise DataError(f"{field}: {files[0]} cannot be read as {builder}: {_root_cause(error)}") from None
+        raise DataError(f"{field}: {files[0]} cannot be read as {builder}: {root_cause(error)}") from None
     finally:
         datasets.logging.set_verbosity(level)
     assert isinstance(rows, Dataset)
@@ -80,7 +81,7 @@ def load_files(paths: str | Sequence[str], field: str, texts: Sequence[str] = ()
     return rows
 
 
-def text_columns(data: DataSection) -> list[str]:
+def text_columns(data: TextDataSection) -> list[str]:
     """The column of single texts, or the two of pairs."""
     return [data.text] if isinstance(data.text, str) else data.text
 
@@ -91,7 +92,7 @@ def did_you_mean(name: str, names: Sequence[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _from_source(data: DataSection, split: str, name: str | list[str]) -> Dataset:
+def _from_source(data: TextDataSection, split: str, name: str | list[str]) -> Dataset:
     assert data.source is not None
     field = f"data.{split}"
     if not isinstance(name, str):
@@ -100,11 +101,16 @@ def _from_source(data: DataSection, split: str, name: str | list[str]) -> Datase
         rows = load_files(data.source, "data.source", text_columns(data))
         return _rows_of_value(rows, data.split_column, name, field)
     if isinstance(data.source, str) and not _is_local(data.source):
-        return _from_hub(data, data.source, name, field)
+        return from_hub(data, data.source, name, field)
     sources = [data.source] if isinstance(data.source, str) else data.source
-    folder = _expand(sources, "data.source")[0]
+    folder = expand(sources, "data.source")[0]
     if not Path(folder).is_dir():
         raise DataError(f"data.source: {folder} is a file; name its split_column, or give the files in data.train")
+    return split_of_saved(folder, name, field)
+
+
+def split_of_saved(folder: str, name: str, field: str) -> Dataset:
+    """One split of a folder written by `DatasetDict.save_to_disk`. Raises: DataError."""
     splits = _load_folder(folder, "data.source")
     if not isinstance(splits, DatasetDict) or name not in splits:
         found = list(map(str, splits)) if isinstance(splits, DatasetDict) else ["one unnamed split"]
@@ -113,12 +119,13 @@ def _from_source(data: DataSection, split: str, name: str | list[str]) -> Datase
     return splits[name]
 
 
-def _from_hub(data: DataSection, source: str, name: str, field: str) -> Dataset:
+def from_hub(data: DataSection, source: str, name: str, field: str) -> Dataset:
+    """One split of a Hub data set. Raises: DataError."""
     try:
         rows = datasets.load_dataset(source, data.config, revision=data.revision, split=name)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise DataError(
-            f"{field}: {source} is no file or folder here, and loading it from the Hub failed: {_root_cause(error)}"
+            f"{field}: {source} is no file or folder here, and loading it from the Hub failed: {root_cause(error)}"
         ) from None
     assert isinstance(rows, Dataset)
     return rows
@@ -141,7 +148,8 @@ def _is_local(source: str) -> bool:
     return source.startswith(PREFIX) or Path(source).exists() or Path(source).suffix in FORMATS or "*" in source
 
 
-def _expand(paths: Sequence[str], field: str) -> list[str]:
+def expand(paths: Sequence[str], field: str) -> list[str]:
+    """The files and folders of paths, `package:NAME/PATH` and globs. Raises: DataError: there is none."""
     files: list[str] = []
     for path in paths:
         location = resolve_location(path, DataError)
@@ -181,9 +189,14 @@ def _refuse_empty_and_binary(files: Sequence[str], field: str) -> None:
             raise DataError(f"{field}: {file} is a binary file, not text")
 
 
-def check_columns(rows: Dataset, data: DataSection, where: str) -> None:
-    """Raises: DataError: a column of the recipe is not among the rows'."""
-    for field, column in [*(("text", text) for text in text_columns(data)), ("label", data.label)]:
+def columns_of_texts(data: TextDataSection) -> list[tuple[str, str]]:
+    """(key of the recipe, column) for each column that a text recipe names."""
+    return [*(("text", text) for text in text_columns(data)), ("label", data.label)]
+
+
+def check_columns(rows: Dataset, columns: Sequence[tuple[str, str]], where: str) -> None:
+    """Raises: DataError: a column, given as (key of the recipe, column), is not among the rows'."""
+    for field, column in columns:
         if column not in rows.column_names:
             raise DataError(
                 f"{where}: data.{field} is {column!r}, but the columns are: {', '.join(rows.column_names)}"
@@ -191,7 +204,8 @@ def check_columns(rows: Dataset, data: DataSection, where: str) -> None:
             )
 
 
-def _root_cause(error: BaseException) -> str:
+def root_cause(error: BaseException) -> str:
+    """The first line of what the innermost exception says."""
     while error.__cause__ is not None:
         error = error.__cause__
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -8,11 +8,11 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from nlp_ft.data.sources import text_columns
-from nlp_ft.recipe import DataSection
+from nlp_ft.recipe_text import TextDataSection
 
 
 def encode_texts(
-    columns: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerBase, data: DataSection
+    columns: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerBase, data: TextDataSection
 ) -> dict[str, list[Any]]:
     """Token ids of texts or text pairs, cut to `data.max_length`.
 
@@ -41,7 +41,7 @@ def encode_texts(
     return result
 
 
-def kept_positions(special_tokens_mask: Sequence[int], data: DataSection) -> list[int]:
+def kept_positions(special_tokens_mask: Sequence[int], data: TextDataSection) -> list[int]:
     """Positions that stay of a single text that is too long; special tokens always do."""
     text = [position for position, special in enumerate(special_tokens_mask) if not special]
     room = data.max_length - (len(special_tokens_mask) - len(text))
@@ -53,7 +53,7 @@ def kept_positions(special_tokens_mask: Sequence[int], data: DataSection) -> lis
 def encode_rows(
     batch: Mapping[str, list[Any]],
     tokenizer: PreTrainedTokenizerBase,
-    data: DataSection,
+    data: TextDataSection,
     label_ids: Mapping[str | int, int],
 ) -> dict[str, list[Any]]:
     """What one batch of raw rows becomes: tokens, `labels`, `num_tokens`, `text_hash`, `is_empty`."""
@@ -77,7 +77,7 @@ def _cut_pairs(
     columns: Sequence[Sequence[str]],
     rows: Sequence[int],
     tokenizer: PreTrainedTokenizerBase,
-    data: DataSection,
+    data: TextDataSection,
 ) -> None:
     """The longer text of a pair is cut first, at its end or (under `tail`) at its beginning."""
     side_before = tokenizer.truncation_side

@@ -3,14 +3,19 @@
 Needs torch and nothing else, so that any training loop can use it.
 """
 
+from nlp_ft.layerwise.audit import AuditReport, audit
+from nlp_ft.layerwise.audit_setup import Finding
 from nlp_ft.layerwise.freezing import set_trainable
 from nlp_ft.layerwise.layer_map import LayerMap
 from nlp_ft.layerwise.lr_schedules import LrSchedule, build_lr_schedule, set_learning_rates
 from nlp_ft.layerwise.param_groups import build_optimizer, layerwise_param_groups, lr_scales
 
 __all__ = [
+    "AuditReport",
+    "Finding",
     "LayerMap",
     "LrSchedule",
+    "audit",
     "build_lr_schedule",
     "build_optimizer",
     "layerwise_param_groups",

@@ -177,12 +177,12 @@ def _height(place: Place) -> float:
 
 
 def _before_all_blocks(model: nn.Module, seen: Trace) -> list[str]:
+    """Names, as in the whole model, of the modules without parameters that run before the first block."""
+    # The trace names modules as the model inside the wrappers does.
+    runnable, names = _unwrap(model), {id(module): name for name, module in model.named_modules()}
     start = min(seen.begun.values(), default=0)
-    return [
-        path
-        for path, (time, _) in seen.inputs.items()
-        if time < start and next(model.get_submodule(path).parameters(), None) is None
-    ]
+    early = [runnable.get_submodule(path) for path, (time, _) in seen.inputs.items() if time < start]
+    return [names[id(module)] for module in early if next(module.parameters(), None) is None]
 
 
 def _reads_images(seen: Trace) -> bool:

@@ -22,7 +22,7 @@ from nlp_ft.errors import ModelError
 from nlp_ft.locations import resolve_location
 from nlp_ft.models.pooled_classifier import PooledClassifier, PooledClassifierConfig, encoder_options
 from nlp_ft.models.pooling import ClsPosition
-from nlp_ft.recipe import ModelSection
+from nlp_ft.recipe_text import TextModelSection
 
 DROPOUT_FIELDS = (
     "hidden_dropout_prob",
@@ -78,7 +78,7 @@ def check_max_length(max_length: int, model: PreTrainedModel) -> None:
         )
 
 
-def load_tokenizer(model: ModelSection) -> PreTrainedTokenizerBase:
+def load_tokenizer(model: TextModelSection) -> PreTrainedTokenizerBase:
     """The encoder's tokenizer. Raises: ModelError."""
     _load_config(model)
     with _loading(model, "tokenizer"):
@@ -88,7 +88,7 @@ def load_tokenizer(model: ModelSection) -> PreTrainedTokenizerBase:
 
 
 def build_classifier(
-    model: ModelSection,
+    model: TextModelSection,
     label_names: Sequence[str],
     tokenizer: PreTrainedTokenizerBase | None = None,
     pretrained: bool = True,
@@ -136,7 +136,7 @@ def label_names(model: PreTrainedModel) -> list[str]:
     return [name for _, name in sorted((int(i), name) for i, name in (model.config.id2label or {}).items())]
 
 
-def is_plain(model: ModelSection, config: PreTrainedConfig) -> bool:
+def is_plain(model: TextModelSection, config: PreTrainedConfig) -> bool:
     """Whether the plain Transformers class expresses it: a linear head on the architecture's own pooling."""
     own = model.pooling == "auto" or (model.pooling == "pooler" and config.model_type in ("bert", "albert"))
     return own and model.head.type == "linear"
@@ -159,7 +159,7 @@ def freeze_unused_parameters(model: PreTrainedModel, example: dict[str, torch.Te
     return unused
 
 
-def _load_config(model: ModelSection) -> PreTrainedConfig:
+def _load_config(model: TextModelSection) -> PreTrainedConfig:
     location = _location(model)
     with _loading(model, "config"):
         if Path(location).is_dir():
@@ -173,7 +173,7 @@ def _load_config(model: ModelSection) -> PreTrainedConfig:
     return config
 
 
-def _set_dropout(config: PreTrainedConfig, model: ModelSection) -> None:
+def _set_dropout(config: PreTrainedConfig, model: TextModelSection) -> None:
     if model.dropout is not None:
         for field in DROPOUT_FIELDS:
             if getattr(config, field, None) is not None:
@@ -184,7 +184,7 @@ def _set_dropout(config: PreTrainedConfig, model: ModelSection) -> None:
             setattr(config, field, model.head.dropout)
 
 
-def _load(auto_class: Any, model: ModelSection, config: PreTrainedConfig, pretrained: bool, **options: Any) -> Any:
+def _load(auto_class: Any, model: TextModelSection, config: PreTrainedConfig, pretrained: bool, **options: Any) -> Any:
     trust = {"trust_remote_code": model.trust_remote_code}
     if not pretrained:
         return auto_class.from_config(config, **trust, **options)
@@ -194,7 +194,7 @@ def _load(auto_class: Any, model: ModelSection, config: PreTrainedConfig, pretra
         )
 
 
-def _require_pooler(model: ModelSection, config: PreTrainedConfig) -> None:
+def _require_pooler(model: TextModelSection, config: PreTrainedConfig) -> None:
     from transformers import MODEL_MAPPING
 
     encoder_class: Any = MODEL_MAPPING[type(config)]
@@ -219,11 +219,11 @@ def _cls_position(tokenizer: PreTrainedTokenizerBase | None) -> ClsPosition:
     raise ModelError("model.pooling: the tokenizer puts no CLS token at either end of a text; use mean or max")
 
 
-def _location(model: ModelSection) -> str:
+def _location(model: TextModelSection) -> str:
     return resolve_location(model.name, ModelError)
 
 
-def _source(model: ModelSection) -> dict[str, Any]:
+def _source(model: TextModelSection) -> dict[str, Any]:
     return {"revision": model.revision or "main", "trust_remote_code": model.trust_remote_code}
 
 
@@ -242,7 +242,7 @@ def quiet_transformers() -> Iterator[None]:
 
 
 @contextmanager
-def _loading(model: ModelSection, what: str) -> Iterator[None]:
+def _loading(model: TextModelSection, what: str) -> Iterator[None]:
     """One clear error for the many ways in which a model cannot be loaded."""
     try:
         with quiet_transformers():

@@ -11,24 +11,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
 
 import nlp_ft
-from nlp_ft.models.pooled_classifier import PooledClassifier
-from nlp_ft.models.text import label_names
 from nlp_ft.training.describe import score_table
 from nlp_ft.training.evaluation import Predictions
 from nlp_ft.training.metrics import ConfusionMatrix, PerClass, compute
+from nlp_ft.training.task import Card
 
-LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "evaluate", "tokenizers", "numpy", "scikit-learn")
+LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "evaluate", "numpy", "scikit-learn")
 
 
-def versions() -> dict[str, str]:
-    """Versions of nlp_ft, Python and the libraries that a result depends on."""
+def versions(of_task: Sequence[str] = ()) -> dict[str, str]:
+    """Versions of nlp_ft, Python and the libraries that a result depends on, those of the task among them."""
     return {
         "nlp_ft": nlp_ft.__version__,
         "python": platform.python_version(),
-        **{name: version(name) for name in LIBRARIES},
+        **{name: version(name) for name in (*LIBRARIES, *of_task)},
     }
 
 
@@ -61,19 +59,17 @@ def write_json(file: Path, values: Mapping[str, Any]) -> None:
 
 
 def model_card(
-    model: PreTrainedModel, encoder_name: str, summary: Mapping[str, Any], scores: Mapping[str, Mapping[str, float]]
+    card: Card, labels: Sequence[str], summary: Mapping[str, Any], scores: Mapping[str, Mapping[str, float]]
 ) -> str:
     """README.md of the run folder: what the model is, what it scored, how to use it."""
-    needs_import = isinstance(model, PooledClassifier)
-    labels = label_names(model)
     shown = ", ".join(labels[:20]) + (", ..." if len(labels) > 20 else "")
     return f"""---
 library_name: transformers
-pipeline_tag: text-classification
-tags: [text-classification, nlp_ft]
+pipeline_tag: {card.pipeline_tag}
+tags: [{card.pipeline_tag}, nlp_ft]
 ---
 
-# Text classifier fine-tuned from {encoder_name}
+# {card.title}
 
 {len(labels)} labels: {shown}.
 Strategy `{summary["strategy"]}`, seed {summary["seed"]}, {summary["num_trainable_parameters"]:,} of
@@ -89,10 +85,10 @@ One run with one seed: compare several seeds before you trust a small difference
 ## Use
 
 ```python
-{"import nlp_ft  # registers the model's class" + chr(10) if needs_import else ""}from transformers import pipeline
+{"import nlp_ft  # registers the model's class" + chr(10) if card.needs_import else ""}from transformers import pipeline
 
-classify = pipeline("text-classification", model="PATH/TO/THIS/FOLDER")
-print(classify("a text", truncation=True))
+classify = pipeline("{card.pipeline_tag}", model="PATH/TO/THIS/FOLDER")
+print(classify({card.call}))
 ```
 
 `recipe.yaml` holds every setting, `summary.json` every figure, `metrics.jsonl` the course of the training,

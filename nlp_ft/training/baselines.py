@@ -11,6 +11,12 @@ from sklearn.pipeline import make_pipeline
 from nlp_ft.training.metrics import score
 
 
+def score_majority(train_labels: np.ndarray, labels: np.ndarray) -> dict[str, dict[str, float]]:
+    """Every metric of the label that train has most, on another split; each array (rows,)."""
+    values, counts = np.unique(train_labels, return_counts=True)
+    return {"majority": score(np.full_like(labels, values[counts.argmax()]), labels)}
+
+
 def score_baselines(
     train_texts: Sequence[str], train_labels: np.ndarray, texts: Sequence[str], labels: np.ndarray
 ) -> dict[str, dict[str, float]]:

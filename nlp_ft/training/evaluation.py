@@ -9,7 +9,7 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from torch.nn import functional as F
 
-from nlp_ft.data.batching import PaddingCollator, load_batches
+from nlp_ft.data.batching import Collator, load_batches
 from nlp_ft.training.metrics import score
 
 
@@ -31,8 +31,9 @@ def predict_split(
     model: torch.nn.Module,
     encoded: Dataset,
     lengths: np.ndarray,
-    collator: PaddingCollator,
+    collator: Collator,
     batch_size: int,
+    num_workers: int = 0,
 ) -> Predictions:
     """Run the model over a split in eval mode; rows of like length go together, and the shares may be uneven.
 
@@ -40,9 +41,10 @@ def predict_split(
         accelerator: tells this process's share.
         model: prepared or not; the wrapper of several processes is left aside, since it would wait for the others.
         encoded: the rows.
-        lengths: tokens of each row, (rows,).
-        collator: pads a batch.
+        lengths: tokens of each text, or zeros, (rows,).
+        collator: makes a batch.
         batch_size: rows of one process at once.
+        num_workers: processes that make batches; 0 for this one.
     """
     module = accelerator.unwrap_model(model)
     was_training = module.training
@@ -53,7 +55,7 @@ def predict_split(
     results = np.zeros((len(mine), 4))  # row number, predicted label, label, loss
     done = 0
     with torch.inference_mode(), accelerator.autocast():
-        for rows, batch in zip(batches, load_batches(encoded, batches, collator)):
+        for rows, batch in zip(batches, load_batches(encoded, batches, collator, num_workers)):
             labels = batch.pop("labels")
             inputs = {key: value.to(accelerator.device, non_blocking=True) for key, value in batch.items()}
             logits = module(**inputs).logits.float().cpu()

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from nlp_ft.layerwise.freezing import count_parameters
+from nlp_ft.models.text import label_names
 from nlp_ft.training.artifacts import model_card, peak_memory_bytes, versions, write_class_tables, write_json
-from nlp_ft.training.baselines import score_baselines
 from nlp_ft.training.describe import layer_table, score_table
 from nlp_ft.training.evaluation import Predictions
 from nlp_ft.training.loop import LoopState
@@ -19,11 +19,12 @@ from nlp_ft.training.run_folder import SUMMARY
 def summarize(parts: Parts, state: LoopState, predictions: Mapping[str, Predictions]) -> dict[str, Any]:
     """What summary.json holds, but for what other parts of the run add."""
     total, trainable = count_parameters(parts.model)
+    wants_baselines = parts.recipe.baselines and parts.accelerator.is_main_process
     return {
         "strategy": parts.recipe.strategy.name,
         "seed": parts.recipe.seed,
         "metrics": {split: of_split.scores() for split, of_split in predictions.items()},
-        "baselines": _score_baselines(parts) if parts.recipe.baselines and parts.accelerator.is_main_process else {},
+        "baselines": parts.task.score_baselines() if wants_baselines else {},
         "train_seconds": state.train_seconds,
         "train_examples_per_second": state.train_examples / state.train_seconds,
         "num_parameters": total,
@@ -36,7 +37,7 @@ def summarize(parts: Parts, state: LoopState, predictions: Mapping[str, Predicti
         "num_processes": parts.accelerator.num_processes,
         "device": parts.accelerator.device.type,
         "precision": precision_name(parts.accelerator),
-        "versions": versions(),
+        "versions": versions(parts.task.libraries),
     }
 
 
@@ -44,15 +45,13 @@ def save_run(parts: Parts, summary: dict[str, Any], predictions: Mapping[str, Pr
     """Fill the partial folder and give it its name."""
     folder, data = parts.folder.partial, parts.data
     parts.model.save_pretrained(folder)
-    parts.tokenizer.model_max_length = data.max_length
-    parts.tokenizer.truncation_side = "left" if parts.recipe.data.truncation == "tail" else "right"
-    parts.tokenizer.save_pretrained(folder)
+    parts.task.save_preprocessor(folder)
     for split, of_split in predictions.items():
         write_class_tables(folder, split, of_split, data.label_names)
     scores = {**summary["metrics"], **{f"baseline: {name}": s for name, s in summary["baselines"].items()}}
     (folder / "layers.txt").write_text(layer_table(parts.layer_map, _initial(parts.optimizer)) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(
-        model_card(parts.model, parts.recipe.model.name, summary, scores), encoding="utf-8"
+        model_card(parts.task.card(parts.model), label_names(parts.model), summary, scores), encoding="utf-8"
     )
     write_json(folder / SUMMARY, summary)
     parts.folder.finish()
@@ -60,12 +59,6 @@ def save_run(parts: Parts, summary: dict[str, Any], predictions: Mapping[str, Pr
         f"\n{score_table(scores)}\n\n{summary['train_seconds']:.1f} s of training, "
         f"{summary['train_examples_per_second']:.0f} examples/s; the run folder is {parts.folder.final}"
     )
-
-
-def _score_baselines(parts: Parts) -> dict[str, dict[str, float]]:
-    split = "test" if "test" in parts.data.raw else "validation"
-    data = parts.data
-    return score_baselines(data.texts("train"), data.labels("train"), data.texts(split), data.labels(split))
 
 
 def _initial(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:

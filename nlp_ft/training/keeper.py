@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from safetensors.torch import save_file
 
-from nlp_ft.data.text import TextData
 from nlp_ft.errors import RunFolderError
 from nlp_ft.training.agreement import require_equal_weights
 from nlp_ft.training.checkpoint import (
@@ -20,6 +19,7 @@ from nlp_ft.training.checkpoint import (
 from nlp_ft.training.loop import LoopState
 from nlp_ft.training.parts import Parts
 from nlp_ft.training.run_folder import writing
+from nlp_ft.training.task import Task
 
 
 class Keeper:
@@ -39,7 +39,7 @@ class Keeper:
         if checkpoint is None:
             return LoopState()
         saved = load_checkpoint(checkpoint, self.parts.model, self.parts.optimizer)
-        if saved["data"] != data_identity(self.parts.data):
+        if saved["data"] != data_identity(self.parts.task):
             raise RunFolderError(f"--resume: the training data are not those that {self.folder.parent} was begun with")
         state = LoopState(**saved["loop"])
         self.parts.accelerator.print(f"resuming after step {state.global_step} of {self.parts.plan.total_steps}")
@@ -50,7 +50,7 @@ class Keeper:
         require_equal_weights(self.parts.accelerator, self.parts.model)
         if not self.parts.accelerator.is_main_process:
             return
-        saved = {"loop": asdict(state), "data": data_identity(self.parts.data)}
+        saved = {"loop": asdict(state), "data": data_identity(self.parts.task)}
         with writing(self.parts.folder.final):
             save_checkpoint(self.folder, state.global_step, self.parts.model, self.parts.optimizer, saved)
             for file in self.folder.glob("best-*.safetensors"):
@@ -76,8 +76,7 @@ class Keeper:
         return self.folder / f"best-{step:08d}.safetensors"
 
 
-def data_identity(data: TextData) -> str:
-    """A fingerprint of the texts and labels of train, in their order."""
-    columns = data.encoded["train"].with_format("numpy")
-    hashes = np.ascontiguousarray(columns["text_hash"][:]), np.ascontiguousarray(columns["labels"][:])
+def data_identity(task: Task) -> str:
+    """A fingerprint of the inputs and labels of train, in their order."""
+    hashes = np.ascontiguousarray(task.train_hashes()), np.ascontiguousarray(task.data.labels("train"))
     return blake2b(b"".join(array.tobytes() for array in hashes), digest_size=16).hexdigest()

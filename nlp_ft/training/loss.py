@@ -35,8 +35,11 @@ class ClassificationLoss:
 
         Args:
             logits: (batch, num_labels) or (batch, seq_len, num_labels).
-            labels: (batch,) or (batch, seq_len); -100 is left out.
+            labels: ids, (batch,) or (batch, seq_len), -100 is left out; or the share of each label, as floats
+                (batch, num_labels), whose rows of zeros are left out.
         """
+        if labels.is_floating_point():
+            return self._total_of_shares(logits, labels)
         losses = F.cross_entropy(
             logits.float().flatten(0, -2),
             labels.flatten(),
@@ -51,9 +54,22 @@ class ClassificationLoss:
 
     def weight(self, labels: torch.Tensor) -> torch.Tensor:
         """What one part adds to the divisor: its labels, by their class weights; or its samples."""
+        if labels.is_floating_point():
+            weights = self._class_weights(labels.device)
+            return (labels if weights is None else labels * weights).sum()
         if self.average == "token" or labels.ndim == 1:
             return self._weights(labels).sum()
         return (labels != IGNORED_LABEL).any(-1).sum().float()
+
+    def _total_of_shares(self, logits: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+        losses = F.cross_entropy(
+            logits.float(),
+            shares,
+            weight=self._class_weights(logits.device),
+            label_smoothing=self.label_smoothing,
+            reduction="none",
+        )
+        return (losses * (shares.sum(-1) > 0)).sum()
 
     def _weights(self, labels: torch.Tensor) -> torch.Tensor:
         present = (labels != IGNORED_LABEL).float()

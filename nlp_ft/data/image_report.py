@@ -1,0 +1,76 @@
+"""What image splits hold, said before training: rows, labels, sizes, modes, and what is odd about the images."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from nlp_ft.data.images import ImageData
+from nlp_ft.data.labels import label_counts
+from nlp_ft.data.report import conflicts, format_labels
+from nlp_ft.layerwise.tables import text_table
+
+MODE_NAMES = {"RGB": "colour", "L": "grey", "RGBA": "with transparency", "I;16": "16-bit grey", "P": "palette"}
+
+
+def describe_images(data: ImageData) -> dict[str, Any]:
+    """Split name -> rows, label counts, sizes in pixels, modes, counts of odd rows; all but `train` get overlaps."""
+    return {split: _describe_split(data, split) for split in data.encoded}
+
+
+def format_image_report(report: dict[str, Any]) -> str:
+    """The report as tables, followed by one line for each thing to look at."""
+    rows = [
+        [
+            split,
+            f"{d['rows']:,}",
+            _size(d["median_size"]),
+            _size(d["min_size"]),
+            _size(d["max_size"]),
+            _modes(d),
+            str(d["repeated"]),
+        ]
+        for split, d in report.items()
+    ]
+    header = ["split", "rows", "median size", "smallest", "largest", "modes", "repeated"]
+    return "\n".join([text_table(header, rows, right={1, 2, 3, 4, 6}), format_labels(report), *_warnings(report)])
+
+
+def _describe_split(data: ImageData, split: str) -> dict[str, Any]:
+    sizes = np.stack([data.column(split, "width"), data.column(split, "height")], axis=1)
+    hashes, labels = data.column(split, "image_hash"), data.labels(split)
+    area = sizes.prod(axis=1)
+    described: dict[str, Any] = {
+        "rows": len(labels),
+        "labels": label_counts(labels.tolist(), data.label_names),
+        "median_size": np.median(sizes, axis=0).tolist(),
+        "min_size": sizes[area.argmin()].tolist(),
+        "max_size": sizes[area.argmax()].tolist(),
+        "modes": dict(Counter(data.encoded[split]["mode"][:]).most_common()),
+        "repeated": int(len(hashes) - len(np.unique(hashes))),
+        "repeated_with_another_label": conflicts(hashes, labels),
+    }
+    if split != "train":
+        described["also_in_train"] = int(np.isin(hashes, data.column("train", "image_hash")).sum())
+    return described
+
+
+def _size(size: list[float]) -> str:
+    return f"{size[0]:g} x {size[1]:g}"
+
+
+def _modes(described: dict[str, Any]) -> str:
+    return ", ".join(f"{count:,} {MODE_NAMES.get(mode, mode)}" for mode, count in described["modes"].items())
+
+
+def _warnings(report: dict[str, Any]) -> list[str]:
+    lines = []
+    absent = [name for name, count in report["train"]["labels"].items() if count == 0]
+    if absent:
+        lines.append(f"look: no row of train has the label(s) {', '.join(absent)}")
+    for split, described in report.items():
+        if described["repeated_with_another_label"]:
+            lines.append(f"look: {described['repeated_with_another_label']} image(s) of {split} have several labels")
+        if described.get("also_in_train"):
+            lines.append(f"look: {described['also_in_train']} image(s) of {split} also occur in train")
+    return lines

@@ -1,0 +1,173 @@
+"""Reading the image splits of a recipe: folders and zip files of class folders, and what `datasets` reads.
+
+Folders are listed here and not by the `imagefolder` builder of `datasets`: that one guesses splits from names, passes
+over files at another depth, and does not see an empty class folder.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from datasets import Dataset, Features, Image, Value
+
+from nlp_ft.data.image_files import ZIP_MARK, is_image_place, list_images
+from nlp_ft.data.sources import (
+    SPLITS,
+    check_columns,
+    did_you_mean,
+    expand,
+    from_hub,
+    load_files,
+    root_cause,
+    split_of_saved,
+)
+from nlp_ft.errors import DataError
+from nlp_ft.locations import PREFIX
+from nlp_ft.recipe_images import ImageDataSection
+from nlp_ft.recipe_sections import is_share
+
+SPLIT_FOLDERS = frozenset({"train", "training", "validation", "valid", "val", "dev", "test", "testing"})
+Entry = tuple[str, str, int, int]
+"""Reference of an image, its class, and size in bytes and time of change of the file that holds it."""
+
+
+def load_raw_images(data: ImageDataSection) -> dict[str, Dataset]:
+    """Split name -> rows with the recipe's image column, undecoded, and its label column.
+
+    A validation share is not drawn yet.
+
+    Raises:
+        DataError: a place, split or column is missing or cannot be read.
+    """
+    raw: dict[str, Dataset] = {}
+    for split in SPLITS:
+        where = getattr(data, split)
+        if where is None or (split == "validation" and is_share(where)):
+            continue
+        field = f"data.{split}"
+        rows = _from_source(data, split, where) if data.source else load_image_places(where, field, data)
+        raw[split] = with_images(rows, data, f"{field} ({where})")
+    return raw
+
+
+def load_image_places(places: str | Sequence[str], field: str, data: ImageDataSection) -> Dataset:
+    """Rows of folders or zip files of class folders, of Parquet files, or of saved datasets. Raises: DataError."""
+    found = expand([places] if isinstance(places, str) else places, field)
+    kinds = [is_image_place(place) for place in found]
+    if all(kinds):
+        return _labelled_by_folder([(place, "") for place in found], field, data)
+    if any(kinds):
+        raise DataError(
+            f"{field}: folders or zip files of images and other files cannot be mixed, got {', '.join(found)}"
+        )
+    return load_files(found, field)
+
+
+def with_images(rows: Dataset, data: ImageDataSection, where: str) -> Dataset:
+    """The image and label columns of rows, images undecoded.
+
+    Raises:
+        DataError: there are no rows, a column is missing, or its values are no images.
+    """
+    check_columns(rows, [("image", data.image), ("label", data.label)], where)
+    if len(rows) == 0:
+        raise DataError(f"{where} has no rows")
+    try:
+        rows = rows.select_columns([data.image, data.label]).cast_column(data.image, Image(decode=False))
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise DataError(
+            f"{where}: data.image is {data.image!r}, a column of {rows.features[data.image]}, not of images: "
+            f"{root_cause(error)}"
+        ) from None
+    return rows
+
+
+def _from_source(data: ImageDataSection, split: str, name: str | list[str]) -> Dataset:
+    assert data.source is not None
+    field = f"data.{split}"
+    if not isinstance(name, str):
+        raise DataError(f"{field} must be one split of data.source, got {name}")
+    source = data.source if isinstance(data.source, str) else None
+    if source and not (source.startswith(PREFIX) or Path(source).exists() or Path(source).suffix or "*" in source):
+        return from_hub(data, source, name, field)
+    places = expand([data.source] if isinstance(data.source, str) else data.source, "data.source")
+    if len(places) == 1 and Path(places[0]).is_dir() and not is_image_place(places[0]):
+        return split_of_saved(places[0], name, field)
+    for place in places:
+        if not is_image_place(place):
+            raise DataError(f"data.source: {place} is no folder or zip file of images; give the files in data.train")
+    return _labelled_by_folder([(place, name) for place in places], field, data)
+
+
+def _labelled_by_folder(places: Sequence[tuple[str, str]], field: str, data: ImageDataSection) -> Dataset:
+    """Rows of (folder or zip file, sub-folder of the split or "")."""
+    entries = [entry for place, split in places for entry in _entries(place, split, field)]
+    features = Features({data.image: Image(decode=False), data.label: Value("string")})
+    parts = Dataset.from_generator(
+        _generate,
+        features=features,
+        gen_kwargs={"entries": entries, "image": data.image, "label": data.label},
+    )
+    assert isinstance(parts, Dataset)
+    return parts
+
+
+def _generate(entries: Sequence[Entry], image: str, label: str) -> Iterator[dict[str, object]]:
+    # Size and time are there to change the key of the cache when a file changes.
+    for reference, name, _, _ in entries:
+        yield {image: {"bytes": None, "path": reference}, label: name}
+
+
+def _entries(place: str, split: str, field: str) -> list[Entry]:
+    shown = f"{place}/{split}" if split else place
+    images = _below(list_images(place, field), split, place, field)
+    if not images:
+        raise DataError(f"{field}: {shown} holds no image")
+    loose = [name for name in images if "/" not in name]
+    if loose:
+        raise DataError(
+            f"{field}: {shown}: {loose[0]} and {len(loose) - 1} more lie in no class folder; each class needs a folder "
+            "of its own"
+        )
+    classes = {name.partition("/")[0] for name in images}
+    if classes <= SPLIT_FOLDERS:
+        raise DataError(
+            f"{field}: {shown} holds splits ({', '.join(sorted(classes))}), not classes; name it in data.source, and "
+            "its folders in data.train and data.test"
+        )
+    _refuse_empty_classes(Path(place) / split, classes, field)
+    return [(reference, name.partition("/")[0], *_stamp(reference)) for name, reference in images.items()]
+
+
+def _below(images: dict[str, str], split: str, place: str, field: str) -> dict[str, str]:
+    """The images of one split, named from there on."""
+    if not Path(place).is_dir():
+        images = _unwrapped(images, split)
+    if not split:
+        return images
+    found = sorted({name.partition("/")[0] for name in images})
+    if split not in found:
+        near = did_you_mean(split, found)
+        raise DataError(f"{field}: {place} has no folder {split} with images; it has: {', '.join(found)}{near}")
+    prefix = f"{split}/"
+    return {name.removeprefix(prefix): reference for name, reference in images.items() if name.startswith(prefix)}
+
+
+def _unwrapped(images: dict[str, str], split: str) -> dict[str, str]:
+    """Without the one folder that all of a zip file may lie in."""
+    tops = {name.partition("/")[0] for name in images}
+    inner = {name.partition("/")[2]: reference for name, reference in images.items()}
+    return inner if len(tops) == 1 and split not in tops and all("/" in name for name in inner) else images
+
+
+def _refuse_empty_classes(folder: Path, classes: set[str], field: str) -> None:
+    children = [child for child in folder.iterdir() if child.is_dir()] if folder.is_dir() else []
+    empty = sorted(child.name for child in children if child.name not in classes and not child.name.startswith("."))
+    # A test set may lack a class; a class that train names and has no image of is an oversight.
+    if empty and field == "data.train":
+        raise DataError(f"{field}: {folder / empty[0]} holds no image; add some, or remove the folder")
+
+
+def _stamp(reference: str) -> tuple[int, int]:
+    status = os.stat(PurePosixPath(reference.rpartition(ZIP_MARK)[2]))
+    return status.st_size, status.st_mtime_ns

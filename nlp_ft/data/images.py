@@ -1,0 +1,136 @@
+"""The image splits of a recipe: read, labelled, and every image decoded once to find those that cannot be."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+from datasets import ClassLabel, Dataset, Features, Value, concatenate_datasets
+from PIL import Image
+
+from nlp_ft.data.image_files import UNREADABLE, decode, name_of, read_bytes, reason, to_rgb
+from nlp_ft.data.image_sources import load_raw_images, with_images
+from nlp_ft.data.labels import LabelValue, find_labels, labels_of_model
+from nlp_ft.data.splits import draw_validation, progress_bars, useful_processes
+from nlp_ft.errors import DataError
+from nlp_ft.recipe_images import ImageDataSection
+from nlp_ft.recipe_sections import is_share
+
+ROWS_WORTH_A_PROCESS = 2_000
+UNREADABLE_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """The splits of a recipe, by name (`train`, `validation`, `test`).
+
+    A row holds `image` (undecoded: `bytes` or `path`), `labels` (id), `row` (its number in what was read), `image_hash`
+    (of the pixels), `width` and `height` in pixels, and Pillow's `mode`.
+    """
+
+    encoded: dict[str, Dataset]
+    label_names: list[str]
+
+    def lengths(self, split: str) -> np.ndarray:
+        """Zeros, (rows,): all images are made the same size."""
+        return np.zeros(len(self.encoded[split]), np.int64)
+
+    def labels(self, split: str) -> np.ndarray:
+        """Label id of each row, (rows,)."""
+        return self.column(split, "labels")
+
+    def column(self, split: str, name: str) -> np.ndarray:
+        """One value a row, (rows,)."""
+        return np.asarray(self.encoded[split].select_columns([name]).with_format("numpy")[name][:])
+
+
+def load_image_data(data: ImageDataSection) -> ImageData:
+    """Read and label the splits of a recipe.
+
+    Raises:
+        DataError: what is read cannot be trained on; see `load_raw_images` and `find_labels`; or images cannot be
+            decoded.
+    """
+    with progress_bars(False):
+        raw = load_raw_images(data)
+        labels = find_labels(raw, data.label, data.label_names)
+    encoded = {split: _encode(rows, f"data.{split}", data, labels) for split, rows in raw.items()}
+    if is_share(data.validation):
+        encoded = draw_validation(encoded, "labels", data.validation)
+    return ImageData(encoded, list(labels.values()))
+
+
+def encode_image_split(
+    rows: Dataset, split: str, where: str, data: ImageDataSection, label_names: Sequence[str]
+) -> ImageData:
+    """Labelled rows for a model whose labels are known, as one split; errors call them `where`.
+
+    Raises:
+        DataError: columns or labels differ from those of the model, or images cannot be decoded.
+    """
+    rows = with_images(rows, data, where)
+    labels = labels_of_model(rows, where, data.label, label_names)
+    return ImageData({split: _encode(rows, where, data, labels)}, list(label_names))
+
+
+def image_hash(image: Image.Image) -> int:
+    """64 bits that tell images apart by their pixels as red, green and blue, whatever their file format."""
+    pixels = to_rgb(image)
+    digest = blake2b(f"{pixels.size}".encode() + pixels.tobytes(), digest_size=8).digest()
+    return int(np.frombuffer(digest, np.int64)[0])
+
+
+def _encode(rows: Dataset, where: str, data: ImageDataSection, labels: Mapping[LabelValue, str]) -> Dataset:
+    features = {
+        "labels": ClassLabel(names=list(labels.values())),
+        "row": Value("int64"),
+        "image_hash": Value("int64"),
+        "width": Value("int32"),
+        "height": Value("int32"),
+        "mode": Value("string"),
+        "problem": Value("string"),
+    }
+    with progress_bars(sys.stderr.isatty()):
+        described = rows.map(
+            _describe_rows,
+            batched=True,
+            with_indices=True,
+            fn_kwargs={"image": data.image, "label": data.label, "ids": {value: i for i, value in enumerate(labels)}},
+            remove_columns=rows.column_names,
+            features=Features(features),
+            num_proc=useful_processes(len(rows), ROWS_WORTH_A_PROCESS),
+            desc=f"Reading {where}",
+        )
+    _refuse_unreadable(described["problem"][:], where)
+    images = rows.select_columns([data.image]).rename_columns({data.image: "image"} if data.image != "image" else {})
+    return concatenate_datasets([images, described.remove_columns("problem")], axis=1)
+
+
+def _describe_rows(
+    batch: Mapping[str, list[Any]], rows: list[int], image: str, label: str, ids: Mapping[LabelValue, int]
+) -> dict[str, list[Any]]:
+    described = [_describe(cell, row) for cell, row in zip(batch[image], rows, strict=True)]
+    columns = {key: [of_row[key] for of_row in described] for key in described[0]}
+    return {**columns, "labels": [ids[value] for value in batch[label]], "row": rows}
+
+
+def _describe(cell: Mapping[str, Any] | None, row: int) -> dict[str, Any]:
+    empty = {"image_hash": 0, "width": 0, "height": 0, "mode": ""}
+    if cell is None or (cell["bytes"] is None and cell["path"] is None):
+        return {**empty, "problem": f"row {row}: no image"}
+    try:
+        image = decode(read_bytes(cell))
+        hashed = image_hash(image)
+    except UNREADABLE as error:
+        return {**empty, "problem": f"{name_of(cell, row)}: {reason(error)}"}
+    return {"image_hash": hashed, "width": image.width, "height": image.height, "mode": image.mode, "problem": ""}
+
+
+def _refuse_unreadable(problems: Sequence[str], where: str) -> None:
+    found = [problem for problem in problems if problem]
+    if found:
+        shown = "; ".join(found[:UNREADABLE_SHOWN])
+        more = f"; and {len(found) - UNREADABLE_SHOWN} more" if len(found) > UNREADABLE_SHOWN else ""
+        raise DataError(f"{where}: {len(found)} image(s) cannot be read: {shown}{more}; mend or remove them")

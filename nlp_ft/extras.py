@@ -1,0 +1,21 @@
+"""Packages that only some tasks need: found, or named with the way to install them."""
+
+from importlib import import_module
+from types import ModuleType
+
+from nlp_ft.errors import NlpFtError
+
+
+def require_torchvision(error: type[NlpFtError], module: str = "torchvision") -> ModuleType:
+    """A module of torchvision.
+
+    Raises:
+        error: torchvision is not installed, or does not fit the torch that is.
+    """
+    try:
+        return import_module(module)
+    except (ImportError, RuntimeError, OSError) as problem:
+        why = "is not installed" if isinstance(problem, ModuleNotFoundError) else f"cannot be imported: {problem}"
+        raise error(
+            f"task: image_classification needs torchvision, which {why}; try: pip install 'nlp-ft[vision]'"
+        ) from None

@@ -1,0 +1,104 @@
+"""`audit`: what will silently go wrong in a training, told from its model, optimizer and scheduler, before it runs."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from nlp_ft.errors import LayerMapError
+from nlp_ft.layerwise import audit_groups, audit_modules, audit_rates, audit_wrappers
+from nlp_ft.layerwise.audit_setup import CannotTell, Finding, TrainingSetup, shortened
+from nlp_ft.layerwise.layer_map import LayerMap
+from nlp_ft.layerwise.tables import text_table
+
+CHECKS: tuple[Callable[[TrainingSetup], Iterator[Finding]], ...] = (
+    audit_groups.everything_frozen,
+    audit_groups.trainable_without_group,
+    audit_groups.parameter_in_two_groups,
+    audit_groups.tied_weight_in_two_groups,
+    audit_groups.foreign_parameter,
+    audit_groups.frozen_with_gradient,
+    audit_groups.frozen_but_decayed,
+    audit_groups.frozen_with_momentum,
+    audit_groups.norm_or_bias_decayed,
+    audit_rates.rates_out_of_order,
+    audit_rates.shared_block_decayed,
+    audit_rates.lr_scale_unread,
+    audit_rates.group_without_schedule,
+    audit_rates.scheduler_of_another_optimizer,
+    audit_modules.live_batch_norm,
+    audit_modules.live_dropout,
+    audit_modules.reentrant_checkpointing,
+    audit_wrappers.stale_ddp_wrapper,
+    audit_wrappers.stale_compiled_graph,
+)
+"""Each gives the findings that carry its own name, or raises CannotTell or LayerMapError."""
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """What an audit found. It is as long as its findings, so `if audit(...):` asks whether there are any."""
+
+    findings: tuple[Finding, ...]
+    not_checked: tuple[str, ...]
+    """`check: reason` of each check that could not be made."""
+
+    def __iter__(self) -> Iterator[Finding]:
+        return iter(self.findings)
+
+    def __len__(self) -> int:
+        return len(self.findings)
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether a finding is an error."""
+        return any(finding.severity == "error" for finding in self)
+
+    def __str__(self) -> str:
+        skipped = [f"not checked: {reason}" for reason in self.not_checked]
+        made = len(CHECKS) - len(skipped)
+        if not self.findings:
+            return "\n".join([f"{made} of {len(CHECKS)} checks made, nothing found", *skipped])
+        rows = [[found.severity, found.check, shortened(found.parameters, 1)] for found in self]
+        details = [
+            f"{found.check}: {found.what}\n  which:  {shortened(found.parameters)}\n"
+            f"  effect: {found.effect}\n  remedy: {found.remedy}"
+            for found in self
+        ]
+        title = f"{made} of {len(CHECKS)} checks made, {len(self)} finding(s)"
+        return "\n".join([title, "", text_table(["severity", "check", "parameters"], rows), "", *details, *skipped])
+
+
+def audit(
+    model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any = None, *, layer_map: LayerMap | None = None
+) -> AuditReport:
+    """Check a training for what goes wrong without an error message.
+
+    Call it where training begins, after `model.train()` and after every wrapper, and again after each change of what
+    trains. It changes nothing: no weight, flag, mode, gradient or random number. For the layer map one small forward
+    pass is made, in eval mode and without gradients; forward hooks of yours see it.
+
+    Args:
+        model: the model as it is trained: bare, compiled, or in DistributedDataParallel.
+        optimizer: its optimizer, bare or as Accelerate prepared it.
+        scheduler: its learning-rate scheduler, torch's or one like them; None where the loop sets the rates.
+        layer_map: its layer map; None builds it. Where the architecture cannot be mapped, the report names the checks
+            that were therefore not made.
+
+    Returns:
+        The findings, the errors first; `str()` of it is a table.
+    """
+    setup = TrainingSetup(model, optimizer, scheduler, layer_map)
+    findings: list[Finding] = []
+    not_checked: list[str] = []
+    for check in CHECKS:
+        try:
+            # One by one: what a check finds before it has to give up is kept.
+            for finding in check(setup):
+                findings.append(finding)
+        except (CannotTell, LayerMapError) as reason:
+            not_checked.append(f"{check.__name__}: {reason}")
+    findings.sort(key=lambda finding: finding.severity)
+    return AuditReport(tuple(findings), tuple(not_checked))

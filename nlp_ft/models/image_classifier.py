@@ -1,0 +1,175 @@
+"""The model for images: a torchvision network whose last layer is a new head, as a Transformers model.
+
+It is registered with Transformers' Auto classes when nlp_ft is imported, so that a saved folder loads with
+`AutoModelForImageClassification.from_pretrained(folder)` and `pipeline("image-classification", model=folder)`. The
+saved weights have torchvision's own names: `torchvision.models.get_model(name, num_classes=...)` loads them as well.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
+from transformers.activations import ACT2FN
+from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
+
+from nlp_ft.errors import ModelError
+from nlp_ft.extras import require_torchvision
+from nlp_ft.models.heads import HeadType
+
+BOTTLENECK_DROPOUT = 0.5
+"""As in the networks that had two layers after the features (Krizhevsky et al. 2012; Srivastava et al. 2014)."""
+
+
+class ImageClassifierConfig(PreTrainedConfig):
+    """Configuration of an `ImageClassifier`: the torchvision network and its head; `image_size` in pixels."""
+
+    model_type = "nlp_ft_image_classifier"
+
+    def __init__(
+        self,
+        backbone: str = "resnet50",
+        image_size: int = 224,
+        head_type: HeadType = "linear",
+        bottleneck_size: int = 512,
+        activation: str = "relu",
+        head_dropout: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.backbone = backbone
+        self.image_size = image_size
+        self.head_type = head_type
+        self.bottleneck_size = bottleneck_size
+        self.activation = activation
+        self.head_dropout = head_dropout
+        super().__init__(**kwargs)
+
+
+class ImageClassifier(PreTrainedModel):
+    """A torchvision network with the head in the place of its last layer."""
+
+    config_class = ImageClassifierConfig
+    base_model_prefix = "backbone"
+    main_input_name = "pixel_values"
+    input_modalities = "image"
+    # The Trainer would otherwise multiply loss and gradients by accumulation steps x processes.
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: ImageClassifierConfig) -> None:
+        super().__init__(config)
+        self.backbone = build_backbone(config)
+        self.head_name, last = find_last_layer(self.backbone)
+        self.backbone.set_submodule(self.head_name, _head(self.backbone, self.head_name, last, config))
+        self.post_init()  # type: ignore[no-untyped-call]  # of Transformers
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Nothing: torchvision has initialized its network, and the layers of a bottleneck torch."""
+
+    def forward(
+        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None
+    ) -> ImageClassifierOutputWithNoAttention:
+        """Logits, and the mean cross-entropy where labels are given.
+
+        Args:
+            pixel_values: (batch, 3, height, width), normalized as the run folder's image processor does it.
+            labels: (batch,), label ids; -100 is left out.
+        """
+        logits = self.backbone(pixel_values)
+        loss = F.cross_entropy(logits.float(), labels) if labels is not None else None
+        return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits)
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        """As Transformers does it, with torchvision's names; loading puts the prefix before them again."""
+        super().save_pretrained(save_directory, *args, **{"state_dict": self.backbone.state_dict(), **kwargs})
+
+
+class DroppingLinear(nn.Linear):
+    """Dropout, then the given linear layer, under the names of the layer alone."""
+
+    def __init__(self, layer: nn.Linear, dropout: float) -> None:
+        super().__init__(1, 1, bias=layer.bias is not None)
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.weight, self.bias = layer.weight, layer.bias
+        self.drop_ratio = dropout
+
+    def forward(self, vector: torch.Tensor) -> torch.Tensor:
+        """(batch, features) -> (batch, num_labels)."""
+        return super().forward(F.dropout(vector, self.drop_ratio, self.training))
+
+
+def build_backbone(config: ImageClassifierConfig) -> nn.Module:
+    """The torchvision network with random weights and as many outputs as labels.
+
+    Raises:
+        ModelError: torchvision is missing.
+    """
+    models = require_torchvision(ModelError, "torchvision.models")
+    options: dict[str, Any] = {"num_classes": config.num_labels}
+    if config.backbone in ("googlenet", "inception_v3"):
+        # Their auxiliary heads are for training from nothing (Szegedy et al. 2015) and are left out; their weights
+        # expect inputs in [-1, 1], which `transform_input` makes of ImageNet's normalization.
+        options |= {"aux_logits": False, "transform_input": True, "init_weights": True}
+    if config.backbone.startswith("vit_"):
+        options["image_size"] = config.image_size
+    if config.backbone.startswith("maxvit"):
+        options["input_size"] = (config.image_size, config.image_size)
+    try:
+        network: nn.Module = models.get_model(config.backbone, weights=None, **options)
+    except NotImplementedError:
+        # RegNet computes its widths with tensors, which have no values on the meta device.
+        with torch.device("cpu"):
+            network = models.get_model(config.backbone, weights=None, **options)
+    return network
+
+
+def find_last_layer(backbone: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
+    """Name and module of the layer that makes the logits: the last linear layer or convolution (SqueezeNet's)."""
+    layers = {name: layer for name, layer in backbone.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
+    name = list(layers)[-1]
+    return name, layers[name]
+
+
+def _head(backbone: nn.Module, name: str, last: nn.Linear | nn.Conv2d, config: ImageClassifierConfig) -> nn.Module:
+    dropout = config.head_dropout
+    if config.head_type == "bottleneck":
+        return nn.Sequential(
+            _layer(last, _in_size(last), config.bottleneck_size),
+            ACT2FN[config.activation],
+            nn.Dropout(BOTTLENECK_DROPOUT if dropout is None else dropout),
+            _layer(last, config.bottleneck_size, len(config.id2label or {})),
+        )
+    if dropout is not None:
+        before = _module_before(backbone, name)
+        if isinstance(before, nn.Dropout):
+            before.p = dropout
+        else:
+            assert isinstance(last, nn.Linear), "SqueezeNet has a dropout of its own"
+            return DroppingLinear(last, dropout)
+    return last
+
+
+def _in_size(last: nn.Linear | nn.Conv2d) -> int:
+    return last.in_features if isinstance(last, nn.Linear) else last.in_channels
+
+
+def _layer(like: nn.Linear | nn.Conv2d, in_size: int, out_size: int) -> nn.Module:
+    return nn.Linear(in_size, out_size) if isinstance(like, nn.Linear) else nn.Conv2d(in_size, out_size, 1)
+
+
+def _module_before(backbone: nn.Module, name: str) -> nn.Module | None:
+    """The sibling registered just before a module: where a network has a dropout of its own, it stands there."""
+    parent, _, child = name.rpartition(".")
+    siblings = dict(backbone.get_submodule(parent).named_children())
+    names = list(siblings)
+    place = names.index(child)
+    return siblings[names[place - 1]] if place else None
+
+
+def register() -> None:
+    """Make the Auto classes know the model type."""
+    AutoConfig.register(ImageClassifierConfig.model_type, ImageClassifierConfig, exist_ok=True)
+    AutoModelForImageClassification.register(ImageClassifierConfig, ImageClassifier, exist_ok=True)
+
+
+register()

@@ -1,0 +1,173 @@
+"""Building the image classifier of a recipe: which torchvision network, which weights, which head."""
+
+import pickle
+import re
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from nlp_ft.errors import ModelError
+from nlp_ft.extras import require_torchvision
+from nlp_ft.locations import resolve_location
+from nlp_ft.models.image_classifier import ImageClassifier, ImageClassifierConfig
+from nlp_ft.recipe_images import ImageModelSection
+
+PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".pkl")
+AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
+"""Beginnings of the names of the auxiliary heads of Inception v3 and GoogLeNet, which are left out."""
+
+
+def build_image_classifier(
+    model: ImageModelSection, label_names: Sequence[str], image_size: int, pretrained: bool = True
+) -> ImageClassifier:
+    """The network with a new head for the given labels.
+
+    Args:
+        model: section of the recipe.
+        label_names: in the order of their ids; kept in the model's config.
+        image_size: side of the square images, in pixels.
+        pretrained: load the weights; False builds the structure alone, on whichever device is the default.
+
+    Raises:
+        ModelError: the network or its weights cannot be found or loaded, or it takes no images of that size.
+    """
+    check_name(model)
+    config = ImageClassifierConfig(
+        backbone=model.name,
+        image_size=image_size,
+        head_type=model.head.type,
+        bottleneck_size=model.head.bottleneck_size,
+        activation=model.head.activation,
+        head_dropout=model.head.dropout,
+        id2label=dict(enumerate(label_names)),
+        label2id={name: i for i, name in enumerate(label_names)},
+    )
+    classifier = ImageClassifier(config)
+    if pretrained:
+        tensors = read_weights(model)
+        if tensors is not None:
+            load_weights(classifier, tensors, f"model.weights: {model.weights}")
+        check_image_size(classifier)
+    return classifier
+
+
+def check_name(model: ImageModelSection) -> None:
+    """Raises: ModelError: torchvision has no classification model of that name."""
+    models = require_torchvision(ModelError, "torchvision.models")
+    names = models.list_models(module=models)
+    if model.name not in names:
+        near = _did_you_mean(model.name, names) or f"; there are: {', '.join(names)}"
+        raise ModelError(f"model.name: {model.name} is no classification model of torchvision{near}")
+
+
+def weights_entry(model: ImageModelSection) -> Any | None:
+    """The entry of torchvision's weights (a `WeightsEnum`), or None for a file or random weights.
+
+    Raises:
+        ModelError: there is no such entry, or the file is none that is read.
+    """
+    check_name(model)
+    if model.weights is None or _is_file(model.weights):
+        return None
+    entries = require_torchvision(ModelError, "torchvision.models").get_model_weights(model.name).__members__
+    if model.weights not in entries:
+        names = sorted(entries)
+        near = _did_you_mean(model.weights.upper(), names) or f"; there are: {', '.join(names)}"
+        raise ModelError(f"model.weights: {model.name} has no weights {model.weights} (nor is it a file){near}")
+    return entries[model.weights]
+
+
+def read_weights(model: ImageModelSection) -> dict[str, torch.Tensor] | None:
+    """Name -> tensor, named as in torchvision; None for random weights.
+
+    Nothing of the user's is unpickled; torchvision's own files are, by a reader that makes nothing but tensors.
+
+    Raises:
+        ModelError: the weights cannot be found, downloaded or read.
+    """
+    entry = weights_entry(model)
+    if entry is not None:
+        return _download(entry)
+    if model.weights is None:
+        return None
+    file = Path(resolve_location(model.weights, ModelError))
+    if file.suffix in PICKLED:
+        raise ModelError(
+            f"model.weights: {file} is a pickle, which can run code and is not read; save it as safetensors: "
+            "safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'weights.safetensors')"
+        )
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        reason = "there is no such file" if isinstance(error, FileNotFoundError) else str(error)
+        raise ModelError(f"model.weights: {file} cannot be read as safetensors: {reason}") from None
+
+
+def load_weights(classifier: ImageClassifier, tensors: Mapping[str, torch.Tensor], where: str) -> None:
+    """Copy the tensors into the network; its last layer is new, and that of the tensors is left out.
+
+    Raises:
+        ModelError: they are of another network.
+    """
+    head = f"{classifier.head_name}."
+    given = {name: tensor for name, tensor in tensors.items() if not name.startswith((head, *AUXILIARY))}
+    own = {name: tensor for name, tensor in classifier.backbone.state_dict().items() if not name.startswith(head)}
+    # Counters that files of before 2018 lack; only a BatchNorm without momentum reads them.
+    wanted = {name for name in own if not name.endswith("num_batches_tracked")}
+    different = [name for name in own if name in given and own[name].shape != given[name].shape]
+    different += sorted((wanted - given.keys()) | (given.keys() - own.keys()))
+    if different:
+        first = different[0]
+        shapes = [tuple(of[first].shape) if first in of else "nothing" for of in (given, own)]
+        raise ModelError(
+            f"{where} is not of {classifier.config.backbone}: {first} and {len(different) - 1} more differ "
+            f"(it has {shapes[0]}, the network {shapes[1]})"
+        )
+    with torch.no_grad():
+        for name in own.keys() & given.keys():
+            own[name].copy_(given[name])
+
+
+def check_image_size(classifier: ImageClassifier) -> None:
+    """Raises: ModelError: the network takes no images of the size that its config says."""
+    size = classifier.config.image_size
+    was_training = classifier.training
+    classifier.train(False)
+    try:
+        with torch.inference_mode():
+            classifier(torch.zeros(1, 3, size, size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise ModelError(
+            f"data.image_size: {classifier.config.backbone} takes no images of {size} pixels: {reason}"
+        ) from None
+    finally:
+        classifier.train(was_training)
+
+
+def _is_file(weights: str) -> bool:
+    return Path(weights).suffix in (".safetensors", *PICKLED) or "/" in weights or Path(weights).exists()
+
+
+def _download(entry: Any) -> dict[str, torch.Tensor]:
+    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
+    try:
+        tensors: dict[str, torch.Tensor] = entry.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().splitlines()[0][:200] or type(error).__name__
+        raise ModelError(
+            f"model.weights: {entry} cannot be had from {entry.url}: {reason}; put the file at {file}, or name a "
+            "safetensors file"
+        ) from None
+    # DenseNet's files are older than the rule that a module's name has no dot.
+    return {re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2", name): t for name, t in tensors.items()}
+
+
+def _did_you_mean(name: str, names: Sequence[str]) -> str:
+    near = get_close_matches(name, names, n=1)
+    return f"; did you mean {near[0]}?" if near else ""

@@ -1,0 +1,94 @@
+"""Planted faults of frozen modules and checkpointing: each is found by its own finding."""
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD, AdamW
+from torchvision.models import convnext_tiny, resnet18
+from transformers import ViTConfig, ViTForImageClassification
+
+from nlp_ft.layerwise import audit, build_optimizer
+from tests.layerwise.auditing import bert, found, freeze_embeddings, loss, the_only
+from tests.layerwise.families import build
+
+
+def vit() -> nn.Module:
+    config = ViTConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=16)
+    return ViTForImageClassification(config).train()
+
+
+def test_batch_norm_that_stays_live_in_frozen_stages() -> None:
+    model = resnet18(num_classes=2).train()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = name.startswith(("layer4.", "fc."))
+    optimizer = SGD(model.parameters(), lr=0.1)
+    live = the_only(audit(model, optimizer), "live_batch_norm")
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    model(torch.randn(2, 3, 32, 32))
+    moved = {name for name, value in model.named_buffers() if not torch.equal(before[name], value)}
+    assert set(live) == {name for name in moved if name.endswith("mean") and not name.startswith("layer4.")}
+    assert len(live) == 15
+
+
+def test_dropout_that_stays_live_in_a_frozen_encoder() -> None:
+    model = build("bert")
+    model.bert.requires_grad_(False)
+    live = the_only(audit(model, build_optimizer(model)), "live_dropout", "warning")
+    assert "bert.embeddings.dropout" in live
+    # The dropout before the classifier is part of what trains.
+    assert "dropout" not in live
+
+
+def test_in_eval_mode_the_report_says_that_it_cannot_tell_what_will_be_live() -> None:
+    model = build("bert").eval()
+    model.bert.requires_grad_(False)
+    report = audit(model, build_optimizer(model))
+    assert found(report) == []
+    assert report.not_checked == ("live_dropout: the model is in eval mode; call audit after model.train()",)
+
+
+def gradients(model: nn.Module) -> set[str]:
+    model(pixel_values=torch.randn(2, 3, 16, 16)).logits.sum().backward()
+    return {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None}
+
+
+# Transformers makes the embeddings of input_ids pass gradients on, but not those of pixels.
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True")
+@pytest.mark.parametrize(("every", "lost"), [(1, ("layers.0.", "layers.1.")), (2, ("layers.0.",))])
+def test_blocks_under_reentrant_checkpointing_over_frozen_embeddings(every: int, lost: tuple[str, ...]) -> None:
+    model = vit()
+    model.vit.embeddings.requires_grad_(False)
+    model.activation_checkpointing_enable({"use_reentrant": True}, every_n_layers=every)
+    optimizer = AdamW(model.parameters(), weight_decay=0.0)
+    without = the_only(audit(model, optimizer), "reentrant_checkpointing")
+    assert all(any(part in name for part in lost) for name in without)
+    assert set(without) == gradients(model)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_checkpointing_that_passes_gradients_on_is_sound(reentrant: bool) -> None:
+    model = vit()
+    model.activation_checkpointing_enable({"use_reentrant": reentrant})
+    # Reentrant with trainable embeddings, and not reentrant over frozen ones.
+    model.vit.embeddings.requires_grad_(reentrant)
+    assert found(audit(model, AdamW(model.parameters(), weight_decay=0.0))) == []
+    assert gradients(model) == set()
+
+
+def test_reentrant_checkpointing_of_text_where_transformers_mends_the_embeddings_is_sound() -> None:
+    model = bert()
+    freeze_embeddings(model)
+    model.activation_checkpointing_enable({"use_reentrant": True})
+    assert found(audit(model, build_optimizer(model))) == []
+    loss(model).backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
+def test_drops_of_whole_paths_stay_live_too() -> None:
+    model = convnext_tiny(num_classes=2, stochastic_depth_prob=0.1).train()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = name.startswith(("features.7.", "classifier."))
+    live = the_only(audit(model, SGD(model.parameters(), lr=0.1)), "live_dropout", "warning")
+    # The first block of all has the probability 0.
+    assert len(live) == 3 + 3 + 9 - 1
+    assert all(name.endswith("stochastic_depth") for name in live)
