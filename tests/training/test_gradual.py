@@ -9,8 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from nlp_ft.errors import TrainingError
+from nlp_ft.inspection import find_problems
 from nlp_ft.recipe_loader import dump_yaml, load_recipe
+from nlp_ft.training.agreement import weights_hash
 from nlp_ft.training.loop import Loop
 from nlp_ft.training.run import train
 from tests.tiny import tiny_recipe
@@ -287,3 +291,74 @@ def test_the_rates_of_all_schedules_and_strategies_are_those_of_the_closed_form(
         if processes == 1:
             watched_train(str(file))
         assert_closed_form(tmp_path / f"{strategy}-{schedule}", strategy, schedule)
+
+
+def test_patience_ends_the_run_in_the_last_phase_and_counts_anew_in_each(tmp_path: Path, tiny_encoder: Path) -> None:
+    strategy = {"name": "gradual", "unfreeze": {"every": "4st"}}
+    stopping = {"patience": 2, "min_delta": 10.0}  # nothing is ever better than the first value of a phase
+    file = write_recipe(
+        tmp_path, tiny_encoder, "run", strategy, duration="4ep", evaluate_every="1st", early_stopping=stopping
+    )
+    summary = train(load_recipe(file))
+    # Phase 4 begins at step 12; its first evaluation, after step 13, is its best, and two without a better one follow.
+    assert (summary["stopped_early"], summary["global_step"]) == (True, 15)
+
+
+def test_a_phase_begins_with_the_best_weights_of_the_one_before(
+    tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strategy = {"name": "gradual", "unfreeze": {"every": "4st", "restore_best": True}}
+    file = write_recipe(tmp_path, tiny_encoder, "run", strategy, duration="16st", metric="loss", evaluate_every="1st")
+    plain, restored = Loop._begin_phase, []
+
+    def begin_phase(self: Loop) -> None:
+        best = self.state.best_step_of_phase
+        plain(self)
+        restored.append((best, weights_hash(self.model)))
+
+    monkeypatch.setattr(Loop, "_begin_phase", begin_phase)
+    watched_train(str(file))
+    hashes = {line["step"] + 1: line["hash"] for line in watched_steps(tmp_path / "run")}
+    scores = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = {line["step"]: line["validation"]["loss"] for line in scores if "validation" in line}
+    best = [min(range(first + 1, first + 5), key=losses.__getitem__) for first in (0, 4, 8)]
+    assert restored == [(step, hashes[step]) for step in best]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        ({"name": "gradual", "unfreeze": {"every": "1ep"}},
+         "strategy.unfreeze: phase 3 (head, blocks 1-2) would begin at step 14, but the run ends at step 14; make the "
+         "run longer, the phases shorter or fewer, or let layers stay frozen"),
+        ({"name": "gradual", "unfreeze": {"layers": "head: 0ep, 1-3: 1ep, embeddings: never"}},
+         "strategy.unfreeze: '1-3: 1ep' must be layers and a time, such as head: 0ep, 10-12: 1ep, 9: 30% or "
+         "embeddings: never (blocks 1 to 2)"),
+        ({"name": "lp_ft", "unfreeze": {"lr_scales": [1, 0.5, 0.5]}},
+         "strategy.unfreeze: lr_scales must hold 2 factors, one a phase, got [1.0, 0.5, 0.5]"),
+        ({"name": "top_layers", "trainable_blocks": 3},
+         "strategy: trainable_blocks must be at most 2, the blocks of this model, or all; got 3"),
+        ({"name": "llrd", "reinit_top": 3}, "strategy.reinit_top must be at most 2, the blocks of this model, got 3"),
+    ],
+)  # fmt: skip
+def test_phases_that_do_not_fit_are_refused_before_training(
+    tmp_path: Path, tiny_encoder: Path, strategy: dict[str, Any], message: str
+) -> None:
+    recipe = load_recipe(write_recipe(tmp_path, tiny_encoder, "run", strategy))
+    assert find_problems(recipe) == [message]
+    with pytest.raises(TrainingError) as caught:
+        train(recipe)
+    assert str(caught.value) == message
+    assert not (tmp_path / "run.partial").exists()
+
+
+@pytest.mark.parametrize("strategy", ["scratch", {"name": "llrd", "reinit_top": 1}])
+def test_what_begins_at_random_is_not_the_pretrained_one(tmp_path: Path, tiny_encoder: Path, strategy: Any) -> None:
+    """A rate of almost nothing leaves the weights as they began."""
+    file = write_recipe(tmp_path, tiny_encoder, "run", strategy, duration="1st")
+    train(load_recipe(file, ["optimizer.lr=1e-30", "optimizer.head_lr=1e-30"]))
+    pretrained = load_file(tiny_encoder / "model.safetensors")
+    after = {name.removeprefix("encoder."): tensor for name, tensor in weights(tmp_path / "run").items()}
+    matrices = [name for name, tensor in pretrained.items() if tensor.ndim == 2 and name in after]
+    kept = {layer_of(f".{name}") for name in matrices if torch.equal(after[name], pretrained[name])}
+    assert kept == (set() if strategy == "scratch" else {"embeddings", "block 1"})
