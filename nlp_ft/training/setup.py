@@ -38,6 +38,7 @@ def start_accelerator(recipe: Recipe, tracking_folder: Path) -> Accelerator:
         TrainingError: the precision cannot be had here, or a tracker's package is missing.
     """
     check_trackers(recipe)
+    check_distribution()
     # Told of no CPU, Accelerate (1.15) takes each of several CPU processes for the only one.
     cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true") or not torch.accelerator.is_available()
     device = PartialState(cpu=cpu).device
@@ -61,6 +62,23 @@ def start_accelerator(recipe: Recipe, tracking_folder: Path) -> Accelerator:
         raise TrainingError(f"{launched} processes were launched, but each would train alone; is the launcher set up?")
     set_seed(recipe.seed)
     return accelerator
+
+
+def check_distribution() -> None:
+    """Raises: TrainingError: the launcher asks for a way of sharing work that a run cannot take."""
+    reasons = {
+        "DEEPSPEED": "its engine divides the optimizer among the processes once, and would never update the layers "
+        "that begin to train later",
+        "FSDP": "a run writes whole weights and checkpoints, and under FSDP each process holds a part; in a loop of "
+        "your own nlp_ft.layerwise works with FSDP2",
+        "MEGATRON_LM": "it brings models of its own",
+    }
+    for name, reason in reasons.items():
+        if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() in ("1", "true"):
+            raise TrainingError(
+                f"this launch asks for {name}, which a run does not take: {reason}. Launch with "
+                "`accelerate launch --multi_gpu`, or --config_file of a configuration without it"
+            )
 
 
 def check_trackers(recipe: Recipe) -> None:

@@ -362,3 +362,31 @@ def test_what_begins_at_random_is_not_the_pretrained_one(tmp_path: Path, tiny_en
     matrices = [name for name, tensor in pretrained.items() if tensor.ndim == 2 and name in after]
     kept = {layer_of(f".{name}") for name in matrices if torch.equal(after[name], pretrained[name])}
     assert kept == (set() if strategy == "scratch" else {"embeddings", "block 1"})
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("DEEPSPEED", "would never update"), ("FSDP", "each process holds a part")]
+)
+def test_a_launch_that_divides_the_model_is_refused_with_the_reason(
+    tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch, name: str, reason: str
+) -> None:
+    monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
+    with pytest.raises(TrainingError, match=f"asks for {name}, .*{reason}"):
+        train(load_recipe(write_recipe(tmp_path, tiny_encoder, "run", STRATEGIES["every"])))
+    assert not (tmp_path / "run.partial").exists()
+
+
+@pytest.mark.slow
+def test_compiled_phases_end_with_the_weights_of_the_plain_ones(tmp_path: Path, tiny_encoder: Path) -> None:
+    settings: dict[str, Any] = {"duration": "12st", "dropout": 0.0, "head_dropout": 0.0, "per_device_batch_size": 4}
+    files = [write_recipe(tmp_path, tiny_encoder, n, STRATEGIES["every"], **settings) for n in ("plain", "compiled")]
+    for file in files:
+        backend = "aot_eager" if file.stem == "compiled" else "no"
+        result = in_two_processes([file], dynamo_backend=backend)
+        assert result.returncode == 0, result.stderr[-3000:]
+    assert [line["hash"] for line in watched_steps(tmp_path / "compiled")] == [
+        line["hash"] for line in watched_steps(tmp_path / "compiled", rank=1)
+    ]
+    plain, compiled = weights(tmp_path / "plain"), weights(tmp_path / "compiled")
+    for name, tensor in plain.items():
+        torch.testing.assert_close(compiled[name], tensor, rtol=0, atol=1e-5, msg=name)

@@ -26,14 +26,18 @@ from nlp_ft.training.run_folder import RunFolder
 ROOT = Path(__file__).parents[2]
 
 
-def watched_train(file: str, kill_at: int | None = None, keep_wrapper: bool = False) -> None:
+def watched_train(
+    file: str, kill_at: int | None = None, keep_wrapper: bool = False, dynamo_backend: str = "no"
+) -> None:
     """Train as the recipe says, from the last checkpoint.
 
     Args:
         file: the recipe.
         kill_at: the process kills itself with signal 9 in the midst of this step.
         keep_wrapper: leave DistributedDataParallel as it is when other layers train, as is usually done.
+        dynamo_backend: by which the model is compiled.
     """
+    os.environ["ACCELERATE_DYNAMO_BACKEND"] = dynamo_backend
     recipe = load_recipe(file)
     plain_step, plain_finish, plain_rewrapped = loop.Loop._step, RunFolder.finish, loop.rewrapped
 
@@ -41,7 +45,7 @@ def watched_train(file: str, kill_at: int | None = None, keep_wrapper: bool = Fa
         if self.state.global_step == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
         total = plain_step(self, batches)
-        model = self.accelerator.unwrap_model(self.model)
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         line = {
             "step": self.state.global_step,
             "trainable": [name for name, parameter in model.named_parameters() if parameter.requires_grad],
