@@ -103,22 +103,22 @@ def make_unfreeze_schedule(strategy: StrategySection, num_layers: int) -> Unfree
         raise TrainingError(
             f"strategy.reinit_top must be at most {num_layers}, the blocks of this model, got {strategy.reinit_top}"
         )
-    with _said_of("strategy.unfreeze" if given is not None else "strategy"):
+    with _said_of("strategy.unfreeze: " if given is not None else "strategy."):
         return UnfreezeSchedule.from_settings(num_layers, strategy.trainable_blocks, given)
 
 
 def make_unfreeze_plan(schedule: UnfreezeSchedule, plan: LoopSettings) -> UnfreezePlan:
     """The schedule over the run. Raises: TrainingError: a phase begins after its end."""
-    with _said_of("strategy.unfreeze"):
+    with _said_of("strategy.unfreeze: "):
         return UnfreezePlan(schedule, plan.total_steps, plan.steps_per_epoch)
 
 
 @contextmanager
-def _said_of(section: str) -> Iterator[None]:
+def _said_of(place: str) -> Iterator[None]:
     try:
         yield
     except UnfreezeError as error:
-        raise TrainingError(f"{section}: {error}") from None
+        raise TrainingError(f"{place}{error}") from None
 
 
 def make_optimizer(settings: OptimizerSection, model: torch.nn.Module, layer_map: LayerMap) -> torch.optim.Optimizer:

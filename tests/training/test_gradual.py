@@ -337,7 +337,7 @@ def test_a_phase_begins_with_the_best_weights_of_the_one_before(
         ({"name": "lp_ft", "unfreeze": {"lr_scales": [1, 0.5, 0.5]}},
          "strategy.unfreeze: lr_scales must hold 2 factors, one a phase, got [1.0, 0.5, 0.5]"),
         ({"name": "top_layers", "trainable_blocks": 3},
-         "strategy: trainable_blocks must be at most 2, the blocks of this model, or all; got 3"),
+         "strategy.trainable_blocks must be at most 2, the blocks of this model, or all; got 3"),
         ({"name": "llrd", "reinit_top": 3}, "strategy.reinit_top must be at most 2, the blocks of this model, got 3"),
     ],
 )  # fmt: skip
