@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from nlp_ft.data.batching import steps_per_epoch
 from nlp_ft.errors import NlpFtError
-from nlp_ft.layerwise import AuditReport, LayerMap, audit, set_trainable
+from nlp_ft.layerwise import AuditReport, LayerMap, UnfreezeSchedule, audit, set_trainable_layers
 from nlp_ft.recipe import Recipe
 from nlp_ft.recipe_loader import apply_overrides, load_recipe, recipe_from_dict
 from nlp_ft.training import setup
@@ -26,21 +26,24 @@ def find_problems(recipe: Recipe) -> list[str]:
     except NlpFtError as error:
         return [str(error)]
     rows: dict[str, int] = {}
+    schedules: list[UnfreezeSchedule] = []
 
     def check_data() -> None:
         rows.update(task.label_counts())
 
     def check_model() -> None:
         model = task.build_model(list(rows) or ["0", "1"])
-        setup.lowest_trainable_layer(recipe.strategy, task.map_layers(model).num_layers)
+        schedules.append(setup.make_unfreeze_schedule(recipe.strategy, task.map_layers(model).num_layers))
 
     def check_plan() -> None:
         if rows:
             setup.make_loss(recipe.loss, rows)
             batch = recipe.training.per_device_batch_size * recipe.training.gradient_accumulation_steps
             steps = steps_per_epoch(sum(rows.values()), batch, task.drop_last)
-            plan = setup.plan_steps(recipe.training, steps, recipe.seed, False)
-            setup.make_schedule(recipe.schedule, plan)
+            plan = setup.plan_steps(recipe, steps, False)
+            setup.make_lr_schedule(recipe.schedule, plan)
+            for schedule in schedules:
+                setup.make_unfreeze_plan(schedule, plan)
 
     checks: list[Callable[[], object]] = [
         check_data,
@@ -102,5 +105,6 @@ def _without_weights(
     with torch.device("meta"):
         model = task.build_model(labels, pretrained=False)
     layer_map = task.map_layers(model)
-    set_trainable(model, layer_map, setup.lowest_trainable_layer(recipe.strategy, layer_map.num_layers))
+    schedule = setup.make_unfreeze_schedule(recipe.strategy, layer_map.num_layers)
+    set_trainable_layers(model, layer_map, schedule.phases[0].layers)
     return model, layer_map, setup.make_optimizer(recipe.optimizer, model, layer_map)

@@ -3,7 +3,7 @@
 The field descriptions carry the units; the JSON Schema made from them completes recipes in editors.
 """
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -51,8 +51,15 @@ class Recipe(Section):
                 f"strategy full trains all layers at one rate, but optimizer.layer_decay is "
                 f"{self.optimizer.layer_decay}; set it to 1, or did you mean strategy: llrd?"
             )
-        if self.data.validation is None and self.training.early_stopping is not None:
-            raise ValueError("training.early_stopping needs data.validation, a split or a share such as 10%")
+        unfreeze = self.strategy.unfreeze
+        needs_validation = {
+            "training.early_stopping": self.training.early_stopping is not None,
+            "strategy.unfreeze.plateau": unfreeze is not None and unfreeze.plateau is not None,
+            "strategy.unfreeze.restore_best": unfreeze is not None and unfreeze.restore_best,
+        }
+        for field, is_set in needs_validation.items():
+            if is_set and self.data.validation is None:
+                raise ValueError(f"{field} needs data.validation, a split or a share such as 10%")
         weights, names = self.loss.class_weights, self.data.label_names
         if isinstance(weights, dict) and names is not None and set(weights) != set(names):
             raise ValueError(f"loss.class_weights must name exactly the labels of data.label_names: {names}")
@@ -81,10 +88,3 @@ class ImageRecipe(Recipe):
 
 RECIPES: dict[str, type[Recipe]] = {"text_classification": TextRecipe, "image_classification": ImageRecipe}
 """Task -> the recipe of it."""
-STRATEGY_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    "full": {"strategy": {"trainable_blocks": "all"}, "optimizer": {"layer_decay": 1.0}},
-    "llrd": {"strategy": {"trainable_blocks": "all"}, "optimizer": {"layer_decay": 0.9}},
-    "head_only": {"strategy": {"trainable_blocks": 0}, "optimizer": {"layer_decay": 1.0, "lr": 1e-3}},
-    "top_layers": {"strategy": {"trainable_blocks": 2}, "optimizer": {"layer_decay": 1.0}},
-}
-"""What a strategy's name stands for: a part of a recipe, which the recipe itself goes before."""

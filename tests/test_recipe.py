@@ -9,7 +9,6 @@ from pydantic import ValidationError
 
 from nlp_ft.durations import Duration
 from nlp_ft.errors import RecipeError
-from nlp_ft.recipe import STRATEGY_PRESETS
 from nlp_ft.recipe_loader import (
     apply_overrides,
     dump_yaml,
@@ -18,6 +17,7 @@ from nlp_ft.recipe_loader import (
     recipe_from_dict,
     recipe_to_dict,
 )
+from nlp_ft.strategies import STRATEGY_PRESETS
 
 SHIPPED = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 PLANTED_MISTAKES = """

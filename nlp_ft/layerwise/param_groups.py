@@ -16,7 +16,8 @@ from torch import nn
 from nlp_ft.errors import LayerMapError, TrainingError
 from nlp_ft.layerwise.layer_map import LayerMap
 
-Convention = Literal["top", "beit", "electra"]
+Convention = Literal["top", "beit", "electra", "ulmfit"]
+ULMFIT_GROUPS = 3
 NORM_MODULES = (nn.LayerNorm, nn.RMSNorm)
 
 
@@ -27,16 +28,21 @@ def lr_scales(num_layers: int, layer_decay: float, convention: Convention = "top
         "top"      d^(L-l)    the top block has the base rate; the head its own (factor 1, see `head_lr`)
         "beit"     d^(L+1-l)  the head has the base rate (Bao et al. 2021, https://arxiv.org/abs/2106.08254; MAE, timm)
         "electra"  d^(L+2-l)  as google-research/electra does it (Clark et al. 2020, https://arxiv.org/abs/2003.10555)
-    and the embeddings that of a block 0.
+    and the embeddings that of a block 0. Under "ulmfit" d stands between thirds of the blocks, of which the top one has
+    the base rate, and the embeddings come below the last (Howard and Ruder 2018, https://arxiv.org/abs/1801.06146, have
+    d = 1/2.6 between the three layers of their encoder); with fewer than three blocks it is "top".
 
     Raises:
         TrainingError: the decay lies outside (0, 1], or the convention has another name.
     """
-    offsets = {"top": 0, "beit": 1, "electra": 2}
+    offsets = {"top": 0, "beit": 1, "electra": 2, "ulmfit": 0}
     if convention not in offsets:
         raise TrainingError(f"convention must be one of {', '.join(offsets)}, got {convention!r}")
     if not 0 < layer_decay <= 1:
         raise TrainingError(f"layer_decay must be in (0, 1], got {layer_decay}")
+    if convention == "ulmfit" and num_layers > ULMFIT_GROUPS:
+        below_top = [(num_layers - layer_id) * ULMFIT_GROUPS // num_layers for layer_id in range(num_layers + 1)]
+        return [layer_decay**groups for groups in below_top] + [1.0]
     top = num_layers + offsets[convention]
     return [layer_decay ** (top - layer_id) for layer_id in range(num_layers + 1)] + [1.0]
 

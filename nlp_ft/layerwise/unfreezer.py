@@ -50,8 +50,9 @@ class Unfreezer:
         self.state = state or UnfreezeState()
         self._model = model
         self._layer_map = layer_map or LayerMap.from_model(model)
-        self._groups = optimizer.param_groups
-        self._layers = [self._layer_map.aligned_layer(group["param_names"][0]) for group in self._groups]
+        # Its groups are looked up at each step: loading a state, which Accelerate does too, puts new ones in place.
+        self._optimizer = optimizer
+        self._layers = [self._layer_map.aligned_layer(group["param_names"][0]) for group in optimizer.param_groups]
         self._lr_schedule = lr_schedule
         self._never = frozenset(never)
         self._applied: frozenset[int] | None = None
@@ -85,5 +86,5 @@ class Unfreezer:
             return
         start, length = self.plan.lr_span(self.state)
         factor = self._lr_schedule(length)(step - start)
-        for group, layer in zip(self._groups, self._layers, strict=True):
+        for group, layer in zip(self._optimizer.param_groups, self._layers, strict=True):
             group["lr"] = group["initial_lr"] * factor * self.plan.lr_scale(self.state, step, layer)

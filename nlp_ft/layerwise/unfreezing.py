@@ -4,9 +4,9 @@ An `UnfreezeSchedule` is data and touches no model. Over a run of known length i
 """
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from nlp_ft.durations import Duration
 from nlp_ft.errors import UnfreezeError
@@ -110,6 +110,62 @@ class UnfreezeSchedule:
             raise UnfreezeError(f"layer {wrong[0]} does not exist; layers go from 0 (embeddings) to {head} (head)")
 
     @classmethod
+    def fixed(cls, num_layers: int, trainable_blocks: int | Literal["all"] = "all") -> "UnfreezeSchedule":
+        """One phase: the head and so many blocks below it, 0 for the head alone; `all` are with the embeddings.
+
+        Raises:
+            UnfreezeError: there are not so many blocks.
+        """
+        if trainable_blocks == "all":
+            return cls((Phase(frozenset(range(num_layers + 2))),), num_layers)
+        if not 0 <= trainable_blocks <= num_layers:
+            raise UnfreezeError(
+                f"trainable_blocks must be at most {num_layers}, the blocks of this model, or all; "
+                f"got {trainable_blocks}"
+            )
+        return cls((Phase(frozenset(range(num_layers + 1 - trainable_blocks, num_layers + 2))),), num_layers)
+
+    @classmethod
+    def from_settings(
+        cls,
+        num_layers: int,
+        trainable_blocks: int | Literal["all"] = "all",
+        unfreeze: Mapping[str, Any] | None = None,
+    ) -> "UnfreezeSchedule":
+        """The schedule of plain settings, as recipes and presets hold them.
+
+        Args:
+            num_layers: L.
+            trainable_blocks: see `fixed`; what counts without `unfreeze`.
+            unfreeze: the keywords of `gradual`, where `plateau` or `loss_below` (a mapping each) may stand in place of
+                `every`; or `layers` for the text that `parse` reads; `lr_scales`, a factor on the rates for each phase.
+                Durations may be text, and None stands for a default.
+
+        Raises:
+            UnfreezeError: the settings do not fit the model or each other.
+        """
+        if unfreeze is None:
+            return cls.fixed(num_layers, trainable_blocks)
+        given = {key: value for key, value in unfreeze.items() if value is not None}
+        layers, lr_scales = given.pop("layers", None), given.pop("lr_scales", None)
+        triggers: dict[str, Callable[[Any], Trigger]] = {
+            "every": _duration,
+            "plateau": _plateau,
+            "loss_below": _loss_below,
+        }
+        for name in [name for name in triggers if name in given]:
+            given["every"] = triggers[name](given.pop(name))
+        if "layer_warmup" in given:
+            given["layer_warmup"] = _duration(given["layer_warmup"])
+        schedule = cls.gradual(num_layers, **given) if layers is None else cls.parse(layers, num_layers, **given)
+        if lr_scales is None:
+            return schedule
+        if len(lr_scales) != len(schedule.phases):
+            raise UnfreezeError(f"lr_scales must hold {len(schedule.phases)} factors, one a phase, got {lr_scales}")
+        phases = tuple(replace(phase, lr_scale=scale) for phase, scale in zip(schedule.phases, lr_scales))
+        return replace(schedule, phases=phases)
+
+    @classmethod
     def gradual(
         cls,
         num_layers: int,
@@ -178,6 +234,24 @@ class UnfreezeSchedule:
             )
             parts.append(f"block{'s' if len(blocks) > 1 else ''} {names}")
         return ", ".join([*parts, *(["embeddings"] if 0 in chosen else [])])
+
+
+def _duration(value: Duration | str) -> Duration:
+    return value if isinstance(value, Duration) else Duration.parse(value)
+
+
+def _bounds(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A mapping with its `at_least` and `at_most` as durations; None stands for a default."""
+    given = {key: value for key, value in settings.items() if value is not None}
+    return {key: _duration(value) if key in ("at_least", "at_most") else value for key, value in given.items()}
+
+
+def _plateau(settings: Mapping[str, Any]) -> Trigger:
+    return Plateau(**_bounds(settings))
+
+
+def _loss_below(settings: Mapping[str, Any]) -> Trigger:
+    return LossBelow(**_bounds(settings))
 
 
 def _layer_sets(num_layers: int, blocks_per_phase: int, order: Order, embeddings: Embeddings) -> Iterable[set[int]]:

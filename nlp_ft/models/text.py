@@ -142,19 +142,18 @@ def is_plain(model: TextModelSection, config: PreTrainedConfig) -> bool:
     return own and model.head.type == "linear"
 
 
-def freeze_unused_parameters(model: PreTrainedModel, example: dict[str, torch.Tensor]) -> list[str]:
-    """Freeze the parameters that get no gradient from the example, and name them.
+def unused_parameters(model: PreTrainedModel, example: dict[str, torch.Tensor]) -> list[str]:
+    """Names of the parameters that get no gradient from the example when everything trains.
 
     Some architectures hold parameters that classification never reads (XLNet's `mask_emb`): no training would move
     them, and DistributedDataParallel would wait for their gradients.
     """
     was_training = model.training
     model.train(False)
+    model.requires_grad_(True)
     model(**example).logits.sum().backward()
-    unused = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(parameter.requires_grad and name not in unused)
-        parameter.grad = None
+    unused = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    model.zero_grad(set_to_none=True)
     model.train(was_training)
     return unused
 

@@ -84,7 +84,10 @@ class ImageTask:
 
     def build_model(self, label_names: Sequence[str], pretrained: bool = True) -> PreTrainedModel:
         """The network with a new last layer. Raises: NlpFtError."""
-        return build_image_classifier(self.recipe.model, label_names, self.preprocessing.image_size, pretrained)
+        model = self.recipe.model
+        if self.recipe.strategy.name == "scratch":
+            model = model.model_copy(update={"weights": None})
+        return build_image_classifier(model, label_names, self.preprocessing.image_size, pretrained)
 
     def map_layers(self, model: PreTrainedModel) -> LayerMap:
         """Stem, blocks or stages, head. Raises: LayerMapError."""

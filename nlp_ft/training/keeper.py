@@ -8,6 +8,7 @@ import numpy as np
 from safetensors.torch import save_file
 
 from nlp_ft.errors import RunFolderError
+from nlp_ft.layerwise import UnfreezeState
 from nlp_ft.training.agreement import require_equal_weights
 from nlp_ft.training.checkpoint import (
     latest_checkpoint,
@@ -41,7 +42,7 @@ class Keeper:
         saved = load_checkpoint(checkpoint, self.parts.model, self.parts.optimizer)
         if saved["data"] != data_identity(self.parts.task):
             raise RunFolderError(f"--resume: the training data are not those that {self.folder.parent} was begun with")
-        state = LoopState(**saved["loop"])
+        state = LoopState(**{**saved["loop"], "unfreeze": UnfreezeState(**saved["loop"]["unfreeze"])})
         self.parts.accelerator.print(f"resuming after step {state.global_step} of {self.parts.plan.total_steps}")
         return state
 
@@ -53,9 +54,9 @@ class Keeper:
         saved = {"loop": asdict(state), "data": data_identity(self.parts.task)}
         with writing(self.parts.folder.final):
             save_checkpoint(self.folder, state.global_step, self.parts.model, self.parts.optimizer, saved)
-            for file in self.folder.glob("best-*.safetensors"):
-                if file != self._best_file(state.best_step):
-                    file.unlink()
+            kept = {self._best_file(state.best_step), self._best_file(state.best_step_of_phase)}
+            for file in set(self.folder.glob("best-*.safetensors")) - kept:
+                file.unlink()
 
     def save_best(self, step: int) -> None:
         """Keep the weights as they are now. Raises: RunFolderError."""

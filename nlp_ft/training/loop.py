@@ -9,15 +9,16 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from torch.nn.parallel import DistributedDataParallel
 
 from nlp_ft.errors import TrainingError
-from nlp_ft.layerwise import LrSchedule, set_learning_rates
+from nlp_ft.layerwise import Unfreezer, UnfreezeState
 from nlp_ft.training.loss import ClassificationLoss
 from nlp_ft.training.progress import Progress
 
@@ -38,6 +39,7 @@ class LoopSettings:
     metric: str | None = None
     patience: int | None = None
     min_delta: float = 0.0
+    restore_best_of_phase: bool = False
 
 
 @dataclass
@@ -47,7 +49,12 @@ class LoopState:
     global_step: int = 0
     best_step: int = 0
     best_value: float | None = None
+    phase: int = 0
+    best_step_of_phase: int = 0
+    best_value_of_phase: float | None = None
     evaluations_without_best: int = 0
+    """Within the phase: what an earlier phase reached does not count against this one."""
+    unfreeze: UnfreezeState = field(default_factory=UnfreezeState)
     stopped_early: bool = False
     train_seconds: float = 0.0
     train_examples: int = 0
@@ -63,10 +70,14 @@ class EpochBatches(Protocol):
 
 @dataclass(frozen=True)
 class LoopHooks:
-    """What the loop calls: `evaluate` gives scores by name, `save_best` keeps the weights, `save` a checkpoint."""
+    """What the loop calls: `evaluate` gives scores by name, `save` writes a checkpoint.
+
+    `save_best` keeps the weights under their step, `load_best` puts those of a step back.
+    """
 
     evaluate: Callable[[], dict[str, float]] | None
     save_best: Callable[[int], None]
+    load_best: Callable[[int], None]
     save: Callable[[LoopState], None]
     record: Callable[[dict[str, Any]], None]
 
@@ -78,7 +89,7 @@ class Loop:
         accelerator: of the run; its own gradient accumulation is not used.
         model: prepared by the accelerator.
         optimizer: prepared by the accelerator; its groups carry `initial_lr`.
-        schedule: factor on the rates at each step.
+        unfreezer: says which layers train at each step, and at which rates.
         loss: sums and divisors, see `ClassificationLoss`.
         batches: gives the batches of an epoch.
         settings: lengths and limits.
@@ -91,7 +102,7 @@ class Loop:
         accelerator: Accelerator,
         model: torch.nn.Module,
         optimizer: torch.optim.Optimizer,
-        schedule: LrSchedule,
+        unfreezer: Unfreezer,
         loss: ClassificationLoss,
         batches: EpochBatches,
         settings: LoopSettings,
@@ -101,7 +112,7 @@ class Loop:
         self.accelerator = accelerator
         self.model = model
         self.optimizer = optimizer
-        self.schedule = schedule
+        self.unfreezer = unfreezer
         self.loss = loss
         self.batches = batches
         self.settings = settings
@@ -140,6 +151,7 @@ class Loop:
 
     def _step(self, micro_batches: Sequence[Batch]) -> torch.Tensor:
         """One update of the weights; gives the mean loss of this process's share times the number of processes."""
+        self._begin_step()
         accelerator = self.accelerator
         seed = step_seed(self.settings.seed, self.state.global_step, accelerator.process_index)
         if accelerator.device.type == "cpu":
@@ -147,7 +159,6 @@ class Loop:
             torch.default_generator.manual_seed(seed)
         else:
             torch.manual_seed(seed)
-        set_learning_rates(self.optimizer, self.schedule(self.state.global_step))
         micro_batches = [
             {key: value.to(accelerator.device, non_blocking=True) for key, value in batch.items()}
             for batch in micro_batches
@@ -171,6 +182,24 @@ class Loop:
         self.optimizer.step()
         self.optimizer.zero_grad()
         return total
+
+    def _begin_step(self) -> None:
+        """Freeze and thaw what is due, and set the learning rates."""
+        if self.unfreezer.begin_step(self.state.global_step):
+            self.model = rewrapped(self.accelerator, self.model)
+            self.trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        if self.unfreezer.phase != self.state.phase:
+            self._begin_phase()
+
+    def _begin_phase(self) -> None:
+        state = self.state
+        if self.settings.restore_best_of_phase and state.best_value_of_phase is not None:
+            self.hooks.load_best(state.best_step_of_phase)
+        state.phase = self.unfreezer.phase
+        state.best_value_of_phase, state.best_step_of_phase, state.evaluations_without_best = None, 0, 0
+        plan = self.unfreezer.plan
+        names = plan.schedule.layer_names(plan.layers(state.unfreeze))
+        self.progress.say(f"step {state.global_step}: phase {state.phase + 1}, now training {names}")
 
     def _after_step(self) -> None:
         settings, step = self.settings, self.state.global_step
@@ -199,7 +228,8 @@ class Loop:
         rates = {str(group["layer_id"]): group["lr"] for group in self.optimizer.param_groups}
         speed = state.train_examples / state.train_seconds
         self.hooks.record({"step": step, "epoch": self._epoch(), "loss": value, "learning_rates": rates})
-        self.progress.step(step, value, next(iter(rates.values())), speed)
+        self.progress.step(step, value, max(rates.values()), speed)
+        self.unfreezer.on_loss(step, value)
 
     def _evaluate(self, evaluate: Callable[[], dict[str, float]]) -> None:
         state, settings = self.state, self.settings
@@ -208,21 +238,41 @@ class Loop:
         assert settings.metric is not None
         value = scores[settings.metric]
         is_best = _is_better(value, state.best_value, settings)
+        is_best_of_phase = _is_better(value, state.best_value_of_phase, settings)
         if is_best:
-            state.best_value, state.best_step, state.evaluations_without_best = value, state.global_step, 0
+            state.best_value, state.best_step = value, state.global_step
+        if is_best_of_phase:
+            state.best_value_of_phase, state.best_step_of_phase = value, state.global_step
+        state.evaluations_without_best = 0 if is_best_of_phase else state.evaluations_without_best + 1
+        if is_best or (is_best_of_phase and settings.restore_best_of_phase):
             self.hooks.save_best(state.global_step)
-        else:
-            state.evaluations_without_best += 1
         self.progress.evaluated(state.global_step, self._epoch(), settings.metric, value, scores["loss"], is_best)
-        if settings.patience is not None and state.evaluations_without_best >= settings.patience:
+        self.unfreezer.on_scores(state.global_step, scores)
+        out_of_patience = settings.patience is not None and state.evaluations_without_best >= settings.patience
+        if out_of_patience and self.unfreezer.plan.is_last(state.unfreeze):
             state.stopped_early = True
             self.progress.say(
                 f"stopped early: {settings.patience} evaluation(s) in a row brought no better {settings.metric} "
-                f"than {state.best_value:.4f} at step {state.best_step}"
+                f"than {state.best_value_of_phase:.4f} at step {state.best_step_of_phase}"
             )
 
     def _epoch(self) -> float:
         return round(self.state.global_step / self.settings.steps_per_epoch, 4)
+
+
+def rewrapped(accelerator: Accelerator, model: torch.nn.Module) -> torch.nn.Module:
+    """DistributedDataParallel built anew around the same model: it looks at `requires_grad` only when it is made.
+
+    With the old wrapper, gradients of layers that it did not know would not be averaged over the processes.
+    """
+    if not isinstance(model, DistributedDataParallel):
+        return model
+    options = accelerator.ddp_handler.to_kwargs() if accelerator.ddp_handler is not None else {}
+    wrapped = DistributedDataParallel(
+        model.module, device_ids=model.device_ids, output_device=model.output_device, **options
+    )
+    accelerator._models = [wrapped if known is model else known for known in accelerator._models]
+    return wrapped
 
 
 def step_seed(seed: int, step: int, process_index: int) -> int:

@@ -1,5 +1,6 @@
 """What a recipe becomes before training begins, and what is said of it."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -7,9 +8,11 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from nlp_ft.data.batching import EpochStream
-from nlp_ft.layerwise import LayerMap, set_trainable
+from nlp_ft.layerwise import LayerMap, Unfreezer, set_trainable_layers
 from nlp_ft.layerwise.freezing import count_parameters
-from nlp_ft.models.text import freeze_unused_parameters
+from nlp_ft.layerwise.phase_table import phase_table
+from nlp_ft.models.reinit import reinit_top
+from nlp_ft.models.text import unused_parameters
 from nlp_ft.recipe import Recipe
 from nlp_ft.training import setup
 from nlp_ft.training.describe import layer_table
@@ -31,6 +34,7 @@ class Parts:
     model: PreTrainedModel
     layer_map: LayerMap
     optimizer: torch.optim.Optimizer
+    unfreezer: Unfreezer
     stream: EpochStream
     plan: LoopSettings
 
@@ -59,17 +63,28 @@ def build_parts(recipe: Recipe, folder: RunFolder, accelerator: Accelerator) -> 
         data = task.data
     model = task.build_model(data.label_names)
     layer_map = task.map_layers(model)
-    set_trainable(model, layer_map, setup.lowest_trainable_layer(recipe.strategy, layer_map.num_layers))
+    if recipe.strategy.reinit_top:
+        reinit_top(model, task.build_model(data.label_names, False), layer_map, recipe.strategy.reinit_top)
+    schedule = setup.make_unfreeze_schedule(recipe.strategy, layer_map.num_layers)
     example = task.collator(training=False)([data.encoded["train"][0]])
     example.pop("labels")
-    unused = freeze_unused_parameters(model, example)
+    unused = unused_parameters(model, example)
     if unused:
         accelerator.print(f"never used by this model's forward pass, so frozen: {', '.join(unused)}")
+    set_trainable_layers(model, layer_map, schedule.phases[0].layers, unused)
     model.to(accelerator.device)
     optimizer = setup.make_optimizer(recipe.optimizer, model, layer_map)
     stream = setup.make_stream(recipe, task, accelerator)
-    plan = setup.plan_steps(recipe.training, stream.steps_per_epoch, recipe.seed, "validation" in data.encoded)
-    return Parts(recipe, accelerator, folder, task, model, layer_map, optimizer, stream, plan)
+    plan = setup.plan_steps(recipe, stream.steps_per_epoch, "validation" in data.encoded)
+    unfreezer = Unfreezer(
+        model,
+        optimizer,
+        setup.make_unfreeze_plan(schedule, plan),
+        layer_map,
+        setup.make_lr_schedule(recipe.schedule, plan),
+        unused,
+    )
+    return Parts(recipe, accelerator, folder, task, model, layer_map, optimizer, unfreezer, stream, plan)
 
 
 def announce(parts: Parts, data_report: str) -> None:
@@ -78,10 +93,21 @@ def announce(parts: Parts, data_report: str) -> None:
     stream, plan, say = parts.stream, parts.plan, parts.accelerator.print
     say("\n".join([data_report, *parts.task.notes]))
     say(f"\n{layer_table(parts.layer_map, parts.optimizer.param_groups)}\n")
-    say(f"{type(parts.model).__name__}: {trainable:,} of {total:,} parameters train ({trainable / total:.1%})")
+    if len(parts.unfreezer.plan.schedule.phases) > 1:
+        say(f"{_phases(parts)}\n")
+    say(f"{type(parts.model).__name__}: {trainable:,} of {total:,} parameters train at first ({trainable / total:.1%})")
     say(
         f"effective batch {stream.effective_batch_size} = {stream.per_device_batch_size} per device x "
         f"{stream.num_processes} process(es) x {stream.gradient_accumulation_steps} accumulated; "
         f"{plan.total_steps} steps, {plan.steps_per_epoch} an epoch; {parts.accelerator.device.type} in "
         f"{precision_name(parts.accelerator)} with {torch.get_num_threads()} thread(s)\n"
     )
+
+
+def _phases(parts: Parts) -> str:
+    sizes: Counter[int] = Counter()
+    for name, parameter in parts.model.named_parameters():
+        sizes[parts.layer_map.aligned_layer(name)] += parameter.numel()
+    groups = parts.optimizer.param_groups
+    rates = {parts.layer_map.aligned_layer(group["param_names"][0]): group["initial_lr"] for group in groups}
+    return phase_table(parts.unfreezer.plan, sizes, rates)

@@ -85,6 +85,9 @@ def _fit(parts: Parts, keeper: Keeper) -> LoopState:
     state = keeper.restore()
     log = MetricsLog(parts.folder.partial / "metrics.jsonl", parts.accelerator.is_main_process, state.global_step)
     has_validation = "validation" in parts.data.encoded
+    parts.unfreezer.state = state.unfreeze
+    # What trains must be known before the model is wrapped.
+    parts.unfreezer.begin_step(state.global_step)
     model, optimizer = parts.accelerator.prepare(parts.model, parts.optimizer)
 
     def record(values: dict[str, Any]) -> None:
@@ -93,22 +96,26 @@ def _fit(parts: Parts, keeper: Keeper) -> LoopState:
         if parts.recipe.trackers:
             parts.accelerator.log(setup.tracker_config(values), step=values["step"])
 
-    Loop(
+    loop = Loop(
         parts.accelerator,
         model,
         optimizer,
-        setup.make_schedule(parts.recipe.schedule, parts.plan),
+        parts.unfreezer,
         setup.make_loss(parts.recipe.loss, label_counts(parts.data.labels("train").tolist(), parts.data.label_names)),
         parts.stream,
         parts.plan,
         LoopHooks(
             evaluate=(lambda: parts.predict("validation").scores()) if has_validation else None,
             save_best=keeper.save_best,
+            load_best=keeper.load_best,
             save=keeper.save,
             record=record,
         ),
         state,
-    ).run()
+    )
+    # The loop puts new wrappers in the place of this one; what lives on of it would answer to the gradients too.
+    del model
+    loop.run()
     if has_validation and parts.recipe.training.keep == "best":
         keeper.load_best(state.best_step)
     return state

@@ -1,7 +1,8 @@
 """From the sections of a recipe to the objects of the loop."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,17 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import GradientAccumulationPlugin, set_seed
 
 from nlp_ft.data.batching import EpochStream
-from nlp_ft.errors import TrainingError
-from nlp_ft.layerwise import LayerMap, LrSchedule, build_lr_schedule, build_optimizer
+from nlp_ft.errors import TrainingError, UnfreezeError
+from nlp_ft.layerwise import (
+    LayerMap,
+    LrSchedule,
+    UnfreezePlan,
+    UnfreezeSchedule,
+    build_lr_schedule,
+    build_optimizer,
+)
 from nlp_ft.recipe import Recipe
-from nlp_ft.recipe_sections import LossSection, OptimizerSection, ScheduleSection, StrategySection, TrainingSection
+from nlp_ft.recipe_sections import LossSection, OptimizerSection, ScheduleSection, StrategySection
 from nlp_ft.training.cpu_memory import keep_freed_memory
 from nlp_ft.training.loop import LoopSettings
 from nlp_ft.training.loss import ClassificationLoss
@@ -62,20 +70,31 @@ def check_trackers(recipe: Recipe) -> None:
             raise TrainingError(f"trackers: {tracker} is not installed; try: pip install {tracker}")
 
 
-def lowest_trainable_layer(strategy: StrategySection, num_layers: int) -> int:
-    """Layer id from which on a strategy trains.
+def make_unfreeze_schedule(strategy: StrategySection, num_layers: int) -> UnfreezeSchedule:
+    """Which layers train when.
 
     Raises:
-        TrainingError: it asks for more blocks than there are.
+        TrainingError: the strategy asks for more blocks than there are, or for layers that do not exist.
     """
-    if strategy.trainable_blocks == "all":
-        return 0
-    if strategy.trainable_blocks > num_layers:
-        raise TrainingError(
-            f"strategy.trainable_blocks must be at most {num_layers}, the blocks of this model, or all; "
-            f"got {strategy.trainable_blocks}"
-        )
-    return num_layers + 1 - strategy.trainable_blocks
+    given = strategy.unfreeze.model_dump(exclude={"restore_best"}) if strategy.unfreeze is not None else None
+    if strategy.reinit_top > num_layers:
+        raise TrainingError(f"strategy.reinit_top must be at most {num_layers}, got {strategy.reinit_top}")
+    with _said_of("strategy.unfreeze" if given is not None else "strategy"):
+        return UnfreezeSchedule.from_settings(num_layers, strategy.trainable_blocks, given)
+
+
+def make_unfreeze_plan(schedule: UnfreezeSchedule, plan: LoopSettings) -> UnfreezePlan:
+    """The schedule over the run. Raises: TrainingError: a phase begins after its end."""
+    with _said_of("strategy.unfreeze"):
+        return UnfreezePlan(schedule, plan.total_steps, plan.steps_per_epoch)
+
+
+@contextmanager
+def _said_of(section: str) -> Iterator[None]:
+    try:
+        yield
+    except UnfreezeError as error:
+        raise TrainingError(f"{section}: {error}") from None
 
 
 def make_optimizer(settings: OptimizerSection, model: torch.nn.Module, layer_map: LayerMap) -> torch.optim.Optimizer:
@@ -162,8 +181,9 @@ def make_stream(recipe: Recipe, task: Task, accelerator: Accelerator) -> EpochSt
     )
 
 
-def plan_steps(training: TrainingSection, steps_per_epoch: int, seed: int, has_validation: bool) -> LoopSettings:
+def plan_steps(recipe: Recipe, steps_per_epoch: int, has_validation: bool) -> LoopSettings:
     """Durations as optimizer steps."""
+    training, unfreeze = recipe.training, recipe.strategy.unfreeze
     stopping = training.early_stopping
     return LoopSettings(
         total_steps=training.duration.steps(steps_per_epoch),
@@ -171,15 +191,16 @@ def plan_steps(training: TrainingSection, steps_per_epoch: int, seed: int, has_v
         evaluate_every=training.evaluate_every.steps(steps_per_epoch),
         checkpoint_every=training.checkpoint_every.steps(steps_per_epoch),
         max_grad_norm=training.max_grad_norm,
-        seed=seed,
+        seed=recipe.seed,
         metric=training.metric if has_validation else None,
         patience=stopping.patience if stopping else None,
         min_delta=stopping.min_delta if stopping else 0.0,
+        restore_best_of_phase=unfreeze is not None and unfreeze.restore_best,
     )
 
 
-def make_schedule(settings: ScheduleSection, plan: LoopSettings) -> LrSchedule:
-    """The factor on the rates at each step.
+def make_lr_schedule(settings: ScheduleSection, plan: LoopSettings) -> Callable[[int], LrSchedule]:
+    """Makes the factor on the rates at each step of the run, or of a phase of so many steps.
 
     Raises:
         TrainingError: the warm-up is longer than the run.
@@ -189,7 +210,12 @@ def make_schedule(settings: ScheduleSection, plan: LoopSettings) -> LrSchedule:
         raise TrainingError(
             f"schedule.warmup must last 0 to {plan.total_steps} steps (the whole run), got {warmup} ({settings.warmup})"
         )
-    return build_lr_schedule(settings.name, plan.total_steps, warmup, settings.ratio)
+
+    def over(steps: int) -> LrSchedule:
+        warmup = settings.warmup.steps(plan.steps_per_epoch, steps)
+        return build_lr_schedule(settings.name, steps, min(warmup, steps), settings.ratio)
+
+    return over
 
 
 def tracker_config(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -59,7 +59,8 @@ class TextTask:
         """Encoder, pooling, head. Raises: ModelError."""
         if not pretrained:
             return build_classifier(self.recipe.model, label_names, pretrained=False)
-        model = build_classifier(self.recipe.model, label_names, self.tokenizer)
+        is_random = self.recipe.strategy.name == "scratch"
+        model = build_classifier(self.recipe.model, label_names, self.tokenizer, pretrained=not is_random)
         check_max_length(self.recipe.data.max_length, model)
         return model
 

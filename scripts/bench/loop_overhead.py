@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from nlp_ft.data.batching import EpochStream, PaddingCollator
 from nlp_ft.data.text import load_text_data
-from nlp_ft.layerwise import build_lr_schedule, build_optimizer
+from nlp_ft.layerwise import UnfreezePlan, Unfreezer, UnfreezeSchedule, build_lr_schedule, build_optimizer
 from nlp_ft.models.text import build_classifier, load_tokenizer
 from nlp_ft.recipe import TextRecipe
 from nlp_ft.recipe_loader import load_recipe
@@ -68,12 +68,13 @@ def main() -> None:
     our_model = copy.deepcopy(bare_model)
     bare_optimizer = build_optimizer(bare_model, lr=1e-4)
     our_optimizer = build_optimizer(our_model, lr=1e-4)
-    schedule = build_lr_schedule("linear", 100_000)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(bare_optimizer, schedule)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(bare_optimizer, build_lr_schedule("linear", 100_000))
+    plan = UnfreezePlan(UnfreezeSchedule.fixed(our_model.config.num_hidden_layers), 100_000, stream.steps_per_epoch)
+    unfreezer = Unfreezer(our_model, our_optimizer, plan, lr_schedule=lambda steps: build_lr_schedule("linear", steps))
     accelerator = Accelerator()
     prepared_model, prepared_optimizer = accelerator.prepare(our_model, our_optimizer)
     settings = LoopSettings(options.steps, stream.steps_per_epoch, 10**9, 10**9, max_grad_norm=1.0)
-    hooks = LoopHooks(None, lambda step: None, lambda state: None, lambda record: None)
+    hooks = LoopHooks(None, lambda step: None, lambda step: None, lambda state: None, lambda record: None)
     loss = ClassificationLoss()
     seconds: dict[str, list[float]] = {"bare": [], "ours": []}
     for _ in range(options.blocks + 1):
@@ -81,7 +82,7 @@ def main() -> None:
         bare_loop(bare_model, bare_optimizer, scheduler, stream, options.steps)
         middle = time.perf_counter()
         Loop(
-            accelerator, prepared_model, prepared_optimizer, schedule, loss, stream, settings, hooks, LoopState()
+            accelerator, prepared_model, prepared_optimizer, unfreezer, loss, stream, settings, hooks, LoopState()
         ).run()
         seconds["bare"].append((middle - started) / options.steps)
         seconds["ours"].append((time.perf_counter() - middle) / options.steps)

@@ -1,0 +1,30 @@
+"""The strategies by name: each is part of a recipe as plain data, to print, copy and override. Imports nothing."""
+
+from typing import Any
+
+STRATEGY_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "full": {"strategy": {"trainable_blocks": "all"}, "optimizer": {"layer_decay": 1.0}},
+    "llrd": {"strategy": {"trainable_blocks": "all"}, "optimizer": {"layer_decay": 0.9}},
+    "head_only": {"strategy": {"trainable_blocks": 0}, "optimizer": {"layer_decay": 1.0, "lr": 1e-3}},
+    "top_layers": {"strategy": {"trainable_blocks": 2}, "optimizer": {"layer_decay": 1.0}},
+    "gradual": {"strategy": {"unfreeze": {}}, "optimizer": {"layer_decay": 0.9, "head_lr": 1e-3}},
+    "lp_ft": {
+        "strategy": {"unfreeze": {"order": "all_at_once", "every": "30%", "restart_lr": True}},
+        "optimizer": {"layer_decay": 1.0, "head_lr": 1e-3},
+    },
+    "discriminative": {
+        "strategy": {"trainable_blocks": "all"},
+        "optimizer": {"layer_decay": 1.0, "lr": 1e-5, "head_lr": 1e-3},
+    },
+    "ulmfit": {
+        "strategy": {"unfreeze": {}},
+        "optimizer": {"layer_decay": 1 / 2.6, "convention": "ulmfit"},
+        "schedule": {"name": "slanted_triangular", "warmup": "10%"},
+    },
+    "scratch": {"strategy": {"trainable_blocks": "all"}, "optimizer": {"layer_decay": 1.0}},
+}
+"""What a strategy's name stands for; the recipe itself goes before.
+
+`lp_ft`: linear probing, then fine-tuning (Kumar et al. 2022, https://arxiv.org/abs/2202.10054). `ulmfit`: Howard and
+Ruder 2018, https://arxiv.org/abs/1801.06146. `discriminative`: two rates, for the features and for the head.
+"""
