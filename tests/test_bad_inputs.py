@@ -100,7 +100,9 @@ BAD_MODELS = [
     (["model.name=unknown_type"], ["model.name: unknown_type", "`telepathy`"]),
     (["model.name=without_tokenizer"], ["model.name: without_tokenizer", "tokenizer"]),
     (["model.name=corrupt_tokenizer"], ["model.name: corrupt_tokenizer", "tokenizer cannot be loaded"]),
-    (["model.name=without_blocks"], ["PooledClassifier has no list of blocks", "say with rules"]),
+    (["model.name=without_blocks"], ["model.layer_rules: PooledClassifier has no list of blocks"]),
+    (["model.layer_rules=[[emb, 0], [poolr, head]]"], ["model.layer_rules: rule ('poolr', 'head') matches no"]),
+    (["model.layer_rules=[[emb, first]]"], ["model.layer_rules.0.1 must be", "'head'", "got 'first'"]),
     (["model.name=distilbert", "model.pooling=pooler"], ["model.pooling: distilbert has no pooler; use cls, mean"]),
 ]
 CASES = [*BAD_SETTINGS, *BAD_DATA, *BAD_MODELS]
