@@ -198,11 +198,10 @@ class StrategySection(Section):
             )
         if isinstance(self.trainable_blocks, int) and self.trainable_blocks < 0:
             raise ValueError(f"trainable_blocks must be 0 or more, or all, got {self.trainable_blocks}")
-        if (self.unfreeze is not None) != (self.name in UNFREEZING):
-            raise ValueError(
-                f"unfreeze belongs to {', '.join(UNFREEZING)}, got it {'under' if self.unfreeze else 'missing under'} "
-                f"{self.name}"
-            )
+        if self.unfreeze is None and self.name in UNFREEZING:
+            raise ValueError(f"unfreeze must not be null under {self.name}; take the line away for its preset")
+        if self.unfreeze is not None and self.name not in UNFREEZING:
+            raise ValueError(f"unfreeze belongs to {', '.join(UNFREEZING)}, got it under {self.name}")
         if self.reinit_top and self.name == "scratch":
             raise ValueError("reinit_top has no meaning under scratch, where all weights are random")
         return self

@@ -238,7 +238,6 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
 
 def example_inputs(model: nn.Module) -> Iterator[Any]:
     """Inputs of the smallest size that such a model may take, the likeliest first: token ids, images, or both."""
-    config = getattr(model, "config", None)
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     main = getattr(model, "main_input_name", None)
     if main is None:

@@ -65,7 +65,9 @@ def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator) -> dict[
         with writing(folder.final), quiet_transformers():
             save_run(parts, summary, predictions)
     accelerator.wait_for_everyone()
-    accelerator.end_training()
+    # Not `accelerator.end_training`, after which no second run of this process could reach the others.
+    for tracker in accelerator.trackers:
+        tracker.finish()
     return summary
 
 

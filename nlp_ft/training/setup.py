@@ -76,9 +76,15 @@ def make_unfreeze_schedule(strategy: StrategySection, num_layers: int) -> Unfree
     Raises:
         TrainingError: the strategy asks for more blocks than there are, or for layers that do not exist.
     """
-    given = strategy.unfreeze.model_dump(exclude={"restore_best"}) if strategy.unfreeze is not None else None
+    given = (
+        strategy.unfreeze.model_dump(exclude_defaults=True, exclude={"restore_best"})
+        if strategy.unfreeze is not None
+        else None
+    )
     if strategy.reinit_top > num_layers:
-        raise TrainingError(f"strategy.reinit_top must be at most {num_layers}, got {strategy.reinit_top}")
+        raise TrainingError(
+            f"strategy.reinit_top must be at most {num_layers}, the blocks of this model, got {strategy.reinit_top}"
+        )
     with _said_of("strategy.unfreeze" if given is not None else "strategy"):
         return UnfreezeSchedule.from_settings(num_layers, strategy.trainable_blocks, given)
 
