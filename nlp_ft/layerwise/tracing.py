@@ -238,6 +238,7 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
 
 def example_inputs(model: nn.Module) -> Iterator[Any]:
     """Inputs of the smallest size that such a model may take, the likeliest first: token ids, images, or both."""
+    config = getattr(model, "config", None)
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     main = getattr(model, "main_input_name", None)
     if main is None:
@@ -257,7 +258,7 @@ def example_inputs(model: nn.Module) -> Iterator[Any]:
 def _token_ids(config: Any, device: torch.device, seq_len: int = 16) -> torch.Tensor:
     """Ids of shape (1, seq_len), distinct where the vocabulary allows, with the end mark last (BART looks for it)."""
     text = _text_config(config)
-    size = getattr(text, "vocab_size", 64)
+    size = text.vocab_size if text is not None else 64
     ids = [4 + position % (size - 4) if size > 8 else 1 for position in range(seq_len)]
     end = getattr(text, "eos_token_id", None)
     if isinstance(end, int) and 0 <= end < size:
