@@ -93,6 +93,12 @@ class ModelSection(Section):
 
     name: str = Field(description="Name of the network.")
     head: HeadSection = Field(HeadSection(), description="The task layers.")
+    layer_rules: list[tuple[str, int | Literal["head"]]] = Field(
+        [],
+        description="For a network whose structure does not tell where a parameter is: pairs of a regular expression, "
+        "searched in the parameter's full name, and a layer id (0 embeddings or stem, 1 to L blocks) or `head`. The "
+        "first match wins, and goes before the structure.",
+    )
 
 
 class PlateauSection(Section):

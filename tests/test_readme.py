@@ -67,10 +67,16 @@ def test_the_recipe_for_images_trains_and_its_code_runs(tmp_path: Path, monkeypa
         assert result.returncode == 0, result.stderr[-2000:]
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
+    folder = tmp_path_factory.mktemp("readme")
+    train(recipe_from_dict(tiny_recipe(folder, tiny_encoder)))
+    return folder / "run"
+
+
 @pytest.mark.parametrize("code", [code for code in blocks("python") if "runs/flowers" not in code])
-def test_the_python_blocks_run(tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    train(recipe_from_dict(tiny_recipe(tmp_path, tiny_encoder)))
-    code = code.replace("bert-base-uncased", str(tiny_encoder)).replace("runs/quickstart", str(tmp_path / "run"))
+def test_the_python_blocks_run(finished: Path, tiny_encoder: Path, code: str) -> None:
+    code = code.replace("bert-base-uncased", str(tiny_encoder)).replace("runs/quickstart", str(finished))
     code = code.replace("lowest_trainable_layer=7", "lowest_trainable_layer=2")
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]

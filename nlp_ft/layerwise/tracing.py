@@ -238,6 +238,7 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
 
 def example_inputs(model: nn.Module) -> Iterator[Any]:
     """Inputs of the smallest size that such a model may take, the likeliest first: token ids, images, or both."""
+    config = getattr(model, "config", None)
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     main = getattr(model, "main_input_name", None)
     if main is None:
@@ -246,7 +247,7 @@ def example_inputs(model: nn.Module) -> Iterator[Any]:
         for images in _images(model, device):
             yield {"pixel_values": images}
     else:
-        ids = _token_ids(model, device)
+        ids = _token_ids(config, device)
         yield {main: ids}
         if main == "input_ids":
             yield {"input_ids": ids, "decoder_input_ids": ids}
@@ -254,11 +255,10 @@ def example_inputs(model: nn.Module) -> Iterator[Any]:
                 yield {"input_ids": ids, "pixel_values": images}
 
 
-def _token_ids(model: nn.Module, device: torch.device, seq_len: int = 16) -> torch.Tensor:
+def _token_ids(config: Any, device: torch.device, seq_len: int = 16) -> torch.Tensor:
     """Ids of shape (1, seq_len), distinct where the vocabulary allows, with the end mark last (BART looks for it)."""
-    config: Any = getattr(model, "config", None)
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    size = getattr(text, "vocab_size", None) or _embedded_tokens(model) or 64
+    text = _text_config(config)
+    size = text.vocab_size if text is not None else 64
     ids = [4 + position % (size - 4) if size > 8 else 1 for position in range(seq_len)]
     end = getattr(text, "eos_token_id", None)
     if isinstance(end, int) and 0 <= end < size:
@@ -266,12 +266,11 @@ def _token_ids(model: nn.Module, device: torch.device, seq_len: int = 16) -> tor
     return torch.tensor([ids], device=device)
 
 
-def _embedded_tokens(model: Any) -> int | None:
-    """Rows of the input embeddings, where a model can name them."""
-    try:
-        return int(model.get_input_embeddings().num_embeddings)
-    except (AttributeError, NotImplementedError):
-        return None
+def _text_config(config: Any) -> Any:
+    """The part of a config that has a vocabulary: that of the text's tower, or of an encoder in a larger model."""
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    parts = [text, *vars(text).values()] if text is not None else []
+    return next((part for part in parts if getattr(part, "vocab_size", None)), None)
 
 
 def _images(model: nn.Module, device: torch.device) -> Iterator[torch.Tensor]:
