@@ -55,16 +55,15 @@ def run(folder: Path, encoder: Path, name: str, processes: int, size: int, accum
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("processes")
-    # 50 rows: the last effective batch has two rows, so that with 4 x 2 x 1 one process has one row and one none.
+    # 50 rows: the last effective batch has two rows, so that one of two processes has one row in it and one none.
     return {
         "one": run(folder, tiny_encoder, "one", 1, 8, 1),
         "accumulated": run(folder, tiny_encoder, "accumulated", 1, 4, 2),
-        "two": run(folder, tiny_encoder, "two", 2, 4, 1),
-        "two_accumulated": run(folder, tiny_encoder, "two_accumulated", 2, 2, 2),
+        "two": run(folder, tiny_encoder, "two", 2, 2, 2),
     }
 
 
-@pytest.mark.parametrize("name", ["accumulated", "two", "two_accumulated"])
+@pytest.mark.parametrize("name", ["accumulated", "two"])
 def test_the_same_effective_batch_gives_the_same_weights(runs: dict[str, Path], name: str) -> None:
     one, other = weights(runs["one"]), weights(runs[name])
     for parameter, tensor in one.items():
