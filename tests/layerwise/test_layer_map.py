@@ -260,6 +260,20 @@ def test_the_advised_rule_places_the_named_parameter_alone() -> None:
         LayerMap.from_model(model, rules)
 
 
+def test_a_pass_that_breaks_off_before_the_first_block_leaves_the_embeddings_below_it_and_is_told() -> None:
+    model = build("bert")
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("no first block today")
+
+    before = LayerMap.from_model(model)
+    model.bert.encoder.forward = broken
+    layer_map = LayerMap.from_model(model)
+    names = [name for name, _ in model.named_parameters()]
+    assert [layer_map.layer_id(name) for name in names] == [before.layer_id(name) for name in names]
+    assert layer_map.notes[-1].startswith("the forward pass failed (RuntimeError: no first block today)")
+
+
 def test_an_unknown_name_is_answered_with_the_nearest_known_one() -> None:
     layer_map = LayerMap.from_model(build("bert"))
     with pytest.raises(LayerMapError, match=r"did you mean bert\.pooler\.dense\.weight\?"):
