@@ -114,7 +114,7 @@ class PlateauSection(Section):
 class LossBelowSection(Section):
     """A training loss that is small enough."""
 
-    value: float = Field(gt=0, description="Mean training loss over about 2% of the run, in nats.")
+    value: float = Field(gt=0, description="Mean training loss since the record before, at most 10 steps, in nats.")
     at_least: DurationField | None = Field(None, description="A phase lasts so long in any case: 1ep, 200st, 10%.")
     at_most: DurationField | None = Field(None, description="And no longer than this; null: without bound.")
 

@@ -241,6 +241,7 @@ def test_a_timeline_whose_phases_a_condition_begins_says_that_it_is_not_to_scale
     assert timeline[3].split()[1:4] == ["loss", "on", "a"]
 
 
+@pytest.mark.slow
 def test_under_fsdp2_two_processes_take_the_steps_of_one_in_every_phase() -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     result = subprocess.run([*launcher, "-m", "tests.layerwise.fsdp"], capture_output=True, text=True)

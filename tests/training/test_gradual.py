@@ -156,28 +156,29 @@ def test_two_processes_killed_at_ten_steps_end_as_the_unbroken_ones(
 ) -> None:
     settings = {"duration": "3ep", "per_device_batch_size": 4}
     files = [write_recipe(tmp_path, tiny_encoder, n, STRATEGIES[trigger], **settings) for n in ("whole", "broken")]
-    assert in_two_processes(files[:1]).returncode == 0
+    assert in_two_processes({files[0]: {}}).returncode == 0
     steps = watched_steps(tmp_path / "whole")
     for step in kills(borders(steps), len(steps), 10):
-        assert in_two_processes(files[1:], kill_at=step).returncode != 0
-    assert in_two_processes(files[1:]).returncode == 0
+        assert in_two_processes({files[1]: {"kill_at": step}}).returncode != 0
+    assert in_two_processes({files[1]: {}}).returncode == 0
     assert_equal_to_the_bit(tmp_path / "broken", tmp_path / "whole")
 
 
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
-    """Four phases of three steps: on two processes, plain and with two micro-batches; and on one."""
+    """Four phases of three steps: on one process, and on two: plain, with two micro-batches, as is usually done."""
     folder = tmp_path_factory.mktemp("two")
     settings: dict[str, Any] = {"duration": "12st", "dropout": 0.0, "head_dropout": 0.0}
-    files = [
-        write_recipe(folder, tiny_encoder, name, STRATEGIES["every"], **settings, **batch)
-        for name, batch in {
-            "plain": {"per_device_batch_size": 4},
-            "accumulated": {"per_device_batch_size": 2, "gradient_accumulation_steps": 2},
-        }.items()
-    ]
-    result = in_two_processes(files)
-    assert result.returncode == 0, result.stderr[-3000:]
+    runs: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+        "plain": ({"per_device_batch_size": 4}, {}),
+        "accumulated": ({"per_device_batch_size": 2, "gradient_accumulation_steps": 2}, {}),
+        "old_wrapper": ({"per_device_batch_size": 4}, {"keep_wrapper": True}),
+    }
+    files = {
+        write_recipe(folder, tiny_encoder, name, STRATEGIES["every"], **settings, **batch): options
+        for name, (batch, options) in runs.items()
+    }
+    (folder / "stderr").write_text(in_two_processes(files).stderr)
     watched_train(str(write_recipe(folder, tiny_encoder, "one", STRATEGIES["every"], **settings)))
     return folder
 
@@ -198,14 +199,12 @@ def test_two_processes_end_with_the_weights_of_one(two_processes: Path, name: st
 
 
 def test_with_a_wrapper_that_is_older_than_the_phase_the_processes_drift_apart_and_the_run_says_so(
-    tmp_path: Path, tiny_encoder: Path
+    two_processes: Path,
 ) -> None:
-    file = write_recipe(tmp_path, tiny_encoder, "run", STRATEGIES["every"], per_device_batch_size=4)
-    result = in_two_processes([file], keep_wrapper=True)
-    first, second = (watched_steps(tmp_path / "run", rank) for rank in (0, 1))
+    first, second = (watched_steps(two_processes / "old_wrapper", rank) for rank in (0, 1))
     equal = [a["hash"] == b["hash"] for a, b in zip(first, second, strict=True)]
     assert equal == [True, True, True, False]
-    assert "the 2 processes no longer hold the same weights" in result.stderr
+    assert "the 2 processes no longer hold the same weights" in (two_processes / "stderr").read_text()
 
 
 SCHEDULES: dict[str, tuple[dict[str, Any], Callable[[int, int], float]]] = {
@@ -285,7 +284,7 @@ def test_the_rates_of_all_schedules_and_strategies_are_those_of_the_closed_form(
 ) -> None:
     files = write_rates(tmp_path, tiny_encoder, accumulation, processes)
     if processes == 2:
-        result = in_two_processes(list(files.values()))
+        result = in_two_processes({file: {} for file in files.values()})
         assert result.returncode == 0, result.stderr[-3000:]
     for (strategy, schedule), file in files.items():
         if processes == 1:
@@ -382,7 +381,7 @@ def test_compiled_phases_end_with_the_weights_of_the_plain_ones(tmp_path: Path, 
     files = [write_recipe(tmp_path, tiny_encoder, n, STRATEGIES["every"], **settings) for n in ("plain", "compiled")]
     for file in files:
         backend = "aot_eager" if file.stem == "compiled" else "no"
-        result = in_two_processes([file], dynamo_backend=backend)
+        result = in_two_processes({file: {"dynamo_backend": backend}})
         assert result.returncode == 0, result.stderr[-3000:]
     assert [line["hash"] for line in watched_steps(tmp_path / "compiled")] == [
         line["hash"] for line in watched_steps(tmp_path / "compiled", rank=1)

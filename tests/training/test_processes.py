@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.commands.config.config_args import load_config_from_file
 
-from nlp_ft.recipe_loader import dump_yaml, load_recipe
+from nlp_ft.errors import RunFolderError
+from nlp_ft.recipe_loader import dump_yaml, load_recipe, recipe_from_dict
 from nlp_ft.training.run import train
+from nlp_ft.training.run_folder import RunFolder
 from tests.tiny import tiny_recipe
 from tests.training.test_run import weights
 
@@ -91,3 +94,16 @@ def test_an_error_of_the_user_is_said_once_over_two_processes(
     assert launched.returncode != 0
     assert launched.stderr.count("did you mean label?") == 1
     assert list(folder.glob("wrong*")) == []
+
+
+def test_a_folder_that_only_some_machines_see_is_refused(
+    tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RunFolder, "create", lambda *arguments: None)
+    with pytest.raises(RunFolderError, match="must lie on a disk that all machines see: some do not find "):
+        train(recipe_from_dict(tiny_recipe(tmp_path, tiny_encoder)))
+
+
+def test_the_configuration_for_two_machines_is_one_that_accelerate_reads() -> None:
+    config = load_config_from_file(str(ROOT / "scripts" / "two_nodes.yaml"))
+    assert (config.num_machines, config.num_processes, config.distributed_type.value) == (2, 16, "MULTI_GPU")

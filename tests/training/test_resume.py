@@ -97,6 +97,7 @@ def kill_after_records(process: BaseProcess, file: Path, count: int) -> None:
     process.join()
 
 
+@pytest.mark.slow
 def test_a_process_killed_twice_with_signal_9_resumes_to_the_bit(tmp_path: Path, tiny_encoder: Path) -> None:
     values = recipe_in(tmp_path, tiny_encoder)
     values["training"] = {**values["training"], "duration": "20ep"}  # type: ignore[dict-item]

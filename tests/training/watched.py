@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -79,11 +79,11 @@ def in_a_process(file: Path, kill_at: int) -> int | None:
     return process.exitcode
 
 
-def in_two_processes(files: Sequence[Path], **options: Any) -> subprocess.CompletedProcess[str]:
-    """`watched_train` of one recipe after the other, on two gloo processes."""
+def in_two_processes(files: Mapping[Path, Mapping[str, Any]]) -> subprocess.CompletedProcess[str]:
+    """`watched_train` of one recipe after the other, each with its options, on two gloo processes."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    call = json.dumps([[str(file) for file in files], options])
-    return subprocess.run([*launcher, "-m", __name__, call], cwd=ROOT, capture_output=True, text=True)
+    calls = json.dumps({str(file): options for file, options in files.items()})
+    return subprocess.run([*launcher, "-m", __name__, calls], cwd=ROOT, capture_output=True, text=True)
 
 
 def watched_steps(folder: Path, rank: int = 0) -> list[dict[str, Any]]:
@@ -93,6 +93,5 @@ def watched_steps(folder: Path, rank: int = 0) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    files, options = json.loads(sys.argv[1])
-    for file in files:
+    for file, options in json.loads(sys.argv[1]).items():
         watched_train(file, **options)
