@@ -1,7 +1,6 @@
 """The command `nlp-ft`. Each command imports what it needs when it runs, so that `--help` answers at once."""
 
 import argparse
-import csv
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -81,7 +80,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="texts, two for each prediction of a model of pairs; or image files, folders and zip files",
     )
     predict.add_argument("--file", metavar="FILE", help="CSV, TSV, JSON Lines or Parquet with the recipe's text column")
-    predict.add_argument("--output", metavar="CSV", help="write the predictions there instead of showing them")
+    predict.add_argument(
+        "--output", metavar="FILE", help="write the predictions there, as its ending says: .csv, .jsonl or .parquet"
+    )
+    predict.add_argument("--overwrite", action="store_true", help="replace the file of --output")
     predict.add_argument("--top-k", type=int, default=3, help="labels shown for each text (default: 3)")
 
     layers = _add(
@@ -153,26 +155,25 @@ def _eval(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from nlp_ft.predict import load_run
+    from nlp_ft.prediction_files import check_output
 
     if bool(options.inputs) == bool(options.file):
         raise DataError("predict needs texts or images on the command line, or --file, and not both")
-    run = load_run(options.run)
-    inputs = run.read(options.file, options.inputs)
-    predictions = run.predict(inputs)
     if options.output:
-        with open(options.output, "w", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream)
-            writer.writerow([run.input_name, "label", "score"])
-            writer.writerows(
-                [run.shown(item), p.label, f"{p.score:.6f}"] for item, p in zip(inputs, predictions, strict=True)
-            )
-        print(f"{len(predictions)} predictions in {options.output}")
+        # Said before the seconds that loading takes.
+        check_output(options.output, options.overwrite)
+    from nlp_ft.predict import load_run, predict_to_file
+
+    run = load_run(options.run)
+    if options.output:
+        written = predict_to_file(run, options.file, options.inputs, options.output)
+        print(f"{written} predictions in {options.output}")
         return 0
-    for item, prediction in zip(inputs, predictions, strict=True):
-        print(run.shown(item))
-        for label in sorted(prediction.scores, key=lambda name: -prediction.scores[name])[: options.top_k]:
-            print(f"  {prediction.scores[label]:.4f}  {label}")
+    for inputs in run.read(options.file, options.inputs):
+        for item, prediction in zip(inputs, run.predict(inputs), strict=True):
+            print(run.shown(item))
+            for label in sorted(prediction.scores, key=lambda name: -prediction.scores[name])[: options.top_k]:
+                print(f"  {prediction.scores[label]:.4f}  {label}")
     return 0
 
 

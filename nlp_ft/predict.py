@@ -4,16 +4,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accelerate import Accelerator
+from tqdm import tqdm
 
 from nlp_ft.errors import DataError, ModelError, RunFolderError
 from nlp_ft.extras import require_torchvision
+from nlp_ft.prediction_files import prediction_file
 from nlp_ft.recipe import ImageRecipe, TextRecipe
 from nlp_ft.recipe_loader import load_recipe
 from nlp_ft.trained_run import Prediction, TrainedRun
 from nlp_ft.training.evaluation import Predictions, predict_split
 
-__all__ = ["Prediction", "TrainedRun", "evaluate_run", "load_run", "predict"]
+__all__ = ["Prediction", "TrainedRun", "evaluate_run", "load_run", "predict", "predict_to_file"]
 
 
 def load_run(folder: str | Path) -> TrainedRun:
@@ -48,6 +51,35 @@ def predict(folder: str | Path, inputs: Sequence[Any]) -> list[Prediction]:
         DataError: single texts for a model of pairs, or the other way round; or an image that cannot be read.
     """
     return load_run(folder).predict(inputs)
+
+
+def predict_to_file(run: TrainedRun, file: str | None, words: Sequence[str], output: str) -> int:
+    """Classify inputs of any number, in their order, and write each with its label and score as they are done.
+
+    Args:
+        run: from `load_run`.
+        file: CSV, TSV, JSON Lines or Parquet with the recipe's text column(s); None takes the words.
+        words: texts, or image files, folders and zip files.
+        output: a file that ends in .csv, .jsonl or .parquet; it is there when all predictions are in it.
+
+    Returns:
+        How many predictions were written.
+
+    Raises:
+        DataError: an input cannot be read.
+    """
+    names = np.array(run.label_names, object)
+    written = 0
+    with (
+        prediction_file(output, run.input_name) as write,
+        tqdm(total=run.expected_inputs(file, words), unit=run.input_name, disable=None, leave=False) as bar,
+    ):
+        for inputs in run.read(file, words):
+            probabilities = run.probabilities(inputs, bar.update)
+            labels = names[probabilities.argmax(-1)].tolist()
+            write(([run.shown(item) for item in inputs], labels, probabilities.max(-1).tolist()))
+            written += len(inputs)
+    return written
 
 
 def evaluate_run(folder: str | Path, data: str | None = None, split: str = "test") -> tuple[Predictions, list[str]]:

@@ -1,8 +1,9 @@
 """A trained image classifier: image files, folders or Pillow images in, labels out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image, ImageOps
 from transformers import AutoImageProcessor, AutoModelForImageClassification
@@ -16,8 +17,10 @@ from nlp_ft.data.splits import progress_bars
 from nlp_ft.data.transforms import ImageCollator, Preprocessing, evaluation_transform, pixels, read_pixels
 from nlp_ft.errors import DataError
 from nlp_ft.recipe import ImageRecipe
-from nlp_ft.trained_run import BATCH_SIZE, Prediction, TrainedRun, damage_named
+from nlp_ft.trained_run import TrainedRun, chunked, damage_named
 from nlp_ft.training.task import Data
+
+BATCH_SIZE = 64
 
 
 class ImageRun(TrainedRun):
@@ -33,16 +36,28 @@ class ImageRun(TrainedRun):
             self.preprocessing = Preprocessing.of_processor(AutoImageProcessor.from_pretrained(folder))
         self.transform = evaluation_transform(self.preprocessing)
 
-    def predict(self, inputs: Sequence[str | Path | Image.Image]) -> list[Prediction]:
-        """Classify image files, those named by `read`, or Pillow images, each made the size that training saw."""
-        predictions: list[Prediction] = []
-        for start in range(0, len(inputs), BATCH_SIZE):
-            batch = torch.stack([self._pixel_values(item) for item in inputs[start : start + BATCH_SIZE]])
-            predictions += [self.prediction(row) for row in self.probabilities({"pixel_values": batch})]
-        return predictions
+    def probabilities(
+        self, inputs: Sequence[str | Path | Image.Image], done: Callable[[int], object] = lambda count: None
+    ) -> np.ndarray:
+        """Of image files, those named by `read`, or Pillow images, each made the size that training saw."""
+        computed = []
+        with self.computing() as compute:
+            for start in range(0, len(inputs), BATCH_SIZE):
+                batch = torch.stack([self._pixel_values(item) for item in inputs[start : start + BATCH_SIZE]])
+                computed.append(compute({"pixel_values": batch}))
+                done(len(batch))
+        probabilities: np.ndarray = torch.cat(computed).cpu().numpy()
+        return probabilities
 
-    def read(self, file: str | None, words: Sequence[str]) -> list[str]:
+    def read(self, file: str | None, words: Sequence[str]) -> Iterator[Sequence[str]]:
         """Image files, and all images in folders and zip files."""
+        yield from chunked(self._named(file, words))
+
+    def expected_inputs(self, file: str | None, words: Sequence[str]) -> int | None:
+        """The images."""
+        return len(self._named(file, words))
+
+    def _named(self, file: str | None, words: Sequence[str]) -> list[str]:
         if file:
             raise DataError("--file is for texts; name image files, folders or zip files after the run")
         found: list[str] = []

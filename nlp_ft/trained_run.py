@@ -1,9 +1,10 @@
 """A run folder, loaded: what is the same for texts and images."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,12 @@ import torch
 from transformers import PreTrainedModel
 
 from nlp_ft.data.batching import Collator
+from nlp_ft.data.streaming import CHUNK_ROWS
 from nlp_ft.errors import RunFolderError
 from nlp_ft.models.text import LOADING_ERRORS, label_names, quiet_transformers
 from nlp_ft.recipe import Recipe
+from nlp_ft.training.precision import mixed_precision
 from nlp_ft.training.task import Data
-
-BATCH_SIZE = 64
 
 
 @dataclass(frozen=True)
@@ -37,18 +38,35 @@ class TrainedRun(ABC):
     recipe: Recipe
     model: PreTrainedModel
 
-    @property
+    @cached_property
     def label_names(self) -> list[str]:
         """In the order of their ids."""
         return label_names(self.model)
 
     @abstractmethod
-    def read(self, file: str | None, words: Sequence[str]) -> Sequence[Any]:
-        """The inputs that a command line names, for `predict`. Raises: DataError."""
+    def read(self, file: str | None, words: Sequence[str]) -> Iterator[Sequence[Any]]:
+        """The inputs that a command line names, at most `CHUNK_ROWS` at a time. Raises: DataError."""
 
     @abstractmethod
+    def expected_inputs(self, file: str | None, words: Sequence[str]) -> int | None:
+        """About how many inputs `read` will give, for a progress bar; None where that is not known."""
+
+    @abstractmethod
+    def probabilities(self, inputs: Sequence[Any], done: Callable[[int], object] = lambda count: None) -> np.ndarray:
+        """(inputs, num_labels), of inputs that fit into memory together.
+
+        Args:
+            inputs: one or more.
+            done: is told how many more are done.
+
+        Raises:
+            DataError: an input is not of the kind that the run was trained on, or cannot be read.
+        """
+
     def predict(self, inputs: Sequence[Any]) -> list[Prediction]:
         """One prediction for each input. Raises: DataError."""
+        chunks = chunked(inputs)
+        return [self.prediction(row) for chunk in chunks for row in self.probabilities(chunk)]
 
     @abstractmethod
     def shown(self, item: Any) -> str:
@@ -62,20 +80,42 @@ class TrainedRun(ABC):
     def labelled_collator(self, data: Data, split: str) -> Collator:
         """Makes batches of labelled rows."""
 
-    def probabilities(self, batch: dict[str, torch.Tensor]) -> np.ndarray:
-        """(batch, num_labels), of the model in eval mode on the best device there is."""
-        device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    @cached_property
+    def device(self) -> torch.device:
+        """The best one there is."""
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+    @contextmanager
+    def computing(self) -> Iterator[Callable[[dict[str, torch.Tensor]], torch.Tensor]]:
+        """Inside, the model is in eval mode on the device, and computes as the recipe asks if the device can.
+
+        Gives the function from a batch to its probabilities, (batch, num_labels), which stay on the device: fetching
+        them would wait for the batch. The weights are cast once for all batches.
+        """
         module: torch.nn.Module = self.model
-        module.to(device).eval()
-        with torch.inference_mode():
-            logits: torch.Tensor = module(**{key: value.to(device) for key, value in batch.items()}).logits
-        return logits.float().softmax(-1).cpu().numpy()
+        module.to(self.device).eval()
+        asked = "fp32" if self.recipe.training.precision == "fp32" else "auto"
+        is_half = mixed_precision(asked, self.device) == "bf16"
+
+        def compute(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+            inputs = {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
+            logits: torch.Tensor = module(**inputs).logits
+            return logits.float().softmax(-1)
+
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=is_half):
+            yield compute
 
     def prediction(self, probabilities: np.ndarray) -> Prediction:
         """Of one input's probabilities, (num_labels,)."""
         best = int(probabilities.argmax())
         scores = {name: float(p) for name, p in zip(self.label_names, probabilities, strict=True)}
         return Prediction(self.label_names[best], float(probabilities[best]), scores)
+
+
+def chunked(inputs: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """The inputs, at most `CHUNK_ROWS` at a time."""
+    for start in range(0, len(inputs), CHUNK_ROWS):
+        yield inputs[start : start + CHUNK_ROWS]
 
 
 @contextmanager

@@ -1,24 +1,29 @@
 """A trained text classifier: texts or pairs of them in, labels out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import nlp_ft.models.pooled_classifier  # noqa: F401  # registers the class that a run folder may hold
 from nlp_ft.data.batching import PaddingCollator
 from nlp_ft.data.sources import load_files, text_columns
 from nlp_ft.data.splits import progress_bars
+from nlp_ft.data.streaming import estimated_rows, stream_texts
 from nlp_ft.data.text import TextData, encode_split, load_text_data
-from nlp_ft.data.tokens import encode_texts
+from nlp_ft.data.token_batches import encode_token_rows, token_batches
 from nlp_ft.errors import DataError
 from nlp_ft.models.text import require_model_files
 from nlp_ft.recipe import TextRecipe
-from nlp_ft.trained_run import BATCH_SIZE, Prediction, TrainedRun, damage_named
+from nlp_ft.trained_run import TrainedRun, chunked, damage_named
 from nlp_ft.training.task import Data
 
 Texts = Sequence[str] | Sequence[tuple[str, str]]
+TOKENS_PER_BATCH = {"cpu": 1024}
+"""More gain nothing where the matrix products already take all the time, and leave the processor's cache."""
+TOKENS_PER_BATCH_ELSEWHERE = 16_384
 
 
 class TextRun(TrainedRun):
@@ -34,39 +39,38 @@ class TextRun(TrainedRun):
         with damage_named(folder, "tokenizer"):
             self.tokenizer = AutoTokenizer.from_pretrained(folder)
 
-    def predict(self, inputs: Texts) -> list[Prediction]:
-        """Classify texts, or pairs where the run was trained on pairs, truncated as in training."""
+    def probabilities(self, inputs: Texts, done: Callable[[int], object] = lambda count: None) -> np.ndarray:
+        """Of texts, or pairs where the run was trained on pairs, truncated as in training."""
         wants_pairs = isinstance(self.recipe.data.text, list)
         if any(isinstance(text, str) == wants_pairs for text in inputs):
             raise DataError(f"this model takes {'pairs of texts' if wants_pairs else 'single texts'}")
-        if not len(inputs):
-            return []
         columns = [list(map(str, column)) for column in zip(*inputs)] if wants_pairs else [list(map(str, inputs))]
-        encoded = encode_texts(columns, self.tokenizer, self.recipe.data)
-        keys = [key for key in encoded if key != "num_tokens"]
-        collator = PaddingCollator(self.tokenizer, keys)
-        order = np.argsort([-len(ids) for ids in encoded["input_ids"]], kind="stable")
-        probabilities = np.zeros((len(inputs), len(self.label_names)))
-        for start in range(0, len(order), BATCH_SIZE):
-            rows = order[start : start + BATCH_SIZE]
-            batch = collator([{key: encoded[key][row] for key in keys} for row in rows])
-            probabilities[rows] = self.probabilities(batch)
-        return [self.prediction(row) for row in probabilities]
+        rows = encode_token_rows(columns, self.tokenizer, self.recipe.data)
+        batches = token_batches(rows.lengths, TOKENS_PER_BATCH.get(self.device.type, TOKENS_PER_BATCH_ELSEWHERE))
+        computed = []
+        with self.computing() as compute:
+            for batch in batches:
+                computed.append(compute(rows.padded(batch, self.tokenizer)))
+                done(len(batch))
+        probabilities = np.empty((len(inputs), len(self.label_names)), np.float32)
+        probabilities[np.concatenate(batches)] = torch.cat(computed).cpu().numpy()
+        return probabilities
 
-    def read(self, file: str | None, words: Sequence[str]) -> Texts:
+    def read(self, file: str | None, words: Sequence[str]) -> Iterator[Texts]:
         """The texts of a file with the recipe's text column(s), or those given, paired up for a model of pairs."""
         names = text_columns(self.recipe.data)
-        columns = [list(words[i :: len(names)]) for i in range(len(names))]
         if file:
             with progress_bars(False):
-                rows = load_files(file, "--file", names)
-            missing = [name for name in names if name not in rows.column_names]
-            if missing:
-                raise DataError(f"--file: {file} has no column {missing[0]!r}; it has: {', '.join(rows.column_names)}")
-            columns = [["" if text is None else str(text) for text in rows[name][:]] for name in names]
-        if len(columns[0]) != len(columns[-1]):
+                for columns in stream_texts(file, "--file", names):
+                    yield columns[0] if len(names) == 1 else list(zip(*columns, strict=True))
+            return
+        if len(words) % len(names):
             raise DataError(f"this model takes pairs of texts, got {len(words)} texts")
-        return columns[0] if len(names) == 1 else list(zip(*columns, strict=True))
+        yield from chunked(words if len(names) == 1 else list(zip(words[::2], words[1::2], strict=True)))
+
+    def expected_inputs(self, file: str | None, words: Sequence[str]) -> int | None:
+        """Rows of the file, or the words."""
+        return estimated_rows(file, "--file") if file else len(words) // len(text_columns(self.recipe.data))
 
     def shown(self, item: str | tuple[str, str]) -> str:
         """The text, or both of a pair."""

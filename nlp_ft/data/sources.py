@@ -1,7 +1,8 @@
 """Reading the raw splits of a recipe through `datasets`; no labels and no tokens yet."""
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,20 @@ def load_files(paths: str | Sequence[str], field: str, texts: Sequence[str] = ()
     files = expand([paths] if isinstance(paths, str) else paths, field)
     if files and all(Path(file).is_dir() for file in files):
         return datasets.concatenate_datasets([_single(_load_folder(file, field), file, field) for file in files])
+    builder, options = builder_of(files, field, texts)
+    with reading(files, builder, field):
+        rows = datasets.load_dataset(builder, data_files=files, split="train", **options)
+    assert isinstance(rows, Dataset)
+    refuse_unnamed_fields(rows.column_names, files, builder, field)
+    return rows
+
+
+def builder_of(files: Sequence[str], field: str, texts: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """The builder of `datasets` that reads the files, and its options; `texts` are columns of text.
+
+    Raises:
+        DataError: formats mixed or unknown, or a file that is empty or binary.
+    """
     suffixes = {Path(file).suffix.lower() for file in files}
     if len(suffixes) != 1 or not suffixes <= FORMATS.keys():
         raise DataError(f"{field}: files must all be one of {', '.join(FORMATS)}, got {', '.join(sorted(suffixes))}")
@@ -63,11 +78,17 @@ def load_files(paths: str | Sequence[str], field: str, texts: Sequence[str] = ()
     if builder == "csv":
         # Else pandas would guess that the text 007 is a number.
         options = {**options, "converters": dict.fromkeys(texts, str)}
+    return builder, options
+
+
+@contextmanager
+def reading(files: Sequence[str], builder: str, field: str) -> Iterator[None]:
+    """What the parser of a builder raises, as one error. Raises: DataError."""
     level = datasets.logging.get_verbosity()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # it logs what it raises as well
     try:
-        rows = datasets.load_dataset(builder, data_files=files, split="train", **options)
-    except OSError:
+        yield
+    except (OSError, DataError):
         raise
     except Exception as error:  # the builders raise whatever their parser raises
         if "corresponds to no data" in str(error):
@@ -75,10 +96,12 @@ def load_files(paths: str | Sequence[str], field: str, texts: Sequence[str] = ()
         raise DataError(f"{field}: {files[0]} cannot be read as {builder}: {root_cause(error)}") from None
     finally:
         datasets.logging.set_verbosity(level)
-    assert isinstance(rows, Dataset)
-    if "__index_level_0__" in rows.column_names:
+
+
+def refuse_unnamed_fields(columns: Sequence[str], files: Sequence[str], builder: str, field: str) -> None:
+    """Raises: DataError: pandas found more fields in the rows than the header names."""
+    if "__index_level_0__" in columns:
         raise DataError(f"{field}: {files[0]} cannot be read as {builder}: its rows have more fields than its header")
-    return rows
 
 
 def text_columns(data: TextDataSection) -> list[str]:

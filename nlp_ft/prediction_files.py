@@ -1,0 +1,84 @@
+"""Writing predictions to CSV, JSON Lines or Parquet, chunk by chunk; the file has its name only when it is whole."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from nlp_ft.errors import DataError
+
+Rows = tuple[Sequence[str], Sequence[str], Sequence[float]]
+"""Of many inputs: what each is shown as, its label and its score."""
+Write = Callable[[Rows], None]
+
+
+def check_output(path: str, overwrite: bool) -> None:
+    """Raises: DataError: predictions cannot be written there; said before a model is loaded for them."""
+    file = Path(path)
+    if file.is_dir():
+        raise DataError(f"--output: {path}: Is a directory")
+    if file.suffix.lower() not in _WRITERS:
+        raise DataError(f"--output: the file's name must end in {', '.join(_WRITERS)}, got {path}")
+    if file.exists() and not overwrite:
+        raise DataError(f"--output: {path} exists; choose another, or pass --overwrite to replace it")
+    if not file.absolute().parent.is_dir():
+        raise DataError(f"--output: {path}: No such file or directory")
+
+
+@contextmanager
+def prediction_file(path: str, input_name: str) -> Iterator[Write]:
+    """Open a file for rows of predictions; it is renamed to `path` at the end, and removed after an error.
+
+    Args:
+        path: ends in .csv, .jsonl or .parquet, which says the format.
+        input_name: heads the first column.
+    """
+    file = Path(path)
+    partial = file.with_name(file.name + ".partial")
+    try:
+        with partial.open("wb") as stream:
+            with _WRITERS[file.suffix.lower()](stream, input_name) as write:
+                yield write
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(file)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _csv(stream: IO[bytes], input_name: str) -> Iterator[Write]:
+    text = io.TextIOWrapper(stream, encoding="utf-8", newline="", write_through=True)
+    writer = csv.writer(text)
+    writer.writerow([input_name, "label", "score"])
+    yield lambda rows: writer.writerows([item, label, f"{score:.6f}"] for item, label, score in zip(*rows, strict=True))
+    text.detach()
+
+
+@contextmanager
+def _jsonl(stream: IO[bytes], input_name: str) -> Iterator[Write]:
+    def write(rows: Rows) -> None:
+        for item, label, score in zip(*rows, strict=True):
+            line = {input_name: item, "label": label, "score": round(float(score), 6)}
+            stream.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+
+    yield write
+
+
+@contextmanager
+def _parquet(stream: IO[bytes], input_name: str) -> Iterator[Write]:
+    import pyarrow
+    import pyarrow.parquet
+
+    fields = [(input_name, pyarrow.string()), ("label", pyarrow.string()), ("score", pyarrow.float32())]
+    schema: Any = pyarrow.schema(fields)
+    with pyarrow.parquet.ParquetWriter(stream, schema) as writer:
+        yield lambda rows: writer.write_table(pyarrow.table(list(rows), schema=schema))
+
+
+_WRITERS = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
