@@ -1,0 +1,193 @@
+"""Predictions of many inputs: as one by one, in their order, in whole files only, and in bounded memory."""
+
+import csv
+import json
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import torch
+from transformers import pipeline
+
+from nlp_ft import trained_run, trained_text
+from nlp_ft.cli import main
+from nlp_ft.data import streaming
+from nlp_ft.errors import DataError
+from nlp_ft.predict import load_run, predict, predict_to_file
+from nlp_ft.prediction_files import prediction_file
+from nlp_ft.recipe_loader import recipe_from_dict
+from nlp_ft.trained_text import TextRun
+from nlp_ft.training.run import train
+from tests.tiny import WORDS, tiny_recipe
+
+FORMATS = ["csv", "jsonl", "parquet"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> TextRun:
+    """A run whose texts are cut at 24 tokens."""
+    folder = tmp_path_factory.mktemp("predict")
+    changes: dict[str, Any] = {"data": {"max_length": 24}, "training": {"duration": "8ep"}, "optimizer": {"lr": 1e-2}}
+    train(recipe_from_dict(tiny_recipe(folder, tiny_encoder, **changes)))
+    loaded = load_run(folder / "run")
+    assert isinstance(loaded, TextRun)
+    return loaded
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several chunks of several batches, for few texts."""
+    for module in (trained_run, streaming):
+        monkeypatch.setattr(module, "CHUNK_ROWS", 40)
+    monkeypatch.setitem(trained_text.TOKENS_PER_BATCH, "cpu", 100)
+
+
+def texts(count: int) -> list[str]:
+    """Of 0 to 40 words: some are empty, and some are cut."""
+    generator = random.Random(0)
+    return [" ".join(generator.choices(WORDS, k=generator.randrange(41))) for _ in range(count)]
+
+
+def write_texts(file: Path, rows: Sequence[str]) -> str:
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in rows))
+    return str(file)
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    if file.suffix == ".parquet":
+        return list(pyarrow.parquet.read_table(file).to_pylist())
+    with file.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream)) if file.suffix == ".csv" else [json.loads(line) for line in stream]
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_predictions_of_many_texts_are_those_of_each_one_alone(run: TextRun) -> None:
+    several = texts(101)
+    together = run.predict(several)
+    alone = [run.predict([text])[0] for text in several]
+    assert len({p.label for p in alone}) == 3
+    assert [p.label for p in together] == [p.label for p in alone]
+    for one, other in zip(together, alone, strict=True):
+        assert one.scores == pytest.approx(other.scores, abs=1e-6)
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_file_of_predictions_has_the_texts_in_their_order_with_the_pipelines_labels(
+    suffix: str, run: TextRun, tmp_path: Path
+) -> None:
+    several = texts(101)
+    output = tmp_path / f"out.{suffix}"
+    assert predict_to_file(run, write_texts(tmp_path / "in.jsonl", several), [], str(output)) == 101
+    classify = pipeline("text-classification", model=run.model, tokenizer=run.tokenizer, device="cpu")
+    expected = classify(several, truncation=True, max_length=24)
+    written = read(output)
+    assert [row["text"] for row in written] == several
+    assert [row["label"] for row in written] == [row["label"] for row in expected]
+    assert [float(row["score"]) for row in written] == pytest.approx([row["score"] for row in expected], abs=1e-6)
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "in.jsonl", output]
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_no_more_than_one_chunk_of_a_file_is_read_ahead_of_its_predictions(
+    run: TextRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    read_chunks, compute = TextRun.read, TextRun.probabilities
+
+    def noting_read(self: TextRun, *arguments: Any) -> Iterator[Any]:
+        for chunk in read_chunks(self, *arguments):
+            events.append(f"read {len(chunk)}")
+            yield chunk
+
+    def noting_compute(self: TextRun, inputs: Any, *arguments: Any) -> np.ndarray:
+        events.append(f"computed {len(inputs)}")
+        return compute(self, inputs, *arguments)
+
+    monkeypatch.setattr(TextRun, "read", noting_read)
+    monkeypatch.setattr(TextRun, "probabilities", noting_compute)
+    predict_to_file(run, write_texts(tmp_path / "in.jsonl", texts(101)), [], str(tmp_path / "out.csv"))
+    assert events == ["read 40", "computed 40", "read 40", "computed 40", "read 21", "computed 21"]
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_an_error_on_the_way_leaves_what_was_there_and_nothing_else(suffix: str, run: TextRun, tmp_path: Path) -> None:
+    file = Path(write_texts(tmp_path / "in.jsonl", texts(90)))
+    file.write_text(file.read_text() + "no json\n")
+    output = tmp_path / f"out.{suffix}"
+    output.write_text("from before")
+    with pytest.raises(DataError, match=r"^--file: .*in\.jsonl cannot be read as json"):
+        predict_to_file(run, str(file), [], str(output))
+    assert (output.read_text(), sorted(tmp_path.iterdir())) == ("from before", [file, output])
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_file_has_its_name_only_when_it_is_whole(suffix: str, tmp_path: Path) -> None:
+    output = tmp_path / f"out.{suffix}"
+    with prediction_file(str(output), "text") as write:
+        write((["a, b", "ü\n"], ["x", "y"], [0.5, 0.25]))
+        assert sorted(tmp_path.iterdir()) == [tmp_path / f"out.{suffix}.partial"]
+        write((["c"], ["x"], [1.0]))
+    rows = [{**row, "score": float(row["score"])} for row in read(output)]
+    assert rows == [
+        {"text": "a, b", "label": "x", "score": 0.5},
+        {"text": "ü\n", "label": "y", "score": 0.25},
+        {"text": "c", "label": "x", "score": 1.0},
+    ]
+    assert sorted(tmp_path.iterdir()) == [output]
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("old.csv", "error: --output: old.csv exists; choose another, or pass --overwrite to replace it\n"),
+        ("new.txt", "error: --output: the file's name must end in .csv, .jsonl, .parquet, got new.txt\n"),
+    ],
+)
+def test_an_output_that_cannot_be_is_refused_before_the_model_is_loaded(
+    output: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("old.csv").write_text("from before")
+    with pytest.raises(SystemExit, match="2"):
+        main(["predict", "no_run", "red", "--output", output])
+    assert (capsys.readouterr().err, Path("old.csv").read_text()) == (message, "from before")
+
+
+def test_an_output_is_replaced_where_that_is_asked(run: TextRun, tmp_path: Path) -> None:
+    output = tmp_path / "old.csv"
+    output.write_text("from before")
+    with pytest.raises(SystemExit, match="0"):
+        main(["predict", str(run.model.name_or_path), "red", "--output", str(output), "--overwrite"])
+    assert [row["text"] for row in read(output)] == ["red"]
+
+
+def test_nothing_in_is_nothing_out(run: TextRun) -> None:
+    assert predict(run.model.name_or_path, []) == []
+
+
+@pytest.mark.parametrize(
+    ("precision", "native", "dtype"),
+    [("auto", True, "bf16"), ("auto", False, "fp32"), ("fp32", True, "fp32"), ("fp16", True, "bf16")],
+)
+def test_the_precision_is_the_one_that_training_would_have_here(
+    precision: str, native: bool, dtype: str, run: TextRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = set()
+    head = next(module for module in reversed(list(run.model.modules())) if isinstance(module, torch.nn.Linear))
+    hook = head.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
+    monkeypatch.setattr("nlp_ft.training.precision.has_native_bf16", lambda device: native)
+    training = run.recipe.training.model_copy(update={"precision": precision})
+    monkeypatch.setattr(run, "recipe", run.recipe.model_copy(update={"training": training}))
+    run.predict(["red"])
+    hook.remove()
+    assert seen == {{"bf16": torch.bfloat16, "fp32": torch.float32}[dtype]}
