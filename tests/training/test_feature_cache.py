@@ -179,7 +179,11 @@ def test_features_used_longest_ago_give_way_to_new_ones(tmp_path: Path, tiny_enc
     ("strategy", "overrides", "said"),
     [
         ("head_only", ["training.duration=1st"], "feature cache: off, it would not pay"),
-        ("head_only", ["training.feature_cache_gb=1e-9"], "feature cache: off, feature_cache_gb is too small"),
+        (
+            "head_only",
+            ["training.feature_cache_gb=1e-9"],
+            "feature cache: off, feature_cache_gb or the disk is too small",
+        ),
         ("head_only", [], "feature cache: what block(s) 2 give is kept, "),
     ],
 )
@@ -207,3 +211,14 @@ def test_rows_come_back_in_any_order_as_they_were_written(tmp_path: Path) -> Non
     again = Features(tmp_path / "values", lengths, 4, torch.float32)
     assert torch.equal(again.read([2, 1]), torch.cat([vectors[5:], vectors[:3]]))
     assert json.dumps(again.read([0]).tolist()) == json.dumps(vectors[3:5].tolist())
+
+
+def test_a_cache_that_cannot_be_written_is_left_off_and_the_run_goes_on(
+    tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("NLP_FT_CACHE", str(tmp_path / "file"))
+    train_as(tmp_path, tiny_encoder, "run", "head_only")
+    assert (
+        "feature cache: off, " + str(tmp_path / "file" / "features") + " cannot be written" in capsys.readouterr().out
+    )
