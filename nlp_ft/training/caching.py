@@ -1,14 +1,16 @@
 """Whether a run keeps what its frozen blocks give: decided before training by weighing work and bytes, and said."""
 
 import os
+import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
 
 import torch
-from accelerate.utils import DynamoBackend
+from accelerate.utils import DynamoBackend, gather_object
 
 from nlp_ft.layerwise import UnfreezePlan
 from nlp_ft.layerwise.prefix import FrozenPrefix
@@ -86,13 +88,17 @@ def cache_of_run(parts: Parts, state: LoopState) -> FeatureCache | None:
     if reason := _obstacle(parts):
         say(f"feature cache: off, {reason}\n")
         return None
-    store = _feature_plan(parts)
+    store = _feature_plan(parts, min(int(training.feature_cache_gb * BYTES_IN_GB), _free_bytes(parts)))
     boundary_of_phase = [max((k for k in store.prefix.boundaries if k < layer), default=0) for layer in lowest]
     bytes_of = {boundary: store.bytes_of(boundary) for boundary in store.prefix.boundaries}
     savings = expected_savings(boundary_of_phase, _passes(parts, store.splits), bytes_of, store.budget)
     if not savings.boundaries:
         can_enter = any(boundary_of_phase)
-        why = "feature_cache_gb is too small" if can_enter else "this model cannot be entered between its blocks"
+        why = (
+            "feature_cache_gb or the disk is too small"
+            if can_enter
+            else "this model cannot be entered between its blocks"
+        )
         say(f"feature cache: off, {why}\n")
         return None
     numbers = f"{savings.work_of_pass:.2g} token-blocks to make it, {savings.work_saved:.2g} spared"
@@ -123,10 +129,32 @@ def _obstacle(parts: Parts) -> str | None:
         return "images are drawn anew in each epoch"
     if parts.accelerator.state.dynamo_plugin.backend != DynamoBackend.NO:
         return "the model is compiled whole"
+    if not _is_shared(parts, cache_folder()):
+        return f"{cache_folder()} cannot be written, or not by all machines; NLP_FT_CACHE names another place"
     return None
 
 
-def _feature_plan(parts: Parts) -> FeaturePlan:
+def _is_shared(parts: Parts, folder: Path) -> bool:
+    """Whether all processes see what the main one writes there; collective."""
+    mark = folder / f"{blake2b(str(parts.folder.final.absolute()).encode(), digest_size=4).hexdigest()}.mark"
+    if parts.accelerator.is_main_process:
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+    parts.accelerator.wait_for_everyone()
+    is_seen = all(gather_object([mark.exists()]))
+    if is_seen and parts.accelerator.is_main_process:
+        mark.unlink()
+    return is_seen
+
+
+def _free_bytes(parts: Parts) -> int:
+    """Room on the cache's disk beside what it holds; the least that a process sees, for all must decide alike."""
+    held = sum(file.stat().st_size for file in cache_folder().rglob("values"))
+    return int(min(gather_object([shutil.disk_usage(cache_folder()).free + held])))
+
+
+def _feature_plan(parts: Parts, budget: int) -> FeaturePlan:
     data, training = parts.data, parts.recipe.training
     names: list[str] = [name for name in ("train", "validation") if name in data.encoded]
     splits = {name: Split(data.encoded[name], data.lengths(name)) for name in names}
@@ -149,7 +177,7 @@ def _feature_plan(parts: Parts) -> FeaturePlan:
         training.eval_batch_size,
         torch.float32 if exact else half,
         cache_folder(),
-        int(training.feature_cache_gb * BYTES_IN_GB),
+        budget,
     )
 
 

@@ -7,6 +7,7 @@ finds it again, and with other weights or data it is another folder. Those used 
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -24,6 +25,8 @@ from nlp_ft.data.batching import Collator, load_batches
 from nlp_ft.layerwise import LayerMap
 from nlp_ft.layerwise.prefix import FrozenPrefix
 from nlp_ft.training.feature_cache import FeatureCache, Features
+
+SECONDS_OF_A_DAY = 86_400
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,10 @@ def _bytes(tensor: torch.Tensor) -> Any:
 def _make_room(plan: FeaturePlan, kept: Iterable[Path], needed: int) -> None:
     """Remove the features that were used longest ago, until there is room for the new ones."""
     plan.folder.mkdir(parents=True, exist_ok=True)
+    now = time.time()
     others = {folder for folder in plan.folder.iterdir() if folder.is_dir()} - set(kept)
+    # What another run is writing stays; what one left that was killed goes.
+    others = {f for f in others if not f.name.endswith(".partial") or now - f.stat().st_mtime > SECONDS_OF_A_DAY}
     sizes = {folder: sum(file.stat().st_size for file in folder.iterdir()) for folder in others}
     for folder in sorted(others, key=lambda folder: folder.stat().st_mtime):
         if sum(sizes.values()) + needed <= plan.budget:
@@ -162,6 +168,9 @@ def _allocate(plan: FeaturePlan, boundary: int, split: str, folder: Path) -> Non
     size = int(plan.vectors_of(boundary, split).sum()) * plan.prefix.hidden_size(boundary) * plan.dtype.itemsize
     with (folder / "values").open("wb") as stream:
         stream.truncate(size)
+        if size and hasattr(os, "posix_fallocate"):
+            # No hole: writing into one on a full disk would end the process.
+            os.posix_fallocate(stream.fileno(), 0, size)
 
 
 def _open(plan: FeaturePlan, boundary: int, split: str, folder: Path) -> Features:
@@ -178,7 +187,7 @@ def _put_in_place(partial: Path, folder: Path) -> None:
 
 def _fill(plan: FeaturePlan, split: str, folders: Mapping[int, Path], accelerator: Accelerator) -> None:
     """This process's share of one pass over a split."""
-    targets = {boundary: _open(plan, boundary, split, folder) for boundary, folder in folders.items()}
+    stored = {boundary: _open(plan, boundary, split, folder) for boundary, folder in folders.items()}
     encoded, lengths = plan.splits[split].encoded, plan.splits[split].lengths
     mine = np.argsort(-lengths, kind="stable")[accelerator.process_index :: accelerator.num_processes]
     batches = [mine[i : i + plan.batch_size] for i in range(0, len(mine), plan.batch_size)]
@@ -189,11 +198,11 @@ def _fill(plan: FeaturePlan, split: str, folders: Mapping[int, Path], accelerato
     with accelerator.autocast():
         for rows, batch in shown:
             inputs = {key: value.to(accelerator.device) for key, value in batch.items() if key not in ("labels", "row")}
-            for boundary, hidden in plan.prefix.capture(inputs, list(targets)).items():
+            for boundary, hidden in plan.prefix.capture(inputs, list(stored)).items():
                 if plan.prefix.is_pooled(boundary):
                     vectors = hidden
                 elif plan.prefix.takes_one_vector(boundary):
                     vectors = hidden[:, 0]
                 else:
                     vectors = hidden[inputs["attention_mask"].bool()]
-                targets[boundary].write(rows, vectors.to("cpu", plan.dtype))
+                stored[boundary].write(rows, vectors.to("cpu", plan.dtype))
