@@ -13,7 +13,7 @@ from nlp_ft.data.sources import load_files, text_columns
 from nlp_ft.data.splits import progress_bars
 from nlp_ft.data.streaming import estimated_rows, stream_texts
 from nlp_ft.data.text import TextData, encode_split, load_text_data
-from nlp_ft.data.token_batches import encode_token_rows, token_batches
+from nlp_ft.data.token_batches import encode_for_prediction, token_batches
 from nlp_ft.errors import DataError
 from nlp_ft.models.text import require_model_files
 from nlp_ft.recipe import TextRecipe
@@ -45,12 +45,15 @@ class TextRun(TrainedRun):
         if any(isinstance(text, str) == wants_pairs for text in inputs):
             raise DataError(f"this model takes {'pairs of texts' if wants_pairs else 'single texts'}")
         columns = [list(map(str, column)) for column in zip(*inputs)] if wants_pairs else [list(map(str, inputs))]
-        rows = encode_token_rows(columns, self.tokenizer, self.recipe.data)
-        batches = token_batches(rows.lengths, TOKENS_PER_BATCH.get(self.device.type, TOKENS_PER_BATCH_ELSEWHERE))
+        encoded = encode_for_prediction(columns, self.tokenizer, self.recipe.data)
+        lengths = np.array([len(ids) for ids in encoded["input_ids"]])
+        batches = token_batches(lengths, TOKENS_PER_BATCH.get(self.device.type, TOKENS_PER_BATCH_ELSEWHERE))
+        collator = PaddingCollator(self.tokenizer, list(encoded))
         computed = []
         with self.computing() as compute:
             for batch in batches:
-                computed.append(compute(rows.padded(batch, self.tokenizer)))
+                rows = [{key: encoded[key][row] for key in encoded} for row in batch]
+                computed.append(compute(collator(rows)))
                 done(len(batch))
         probabilities = np.empty((len(inputs), len(self.label_names)), np.float32)
         probabilities[np.concatenate(batches)] = torch.cat(computed).cpu().numpy()

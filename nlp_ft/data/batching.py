@@ -142,6 +142,16 @@ class _Rows(Dataset[dict[str, object]]):
         return self.__getitems__([index])[0]
 
 
+class _Lists:
+    """Arrays as lists, each made when it is its turn: an epoch of them all would be an object for each row."""
+
+    def __init__(self, arrays: Sequence[np.ndarray]) -> None:
+        self.arrays = arrays
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (array.tolist() for array in self.arrays)
+
+
 def load_batches(
     encoded: Dataset[dict[str, object]], batches: Sequence[np.ndarray], collator: Collator, num_workers: int = 0
 ) -> Iterator[dict[str, torch.Tensor]]:
@@ -151,7 +161,7 @@ def load_batches(
     """
     loader = DataLoader(
         _Rows(encoded),
-        batch_sampler=[batch.tolist() for batch in batches],
+        batch_sampler=_Lists(batches),
         collate_fn=collator,
         num_workers=num_workers,
         generator=torch.Generator().manual_seed(0),

@@ -42,7 +42,7 @@ def _describe_split(data: ImageData, split: str) -> dict[str, Any]:
     area = sizes.prod(axis=1)
     described: dict[str, Any] = {
         "rows": len(labels),
-        "labels": label_counts(labels.tolist(), data.label_names),
+        "labels": label_counts(labels, data.label_names),
         "median_size": np.median(sizes, axis=0).tolist(),
         "min_size": sizes[area.argmin()].tolist(),
         "max_size": sizes[area.argmax()].tolist(),

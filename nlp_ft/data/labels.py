@@ -1,10 +1,11 @@
 """Labels: from the values of a column to ids 0..num_labels-1 and back to names."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from datasets import ClassLabel, Dataset, Value
 
+from nlp_ft.data.columns import unique_values
 from nlp_ft.data.sources import did_you_mean
 from nlp_ft.errors import DataError
 
@@ -79,7 +80,7 @@ def _values(rows: Dataset, column: str, split: str) -> set[LabelValue]:
     dtype = feature.dtype if isinstance(feature, Value | ClassLabel) else str(feature)
     if not (dtype in {"string", "large_string", "bool"} or dtype.startswith(("int", "uint"))):
         raise DataError(f"labels must be strings or whole numbers; column {column!r} of {split} holds {dtype}")
-    values = set(rows.unique(column))
+    values = set(unique_values(rows, column))
     missing = {None, "", -1} if is_class_label else {None, ""}
     if values & missing:
         where = [str(i) for i, value in enumerate(rows[column]) if value in missing]
@@ -115,7 +116,7 @@ def _refuse_unknown(
         raise DataError(f"{what}: {', '.join(unknown[:5])} (column {column!r}){hint}; {advice}")
 
 
-def label_counts(label_ids: Sequence[int], names: Sequence[str]) -> dict[str, int]:
-    """Label name -> rows, for every label, in the order of the ids."""
-    counts = Counter(label_ids)
-    return {name: counts.get(i, 0) for i, name in enumerate(names)}
+def label_counts(label_ids: np.ndarray, names: Sequence[str]) -> dict[str, int]:
+    """Label name -> rows, for every label, in the order of the ids; label_ids is (rows,)."""
+    counts = np.bincount(label_ids, minlength=len(names))
+    return dict(zip(names, counts.tolist(), strict=True))

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from nlp_ft.data.columns import numbers
 from nlp_ft.data.labels import label_counts
 from nlp_ft.data.text import TextData
 from nlp_ft.layerwise.tables import text_table
@@ -26,31 +27,32 @@ def format_data_report(report: dict[str, Any]) -> str:
 
 
 def _describe_split(data: TextData, split: str) -> dict[str, Any]:
-    columns = data.encoded[split].with_format("numpy")
-    num_tokens, hashes = np.asarray(columns["num_tokens"][:]), np.asarray(columns["text_hash"][:])
+    encoded = data.encoded[split]
+    num_tokens, hashes = numbers(encoded, "num_tokens"), numbers(encoded, "text_hash")
     labels = data.labels(split)
     described: dict[str, Any] = {
         "rows": len(num_tokens),
-        "labels": label_counts(labels.tolist(), data.label_names),
+        "labels": label_counts(labels, data.label_names),
         "median_tokens": float(np.median(num_tokens)),
         "p95_tokens": float(np.percentile(num_tokens, 95)),
         "max_tokens": int(num_tokens.max()),
         "truncated": float((num_tokens > data.max_length).mean()),
-        "empty": int(np.asarray(columns["is_empty"][:]).sum()),
+        "empty": int(numbers(encoded, "is_empty").sum()),
         "repeated": int(len(hashes) - len(np.unique(hashes))),
         "repeated_with_another_label": conflicts(hashes, labels),
     }
     if split != "train":
-        train = np.asarray(data.encoded["train"].with_format("numpy")["text_hash"][:])
+        train = numbers(data.encoded["train"], "text_hash")
         described["also_in_train"] = int(np.isin(hashes, train).sum())
     return described
 
 
 def conflicts(hashes: np.ndarray, labels: np.ndarray) -> int:
     """How many hashes occur with more than one label; each array (rows,)."""
-    pairs = np.unique(np.stack([hashes, labels.astype(np.int64)]), axis=1)
-    _, counts = np.unique(pairs[0], return_counts=True)
-    return int((counts > 1).sum())
+    order = np.argsort(hashes)
+    _, starts = np.unique(hashes[order], return_index=True)
+    lowest, highest = (extreme.reduceat(labels[order], starts) for extreme in (np.minimum, np.maximum))
+    return int((lowest != highest).sum())
 
 
 def _cell(field: str, value: float) -> str:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 from datasets import Dataset, DatasetDict
 
+from nlp_ft.data.columns import unique_values, value_codes
 from nlp_ft.errors import DataError
 from nlp_ft.locations import PREFIX, resolve_location
 from nlp_ft.recipe_sections import DataSection, is_share
@@ -160,11 +162,13 @@ def _rows_of_value(rows: Dataset, column: str, value: str, field: str) -> Datase
             f"data.split_column: there is no column {column!r}; the columns are: {', '.join(rows.column_names)}"
             f"{did_you_mean(column, rows.column_names)}"
         )
-    values = [str(found) for found in rows.unique(column)]
+    found = unique_values(rows, column)
+    values = list(map(str, found))
     if value not in values:
         near = did_you_mean(value, values)
         raise DataError(f"{field}: no row has {value!r} in column {column!r}; it holds: {', '.join(values)}{near}")
-    return rows.select([i for i, cell in enumerate(rows[column][:]) if str(cell) == value])
+    wanted = [place for place, name in enumerate(values) if name == value]
+    return rows.select(np.flatnonzero(np.isin(value_codes(rows, column, found), wanted)))
 
 
 def _is_local(source: str) -> bool:

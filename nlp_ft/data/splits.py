@@ -1,7 +1,7 @@
 """What texts and images do alike with the splits of a recipe."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,6 +10,7 @@ from datasets import Dataset
 from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from sklearn.model_selection import train_test_split
 
+from nlp_ft.data.columns import unique_values, value_codes
 from nlp_ft.errors import DataError
 
 SPLIT_SEED = 0
@@ -23,16 +24,23 @@ def draw_validation(splits: dict[str, Dataset], column: str, validation: Any) ->
         DataError: a class has too few rows to be in both.
     """
     share = float(str(validation).rstrip("%")) / 100
-    labels = splits["train"][column][:]
-    try:
-        train, held_out = train_test_split(
-            np.arange(len(labels)), test_size=share, stratify=labels, random_state=SPLIT_SEED
-        )
-    except ValueError as error:
-        raise DataError(f"data.validation: {validation} of train cannot be drawn by class: {error}") from None
     rows = splits["train"]
+    try:
+        train, held_out = _drawn(value_codes(rows, column, sorted(unique_values(rows, column))), share)
+    except ValueError:
+        try:
+            train, held_out = _drawn(rows[column][:], share)
+        except ValueError as error:  # the same, but it names the classes
+            raise DataError(f"data.validation: {validation} of train cannot be drawn by class: {error}") from None
     drawn = {"train": rows.select(np.sort(train)), "validation": rows.select(np.sort(held_out))}
     return {**drawn, **{split: splits[split] for split in splits if split != "train"}}
+
+
+def _drawn(labels: Sequence[Any] | np.ndarray, share: float) -> list[np.ndarray]:
+    """Rows that stay and rows that are held out."""
+    numbers = np.arange(len(labels))
+    drawn: list[np.ndarray] = train_test_split(numbers, test_size=share, stratify=labels, random_state=SPLIT_SEED)
+    return drawn
 
 
 def useful_processes(num_rows: int, rows_worth_a_process: int) -> int | None:

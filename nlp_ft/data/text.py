@@ -9,6 +9,7 @@ import numpy as np
 from datasets import ClassLabel, Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
+from nlp_ft.data.columns import numbers
 from nlp_ft.data.labels import find_labels, labels_of_model
 from nlp_ft.data.sources import check_columns, columns_of_texts, load_raw_splits, text_columns
 from nlp_ft.data.splits import draw_validation, progress_bars, useful_processes
@@ -32,12 +33,11 @@ class TextData:
 
     def lengths(self, split: str) -> np.ndarray:
         """Tokens of each row after truncation, (rows,)."""
-        num_tokens = self.encoded[split].with_format("numpy")["num_tokens"][:]
-        return np.minimum(np.asarray(num_tokens, np.int64), self.max_length)
+        return np.minimum(numbers(self.encoded[split], "num_tokens").astype(np.int64), self.max_length)
 
     def labels(self, split: str) -> np.ndarray:
         """Label id of each row, (rows,)."""
-        return np.asarray(self.encoded[split].with_format("numpy")["labels"][:])
+        return numbers(self.encoded[split], "labels")
 
     def texts(self, split: str) -> list[str]:
         """The text of each row; the two of a pair are joined."""

@@ -74,7 +74,7 @@ class ImageTask:
 
     def label_counts(self) -> dict[str, int]:
         """Of the decoded rows: an image that cannot be read is found."""
-        return label_counts(self.data.labels("train").tolist(), self.data.label_names)
+        return label_counts(self.data.labels("train"), self.data.label_names)
 
     def label_names(self) -> list[str]:
         """Of the listed images: none is decoded."""

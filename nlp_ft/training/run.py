@@ -114,7 +114,7 @@ def _fit(parts: Parts, keeper: Keeper) -> LoopState:
         model,
         optimizer,
         parts.unfreezer,
-        setup.make_loss(parts.recipe.loss, label_counts(parts.data.labels("train").tolist(), parts.data.label_names)),
+        setup.make_loss(parts.recipe.loss, label_counts(parts.data.labels("train"), parts.data.label_names)),
         parts.stream,
         parts.plan,
         LoopHooks(

@@ -9,6 +9,7 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from nlp_ft.data.batching import PaddingCollator
+from nlp_ft.data.columns import numbers, unique_values, value_codes
 from nlp_ft.data.labels import label_counts
 from nlp_ft.data.report import describe_data, format_data_report
 from nlp_ft.data.splits import progress_bars
@@ -47,8 +48,10 @@ class TextTask:
         """Of the raw rows: nothing is tokenized."""
         with progress_bars(False):
             raw, labels = load_labelled_splits(self.recipe.data)
-        ids = {value: i for i, value in enumerate(labels)}
-        return label_counts([ids[value] for value in raw["train"][self.recipe.data.label][:]], list(labels.values()))
+        rows, column, ids = raw["train"], self.recipe.data.label, {value: i for i, value in enumerate(labels)}
+        values = unique_values(rows, column)
+        of_value = np.array([ids[value] for value in values])
+        return label_counts(of_value[value_codes(rows, column, values)], list(labels.values()))
 
     def label_names(self) -> list[str]:
         """Of the raw rows."""
@@ -84,7 +87,7 @@ class TextTask:
 
     def train_hashes(self) -> np.ndarray:
         """Of the texts, whatever their case and white space."""
-        return np.asarray(self.data.encoded["train"].with_format("numpy")["text_hash"][:])
+        return numbers(self.data.encoded["train"], "text_hash")
 
     def score_baselines(self) -> dict[str, dict[str, float]]:
         """The majority label, and TF-IDF with logistic regression."""

@@ -25,11 +25,12 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from transformers import pipeline
 
-from nlp_ft.data.token_batches import encode_token_rows, token_batches
+from nlp_ft.data.batching import PaddingCollator
+from nlp_ft.data.token_batches import encode_for_prediction
 from nlp_ft.predict import load_run, predict_to_file
 from nlp_ft.recipe_loader import recipe_from_dict
 from nlp_ft.trained_run import TrainedRun
-from nlp_ft.trained_text import TOKENS_PER_BATCH, TextRun
+from nlp_ft.trained_text import TextRun
 from nlp_ft.training.precision import has_native_bf16
 from nlp_ft.training.run import train
 
@@ -72,9 +73,9 @@ def pipelines(run: TextRun) -> dict[str, Callable[..., list[dict[str, Any]]]]:
 
 def profiled(run: TextRun, texts: list[str]) -> dict[str, float]:
     """Share of our time that each part takes; on a GPU, of the time of the processor that feeds it."""
-    tokenizing, rows = seconds(lambda: encode_token_rows([texts], run.tokenizer, run.recipe.data))
-    batches = token_batches(rows.lengths, TOKENS_PER_BATCH["cpu"])
-    padding, _ = seconds(lambda: [rows.padded(batch, run.tokenizer) for batch in batches])
+    tokenizing, rows = seconds(lambda: encode_for_prediction([texts], run.tokenizer, run.recipe.data))
+    collator = PaddingCollator(run.tokenizer, list(rows))
+    padding, _ = seconds(lambda: collator([{key: rows[key][i] for key in rows} for i in range(len(texts))]))
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         total, _ = seconds(lambda: run.probabilities(texts))
     of_kernel = {event.key: event.self_cpu_time_total / 1e6 / total for event in profiler.key_averages()}

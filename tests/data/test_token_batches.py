@@ -1,14 +1,13 @@
-"""Batches by tokens: every row once, no more tokens than asked, padded as the tokenizer pads."""
+"""Batches by tokens: every row once, no more tokens than asked, cut as for training."""
 
 from functools import cache
 
 import numpy as np
 import pytest
-import torch
 from transformers import PreTrainedTokenizerBase
 
-from nlp_ft.data import token_batches as module
-from nlp_ft.data.token_batches import encode_token_rows, token_batches
+from nlp_ft.data import token_batches as token_batches_module
+from nlp_ft.data.token_batches import encode_for_prediction, token_batches
 from nlp_ft.data.tokens import encode_texts
 from nlp_ft.models.text import load_tokenizer
 from nlp_ft.recipe_text import TextDataSection, TextModelSection
@@ -37,22 +36,12 @@ def test_no_batch_has_more_tokens_than_asked_with_its_padding() -> None:
     assert padded / lengths.sum() < 1.02
 
 
-@pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("columns", [[TEXTS], [TEXTS, TEXTS[::-1]]], ids=["texts", "pairs"])
-def test_rows_are_cut_as_for_training_and_padded_as_the_tokenizer_pads(
-    columns: list[list[str]], side: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tokenizer(), "padding_side", side)
-    # So that token ids and types are padded with different values.
-    monkeypatch.setattr(tokenizer(), "_pad_token_type_id", 7)
-    monkeypatch.setattr(module, "ROWS_ENCODED_TOGETHER", 2)
+def test_rows_are_cut_as_for_training(columns: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_batches_module, "ROWS_ENCODED_TOGETHER", 2)
     data = TextDataSection(train="a.csv", max_length=16, truncation="tail")
-    encoded = encode_texts(columns, tokenizer(), data)
-    rows = encode_token_rows(columns, tokenizer(), data)
-    assert rows.lengths.tolist() == [len(ids) for ids in encoded["input_ids"]]
-    chosen = np.array([3, 1, 2])
-    found = rows.padded(chosen, tokenizer())
-    features = [{key: encoded[key][row] for key in ("input_ids", "token_type_ids")} for row in chosen]
-    expected = tokenizer().pad(features, return_tensors="pt")
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[key], expected[key]) for key in expected)
+    expected = encode_texts(columns, tokenizer(), data)
+    del expected["num_tokens"]
+    found = encode_for_prediction(columns, tokenizer(), data)
+    assert {key: [ids.tolist() for ids in rows] for key, rows in found.items()} == expected
+    assert max(map(len, found["input_ids"])) == 16
