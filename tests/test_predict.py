@@ -3,6 +3,8 @@
 import csv
 import json
 import random
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -191,3 +193,25 @@ def test_the_precision_is_the_one_that_training_would_have_here(
     run.predict(["red"])
     hook.remove()
     assert seen == {{"bf16": torch.bfloat16, "fp32": torch.float32}[dtype]}
+
+
+PEAK = """
+import resource, sys
+from nlp_ft.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_six_times_the_texts_take_no_more_memory(suffix: str, run: TextRun, tmp_path: Path) -> None:
+    peaks = []
+    for count in (20_000, 120_000):
+        file = write_texts(tmp_path / f"{count}.jsonl", texts(1000) * (count // 1000))
+        arguments = ["predict", run.model.name_or_path, "--file", file, "--output", str(tmp_path / f"{count}.{suffix}")]
+        done = subprocess.run([sys.executable, "-c", PEAK, *arguments], capture_output=True, text=True, check=True)
+        peaks.append(int(done.stdout.split()[-1]))
+    assert peaks[1] / peaks[0] < 1.05

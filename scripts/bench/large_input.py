@@ -79,7 +79,7 @@ def train(folder: Path, data: Path) -> dict[str, float]:
         if not seconds and log.exists() and log.stat().st_size:
             seconds = time.perf_counter() - started
         own = max(own, anonymous_kilobytes(process.pid))
-        time.sleep(0.01)
+        time.sleep(0.05)
     if process.returncode:
         raise SystemExit(process.stderr.read() if process.stderr else "")
     summary = json.loads((folder / "run" / "summary.json").read_text())

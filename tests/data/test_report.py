@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from nlp_ft.data.report import describe_data, format_data_report
+from nlp_ft.data.report import conflicts, describe_data, format_data_report
 from nlp_ft.data.text import load_text_data
 from nlp_ft.models.text import load_tokenizer
 from nlp_ft.recipe_text import TextDataSection, TextModelSection
@@ -70,6 +71,18 @@ def test_each_number_of_a_split_is_the_one_counted_by_hand(tmp_path: Path) -> No
 def test_a_text_with_three_labels_is_one_text_with_several_labels(tmp_path: Path) -> None:
     rows = [("a", "x"), ("A", "y"), (" a", "z"), ("b", "x"), ("b", "y"), ("c", "z"), ("c", "z")]
     assert report(tmp_path, train=rows)["train"]["repeated_with_another_label"] == 2
+
+
+def test_texts_with_several_labels_are_counted_as_one_by_one() -> None:
+    draw = np.random.default_rng(0)
+    hashes, labels = draw.integers(-20, 20, 200), draw.integers(0, 3, 200)
+    hashes[:100] = draw.integers(np.iinfo(np.int64).min, np.iinfo(np.int64).max, 100)
+    found: dict[int, set[int]] = {}
+    for one, label in zip(hashes.tolist(), labels.tolist(), strict=True):
+        found.setdefault(one, set()).add(label)
+    several = sum(len(of_one) > 1 for of_one in found.values())
+    assert 10 < several < len(found)
+    assert conflicts(hashes, labels) == several
 
 
 def test_the_numbers_are_plain_and_fit_into_json(tmp_path: Path) -> None:

@@ -1,0 +1,52 @@
+"""A validation share: the rows that scikit-learn draws by the labels themselves, without an object for each row."""
+
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, Features, Value
+from sklearn.model_selection import train_test_split
+
+from nlp_ft.data.splits import draw_validation
+
+FEATURES = {
+    "names": (["b", "a", "ü", "B", "long name with words"], Value("string")),
+    "numbers": ([10, -1, 2, 7, 300], Value("int64")),
+    "truth": ([True, False], Value("bool")),
+    "ids": ([2, 0, 1], ClassLabel(names=["z", "y", "x"])),
+}
+
+
+def labelled(kind: str, count: int) -> tuple[Dataset, list[Any]]:
+    values, feature = FEATURES[kind]
+    drawn = np.random.default_rng(0).integers(0, len(values), count)
+    labels = [values[i] for i in drawn]
+    return Dataset.from_dict(
+        {"label": labels, "row": range(count)}, Features(label=feature, row=Value("int64"))
+    ), labels
+
+
+@pytest.mark.parametrize("is_selection", [False, True])
+@pytest.mark.parametrize("kind", FEATURES)
+def test_the_rows_are_those_drawn_by_the_labels_themselves(kind: str, is_selection: bool) -> None:
+    rows, labels = labelled(kind, 300)
+    numbers = np.arange(300)
+    if is_selection:
+        numbers = np.random.default_rng(1).permutation(300)[:200]
+        rows, labels = rows.select(numbers), [labels[i] for i in numbers]
+    train, held_out = train_test_split(np.arange(len(labels)), test_size=0.3, stratify=labels, random_state=0)
+    drawn = draw_validation({"train": rows, "test": rows}, "label", "30%")
+    assert drawn["train"]["row"][:] == numbers[np.sort(train)].tolist()
+    assert drawn["validation"]["row"][:] == numbers[np.sort(held_out)].tolist()
+    assert drawn["test"] is rows
+
+
+def test_the_share_is_drawn_without_an_object_for_each_row() -> None:
+    rows, _ = labelled("names", 50_000)
+    tracemalloc.start()
+    draw_validation({"train": rows}, "label", "10%")
+    peak = tracemalloc.get_traced_memory()[1] / len(rows)
+    tracemalloc.stop()
+    # A few arrays of 8 bytes a row; the labels as Python strings took 295 in all.
+    assert peak < 100
