@@ -26,6 +26,9 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".json": ("json", {}),
     ".parquet": ("parquet", {}),
 }
+ROWS_OF_A_BATCH = 10_000
+"""Rows of a record batch on the disk. Opening a file reads the head of each batch, and the system maps 64 KB around it:
+of batches of 1000 short texts, the default of `datasets`, that is the whole file."""
 SPLITS = ("train", "validation", "test")
 
 
@@ -60,7 +63,9 @@ def load_files(paths: str | Sequence[str], field: str, texts: Sequence[str] = ()
         return datasets.concatenate_datasets([_single(_load_folder(file, field), file, field) for file in files])
     builder, options = builder_of(files, field, texts)
     with reading(files, builder, field):
-        rows = datasets.load_dataset(builder, data_files=files, split="train", **options)
+        rows = datasets.load_dataset(
+            builder, data_files=files, split="train", writer_batch_size=ROWS_OF_A_BATCH, **options
+        )
     assert isinstance(rows, Dataset)
     refuse_unnamed_fields(rows.column_names, files, builder, field)
     return rows
