@@ -11,13 +11,15 @@ from transformers import PreTrainedTokenizerBase
 
 from nlp_ft.data.columns import numbers
 from nlp_ft.data.labels import find_labels, labels_of_model
-from nlp_ft.data.sources import ROWS_OF_A_BATCH, check_columns, columns_of_texts, load_raw_splits, text_columns
+from nlp_ft.data.sources import check_columns, columns_of_texts, load_raw_splits, text_columns
 from nlp_ft.data.splits import draw_validation, progress_bars, useful_processes
 from nlp_ft.data.tokens import encode_rows
 from nlp_ft.recipe_sections import is_share
 from nlp_ft.recipe_text import TextDataSection
 
 ROWS_WORTH_A_PROCESS = 20_000
+ROWS_ENCODED_TOGETHER = 2500
+"""More would make fewer batches on the disk (see `ROWS_OF_A_BATCH`), but the tokenizer's lists take memory."""
 PLACES = dict.fromkeys(("source", "config", "revision", "split_column", "train", "validation", "test"))
 
 
@@ -112,7 +114,8 @@ def _encode(
         },
         remove_columns=rows.column_names,
         features=Features(features),
-        writer_batch_size=ROWS_OF_A_BATCH,
+        batch_size=ROWS_ENCODED_TOGETHER,
+        writer_batch_size=ROWS_ENCODED_TOGETHER,
         num_proc=data.num_proc or useful_processes(len(rows), ROWS_WORTH_A_PROCESS),
         desc=f"Tokenizing {split}",
     )
