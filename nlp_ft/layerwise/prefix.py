@@ -59,26 +59,31 @@ class FrozenPrefix:
         self._widths: dict[int, int] = {}
         self._pooled: set[int] = set()
         self._of_first_token: set[int] = set()
-        for boundary in tuple(self._entries):
-            if not self._is_proved(boundary, example):
-                del self._entries[boundary]
+        self._proved: dict[int, bool] = {}
+        self._example = example
 
     @property
     def boundaries(self) -> tuple[int, ...]:
         """The boundaries at which the model can be entered, in order."""
-        return tuple(self._entries)
+        return tuple(boundary for boundary in self._entries if self.can_enter(boundary))
+
+    def can_enter(self, boundary: int) -> bool:
+        """Whether the model can be entered there; a few forward passes over the example find out, once."""
+        if boundary in self._entries and boundary not in self._proved:
+            self._proved[boundary] = self._is_proved(boundary, self._example)
+        return self._proved.get(boundary, False)
 
     def hidden_size(self, boundary: int) -> int:
-        """Width of a vector there."""
+        """Width of a vector there; `can_enter` must have said yes."""
         return self._widths[boundary]
 
     def is_pooled(self, boundary: int) -> bool:
         """Whether one pooled vector a row stands there, (batch, hidden), in place of hidden states."""
-        return boundary in self._pooled
+        return self.can_enter(boundary) and boundary in self._pooled
 
     def takes_one_vector(self, boundary: int) -> bool:
         """Whether a row's first vector is all that is read: inputs of one token, and (batch, 1, hidden), will do."""
-        return boundary in self._pooled or boundary in self._of_first_token
+        return self.can_enter(boundary) and boundary in self._pooled | self._of_first_token
 
     def capture(self, inputs: Mapping[str, torch.Tensor], boundaries: Collection[int]) -> dict[int, torch.Tensor]:
         """What stands at the boundaries in one forward pass, in eval mode and without gradients.
