@@ -57,6 +57,12 @@ class UnfreezePlan:
                 )
             latest = start
 
+    @property
+    def moves_rates(self) -> bool:
+        """Whether it changes rates beside what a learning-rate schedule over the run does."""
+        phases = self.schedule.phases
+        return self.schedule.restart_lr or self.layer_warmup > 0 or any(phase.lr_scale != 1 for phase in phases)
+
     def layers(self, state: UnfreezeState) -> frozenset[int]:
         """Ids of the layers that train now."""
         return self.schedule.phases[len(state.starts) - 1].layers

@@ -1,0 +1,318 @@
+"""Freezes and thaws layers in a Hugging Face Trainer, and says the rate of each in its logs.
+
+Whatever it decides lies in the Trainer's own checkpoints. It needs every layer that will train to be trainable when the
+Trainer wraps the model: DistributedDataParallel looks at `requires_grad` only once.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, Literal
+
+import torch
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType, broadcast_object_list
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, get_scheduler
+
+from nlp_ft.errors import LayerMapError, UnfreezeError
+from nlp_ft.integrations.strategy import LayerwiseSettings, layers_ever_trained
+from nlp_ft.layerwise import LayerMap, LrSchedule, Plateau, UnfreezePlan, Unfreezer, UnfreezeSchedule, UnfreezeState
+from nlp_ft.layerwise.freezing import set_trainable_layers
+from nlp_ft.layerwise.phase_table import phase_table
+
+logger = logging.getLogger(__name__)
+SAVED_AS = "nlp_ft_unfreezing"
+"""Key of the unfreezing in `trainer_state.json`, among the states of callbacks."""
+
+
+class UnfreezeCallback(TrainerCallback):
+    """Trains the layers of a strategy, for those who keep their own Trainer.
+
+    The Trainer must be given a model whose parameters all train. Rates stay with its optimizer: for LLRD, and for
+    strategies that move rates (`lp_ft`), pass `optimizers=(build_optimizer(model, ...), None)` to it, or take a
+    `LayerwiseTrainer`. A parameter that is frozen when the Trainer gets the model stays frozen.
+
+    Args:
+        strategy: a name or a schedule, see `LayerwiseSettings`.
+        trainable_blocks: see there.
+        unfreeze: see there.
+        layer_map: of the model; None builds it.
+    """
+
+    def __init__(
+        self,
+        strategy: str | UnfreezeSchedule = "gradual",
+        *,
+        trainable_blocks: int | Literal["all"] | None = None,
+        unfreeze: Mapping[str, Any] | None = None,
+        layer_map: LayerMap | None = None,
+    ) -> None:
+        self.settings = LayerwiseSettings(strategy, trainable_blocks=trainable_blocks, unfreeze=unfreeze)
+        self.unfreezer: Unfreezer | None = None
+        self.rates: dict[str, float] = {}
+        """`lr/LAYER` -> rate of the running update, 0 while the layer is frozen."""
+        self._given_map = layer_map
+        self._model: nn.Module | None = None
+        self._user_gave_scheduler = False
+        self._is_training = False
+
+    def bind(self, model: nn.Module) -> None:
+        """Get to know a model: its layers, and what its maker froze. Only what is new about a model is done again.
+
+        Raises:
+            LayerMapError: a parameter has no layer.
+            UnfreezeError: the strategy does not fit the model.
+        """
+        if model is self._model:
+            return
+        self.layer_map = self._given_map or LayerMap.from_model(model)
+        self.schedule = self.settings.schedule(self.layer_map.num_layers)
+        self.never = frozenset(name for name, parameter in model.named_parameters() if not parameter.requires_grad)
+        self._model = model
+
+    def make_wrappable(self, model: nn.Module) -> None:
+        """Make every layer trainable that will be so at any time, so that wrappers know it."""
+        set_trainable_layers(model, self.layer_map, layers_ever_trained(self.schedule), self.never)
+
+    @property
+    def changes(self) -> bool:
+        """Whether other layers train at one time than at another."""
+        return len({phase.layers for phase in self.schedule.phases}) > 1
+
+    def on_init_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Refuse what cannot be exact, before anything is trained."""
+        self.bind(kwargs["model"])
+        self._user_gave_scheduler = kwargs.get("lr_scheduler") is not None
+        freezes = layers_ever_trained(self.schedule) < set(self.layer_map) or self.changes
+        refuse_setup(args, AcceleratorState().distributed_type, freezes, self.changes)
+        if self.never and args.process_index == 0:
+            logger.warning(
+                "frozen when the Trainer got the model, so they stay frozen: %s%s",
+                ", ".join(sorted(self.never)[:3]),
+                f" and {len(self.never) - 3} more" if len(self.never) > 3 else "",
+            )
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Go on where a checkpoint was written, or begin."""
+        model, optimizer = kwargs["model"], kwargs["optimizer"]
+        self.bind(model)
+        self._check_checkpointing(model)
+        self._check_optimizer(model, optimizer)
+        plan = UnfreezePlan(
+            self.schedule, state.max_steps, _steps_per_epoch(args, kwargs["train_dataloader"], state.max_steps)
+        )
+        moves_rates = plan.moves_rates
+        if moves_rates and (self._user_gave_scheduler or not _is_labelled(optimizer)):
+            raise UnfreezeError(
+                "this strategy moves the rates of layers: it needs groups from build_optimizer, and the schedule of "
+                "TrainingArguments; take a LayerwiseTrainer, or optimizers=(build_optimizer(model, ...), None)"
+            )
+        lr_schedule = schedule_of(args) if moves_rates else None
+        self.unfreezer = Unfreezer(
+            model, optimizer, plan, self.layer_map, lr_schedule, self.never, self._saved_state(state)
+        )
+        # The very attributes, not a copy: whenever the Trainer writes a checkpoint, they are what they are then.
+        state.stateful_callbacks[SAVED_AS] = {"args": {}, "attributes": vars(self.unfreezer.state)}
+        self._is_training = True
+        if args.process_index == 0 and len(self.schedule.phases) > 1 and _is_labelled(optimizer):
+            logger.info("%s", self._phase_table(plan, model, optimizer))
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Freeze and thaw what is due before an update, and set the rates."""
+        assert self.unfreezer is not None
+        if self.unfreezer.begin_step(state.global_step) and args.torch_compile:
+            # A graph compiled with frozen layers may be used again after they thaw (pytorch #139476).
+            torch.compiler.reset()
+        self.rates = self._rates(kwargs["optimizer"])
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Have the loss recorded before a checkpoint: a resumed run would not know the part before it."""
+        may_save = control.should_save or (control.should_evaluate and args.save_strategy == "best")
+        if may_save and args.logging_strategy != "no":
+            control.should_log = True
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """As at the end of a step."""
+        self.on_step_end(args, state, control)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Note the training loss, and put the rates into the history."""
+        logs = kwargs["logs"]
+        if "loss" not in logs or not self._is_training:
+            return
+        assert self.unfreezer is not None
+        self.unfreezer.on_loss(state.global_step, logs["loss"])
+        state.log_history[-1].update(self.logged_rates())
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Note the scores of an evaluation within the training."""
+        if not self._is_training or self.unfreezer is None:
+            return
+        scores = {name.removeprefix("eval_"): value for name, value in kwargs["metrics"].items()}
+        if self._is_of_another_set(scores):
+            return
+        # What is computed from gathered predictions should agree on all processes; that of the first decides.
+        [scores] = broadcast_object_list([scores])
+        self.unfreezer.on_scores(state.global_step, scores)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Later evaluations decide nothing."""
+        self._is_training = False
+
+    def logged_rates(self) -> dict[str, float]:
+        """The rates for a log: one key a layer, and the Trainer's own key with the head's rate."""
+        own = {"learning_rate": next(iter(self.rates.values()))} if self.rates else {}
+        return {**own, **self.rates}
+
+    def _is_of_another_set(self, scores: Mapping[str, float]) -> bool:
+        """Whether it is one of several evaluation sets (`eval_long_loss`) whose scores lack the awaited metric."""
+        assert self.unfreezer is not None
+        following = self.schedule.phases[len(self.unfreezer.state.starts) :][:1]
+        awaited = following[0].start if following else None
+        return isinstance(awaited, Plateau) and awaited.metric not in scores and "runtime" not in scores
+
+    def _saved_state(self, state: TrainerState) -> UnfreezeState:
+        saved = state.stateful_callbacks.get(SAVED_AS)
+        if saved is not None:
+            return UnfreezeState(**saved["attributes"])
+        if state.global_step and self.changes:
+            raise UnfreezeError(
+                f"the checkpoint of step {state.global_step} was written without this callback, so that it does not "
+                "say which phase was running; begin anew, or resume with the Trainer that wrote it"
+            )
+        return UnfreezeState()
+
+    def _rates(self, optimizer: torch.optim.Optimizer) -> dict[str, float]:
+        if not _is_labelled(optimizer):
+            return {}
+        rates: dict[str, float] = {}
+        for group in optimizer.param_groups:
+            trains = any(parameter.requires_grad for parameter in group["params"])
+            name = "lr/" + group["name"].removesuffix(", no_weight_decay")
+            rates[name] = max(rates.get(name, 0.0), float(group["lr"]) if trains else 0.0)
+        return rates
+
+    def _check_optimizer(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        layers = layers_ever_trained(self.schedule)
+        lacking = [
+            name
+            for name, parameter in model.named_parameters()
+            if id(parameter) not in known
+            and name not in self.never
+            and self.layer_map.aligned_layer(name) in layers
+        ]
+        if lacking:
+            raise LayerMapError(
+                f"{len(lacking)} parameters that are to train stand in no group of the optimizer, such as {lacking[0]}; "
+                "make the optimizer while everything is trainable, or take a LayerwiseTrainer"
+            )
+
+    def _check_checkpointing(self, model: nn.Module) -> None:
+        functions = [getattr(module, "_gradient_checkpointing_func", None) for module in model.modules()]
+        reentrant = any(getattr(f, "keywords", {}).get("use_reentrant", True) for f in functions if f is not None)
+        if reentrant and any(set(phase.layers) < set(self.layer_map) for phase in self.schedule.phases):
+            raise UnfreezeError(
+                "reentrant checkpointing gives no gradients above frozen embeddings; set "
+                'activation_checkpointing_kwargs={"use_reentrant": False} in TrainingArguments'
+            )
+
+    def _phase_table(self, plan: UnfreezePlan, model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
+        sizes: Counter[int] = Counter()
+        for name, parameter in model.named_parameters():
+            sizes[self.layer_map.aligned_layer(name)] += parameter.numel()
+        groups = optimizer.param_groups
+        rates = {self.layer_map.aligned_layer(group["param_names"][0]): group["initial_lr"] for group in groups}
+        return phase_table(plan, sizes, rates)
+
+
+def refuse_setup(args: TrainingArguments, distributed: DistributedType, freezes: bool, changes: bool) -> None:
+    """Refuse a Trainer that would go wrong in silence, or that nobody has tried.
+
+    Args:
+        args: of the Trainer.
+        distributed: how the model is spread.
+        freezes: whether any layer is frozen at any time.
+        changes: whether other layers train at one time than at another.
+
+    Raises:
+        UnfreezeError: with the reason, and what to do.
+    """
+    if not freezes:
+        return
+    if distributed == DistributedType.DEEPSPEED:
+        raise UnfreezeError(
+            "DeepSpeed divides gradients and optimizer states by what is trainable when it starts, and has no way to "
+            "change it; train without it, or with a strategy that trains everything (full, llrd, discriminative)"
+        )
+    if distributed == DistributedType.FSDP or args.parallelism_config is not None:
+        raise UnfreezeError(
+            "frozen layers in a sharded model (FSDP, tensor or context parallel) are not tried in the Trainer; train "
+            "with torchrun without sharding, or with a strategy that trains everything (full, llrd, discriminative)"
+        )
+    if changes and args.ddp_static_graph:
+        raise UnfreezeError("ddp_static_graph=True forbids what changes the graph; unfreezing does: leave it out")
+    if changes and args.world_size > 1 and args.ddp_find_unused_parameters is False:
+        raise UnfreezeError(
+            "ddp_find_unused_parameters=False lets DistributedDataParallel wait for the gradients of frozen layers; "
+            "leave it out, or set it to True"
+        )
+
+
+def schedule_of(args: TrainingArguments) -> Callable[[int], LrSchedule]:
+    """The learning-rate schedule of TrainingArguments over any number of steps, as a factor.
+
+    Raises:
+        UnfreezeError: what it is at a step does not follow from the step alone.
+    """
+
+    @cache
+    def over(num_steps: int) -> LrSchedule:
+        optimizer = torch.optim.SGD([torch.zeros(1)], lr=args.learning_rate)
+        scheduler = get_scheduler(
+            args.lr_scheduler_type,
+            optimizer,
+            num_warmup_steps=args.get_warmup_steps(num_steps),
+            num_training_steps=num_steps,
+            scheduler_specific_kwargs=args.lr_scheduler_kwargs,
+        )
+        lambdas = getattr(scheduler, "lr_lambdas", None)
+        if lambdas is None:
+            raise UnfreezeError(
+                f"this strategy moves the rates, so it needs a schedule that is a function of the step, such as "
+                f"linear or cosine; lr_scheduler_type is {args.lr_scheduler_type}"
+            )
+        factor: LrSchedule = lambdas[0]
+        return factor
+
+    return over
+
+
+def _steps_per_epoch(args: TrainingArguments, batches: DataLoader[Any], total_steps: int) -> int:
+    """Updates an epoch, as the Trainer counts them; data of unknown length are one epoch."""
+    try:
+        num_batches = len(batches)
+    except TypeError:
+        return total_steps
+    return max(1, -(-num_batches // args.gradient_accumulation_steps))
+
+
+def _is_labelled(optimizer: torch.optim.Optimizer) -> bool:
+    return all("param_names" in group and "name" in group for group in optimizer.param_groups)
