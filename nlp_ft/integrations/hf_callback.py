@@ -15,7 +15,14 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, broadcast_object_list
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, get_scheduler
+from transformers import (
+    SchedulerType,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    get_scheduler,
+)
 
 from nlp_ft.errors import LayerMapError, UnfreezeError
 from nlp_ft.integrations.strategy import LayerwiseSettings, layers_ever_trained
@@ -82,9 +89,7 @@ class UnfreezeCallback(TrainerCallback):
         """Whether other layers train at one time than at another."""
         return len({phase.layers for phase in self.schedule.phases}) > 1
 
-    def on_init_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Refuse what cannot be exact, before anything is trained."""
         self.bind(kwargs["model"])
         self._user_gave_scheduler = kwargs.get("lr_scheduler") is not None
@@ -119,7 +124,7 @@ class UnfreezeCallback(TrainerCallback):
             model, optimizer, plan, self.layer_map, lr_schedule, self.never, self._saved_state(state)
         )
         # The very attributes, not a copy: whenever the Trainer writes a checkpoint, they are what they are then.
-        state.stateful_callbacks[SAVED_AS] = {"args": {}, "attributes": vars(self.unfreezer.state)}
+        _saved_states(state)[SAVED_AS] = {"args": {}, "attributes": vars(self.unfreezer.state)}
         self._is_training = True
         if args.process_index == 0 and len(self.schedule.phases) > 1 and _is_labelled(optimizer):
             logger.info("%s", self._phase_table(plan, model, optimizer))
@@ -134,9 +139,7 @@ class UnfreezeCallback(TrainerCallback):
             torch.compiler.reset()
         self.rates = self._rates(kwargs["optimizer"])
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Have the loss recorded before a checkpoint: a resumed run would not know the part before it."""
         may_save = control.should_save or (control.should_evaluate and args.save_strategy == "best")
         if may_save and args.logging_strategy != "no":
@@ -157,9 +160,7 @@ class UnfreezeCallback(TrainerCallback):
         self.unfreezer.on_loss(state.global_step, logs["loss"])
         state.log_history[-1].update(self.logged_rates())
 
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Note the scores of an evaluation within the training."""
         if not self._is_training or self.unfreezer is None:
             return
@@ -189,7 +190,7 @@ class UnfreezeCallback(TrainerCallback):
         return isinstance(awaited, Plateau) and awaited.metric not in scores and "runtime" not in scores
 
     def _saved_state(self, state: TrainerState) -> UnfreezeState:
-        saved = state.stateful_callbacks.get(SAVED_AS)
+        saved = _saved_states(state).get(SAVED_AS)
         if saved is not None:
             return UnfreezeState(**saved["attributes"])
         if state.global_step and self.changes:
@@ -215,14 +216,12 @@ class UnfreezeCallback(TrainerCallback):
         lacking = [
             name
             for name, parameter in model.named_parameters()
-            if id(parameter) not in known
-            and name not in self.never
-            and self.layer_map.aligned_layer(name) in layers
+            if id(parameter) not in known and name not in self.never and self.layer_map.aligned_layer(name) in layers
         ]
         if lacking:
             raise LayerMapError(
-                f"{len(lacking)} parameters that are to train stand in no group of the optimizer, such as {lacking[0]}; "
-                "make the optimizer while everything is trainable, or take a LayerwiseTrainer"
+                f"{len(lacking)} parameters that are to train stand in no group of the optimizer, such as "
+                f"{lacking[0]}; make the optimizer while everything is trainable, or take a LayerwiseTrainer"
             )
 
     def _check_checkpointing(self, model: nn.Module) -> None:
@@ -283,6 +282,8 @@ def schedule_of(args: TrainingArguments) -> Callable[[int], LrSchedule]:
         UnfreezeError: what it is at a step does not follow from the step alone.
     """
 
+    options = args.lr_scheduler_kwargs if isinstance(args.lr_scheduler_kwargs, dict) else None
+
     @cache
     def over(num_steps: int) -> LrSchedule:
         optimizer = torch.optim.SGD([torch.zeros(1)], lr=args.learning_rate)
@@ -291,18 +292,25 @@ def schedule_of(args: TrainingArguments) -> Callable[[int], LrSchedule]:
             optimizer,
             num_warmup_steps=args.get_warmup_steps(num_steps),
             num_training_steps=num_steps,
-            scheduler_specific_kwargs=args.lr_scheduler_kwargs,
+            scheduler_specific_kwargs=options,
         )
         lambdas = getattr(scheduler, "lr_lambdas", None)
         if lambdas is None:
             raise UnfreezeError(
                 f"this strategy moves the rates, so it needs a schedule that is a function of the step, such as "
-                f"linear or cosine; lr_scheduler_type is {args.lr_scheduler_type}"
+                f"linear or cosine; lr_scheduler_type is {SchedulerType(args.lr_scheduler_type).value}"
             )
         factor: LrSchedule = lambdas[0]
         return factor
 
     return over
+
+
+def _saved_states(state: TrainerState) -> dict[str, Any]:
+    """The states of callbacks by name; a list only in its annotation and until it is made."""
+    states: Any = state.stateful_callbacks
+    assert isinstance(states, dict)
+    return states
 
 
 def _steps_per_epoch(args: TrainingArguments, batches: DataLoader[Any], total_steps: int) -> int:

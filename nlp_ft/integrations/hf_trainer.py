@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
-from transformers import Trainer, TrainerCallback
+from transformers import SchedulerType, Trainer, TrainerCallback
 
 from nlp_ft.errors import TrainingError
 from nlp_ft.integrations.hf_callback import UnfreezeCallback
@@ -24,7 +24,10 @@ from nlp_ft.layerwise.param_groups import Convention
 __all__ = ["LayerwiseTrainer", "LayerwiseTrainerMixin", "UnfreezeCallback"]
 logger = logging.getLogger(__name__)
 # A mixin has no base of its own; for the type checker it is what it will be mixed into.
-_Base = Trainer if TYPE_CHECKING else object
+if TYPE_CHECKING:
+    _Base = Trainer
+else:
+    _Base = object
 
 
 class LayerwiseTrainerMixin(_Base):
@@ -57,6 +60,8 @@ class LayerwiseTrainerMixin(_Base):
         TrainingError: an optimizer was given.
     """
 
+    optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None
+
     def __init__(
         self,
         *args: Any,
@@ -76,7 +81,8 @@ class LayerwiseTrainerMixin(_Base):
         self._settings = LayerwiseSettings(strategy, layer_decay, head_lr, convention, trainable_blocks, unfreeze)
         self._loss_is_mean: bool | None = None
         """Whether the model's loss is a mean over its micro-batch, whatever it is told; None until it is tried."""
-        super().__init__(*args, callbacks=[*(callbacks or []), self._unfreezing], **kwargs)
+        # With callbacks by position this is an error of Python's, as it should be.
+        super().__init__(*args, callbacks=[*(callbacks or []), self._unfreezing], **kwargs)  # type: ignore[misc]
         if self.optimizer is not None:
             raise TrainingError(
                 "a LayerwiseTrainer builds its optimizer; leave optimizers out (TrainingArguments.optim names the "
@@ -90,16 +96,18 @@ class LayerwiseTrainerMixin(_Base):
         Raises:
             TrainingError: the optimizer makes its own groups (GaLore, LOMO, Muon).
         """
-        self._unfreezing.bind(self.model)
+        self._unfreezing.bind(self._network)
         # The Trainer wraps the model next.
-        self._unfreezing.make_wrappable(self.model)
+        self._unfreezing.make_wrappable(self._network)
         if self._unfreezing.changes and self.accelerator.ddp_handler is not None:
             self.accelerator.ddp_handler.find_unused_parameters = True
         if self.optimizer is None:
             given = self.optimizer_cls_and_kwargs
-            optimizer_class, options = given or self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            network: Any = self._network
+            optimizer_class, options = given or self.get_optimizer_cls_and_kwargs(self.args, network)
             own_groups = {"params", "model", "optimizer_dict"} & options.keys()
-            if own_groups or not isinstance(optimizer_class, type):
+            is_optimizer = isinstance(optimizer_class, type) and issubclass(optimizer_class, torch.optim.Optimizer)
+            if own_groups or not is_optimizer:
                 raise TrainingError(f"optim={self.args.optim} makes its own groups, so that layers can have no rates")
             self.optimizer_cls_and_kwargs = optimizer_class, {**options, "params": self._param_groups()}
             super().create_optimizer()
@@ -110,7 +118,7 @@ class LayerwiseTrainerMixin(_Base):
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """As the Trainer's; True resumes from the last checkpoint that is whole."""
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = last_whole_checkpoint(Path(self.args.output_dir), self.args.world_size)
+            resume_from_checkpoint = last_whole_checkpoint(Path(str(self.args.output_dir)), self.args.world_size)
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
@@ -142,9 +150,9 @@ class LayerwiseTrainerMixin(_Base):
     def _labels_for_each_process(self, num_items_in_batch: torch.Tensor | int) -> torch.Tensor:
         """What to divide a sum by, so that the mean over processes is the mean over the effective batch."""
         total = torch.as_tensor(num_items_in_batch, device=self.args.device).flatten()[0]
-        if self.args.average_tokens_across_devices:
-            return total / self.accelerator.num_processes
-        return total * max(1, self.args.n_gpu)
+        averaged = self.args.average_tokens_across_devices
+        share: torch.Tensor = total / self.accelerator.num_processes if averaged else total * max(1, self.args.n_gpu)
+        return share
 
     def _count_labels(self, inputs: Mapping[str, Any]) -> torch.Tensor:
         labels = inputs["labels"][..., 1:] if getattr(self, "_loss_shifts_labels", False) else inputs["labels"]
@@ -168,23 +176,26 @@ class LayerwiseTrainerMixin(_Base):
         return bool(self._loss_is_mean)
 
     def _try_loss(self, inputs: Mapping[str, Any], num_items_in_batch: torch.Tensor | int) -> bool:
-        was_training = self.model.training
-        self.model.eval()
+        network = self._network
+        was_training = network.training
+        network.eval()
         with torch.no_grad(), torch.random.fork_rng():
-            first, second = (
-                super(LayerwiseTrainerMixin, self).compute_loss(
-                    self.model, dict(inputs), num_items_in_batch=num_items_in_batch * factor
-                )
-                for factor in (1, 2)
-            )
-        self.model.train(was_training)
-        told = torch.ne(first, second) & torch.isfinite(first)
+            told_once: Any = super().compute_loss(network, dict(inputs), num_items_in_batch=num_items_in_batch)
+            told_twice: Any = super().compute_loss(network, dict(inputs), num_items_in_batch=num_items_in_batch * 2)
+        network.train(was_training)
+        told = torch.ne(told_once, told_twice) & torch.isfinite(told_once)
         # One answer for all processes: one whose labels are all ignored sees nothing.
         return not bool(self.accelerator.gather(told.reshape(1).int()).any())
 
+    @property
+    def _network(self) -> nn.Module:
+        """The bare model."""
+        assert self.model is not None
+        return self.model
+
     def _param_groups(self) -> list[dict[str, Any]]:
         return layerwise_param_groups(
-            self.model,
+            self._network,
             self._unfreezing.layer_map,
             lr=self.args.learning_rate,
             weight_decay=self.args.weight_decay,
@@ -203,7 +214,7 @@ class LayerwiseTrainerMixin(_Base):
             logger.warning(
                 "lr_scheduler_type=%s and warmup_steps count, not the %s of the strategy; linear with warmup_steps=0.1 "
                 "comes near it",
-                self.args.lr_scheduler_type,
+                SchedulerType(self.args.lr_scheduler_type).value,
                 preset["schedule"]["name"],
             )
 
@@ -223,7 +234,9 @@ def last_whole_checkpoint(output_dir: Path, num_processes: int = 1) -> str:
         if _is_whole(folder, num_processes):
             return str(folder)
         logger.warning("%s was not written to its end; passing over it", folder)
-    raise TrainingError(f"no whole checkpoint in {output_dir} to resume from; begin anew without resume_from_checkpoint")
+    raise TrainingError(
+        f"no whole checkpoint in {output_dir} to resume from; begin anew without resume_from_checkpoint"
+    )
 
 
 def _is_whole(folder: Path, num_processes: int) -> bool:

@@ -45,13 +45,13 @@ class LayerwiseSettings:
             near = get_close_matches(str(self.strategy), STRATEGY_PRESETS, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             names = ", ".join(name for name in STRATEGY_PRESETS if name != "scratch")
-            raise UnfreezeError(
-                f"strategy must be one of {names}, or an UnfreezeSchedule, got {self.strategy!r}{hint}"
-            )
+            raise UnfreezeError(f"strategy must be one of {names}, or an UnfreezeSchedule, got {self.strategy!r}{hint}")
         if self.unfreeze is not None and "unfreeze" not in self.preset["strategy"]:
             raise UnfreezeError(f'strategy "{self.strategy}" thaws nothing; unfreeze goes with gradual, lp_ft, ulmfit')
         if self.trainable_blocks is not None and "unfreeze" in self.preset["strategy"]:
-            raise UnfreezeError(f'strategy "{self.strategy}" trains all blocks in the end; take top_layers, or unfreeze')
+            raise UnfreezeError(
+                f'strategy "{self.strategy}" trains all blocks in the end; take top_layers, or unfreeze'
+            )
 
     @property
     def preset(self) -> dict[str, dict[str, Any]]:
