@@ -6,27 +6,24 @@ Trainer wraps the model: DistributedDataParallel looks at `requires_grad` only o
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType, broadcast_object_list
+from accelerate.utils import broadcast_object_list
 from torch import nn
-from torch.utils.data import DataLoader
 from transformers import (
-    SchedulerType,
     TrainerCallback,
     TrainerControl,
     TrainerState,
     TrainingArguments,
-    get_scheduler,
 )
 
 from nlp_ft.errors import LayerMapError, UnfreezeError
+from nlp_ft.integrations.hf_arguments import refuse_setup, schedule_of, steps_per_epoch
 from nlp_ft.integrations.strategy import LayerwiseSettings, layers_ever_trained
-from nlp_ft.layerwise import LayerMap, LrSchedule, Plateau, UnfreezePlan, Unfreezer, UnfreezeSchedule, UnfreezeState
+from nlp_ft.layerwise import LayerMap, Plateau, UnfreezePlan, Unfreezer, UnfreezeSchedule, UnfreezeState
 from nlp_ft.layerwise.freezing import set_trainable_layers
 from nlp_ft.layerwise.phase_table import phase_table
 
@@ -111,7 +108,7 @@ class UnfreezeCallback(TrainerCallback):
         self._check_checkpointing(model)
         self._check_optimizer(model, optimizer)
         plan = UnfreezePlan(
-            self.schedule, state.max_steps, _steps_per_epoch(args, kwargs["train_dataloader"], state.max_steps)
+            self.schedule, state.max_steps, steps_per_epoch(args, kwargs["train_dataloader"], state.max_steps)
         )
         moves_rates = plan.moves_rates
         if moves_rates and (self._user_gave_scheduler or not _is_labelled(optimizer)):
@@ -242,84 +239,11 @@ class UnfreezeCallback(TrainerCallback):
         return phase_table(plan, sizes, rates)
 
 
-def refuse_setup(args: TrainingArguments, distributed: DistributedType, freezes: bool, changes: bool) -> None:
-    """Refuse a Trainer that would go wrong in silence, or that nobody has tried.
-
-    Args:
-        args: of the Trainer.
-        distributed: how the model is spread.
-        freezes: whether any layer is frozen at any time.
-        changes: whether other layers train at one time than at another.
-
-    Raises:
-        UnfreezeError: with the reason, and what to do.
-    """
-    if not freezes:
-        return
-    if distributed == DistributedType.DEEPSPEED:
-        raise UnfreezeError(
-            "DeepSpeed divides gradients and optimizer states by what is trainable when it starts, and has no way to "
-            "change it; train without it, or with a strategy that trains everything (full, llrd, discriminative)"
-        )
-    if distributed == DistributedType.FSDP or args.parallelism_config is not None:
-        raise UnfreezeError(
-            "frozen layers in a sharded model (FSDP, tensor or context parallel) are not tried in the Trainer; train "
-            "with torchrun without sharding, or with a strategy that trains everything (full, llrd, discriminative)"
-        )
-    if changes and args.ddp_static_graph:
-        raise UnfreezeError("ddp_static_graph=True forbids what changes the graph; unfreezing does: leave it out")
-    if changes and args.world_size > 1 and args.ddp_find_unused_parameters is False:
-        raise UnfreezeError(
-            "ddp_find_unused_parameters=False lets DistributedDataParallel wait for the gradients of frozen layers; "
-            "leave it out, or set it to True"
-        )
-
-
-def schedule_of(args: TrainingArguments) -> Callable[[int], LrSchedule]:
-    """The learning-rate schedule of TrainingArguments over any number of steps, as a factor.
-
-    Raises:
-        UnfreezeError: what it is at a step does not follow from the step alone.
-    """
-
-    options = args.lr_scheduler_kwargs if isinstance(args.lr_scheduler_kwargs, dict) else None
-
-    @cache
-    def over(num_steps: int) -> LrSchedule:
-        optimizer = torch.optim.SGD([torch.zeros(1)], lr=args.learning_rate)
-        scheduler = get_scheduler(
-            args.lr_scheduler_type,
-            optimizer,
-            num_warmup_steps=args.get_warmup_steps(num_steps),
-            num_training_steps=num_steps,
-            scheduler_specific_kwargs=options,
-        )
-        lambdas = getattr(scheduler, "lr_lambdas", None)
-        if lambdas is None:
-            raise UnfreezeError(
-                f"this strategy moves the rates, so it needs a schedule that is a function of the step, such as "
-                f"linear or cosine; lr_scheduler_type is {SchedulerType(args.lr_scheduler_type).value}"
-            )
-        factor: LrSchedule = lambdas[0]
-        return factor
-
-    return over
-
-
 def _saved_states(state: TrainerState) -> dict[str, Any]:
     """The states of callbacks by name; a list only in its annotation and until it is made."""
     states: Any = state.stateful_callbacks
     assert isinstance(states, dict)
     return states
-
-
-def _steps_per_epoch(args: TrainingArguments, batches: DataLoader[Any], total_steps: int) -> int:
-    """Updates an epoch, as the Trainer counts them; data of unknown length are one epoch."""
-    try:
-        num_batches = len(batches)
-    except TypeError:
-        return total_steps
-    return max(1, -(-num_batches // args.gradient_accumulation_steps))
 
 
 def _is_labelled(optimizer: torch.optim.Optimizer) -> bool:
