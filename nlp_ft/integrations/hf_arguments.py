@@ -10,22 +10,22 @@ from torch.utils.data import DataLoader
 from transformers import SchedulerType, TrainingArguments, get_scheduler
 
 from nlp_ft.errors import UnfreezeError
-from nlp_ft.layerwise import LrSchedule
+from nlp_ft.integrations.strategy import changes, freezes
+from nlp_ft.layerwise import LrSchedule, UnfreezeSchedule
 
 
-def refuse_setup(args: TrainingArguments, distributed: DistributedType, freezes: bool, changes: bool) -> None:
+def refuse_setup(args: TrainingArguments, distributed: DistributedType, schedule: UnfreezeSchedule) -> None:
     """Refuse a Trainer that would go wrong in silence, or that nobody has tried.
 
     Args:
         args: of the Trainer.
         distributed: how the model is spread.
-        freezes: whether any layer is frozen at any time.
-        changes: whether other layers train at one time than at another.
+        schedule: of the layers.
 
     Raises:
         UnfreezeError: with the reason, and what to do.
     """
-    if not freezes:
+    if not freezes(schedule):
         return
     if distributed == DistributedType.DEEPSPEED:
         raise UnfreezeError(
@@ -37,9 +37,9 @@ def refuse_setup(args: TrainingArguments, distributed: DistributedType, freezes:
             "frozen layers in a sharded model (FSDP, tensor or context parallel) are not tried in the Trainer; train "
             "with torchrun without sharding, or with a strategy that trains everything (full, llrd, discriminative)"
         )
-    if changes and args.ddp_static_graph:
+    if changes(schedule) and args.ddp_static_graph:
         raise UnfreezeError("ddp_static_graph=True forbids what changes the graph; unfreezing does: leave it out")
-    if changes and args.world_size > 1 and args.ddp_find_unused_parameters is False:
+    if changes(schedule) and args.world_size > 1 and args.ddp_find_unused_parameters is False:
         raise UnfreezeError(
             "ddp_find_unused_parameters=False lets DistributedDataParallel wait for the gradients of frozen layers; "
             "leave it out, or set it to True"

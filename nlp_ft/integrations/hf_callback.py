@@ -20,9 +20,17 @@ from transformers import (
     TrainingArguments,
 )
 
-from nlp_ft.errors import LayerMapError, UnfreezeError
+from nlp_ft.errors import UnfreezeError
 from nlp_ft.integrations.hf_arguments import refuse_setup, schedule_of, steps_per_epoch
-from nlp_ft.integrations.strategy import LayerwiseSettings, layers_ever_trained
+from nlp_ft.integrations.strategy import (
+    LayerwiseSettings,
+    changes,
+    check_optimizer,
+    freezes,
+    is_labelled,
+    layers_ever_trained,
+    plain_metric,
+)
 from nlp_ft.layerwise import LayerMap, Plateau, UnfreezePlan, Unfreezer, UnfreezeSchedule, UnfreezeState
 from nlp_ft.layerwise.freezing import set_trainable_layers
 from nlp_ft.layerwise.phase_table import phase_table
@@ -81,17 +89,11 @@ class UnfreezeCallback(TrainerCallback):
         """Make every layer trainable that will be so at any time, so that wrappers know it."""
         set_trainable_layers(model, self.layer_map, layers_ever_trained(self.schedule), self.never)
 
-    @property
-    def changes(self) -> bool:
-        """Whether other layers train at one time than at another."""
-        return len({phase.layers for phase in self.schedule.phases}) > 1
-
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Refuse what cannot be exact, before anything is trained."""
         self.bind(kwargs["model"])
         self._user_gave_scheduler = kwargs.get("lr_scheduler") is not None
-        freezes = layers_ever_trained(self.schedule) < set(self.layer_map) or self.changes
-        refuse_setup(args, AcceleratorState().distributed_type, freezes, self.changes)
+        refuse_setup(args, AcceleratorState().distributed_type, self.schedule)
         if self.never and args.process_index == 0:
             logger.warning(
                 "frozen when the Trainer got the model, so they stay frozen: %s%s",
@@ -106,12 +108,12 @@ class UnfreezeCallback(TrainerCallback):
         model, optimizer = kwargs["model"], kwargs["optimizer"]
         self.bind(model)
         self._check_checkpointing(model)
-        self._check_optimizer(model, optimizer)
+        check_optimizer(optimizer, model, self.layer_map, layers_ever_trained(self.schedule), self.never)
         plan = UnfreezePlan(
             self.schedule, state.max_steps, steps_per_epoch(args, kwargs["train_dataloader"], state.max_steps)
         )
         moves_rates = plan.moves_rates
-        if moves_rates and (self._user_gave_scheduler or not _is_labelled(optimizer)):
+        if moves_rates and (self._user_gave_scheduler or not is_labelled(optimizer)):
             raise UnfreezeError(
                 "this strategy moves the rates of layers: it needs groups from build_optimizer, and the schedule of "
                 "TrainingArguments; take a LayerwiseTrainer, or optimizers=(build_optimizer(model, ...), None)"
@@ -123,7 +125,7 @@ class UnfreezeCallback(TrainerCallback):
         # The very attributes, not a copy: whenever the Trainer writes a checkpoint, they are what they are then.
         _saved_states(state)[SAVED_AS] = {"args": {}, "attributes": vars(self.unfreezer.state)}
         self._is_training = True
-        if args.process_index == 0 and len(self.schedule.phases) > 1 and _is_labelled(optimizer):
+        if args.process_index == 0 and len(self.schedule.phases) > 1 and is_labelled(optimizer):
             logger.info("%s", self._phase_table(plan, model, optimizer))
 
     def on_step_begin(
@@ -161,7 +163,7 @@ class UnfreezeCallback(TrainerCallback):
         """Note the scores of an evaluation within the training."""
         if not self._is_training or self.unfreezer is None:
             return
-        scores = {name.removeprefix("eval_"): value for name, value in kwargs["metrics"].items()}
+        scores = {plain_metric(name): value for name, value in kwargs["metrics"].items()}
         if self._is_of_another_set(scores):
             return
         # What is computed from gathered predictions should agree on all processes; that of the first decides.
@@ -190,7 +192,7 @@ class UnfreezeCallback(TrainerCallback):
         saved = _saved_states(state).get(SAVED_AS)
         if saved is not None:
             return UnfreezeState(**saved["attributes"])
-        if state.global_step and self.changes:
+        if state.global_step and changes(self.schedule):
             raise UnfreezeError(
                 f"the checkpoint of step {state.global_step} was written without this callback, so that it does not "
                 "say which phase was running; begin anew, or resume with the Trainer that wrote it"
@@ -198,7 +200,7 @@ class UnfreezeCallback(TrainerCallback):
         return UnfreezeState()
 
     def _rates(self, optimizer: torch.optim.Optimizer) -> dict[str, float]:
-        if not _is_labelled(optimizer):
+        if not is_labelled(optimizer):
             return {}
         rates: dict[str, float] = {}
         for group in optimizer.param_groups:
@@ -207,24 +209,10 @@ class UnfreezeCallback(TrainerCallback):
             rates[name] = max(rates.get(name, 0.0), float(group["lr"]) if trains else 0.0)
         return rates
 
-    def _check_optimizer(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-        layers = layers_ever_trained(self.schedule)
-        lacking = [
-            name
-            for name, parameter in model.named_parameters()
-            if id(parameter) not in known and name not in self.never and self.layer_map.aligned_layer(name) in layers
-        ]
-        if lacking:
-            raise LayerMapError(
-                f"{len(lacking)} parameters that are to train stand in no group of the optimizer, such as "
-                f"{lacking[0]}; make the optimizer while everything is trainable, or take a LayerwiseTrainer"
-            )
-
     def _check_checkpointing(self, model: nn.Module) -> None:
         functions = [getattr(module, "_gradient_checkpointing_func", None) for module in model.modules()]
         reentrant = any(getattr(f, "keywords", {}).get("use_reentrant", True) for f in functions if f is not None)
-        if reentrant and any(set(phase.layers) < set(self.layer_map) for phase in self.schedule.phases):
+        if reentrant and freezes(self.schedule):
             raise UnfreezeError(
                 "reentrant checkpointing gives no gradients above frozen embeddings; set "
                 'activation_checkpointing_kwargs={"use_reentrant": False} in TrainingArguments'
@@ -244,7 +232,3 @@ def _saved_states(state: TrainerState) -> dict[str, Any]:
     states: Any = state.stateful_callbacks
     assert isinstance(states, dict)
     return states
-
-
-def _is_labelled(optimizer: torch.optim.Optimizer) -> bool:
-    return all("param_names" in group and "name" in group for group in optimizer.param_groups)

@@ -17,7 +17,7 @@ from transformers import SchedulerType, Trainer, TrainerCallback
 
 from nlp_ft.errors import TrainingError
 from nlp_ft.integrations.hf_callback import UnfreezeCallback
-from nlp_ft.integrations.strategy import LayerwiseSettings
+from nlp_ft.integrations.strategy import LayerwiseSettings, changes
 from nlp_ft.layerwise import LayerMap, UnfreezeSchedule, layerwise_param_groups
 from nlp_ft.layerwise.param_groups import Convention
 
@@ -99,7 +99,7 @@ class LayerwiseTrainerMixin(_Base):
         self._unfreezing.bind(self._network)
         # The Trainer wraps the model next.
         self._unfreezing.make_wrappable(self._network)
-        if self._unfreezing.changes and self.accelerator.ddp_handler is not None:
+        if changes(self._unfreezing.schedule) and self.accelerator.ddp_handler is not None:
             self.accelerator.ddp_handler.find_unused_parameters = True
         if self.optimizer is None:
             given = self.optimizer_cls_and_kwargs

@@ -1,14 +1,20 @@
 """What a strategy's name means for a model whose maker is someone else: a schedule of layers, and rates for them."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any, Literal
 
-from nlp_ft.errors import UnfreezeError
-from nlp_ft.layerwise import Plateau, UnfreezeSchedule
+import torch
+from torch import nn
+
+from nlp_ft.errors import LayerMapError, UnfreezeError
+from nlp_ft.layerwise import LayerMap, Plateau, UnfreezeSchedule
 from nlp_ft.layerwise.param_groups import Convention
 from nlp_ft.strategies import STRATEGY_PRESETS
+
+_SPLIT = re.compile("^(eval|val|valid|validation)[_/]")
 
 
 @dataclass(frozen=True)
@@ -86,10 +92,15 @@ class LayerwiseSettings:
         return {**defaults, **{key: own[key] for key in ("convention",) if key in own}, **asked}
 
 
+def plain_metric(name: str) -> str:
+    """A score without the name of its split: `loss` for `eval_loss`, `val_loss` and `val/loss`."""
+    return _SPLIT.sub("", name, count=1)
+
+
 def plain_metrics(schedule: UnfreezeSchedule) -> UnfreezeSchedule:
-    """The schedule with `eval_loss` called `loss`: the name says which way is better."""
+    """The schedule with the plain names of the metrics that it waits for."""
     phases = [
-        replace(phase, start=replace(phase.start, metric=phase.start.metric.removeprefix("eval_")))
+        replace(phase, start=replace(phase.start, metric=plain_metric(phase.start.metric)))
         if isinstance(phase.start, Plateau)
         else phase
         for phase in schedule.phases
@@ -100,3 +111,43 @@ def plain_metrics(schedule: UnfreezeSchedule) -> UnfreezeSchedule:
 def layers_ever_trained(schedule: UnfreezeSchedule) -> frozenset[int]:
     """The layers that train in any phase."""
     return frozenset().union(*(phase.layers for phase in schedule.phases))
+
+
+def freezes(schedule: UnfreezeSchedule) -> bool:
+    """Whether any layer is frozen at any time."""
+    return any(len(phase.layers) < schedule.num_layers + 2 for phase in schedule.phases)
+
+
+def changes(schedule: UnfreezeSchedule) -> bool:
+    """Whether other layers train at one time than at another."""
+    return len({phase.layers for phase in schedule.phases}) > 1
+
+
+def check_optimizer(
+    optimizer: torch.optim.Optimizer,
+    model: nn.Module,
+    layer_map: LayerMap,
+    layers: Collection[int],
+    never: Collection[str],
+) -> None:
+    """Prove that the optimizer holds every parameter of these layers, but for those that never train.
+
+    Raises:
+        LayerMapError: it lacks some: it was made from a model that was partly frozen.
+    """
+    known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    lacking = [
+        name
+        for name, parameter in model.named_parameters()
+        if id(parameter) not in known and name not in never and layer_map.aligned_layer(name) in layers
+    ]
+    if lacking:
+        raise LayerMapError(
+            f"{len(lacking)} parameters that are to train stand in no group of the optimizer, such as {lacking[0]}; "
+            "make the optimizer with build_optimizer, which takes all"
+        )
+
+
+def is_labelled(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether the groups are those of `layerwise_param_groups`, one for each layer."""
+    return all("param_names" in group and "name" in group for group in optimizer.param_groups)

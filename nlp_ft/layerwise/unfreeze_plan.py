@@ -95,7 +95,7 @@ class UnfreezePlan:
             raise UnfreezeError(f"no metric {following.metric!r} to wait for; there are {', '.join(scores)}")
         value = scores[following.metric]
         gain = math.inf if state.best is None else value - state.best
-        if following.metric == "loss" and state.best is not None:
+        if following.metric.endswith("loss") and state.best is not None:
             gain = -gain
         if gain > following.min_delta:
             state.best, state.waited = value, 0
