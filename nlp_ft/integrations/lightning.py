@@ -199,7 +199,8 @@ def rewrap(strategy: Any, module: LightningModule) -> None:
 def _refuse_setup(trainer: Trainer, module: LightningModule, schedule: UnfreezeSchedule) -> None:
     if any(isinstance(phase.start, LossBelow) for phase in schedule.phases):
         raise UnfreezeError("loss_below is not offered in Lightning, which keeps no mean of the loss; take a plateau")
-    strategy, is_ddp = trainer.strategy, type(trainer.strategy) is DDPStrategy
+    strategy: Any = trainer.strategy
+    is_ddp = type(strategy) is DDPStrategy
     if freezes(schedule) and not is_ddp and not isinstance(strategy, SingleDeviceStrategy):
         raise UnfreezeError(
             f"frozen layers under {type(strategy).__name__} are not tried: sharded models divide gradients and states "

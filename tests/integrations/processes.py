@@ -9,7 +9,9 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["datasets", "tests.integrations.hf_runs"])
+CONTEXT.set_forkserver_preload(
+    ["datasets", "lightning.pytorch", "tests.integrations.lightning_runs", "tests.integrations.hf_runs"]
+)
 
 
 def in_processes(num_processes: int, work: Callable[..., Any], *arguments: Any) -> list[Any]:

@@ -94,8 +94,19 @@ def expected_rate(strategy: str, factor: Callable[[int, int], float], step: int,
     return rate * factor(step, STEPS)
 
 
-@pytest.mark.parametrize("scheduler", FACTORS)
-@pytest.mark.parametrize("strategy", TRAINS)
+MOVE_RATES = ("lp_ft", "own")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "scheduler"),
+    [
+        pytest.param(
+            strategy, scheduler, marks=[] if scheduler == "linear" or strategy in MOVE_RATES else pytest.mark.slow
+        )
+        for strategy in TRAINS
+        for scheduler in FACTORS
+    ],
+)
 def test_the_rate_of_each_group_is_its_closed_form(
     runs: Callable[[str, str], dict[str, Any]], strategy: str, scheduler: str
 ) -> None:
