@@ -130,12 +130,15 @@ def _train(options: argparse.Namespace) -> int:
     recipe = load_recipe(options.recipe, options.overrides)
     # Checked again by the run itself; here it spares the seconds that importing torch takes.
     RunFolder(recipe.output_dir, options.resume, options.overwrite)
+    from accelerate import PartialState
+
     from nlp_ft.training.run import train
 
     train(recipe, resume=options.resume, overwrite=options.overwrite)
     if _is_main_process():
         example = "image.jpg" if recipe.task == "image_classification" else '"a text of your own"'
         print(f"next: nlp-ft predict {recipe.output_dir} {example}")
+    PartialState().destroy_process_group()
     return 0
 
 

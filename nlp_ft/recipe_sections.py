@@ -93,6 +93,12 @@ class ModelSection(Section):
 
     name: str = Field(description="Name of the network.")
     head: HeadSection = Field(HeadSection(), description="The task layers.")
+    layer_rules: list[tuple[str, int | Literal["head"]]] = Field(
+        [],
+        description="For a network whose structure does not tell where a parameter is: pairs of a regular expression, "
+        "searched in the parameter's full name, and a layer id (0 embeddings or stem, 1 to L blocks) or `head`. The "
+        "first match wins, and goes before the structure.",
+    )
 
 
 class PlateauSection(Section):
@@ -108,7 +114,7 @@ class PlateauSection(Section):
 class LossBelowSection(Section):
     """A training loss that is small enough."""
 
-    value: float = Field(gt=0, description="Mean training loss over about 2% of the run, in nats.")
+    value: float = Field(gt=0, description="Mean training loss since the record before, at most 10 steps, in nats.")
     at_least: DurationField | None = Field(None, description="A phase lasts so long in any case: 1ep, 200st, 10%.")
     at_most: DurationField | None = Field(None, description="And no longer than this; null: without bound.")
 
@@ -192,11 +198,10 @@ class StrategySection(Section):
             )
         if isinstance(self.trainable_blocks, int) and self.trainable_blocks < 0:
             raise ValueError(f"trainable_blocks must be 0 or more, or all, got {self.trainable_blocks}")
-        if (self.unfreeze is not None) != (self.name in UNFREEZING):
-            raise ValueError(
-                f"unfreeze belongs to {', '.join(UNFREEZING)}, got it {'under' if self.unfreeze else 'missing under'} "
-                f"{self.name}"
-            )
+        if self.unfreeze is None and self.name in UNFREEZING:
+            raise ValueError(f"unfreeze must not be null under {self.name}; take the line away for its preset")
+        if self.unfreeze is not None and self.name not in UNFREEZING:
+            raise ValueError(f"unfreeze belongs to {', '.join(UNFREEZING)}, got it under {self.name}")
         if self.reinit_top and self.name == "scratch":
             raise ValueError("reinit_top has no meaning under scratch, where all weights are random")
         return self

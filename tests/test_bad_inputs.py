@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoTokenizer, GPT2Config, GPT2Model
 
 from nlp_ft.cli import main
 from nlp_ft.recipe_loader import dump_yaml
@@ -101,7 +100,9 @@ BAD_MODELS = [
     (["model.name=unknown_type"], ["model.name: unknown_type", "`telepathy`"]),
     (["model.name=without_tokenizer"], ["model.name: without_tokenizer", "tokenizer"]),
     (["model.name=corrupt_tokenizer"], ["model.name: corrupt_tokenizer", "tokenizer cannot be loaded"]),
-    (["model.name=gpt2"], ["model type 'gpt2' has no layer map; mapped are: albert, bert"]),
+    (["model.name=without_blocks"], ["model.layer_rules: PooledClassifier has no list of blocks"]),
+    (["model.layer_rules=[[emb, 0], [poolr, head]]"], ["model.layer_rules: rule ('poolr', 'head') matches no"]),
+    (["model.layer_rules=[[emb, first]]"], ["model.layer_rules.0.1 must be", "'head'", "got 'first'"]),
     (["model.name=distilbert", "model.pooling=pooler"], ["model.pooling: distilbert has no pooler; use cls, mean"]),
 ]
 CASES = [*BAD_SETTINGS, *BAD_DATA, *BAD_MODELS]
@@ -135,10 +136,7 @@ def save_inputs(folder: Path) -> Path:
     tiny = save_tiny_encoder(folder / "tiny")
     save_tiny_encoder(folder / "distilbert", "distilbert")
     save_tiny_encoder(folder / "short", max_position_embeddings=16)
-    tokenizer = AutoTokenizer.from_pretrained(tiny)
-    tokenizer.save_pretrained(folder / "gpt2")
-    gpt2 = GPT2Config(vocab_size=len(tokenizer), n_positions=64, n_embd=16, n_layer=2, n_head=2)
-    GPT2Model(gpt2).save_pretrained(folder / "gpt2")
+    save_tiny_encoder(folder / "without_blocks", num_hidden_layers=0)
     weights = (tiny / "model.safetensors").read_bytes()
     damaged_copy(tiny, "without_weights", "model.safetensors", None)
     damaged_copy(tiny, "corrupt_weights", "model.safetensors", b"no weights at all")

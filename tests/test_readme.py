@@ -9,6 +9,7 @@ import pytest
 
 from nlp_ft.cli import build_parser
 from nlp_ft.recipe_loader import load_recipe, recipe_from_dict
+from nlp_ft.strategies import STRATEGY_PRESETS
 from nlp_ft.training.run import train
 from tests.tiny import tiny_recipe
 from tests.tiny_images import write_images
@@ -24,7 +25,7 @@ def blocks(language: str) -> list[str]:
 def test_the_whole_recipe_trains_on_ones_own_csv(
     tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text, _ = blocks("yaml")
+    text, _, _ = blocks("yaml")
     tiny_recipe(tmp_path, tiny_encoder)
     monkeypatch.chdir(tmp_path)
     Path("mine.yaml").write_text(text.replace("bert-base-uncased", str(tiny_encoder)))
@@ -32,8 +33,27 @@ def test_the_whole_recipe_trains_on_ones_own_csv(
     assert Path("runs/mine/summary.json").exists()
 
 
+def test_the_settings_of_unfreezing_are_taken_as_they_stand_and_in_place_of_each_other(tmp_path: Path) -> None:
+    _, strategy, _ = blocks("yaml")
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("data: {train: a.csv, validation: 10%}\nmodel: {name: m}\noutput_dir: o\n" + strategy)
+    unfreeze = load_recipe(recipe).strategy.unfreeze
+    assert unfreeze is not None
+    assert (str(unfreeze.every), unfreeze.blocks_per_phase, unfreeze.restore_best) == ("1ep", 2, True)
+    for other in re.findall(r"# (plateau|loss_below|layers): (.*?) +in place", strategy):
+        kept = (
+            [] if other[0] != "layers" else ["strategy.unfreeze.order=top_down", "strategy.unfreeze.blocks_per_phase=1"]
+        )
+        load_recipe(recipe, [f"strategy.unfreeze.{other[0]}={other[1]}", "strategy.unfreeze.every=null", *kept])
+
+
+def test_the_table_of_strategies_names_every_preset() -> None:
+    [table] = re.findall(r"\| `strategy:` .*?\n\n", README, re.DOTALL)
+    assert set(re.findall(r"^\| `(?:\{name: )?(\w+)", table, re.MULTILINE)) - {"strategy"} == set(STRATEGY_PRESETS)
+
+
 def test_the_recipe_for_images_trains_and_its_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, images = blocks("yaml")
+    _, _, images = blocks("yaml")
     monkeypatch.chdir(tmp_path)
     write_images(Path("flowers/train"), 10)
     write_images(Path("flowers/test"), 2, first_seed=500)
@@ -47,10 +67,16 @@ def test_the_recipe_for_images_trains_and_its_code_runs(tmp_path: Path, monkeypa
         assert result.returncode == 0, result.stderr[-2000:]
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
+    folder = tmp_path_factory.mktemp("readme")
+    train(recipe_from_dict(tiny_recipe(folder, tiny_encoder)))
+    return folder / "run"
+
+
 @pytest.mark.parametrize("code", [code for code in blocks("python") if "runs/flowers" not in code])
-def test_the_python_blocks_run(tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    train(recipe_from_dict(tiny_recipe(tmp_path, tiny_encoder)))
-    code = code.replace("bert-base-uncased", str(tiny_encoder)).replace("runs/quickstart", str(tmp_path / "run"))
+def test_the_python_blocks_run(finished: Path, tiny_encoder: Path, code: str) -> None:
+    code = code.replace("bert-base-uncased", str(tiny_encoder)).replace("runs/quickstart", str(finished))
     code = code.replace("lowest_trainable_layer=7", "lowest_trainable_layer=2")
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]

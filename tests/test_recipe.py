@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import ValidationError
@@ -17,6 +17,7 @@ from nlp_ft.recipe_loader import (
     recipe_from_dict,
     recipe_to_dict,
 )
+from nlp_ft.recipe_sections import StrategySection
 from nlp_ft.strategies import STRATEGY_PRESETS
 
 SHIPPED = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
@@ -42,7 +43,8 @@ EXPECTED_LINES = [
     "model.head.activaton is not a key of a recipe; did you mean activation?",
     "model.pooling must be 'auto', 'cls', 'mean', 'max' or 'pooler', got 'avg'",
     "model.dropout must be in [0, 1), got -0.1",
-    "strategy.name must be 'full', 'llrd', 'head_only' or 'top_layers', got 'lrd'; did you mean llrd?",
+    "strategy.name must be 'full', 'llrd', 'head_only', 'top_layers', 'gradual', 'lp_ft', 'discriminative', 'ulmfit' "
+    "or 'scratch', got 'lrd'; did you mean llrd?",
     "optimizer.name must be 'adamw', 'adafactor', 'sgd' or 'lion', got 'adam'; did you mean adamw?",
     "optimizer.lr must be in (0, 10), got 0",
     "optimizer.layer_decay must be in (0, 1], got 9.0; did you mean 0.9?",
@@ -188,6 +190,20 @@ def test_one_mistake_is_one_line_in_plain_words(values: dict[str, Any], line: st
          "strategy.trainable_blocks must be all under llrd, got 2; did you mean strategy.name: top_layers?"),
         (a_recipe(strategy={"name": "top_layers", "trainable_blocks": -1}),
          "strategy.trainable_blocks must be 0 or more, or all, got -1"),
+        (a_recipe(strategy={"name": "full", "unfreeze": {}}),
+         "strategy.unfreeze belongs to gradual, lp_ft, ulmfit, got it under full"),
+        (a_recipe(strategy={"name": "gradual", "unfreeze": None}),
+         "strategy.unfreeze must not be null under gradual; take the line away for its preset"),
+        (a_recipe(strategy={"name": "scratch", "reinit_top": 1}),
+         "strategy.reinit_top has no meaning under scratch, where all weights are random"),
+        (a_recipe(strategy={"name": "gradual", "unfreeze": {"every": "1ep", "loss_below": {"value": 1}}}),
+         "strategy.unfreeze.every and loss_below cannot both end a phase; give one"),
+        (a_recipe(strategy={"name": "gradual", "unfreeze": {"layers": "head: 0st", "order": "bottom_up"}}),
+         "strategy.unfreeze.layers says when each layer trains, so order has no place beside it"),
+        (a_recipe(strategy={"name": "gradual", "unfreeze": {"plateau": {}}}),
+         "strategy.unfreeze.plateau needs data.validation, a split or a share such as 10%"),
+        (a_recipe(strategy={"name": "gradual", "unfreeze": {"restore_best": True}}),
+         "strategy.unfreeze.restore_best needs data.validation, a split or a share such as 10%"),
         (a_recipe(strategy="full", optimizer={"layer_decay": 0.9}),
          "strategy full trains all layers at one rate, but optimizer.layer_decay is 0.9; set it to 1, or did you mean "
          "strategy: llrd?"),
@@ -209,14 +225,50 @@ def test_fields_that_contradict_each_other_are_refused(values: dict[str, Any], l
 
 
 @pytest.mark.parametrize(
-    ("strategy", "blocks", "layer_decay", "lr"),
-    [("full", "all", 1.0, 5e-5), ("llrd", "all", 0.9, 5e-5), ("head_only", 0, 1.0, 1e-3), ("top_layers", 2, 1.0, 5e-5)],
+    ("strategy", "blocks", "unfreezes", "layer_decay", "lr", "head_lr"),
+    [
+        ("full", "all", False, 1.0, 5e-5, None),
+        ("llrd", "all", False, 0.9, 5e-5, None),
+        ("head_only", 0, False, 1.0, 1e-3, None),
+        ("top_layers", 2, False, 1.0, 5e-5, None),
+        ("gradual", "all", True, 0.9, 5e-5, 1e-3),
+        ("lp_ft", "all", True, 1.0, 5e-5, 1e-3),
+        ("discriminative", "all", False, 1.0, 1e-5, 1e-3),
+        ("ulmfit", "all", True, 1 / 2.6, 5e-5, None),
+        ("scratch", "all", False, 1.0, 5e-5, None),
+    ],
 )
-def test_a_strategy_stands_for_its_preset(strategy: str, blocks: int | str, layer_decay: float, lr: float) -> None:
+def test_a_strategy_stands_for_its_preset(
+    strategy: str, blocks: int | str, unfreezes: bool, layer_decay: float, lr: float, head_lr: float | None
+) -> None:
     recipe = recipe_from_dict(a_recipe(strategy=strategy))
     assert recipe == recipe_from_dict(a_recipe(strategy={"name": strategy}))
-    assert (recipe.strategy.trainable_blocks, recipe.optimizer.layer_decay) == (blocks, layer_decay)
-    assert (recipe.optimizer.lr, set(STRATEGY_PRESETS)) == (lr, {"full", "llrd", "head_only", "top_layers"})
+    assert recipe == recipe_from_dict(recipe_to_dict(recipe))
+    assert (recipe.strategy.trainable_blocks, recipe.strategy.unfreeze is not None) == (blocks, unfreezes)
+    assert (recipe.optimizer.layer_decay, recipe.optimizer.lr, recipe.optimizer.head_lr) == (layer_decay, lr, head_lr)
+
+
+def test_every_preset_is_the_strategy_of_a_recipe() -> None:
+    names = StrategySection.model_fields["name"].annotation
+    assert list(STRATEGY_PRESETS) == list(get_args(names))
+
+
+@pytest.mark.parametrize(
+    ("unfreeze", "kept"),
+    [
+        ({}, {"order": "all_at_once", "every": Duration(30, "%"), "restart_lr": True}),
+        ({"every": "1ep"}, {"order": "all_at_once", "every": Duration(1, "ep")}),
+        ({"plateau": {"patience": 2}}, {"order": "all_at_once", "every": None}),
+        ({"layers": "head: 0st, 1-2: 1ep, embeddings: never"}, {"order": "top_down", "every": None}),
+    ],
+)
+def test_what_a_recipe_says_of_unfreezing_goes_before_its_preset(unfreeze: Any, kept: dict[str, Any]) -> None:
+    recipe = recipe_from_dict(
+        a_recipe(data={"train": "a", "validation": "b"}, strategy={"name": "lp_ft", "unfreeze": unfreeze})
+    )
+    section = recipe.strategy.unfreeze
+    assert {name: getattr(section, name) for name in kept} == kept
+    assert recipe == recipe_from_dict(recipe_to_dict(recipe))
 
 
 def test_the_recipe_goes_before_the_preset_and_llrd_is_the_default() -> None:

@@ -49,9 +49,8 @@ class _Scene:
 def locate(model: nn.Module, grain: Grain, example: Any) -> Locations:
     """Find the place of every parameter. Raises: LayerMapError: the structure cannot decide."""
     scene = _look(model, example)
-    idle = [block for index, block in enumerate(scene.blocks) if index not in scene.seen.begun]
-    if idle and scene.lists[0].is_loose and scene.seen.failure is None:
-        scene = _look(model, example, idle)
+    if unused := _not_in_line(model, scene):
+        scene = _look(model, example, unused)
     stacks = make_stacks(scene.lists, scene.blocks, scene.seen, grain)
     placer = Placer(model, scene.blocks, stacks, scene.seen, scene.outer)
     places = placer.place_all()
@@ -94,6 +93,32 @@ def _look(model: nn.Module, example: Any, unused: Sequence[nn.Module] = ()) -> _
     return _Scene(lists, blocks, block_of, {name: order[id(p)] for name, p in outside.items()}, seen)
 
 
+def _not_in_line(model: nn.Module, scene: _Scene) -> list[nn.Module]:
+    """What looks like blocks and is none: attributes that do not run, and a `ModuleDict` of which one entry runs.
+
+    The first are auxiliary heads, the second variants of one module, such as the copies of a head that PEFT trains.
+    """
+    if scene.seen.failure is not None:
+        return []
+    ran = {id(scene.blocks[index]) for index in scene.seen.begun}
+    unused: list[nn.Module] = []
+    for found in scene.lists:
+        idle = [block for block in found.blocks if id(block) not in ran]
+        if found.is_loose:
+            unused += idle
+        elif _holds_variants(model.get_submodule(found.container), found, idle, scene.lists):
+            unused += found.blocks
+    return unused
+
+
+def _holds_variants(
+    container: nn.Module, found: BlockList, idle: Sequence[nn.Module], lists: Sequence[BlockList]
+) -> bool:
+    elsewhere = {type(block) for other in lists if other is not found for block in other.blocks}
+    one_runs = isinstance(container, nn.ModuleDict) and len(container) == len(found.blocks) == len(idle) + 1
+    return one_runs and len(lists) > 1 and elsewhere.isdisjoint(map(type, found.blocks))
+
+
 def _unwrap(model: nn.Module) -> nn.Module:
     """The model inside torch.compile's and DistributedDataParallel's wrappers, which cannot run by themselves here."""
     for attribute in ("_orig_mod", "module"):
@@ -117,14 +142,14 @@ def _blocks_of_paths(model: nn.Module, blocks: Sequence[nn.Module]) -> dict[str,
 
 
 def _best_trace(model: nn.Module, example: Any, blocks: Sequence[nn.Module], outside: Sequence[nn.Parameter]) -> Trace:
-    best = Trace(failure=LayerMapError("its input cannot be guessed"))
+    best: Trace | None = None
     for inputs in [example] if example is not None else example_inputs(model):
         seen = trace(model, inputs, blocks, outside)
         if seen.failure is None:
             return seen
-        if len(seen.begun) > len(best.begun) or not best.begun:
+        if best is None or len(seen.begun) > len(best.begun):
             best = seen
-    return best
+    return best or Trace(failure=LayerMapError("its input cannot be guessed"))
 
 
 def _check_reached(model: nn.Module, lists: Sequence[BlockList], seen: Trace, example: Any) -> None:

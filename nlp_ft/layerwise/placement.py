@@ -4,7 +4,7 @@ Every parameter outside the blocks is placed by what flows into it and out of it
 the pass never reaches, by where it stands.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from torch import nn
@@ -98,20 +98,26 @@ class Placer:
         stack, line = upcoming
         return stack, stack.layer(line.blocks[0]) if use.blocks else 0
 
-    def _after(self, uses: Sequence[tuple[str, Use]]) -> Iterator[tuple[str, Place]]:
+    def _after(self, uses: Sequence[tuple[str, Use]]) -> dict[str, Place]:
         """What flows into no block: final norms and convolutions belong to the last block, the rest is the head."""
         weights = [name for name, _ in uses if not is_norm(self._modules[_owner(name)]) and self._has_weight(name)]
         last_weight = _owner(weights[-1]) if weights else None
-        closed: set[str] = set()
+        places: dict[str, Place] = {}
+        heads: dict[str, Stack] = {}
         for name, use in uses:
             path = _owner(name)
             stack = next((stack for stack in self._stacks if stack.ends_in(use.blocks, self._trace)), None)
-            if stack is None or path == last_weight or not self._continues(path, stack) or stack.name in closed:
+            if stack is None or path == last_weight or stack in heads.values() or not self._continues(path, stack):
                 stack = stack or self._stacks[0]
-                closed.add(stack.name)
-                yield name, (stack, HEAD)
+                heads.setdefault(self._unit(path), stack)
+                places[name] = stack, HEAD
             else:
-                yield name, (stack, stack.num_layers)
+                places[name] = stack, stack.num_layers
+        # A head is not split: the norm of a classifier, the keys of a pooling by attention.
+        return {
+            name: (heads[unit], HEAD) if (unit := self._unit(_owner(name))) in heads else place
+            for name, place in places.items()
+        }
 
     def _has_weight(self, name: str) -> bool:
         return any(map(owns_weight, self._modules[_owner(name)].modules()))
@@ -134,21 +140,20 @@ class Placer:
         near = self._nearest(path)
         here = self._positions[path]
         counts = [sum(self._position(block) < here for block in line.blocks) for _, line in near]
-        if self._is_auxiliary_head(path):
-            return near[0][0], HEAD
         before = [pair for pair, count in zip(near, counts) if count]
+        if before and self._is_auxiliary_head(path):
+            return near[0][0], HEAD
         upcoming = next((pair for pair, count in zip(near, counts) if count == 0), None)
-        module = self._modules[path]
         beside_blocks = self._holds_blocks(path)
         if beside_blocks and not self._is_embedding(name):
             return None
-        if not before or isinstance(module, nn.Embedding) or beside_blocks:
+        if not before or isinstance(self._modules[path], nn.Embedding) or beside_blocks:
             return near[0][0], 0
         stack, line = before[-1]
         if upcoming and upcoming[0] is stack:
             return stack, stack.layer(upcoming[1].blocks[0])
-        if is_norm(module) or any(other is not stack for other, _ in near):
-            # What stands between two towers, such as the projection of images into the text's space, ends the first.
+        # What a tower ends in leads on to the tower of the output, which alone has a head: the projection of images.
+        if is_norm(self._modules[self._unit(path)]) or stack is not self._stacks[0]:
             return stack, stack.layer(line.blocks[-1])
         return stack, HEAD
 
@@ -178,13 +183,16 @@ class Placer:
         """Whether the whole unit ends in as many outputs as the model itself (Inception's AuxLogits)."""
         if self._holds_blocks(path):
             return False
-        unit = path
-        while (up := unit.rpartition(".")[0]) and not self._holds_blocks(up):
-            unit = up
         used = {_owner(name): self._trace.uses[i].time for name, i in self._outer.items() if i in self._trace.uses}
         by_time = [self._modules[owner] for owner in sorted(used, key=lambda owner: used[owner])]
         width = _num_outputs(by_time)
-        return width is not None and width == _num_outputs(self._modules[unit].modules())
+        return width is not None and width == _num_outputs(self._modules[self._unit(path)].modules())
+
+    def _unit(self, path: str) -> str:
+        """The largest module around a path that holds no blocks."""
+        while (up := path.rpartition(".")[0]) and not self._holds_blocks(up):
+            path = up
+        return path
 
     def _holds_blocks(self, path: str) -> bool:
         return any(inside(place, path) for _, line in self._lines for place in line.containers)

@@ -31,13 +31,13 @@ def find_block_lists(model: nn.Module, unused: Collection[nn.Module] = ()) -> li
 
     Args:
         model: the model.
-        unused: modules that look like blocks beside others in no list, but do not run (auxiliary heads).
+        unused: modules that look like blocks and are none: auxiliary heads, variants of which one runs.
     """
-    search = _Search(model)
+    search = _Search(model, unused)
     found = [
         blocks for path, module in search.outermost_lists(model, "") for blocks in search.lists_within(path, module)
     ]
-    return found or search.children_as_blocks(unused) or _chain_of_convolutions(model)
+    return found or search.children_as_blocks() or _chain_of_convolutions(model)
 
 
 def inside(path: str, container: str) -> bool:
@@ -65,8 +65,9 @@ def owns_weight(module: nn.Module) -> bool:
 class _Search:
     """What counts as a list and as a block in one model."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, unused: Collection[nn.Module]) -> None:
         self._model = model
+        self._unused = unused
         self._num_weights: dict[int, int] = {}
         # A lighter variant of a block (EfficientNetV2's, of one convolution) is a block too.
         self._block_types = {
@@ -95,18 +96,18 @@ class _Search:
         else:
             yield BlockList(path, tuple(dict.fromkeys(item for _, item in blocks)))
 
-    def children_as_blocks(self, unused: Collection[nn.Module]) -> list[BlockList]:
+    def children_as_blocks(self) -> list[BlockList]:
         """Where no list holds blocks: the module with most of them as attributes, as in GoogLeNet."""
         best = BlockList("", ())
         for path, module in self._model.named_modules():
-            children = (child for child in module.children() if not isinstance(child, LISTS) and child not in unused)
-            blocks = tuple(child for child in children if self._weights(child) > 1)
+            children = (child for child in module.children() if not isinstance(child, LISTS))
+            blocks = tuple(child for child in children if child not in self._unused and self._weights(child) > 1)
             if len(blocks) > len(best.blocks):
                 best = BlockList(path, blocks, is_loose=True)
         return [best] if len(best.blocks) > 2 else []
 
     def _is_block(self, module: nn.Module) -> bool:
-        return self._weights(module) > 1 or type(module) in self._block_types
+        return module not in self._unused and (self._weights(module) > 1 or type(module) in self._block_types)
 
     def _weights(self, module: nn.Module) -> int:
         if id(module) not in self._num_weights:

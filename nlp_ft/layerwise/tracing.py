@@ -257,13 +257,20 @@ def example_inputs(model: nn.Module) -> Iterator[Any]:
 
 def _token_ids(config: Any, device: torch.device, seq_len: int = 16) -> torch.Tensor:
     """Ids of shape (1, seq_len), distinct where the vocabulary allows, with the end mark last (BART looks for it)."""
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    size = getattr(text, "vocab_size", None) or 64
+    text = _text_config(config)
+    size = text.vocab_size if text is not None else 64
     ids = [4 + position % (size - 4) if size > 8 else 1 for position in range(seq_len)]
     end = getattr(text, "eos_token_id", None)
     if isinstance(end, int) and 0 <= end < size:
         ids = [token if token != end else max(token - 1, 0) for token in ids[:-1]] + [end]
     return torch.tensor([ids], device=device)
+
+
+def _text_config(config: Any) -> Any:
+    """The part of a config that has a vocabulary: that of the text's tower, or of an encoder in a larger model."""
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    parts = [text, *vars(text).values()] if text is not None else []
+    return next((part for part in parts if getattr(part, "vocab_size", None)), None)
 
 
 def _images(model: nn.Module, device: torch.device) -> Iterator[torch.Tensor]:

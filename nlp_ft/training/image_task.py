@@ -22,7 +22,7 @@ from nlp_ft.layerwise.layer_map import Rule
 from nlp_ft.models.vision import build_image_classifier, weights_entry
 from nlp_ft.recipe import ImageRecipe
 from nlp_ft.training.baselines import score_majority
-from nlp_ft.training.task import Card
+from nlp_ft.training.task import Card, map_layers
 
 MOST_WORKERS = 8
 
@@ -95,7 +95,7 @@ class ImageTask:
         example = {"pixel_values": torch.zeros(1, 3, size, size, device=model.device)}
         # By structure a bottleneck of convolutions (SqueezeNet's) reads like one more part of the last stage.
         head: Rule = (rf"(^|\.)backbone\.{re.escape(str(model.head_name))}\.", "head")
-        return LayerMap.from_model(model, rules=[head], grain=self.recipe.strategy.grain, example=example)
+        return map_layers(self.recipe, model, [head], example)
 
     def collator(self, training: bool) -> ImageCollator:
         """Decodes and transforms; for training with augmentation."""

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch.nn.parallel import DistributedDataParallel
+from accelerate.utils import DynamoBackend
 
 from nlp_ft.errors import TrainingError
 from nlp_ft.layerwise import Unfreezer, UnfreezeState
@@ -261,18 +261,22 @@ class Loop:
 
 
 def rewrapped(accelerator: Accelerator, model: torch.nn.Module) -> torch.nn.Module:
-    """DistributedDataParallel built anew around the same model: it looks at `requires_grad` only when it is made.
+    """The same model prepared anew, for other layers train than before.
 
-    With the old wrapper, gradients of layers that it did not know would not be averaged over the processes.
+    DistributedDataParallel looks at `requires_grad` only when it is made: gradients of layers that it did not know
+    would not be averaged over the processes. A compiled graph may leave the layers out that were frozen
+    (https://github.com/pytorch/pytorch/issues/139476).
     """
-    if not isinstance(model, DistributedDataParallel):
-        return model
-    options = accelerator.ddp_handler.to_kwargs() if accelerator.ddp_handler is not None else {}
-    wrapped = DistributedDataParallel(
-        model.module, device_ids=model.device_ids, output_device=model.output_device, **options
-    )
-    accelerator._models = [wrapped if known is model else known for known in accelerator._models]
-    return wrapped
+    if accelerator.state.dynamo_plugin.backend != DynamoBackend.NO:
+        torch._dynamo.reset()
+    bare: torch.nn.Module = accelerator.unwrap_model(model, keep_torch_compile=False)
+    if bare is model:
+        return bare
+    bare = accelerator.unwrap_model(model, keep_fp32_wrapper=False, keep_torch_compile=False)
+    # Accelerate's mark that would let it give the model back as it is.
+    bare.__dict__.pop("_is_accelerate_prepared", None)
+    prepared: torch.nn.Module = accelerator.prepare_model(bare)
+    return prepared
 
 
 def step_seed(seed: int, step: int, process_index: int) -> int:

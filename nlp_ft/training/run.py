@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 
 from nlp_ft.data.labels import label_counts
+from nlp_ft.errors import RunFolderError
 from nlp_ft.models.text import quiet_transformers
 from nlp_ft.recipe import Recipe
 from nlp_ft.recipe_loader import dump_yaml, recipe_to_dict
@@ -65,7 +67,9 @@ def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator) -> dict[
         with writing(folder.final), quiet_transformers():
             save_run(parts, summary, predictions)
     accelerator.wait_for_everyone()
-    accelerator.end_training()
+    # Not `accelerator.end_training`, after which no second run of this process could reach the others.
+    for tracker in accelerator.trackers:
+        tracker.finish()
     return summary
 
 
@@ -75,6 +79,11 @@ def _open_folder(parts: Parts) -> None:
         with writing(parts.folder.final):
             parts.folder.create(dump_yaml(recipe_to_dict(parts.recipe)), COPIES_ON_DISK * parameter_bytes)
     parts.accelerator.wait_for_everyone()
+    if not all(gather_object([parts.folder.partial.exists()])):
+        raise RunFolderError(
+            f"output_dir: {parts.folder.final} must lie on a disk that all machines see: some do not find "
+            f"{parts.folder.partial}, which the first one made"
+        )
     if parts.recipe.trackers:
         name = Path(parts.recipe.output_dir).name
         parts.accelerator.init_trackers(name, config=setup.tracker_config(recipe_to_dict(parts.recipe)))

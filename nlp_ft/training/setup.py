@@ -38,6 +38,7 @@ def start_accelerator(recipe: Recipe, tracking_folder: Path) -> Accelerator:
         TrainingError: the precision cannot be had here, or a tracker's package is missing.
     """
     check_trackers(recipe)
+    check_distribution()
     # Told of no CPU, Accelerate (1.15) takes each of several CPU processes for the only one.
     cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true") or not torch.accelerator.is_available()
     device = PartialState(cpu=cpu).device
@@ -63,6 +64,23 @@ def start_accelerator(recipe: Recipe, tracking_folder: Path) -> Accelerator:
     return accelerator
 
 
+def check_distribution() -> None:
+    """Raises: TrainingError: the launcher asks for a way of sharing work that a run cannot take."""
+    reasons = {
+        "DEEPSPEED": "its engine divides the optimizer among the processes once, and would never update the layers "
+        "that begin to train later",
+        "FSDP": "a run writes whole weights and checkpoints, and under FSDP each process holds a part; in a loop of "
+        "your own nlp_ft.layerwise works with FSDP2",
+        "MEGATRON_LM": "it brings models of its own",
+    }
+    for name, reason in reasons.items():
+        if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() in ("1", "true"):
+            raise TrainingError(
+                f"this launch asks for {name}, which a run does not take: {reason}. Launch with "
+                "`accelerate launch --multi_gpu`, or --config_file of a configuration without it"
+            )
+
+
 def check_trackers(recipe: Recipe) -> None:
     """Raises: TrainingError: a tracker's package is missing."""
     for tracker in recipe.trackers:
@@ -76,25 +94,31 @@ def make_unfreeze_schedule(strategy: StrategySection, num_layers: int) -> Unfree
     Raises:
         TrainingError: the strategy asks for more blocks than there are, or for layers that do not exist.
     """
-    given = strategy.unfreeze.model_dump(exclude={"restore_best"}) if strategy.unfreeze is not None else None
+    given = (
+        strategy.unfreeze.model_dump(exclude_defaults=True, exclude={"restore_best"})
+        if strategy.unfreeze is not None
+        else None
+    )
     if strategy.reinit_top > num_layers:
-        raise TrainingError(f"strategy.reinit_top must be at most {num_layers}, got {strategy.reinit_top}")
-    with _said_of("strategy.unfreeze" if given is not None else "strategy"):
+        raise TrainingError(
+            f"strategy.reinit_top must be at most {num_layers}, the blocks of this model, got {strategy.reinit_top}"
+        )
+    with _said_of("strategy.unfreeze: " if given is not None else "strategy."):
         return UnfreezeSchedule.from_settings(num_layers, strategy.trainable_blocks, given)
 
 
 def make_unfreeze_plan(schedule: UnfreezeSchedule, plan: LoopSettings) -> UnfreezePlan:
     """The schedule over the run. Raises: TrainingError: a phase begins after its end."""
-    with _said_of("strategy.unfreeze"):
+    with _said_of("strategy.unfreeze: "):
         return UnfreezePlan(schedule, plan.total_steps, plan.steps_per_epoch)
 
 
 @contextmanager
-def _said_of(section: str) -> Iterator[None]:
+def _said_of(place: str) -> Iterator[None]:
     try:
         yield
     except UnfreezeError as error:
-        raise TrainingError(f"{section}: {error}") from None
+        raise TrainingError(f"{place}{error}") from None
 
 
 def make_optimizer(settings: OptimizerSection, model: torch.nn.Module, layer_map: LayerMap) -> torch.optim.Optimizer:

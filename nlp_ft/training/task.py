@@ -13,7 +13,9 @@ from datasets import Dataset
 from transformers import PreTrainedModel
 
 from nlp_ft.data.batching import Collator
+from nlp_ft.errors import LayerMapError, ModelError
 from nlp_ft.layerwise import LayerMap
+from nlp_ft.layerwise.layer_map import Rule
 from nlp_ft.recipe import ImageRecipe, Recipe, TextRecipe
 
 
@@ -131,7 +133,6 @@ def task_of(recipe: Recipe) -> Task:
         ModelError: it needs a package that is not installed.
     """
     if isinstance(recipe, ImageRecipe):
-        from nlp_ft.errors import ModelError
         from nlp_ft.extras import require_torchvision
 
         require_torchvision(ModelError)
@@ -142,3 +143,12 @@ def task_of(recipe: Recipe) -> Task:
 
     assert isinstance(recipe, TextRecipe)
     return TextTask(recipe)
+
+
+def map_layers(recipe: Recipe, model: PreTrainedModel, rules: Sequence[Rule] = (), example: Any = None) -> LayerMap:
+    """The layer map at the grain of the recipe, whose own rules go before the given ones. Raises: LayerMapError."""
+    rules = [*recipe.model.layer_rules, *rules]
+    try:
+        return LayerMap.from_model(model, rules, recipe.strategy.grain, example)
+    except LayerMapError as error:
+        raise LayerMapError(f"model.layer_rules: {error}") from None

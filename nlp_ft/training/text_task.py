@@ -18,7 +18,7 @@ from nlp_ft.models.pooled_classifier import PooledClassifier
 from nlp_ft.models.text import build_classifier, check_max_length, load_tokenizer
 from nlp_ft.recipe import TextRecipe
 from nlp_ft.training.baselines import score_baselines
-from nlp_ft.training.task import Card
+from nlp_ft.training.task import Card, map_layers
 
 
 class TextTask:
@@ -66,7 +66,7 @@ class TextTask:
 
     def map_layers(self, model: PreTrainedModel) -> LayerMap:
         """Embeddings, blocks, head. Raises: LayerMapError."""
-        return LayerMap.from_model(model)
+        return map_layers(self.recipe, model)
 
     def collator(self, training: bool) -> PaddingCollator:
         """Pads; nothing is drawn."""

@@ -1,4 +1,4 @@
-"""Layer maps of the nine families against literal tables and against the order in which the layers run."""
+"""Layer maps of nine families against literal tables and against the order in which the layers run."""
 
 import ast
 import re
@@ -211,16 +211,6 @@ def test_a_rule_that_matches_nothing_is_an_error_with_its_pattern() -> None:
 def test_a_rule_with_a_layer_that_does_not_exist_is_an_error(layer: int) -> None:
     with pytest.raises(LayerMapError, match=rf"bert.pooler.dense.weight: layer {layer} does not exist.*3 \(head\)"):
         LayerMap.from_model(build("bert"), [("pooler", layer)])
-
-
-class SmallCnn(nn.Module):
-    """Laid out as torchvision's networks are."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
-        self.layer1 = nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))
-        self.fc = nn.Linear(4, 2)
 
 
 @pytest.mark.parametrize("model", [nn.Sequential(nn.Linear(2, 2)), nn.Sequential(nn.Conv2d(3, 4, 1), nn.Linear(4, 2))])

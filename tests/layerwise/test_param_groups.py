@@ -192,7 +192,7 @@ def test_a_map_that_lacks_a_parameter_is_refused_with_its_name() -> None:
         *[({"head_lr": lr}, "head_lr must be ") for lr in (0.0, -1e-3, float("nan"), float("inf"))],
         *[({"weight_decay": decay}, "weight_decay must be ") for decay in (-0.1, float("nan"), float("inf"))],
         *[({"layer_decay": decay}, "layer_decay must be in ") for decay in (0.0, -0.5, 1.5, float("nan"))],
-        ({"convention": "bert"}, "convention must be one of top, beit, electra, got 'bert'$"),
+        ({"convention": "bert"}, "convention must be one of top, beit, electra, ulmfit, got 'bert'$"),
     ],
 )
 def test_a_bad_value_is_refused_with_its_name(settings: dict[str, Any], told: str) -> None:
@@ -262,3 +262,12 @@ def test_the_ratios_between_the_layers_are_kept_at_every_step() -> None:
         assert rates == lambda_lr.get_last_lr() == [group["lr"] for group in theirs.param_groups]
         theirs.step()
         lambda_lr.step()
+
+
+@pytest.mark.parametrize(
+    ("num_layers", "groups_below_the_top"),
+    [(12, [3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0]), (6, [3, 2, 2, 1, 1, 0, 0]), (4, [3, 2, 1, 0, 0]), (2, [2, 1, 0])],
+)
+def test_ulmfit_decays_from_a_third_of_the_blocks_to_the_next(num_layers: int, groups_below_the_top: list[int]) -> None:
+    expected = [(1 / 2.6) ** groups for groups in groups_below_the_top] + [1.0]
+    assert lr_scales(num_layers, 1 / 2.6, "ulmfit") == expected

@@ -1,6 +1,8 @@
 """Unfreeze schedules against literal phases, times and factors."""
 
 import json
+import subprocess
+import sys
 from dataclasses import asdict
 
 import pytest
@@ -237,3 +239,13 @@ def test_a_timeline_whose_phases_a_condition_begins_says_that_it_is_not_to_scale
     timeline = phase_table(plan, dict.fromkeys(range(3), 1), dict.fromkeys(range(3), 0.1)).splitlines()
     assert timeline[-1].strip() == "not to scale: conditions decide when phases begin"
     assert timeline[3].split()[1:4] == ["loss", "on", "a"]
+
+
+@pytest.mark.slow
+def test_under_fsdp2_two_processes_take_the_steps_of_one_in_every_phase() -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    result = subprocess.run([*launcher, "-m", "tests.layerwise.fsdp"], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
+    differences = json.loads(result.stdout)
+    assert len(differences) == 12
+    assert max(differences) < 1e-5

@@ -20,8 +20,8 @@ TARGETS = {
     "t5": (["q", "v", "wo"], "classification_head"),
 }
 ADAPTER = re.compile(
-    r"\.(base_layer|lora_[AB]\.default|lora_embedding_[AB]\.default|lora_magnitude_vector\.default|ia3_l\.default"
-    r"|original_module|modules_to_save\.default)\b"
+    r"\.(base_layer|original_module"
+    r"|(lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector|ia3_l|modules_to_save)\.(default|second))\b"
 )
 
 
@@ -43,15 +43,19 @@ def test_an_adapter_has_the_layer_of_the_module_that_it_adapts(model_type: str, 
     peft = pytest.importorskip("peft", reason="peft is not installed")
     targets, whole = TARGETS[model_type]
     model = build(model_type)
+    num_layers = LayerMap.from_model(model).num_layers
     before = {adapted(name): layer for name, layer in layers(model).items()}
     if method == "ia3":
         config = peft.IA3Config(target_modules=targets[:2], feedforward_modules=[], modules_to_save=[whole])
     else:
         config = peft.LoraConfig(r=2, target_modules=targets, modules_to_save=[whole], use_dora=method == "dora")
-    after = layers(peft.get_peft_model(model, config))
+    adapted_model = peft.get_peft_model(model, config)
+    adapted_model.add_adapter("second", config)
+    after = layers(adapted_model)
     added = [name for name in after if re.search("lora_|ia3_", name)]
-    assert len(added) >= 6
+    assert len(added) >= 12
     assert after == {name: before[adapted(name)] for name in after}
+    assert LayerMap.from_model(adapted_model).num_layers == num_layers
 
 
 def test_prompts_that_are_learned_belong_to_the_embeddings() -> None:

@@ -92,6 +92,6 @@ BESIDE_THE_ORDER: list[tuple[str, str, set[Place]]] = [
     ("gemma3|t5gemma2", r"multi_modal_projector\.", {("text", 0), ("vision", DEPTH)}),
     ("modernvbert|ultravbert", r"^connector\.", {("text", 0), ("vision", DEPTH)}),
     ("qwen3_5", r"^visual\.merger\.", {("text", 0), ("vision", DEPTH - 1)}),
-    # SigLIP's attention pooling, which these models never call.
-    ("gemma3|modernvbert|t5gemma2|ultravbert", r"vision_(tower|model)\.head\.", {("vision", "head")}),
+    # SigLIP's attention pooling, which these models never call: only the text's tower has a head.
+    ("gemma3|modernvbert|t5gemma2|ultravbert", r"vision_(tower|model)\.head\.", {("vision", DEPTH)}),
 ]

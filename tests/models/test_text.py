@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 
 from nlp_ft.errors import ModelError
 from nlp_ft.models.pooled_classifier import PooledClassifier
-from nlp_ft.models.text import build_classifier, freeze_unused_parameters, load_tokenizer
+from nlp_ft.models.text import build_classifier, load_tokenizer, unused_parameters
 from nlp_ft.recipe_text import TextModelSection
 from tests.tiny import TINY_CONFIGS, save_tiny_encoder
 
@@ -22,21 +23,25 @@ READ_WITH_TRANSFORMERS = """
 import json, sys
 {imports}
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
-folder, texts = sys.argv[1], sys.argv[2:]
-classify = pipeline("text-classification", model=folder, top_k=None, function_to_apply="none")
-scores = [{{entry["label"]: entry["score"] for entry in classify(text)[0]}} for text in texts]
-model = AutoModelForSequenceClassification.from_pretrained(folder)
-tokenizer = AutoTokenizer.from_pretrained(folder)
-logits = [model(**tokenizer(text, return_tensors="pt")).logits[0].tolist() for text in texts]
-print(json.dumps({{"scores": scores, "logits": logits, "nlp_ft": "nlp_ft" in sys.modules}}))
+texts, folders = json.loads(sys.argv[1]), sys.argv[2:]
+read = []
+for folder in folders:
+    classify = pipeline("text-classification", model=folder, top_k=None, function_to_apply="none")
+    scores = [{{entry["label"]: entry["score"] for entry in classify(text)[0]}} for text in texts]
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    logits = [model(**tokenizer(text, return_tensors="pt")).logits[0].tolist() for text in texts]
+    read.append({{"scores": scores, "logits": logits}})
+print(json.dumps({{"read": read, "nlp_ft": "nlp_ft" in sys.modules}}))
 """
 
 
-def read_in_a_fresh_process(folder: Path, imports: str) -> dict[str, list[dict[str, float]]]:
+def read_in_a_fresh_process(folders: list[Path], imports: str) -> dict[str, Any]:
     code = READ_WITH_TRANSFORMERS.format(imports=imports)
-    result = subprocess.run([sys.executable, "-c", code, str(folder), *TEXTS], capture_output=True, text=True)
+    arguments = [json.dumps(TEXTS), *map(str, folders)]
+    result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]
-    read: dict[str, list[dict[str, float]]] = json.loads(result.stdout.splitlines()[-1])
+    read: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
     return read
 
 
@@ -53,35 +58,34 @@ def build(folder: Path, **settings: object) -> torch.nn.Module:
     return build_classifier(section, LABELS, load_tokenizer(section))
 
 
+AFTER_TRANSFORMERS = "from transformers import AutoModelForSequenceClassification, pipeline\nimport nlp_ft"
+
+
 @pytest.mark.parametrize(
-    ("settings", "imports"),
+    ("imports", "saved"),
     [
-        ({}, ""),
-        ({"pooling": "pooler"}, ""),
-        ({"pooling": "mean"}, "import nlp_ft"),
-        ({"pooling": "cls", "head": {"type": "bottleneck", "bottleneck_size": 8}}, "import nlp_ft"),
-        ({"head": {"type": "bottleneck", "activation": "gelu"}}, "import nlp_ft"),
+        ("", [{}, {"pooling": "pooler"}]),
+        (
+            "import nlp_ft",
+            [{"pooling": "mean"}, {"pooling": "cls", "head": {"type": "bottleneck", "bottleneck_size": 8}}],
+        ),
+        (AFTER_TRANSFORMERS, [{"pooling": "max"}, {"head": {"type": "bottleneck", "activation": "gelu"}}]),
     ],
 )
 def test_a_saved_folder_gives_the_same_logits_to_the_bit_through_the_auto_class_and_the_pipeline(
-    tiny_encoder: Path, tmp_path: Path, settings: dict[str, object], imports: str
+    tiny_encoder: Path, tmp_path: Path, imports: str, saved: list[dict[str, object]]
 ) -> None:
-    model = build(tiny_encoder, **settings)
-    model.save_pretrained(tmp_path)
-    AutoTokenizer.from_pretrained(tiny_encoder).save_pretrained(tmp_path)
-    expected = logits_of(model, tmp_path)
-    read = read_in_a_fresh_process(tmp_path, imports)
-    assert read["nlp_ft"] is bool(imports)
-    assert read["logits"] == expected
-    assert read["scores"] == [dict(zip(LABELS, row, strict=True)) for row in expected]
-
-
-def test_nlp_ft_imported_after_transformers_registers_too(tiny_encoder: Path, tmp_path: Path) -> None:
-    model = build(tiny_encoder, pooling="max")
-    model.save_pretrained(tmp_path)
-    AutoTokenizer.from_pretrained(tiny_encoder).save_pretrained(tmp_path)
-    imports = "from transformers import AutoModelForSequenceClassification, pipeline\nimport nlp_ft"
-    assert read_in_a_fresh_process(tmp_path, imports)["logits"] == logits_of(model, tmp_path)
+    folders, expected = [tmp_path / str(number) for number in range(len(saved))], []
+    for folder, settings in zip(folders, saved, strict=True):
+        model = build(tiny_encoder, **settings)
+        model.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(tiny_encoder).save_pretrained(folder)
+        expected.append(logits_of(model, folder))
+    found = read_in_a_fresh_process(folders, imports)
+    assert found["nlp_ft"] is bool(imports)
+    for read, logits in zip(found["read"], expected, strict=True):
+        assert read["logits"] == logits
+        assert read["scores"] == [dict(zip(LABELS, row, strict=True)) for row in logits]
 
 
 @pytest.mark.parametrize(
@@ -156,11 +160,10 @@ def test_the_mean_over_real_minilm_tokens_is_the_sentence_embedding_of_its_maker
         torch.testing.assert_close(row, vectors[mask.bool()].mean(0), rtol=0, atol=1e-6)
 
 
-def test_parameters_that_the_forward_pass_never_reads_are_frozen_and_named(tmp_path: Path) -> None:
+def test_parameters_that_the_forward_pass_never_reads_are_named(tmp_path: Path) -> None:
     folder = save_tiny_encoder(tmp_path, "xlnet")
     model = build(folder, pooling="mean")
     example = dict(load_tokenizer(TextModelSection(name=str(folder)))("the cat", return_tensors="pt"))
-    unused = freeze_unused_parameters(model, example)
-    assert "encoder.mask_emb" in unused
-    assert {name for name, p in model.named_parameters() if not p.requires_grad} == set(unused)
+    unused = unused_parameters(model, example)
+    assert unused == ["encoder.mask_emb"]
     assert all(parameter.grad is None for parameter in model.parameters())

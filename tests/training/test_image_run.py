@@ -163,6 +163,32 @@ def test_frozen_stages_of_a_resnet_keep_weights_and_batch_norm_statistics_to_the
     assert summary["num_trainable_parameters"] == expected + 512 * 3 + 3
 
 
+def test_a_cnn_thaws_stage_by_stage_and_batch_norm_below_stands_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain_step, moved = run_module.Loop._step, []
+
+    def step(self: run_module.Loop, batches: Any) -> torch.Tensor:
+        before = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        total = plain_step(self, batches)
+        after = self.model.state_dict()
+        moved.append({name.split(".")[1] for name in after if not torch.equal(after[name], before[name])})
+        return total
+
+    monkeypatch.setattr(run_module.Loop, "_step", step)
+    train(
+        tiny(
+            tmp_path,
+            model={"name": "resnet18"},
+            strategy={"name": "gradual", "grain": "stage", "unfreeze": {"every": "1st"}},
+            schedule={"name": "constant", "warmup": "0st"},
+            training={"duration": "6st"},
+        )
+    )
+    top_down = ["fc", "layer4", "layer3", "layer2", "layer1"]
+    assert moved == [*(set(top_down[: i + 1]) for i in range(5)), {*top_down, "conv1", "bn1"}]
+
+
 def test_head_only_moves_the_last_layer_alone(tmp_path: Path) -> None:
     summary = train(tiny(tmp_path, strategy={"name": "head_only"}, training={"duration": "1ep"}))
     assert summary["num_trainable_parameters"] == 512 * 3 + 3
