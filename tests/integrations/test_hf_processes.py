@@ -1,5 +1,7 @@
 """Two real processes (gloo, CPU) that train with the Hugging Face Trainer: equal to each other, and to one process."""
 
+import itertools
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,7 @@ import pytest
 import torch
 from transformers import Trainer, TrainerCallback
 
-from tests.integrations.hf_runs import tiny_model, trained
+from tests.integrations.hf_runs import tiny_data, tiny_model, trained
 from tests.integrations.processes import in_processes
 
 
@@ -59,6 +61,26 @@ def test_layers_that_never_train_are_not_sent_at_all(tmp_path: Path) -> None:
     changes = {"optim": "sgd", "learning_rate": 0.1, "ddp_find_unused_parameters": False}
     one, first, second = of_one_and_two(tmp_path, "head_only", changes=changes)
     assert_equal_runs(one, first, second)
+
+
+def test_a_plateau_is_decided_alike_on_processes_that_see_other_values(tmp_path: Path) -> None:
+    first, second = in_processes(2, _with_scores_of_its_own, str(tmp_path))
+    assert [len(names) for names in first["trainable"]] == [4, 4] + [57] * 6
+    assert first["trainable"] == second["trainable"]
+    assert first["hashes"] == second["hashes"]
+
+
+def _with_scores_of_its_own(folder: str) -> dict[str, Any]:
+    """The first process sees no gain, the second one a gain in each evaluation."""
+    scores = itertools.count() if os.environ["RANK"] == "1" else itertools.repeat(0)
+    return trained(
+        folder,
+        "lp_ft",
+        unfreeze={"every": None, "plateau": {"metric": "accuracy"}},
+        changes={"per_device_train_batch_size": 4, "eval_strategy": "steps", "eval_steps": 1},
+        eval_dataset=tiny_data(8),
+        compute_metrics=lambda prediction: {"accuracy": float(next(scores))},
+    )
 
 
 class NaiveFlip(TrainerCallback):
