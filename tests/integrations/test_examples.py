@@ -16,20 +16,23 @@ from tests.tiny import write_tiny_csv
 
 TRAINER = "trainer_text_classification"
 LOOP = "plain_loop"
+LIGHTNING = "lightning_module"
 
 
-def changed_lines(name: str) -> tuple[list[str], list[str]]:
-    """(lines taken away, lines added) by the layer-wise form of a script."""
+def diff_lines(name: str) -> list[str]:
+    """What the layer-wise form of a script takes away (-) and adds (+)."""
     stock, ours = ((FOLDER / f"{name}{suffix}.py").read_text().splitlines() for suffix in ("", "_layerwise"))
-    lines = [line for line in difflib.ndiff(stock, ours) if line[2:].strip()]
-    return [line[2:] for line in lines if line[0] == "-"], [line[2:] for line in lines if line[0] == "+"]
+    lines = list(difflib.unified_diff(stock, ours, n=0, lineterm=""))[2:]
+    return [line for line in lines if line[0] in "+-" and line[1:].strip()]
 
 
-@pytest.mark.parametrize(("name", "limit"), [(TRAINER, 3), (LOOP, 5)])
+@pytest.mark.parametrize(("name", "limit"), [(TRAINER, 3), (LOOP, 5), (LIGHTNING, 3)])
 def test_a_stock_script_changes_in_so_many_lines(name: str, limit: int) -> None:
-    removed, added = changed_lines(name)
+    added = [line for line in diff_lines(name) if line[0] == "+"]
     assert 0 < len(added) <= limit
-    assert len(removed) <= len(added)
+    assert len(diff_lines(name)) <= 2 * len(added)
+    readme = (FOLDER.parents[1] / "README.md").read_text()
+    assert "\n".join(diff_lines(name)) in readme
 
 
 @pytest.fixture
@@ -62,10 +65,10 @@ def test_the_trainer_scripts_run_and_save_a_model_that_any_program_loads(
         assert json.loads((tmp_path / name / "eval_results.json").read_text())["eval_accuracy"] > 0
 
 
-def test_the_plain_loops_run_on_one_process_and_stay_equal_on_two(
+def test_the_loops_run_and_stay_equal_on_two_processes(
     files: dict[str, str], tiny_encoder: Path, tmp_path: Path
 ) -> None:
-    for name, processes in ((f"{LOOP}.py", 1), (f"{LOOP}_layerwise.py", 1), (f"{LOOP}_layerwise.py", 2)):
+    for name, processes in ((f"{LOOP}.py", 1), (f"{LOOP}_layerwise.py", 2), (f"{LIGHTNING}_layerwise.py", 2)):
         arguments = [str(tiny_encoder), files["train"], str(tmp_path / name)]
         results = in_processes(processes, run_example, name, *arguments)
         assert results == [results[0]] * processes
