@@ -2,12 +2,14 @@
 
 import os
 import warnings
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import BackboneFinetuning
+from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader, DistributedSampler
 from transformers import default_data_collator
 
@@ -88,7 +90,8 @@ def trained(
     rows: Any = DataLoader(data, size, sampler=order, collate_fn=default_data_collator)
     trainer = pl.Trainer(
         accelerator="cpu",
-        strategy="ddp" if processes > 1 else "auto",
+        # Processes that disagree would wait for each other for half an hour.
+        strategy=DDPStrategy(timeout=timedelta(seconds=60)) if processes > 1 else "auto",
         devices=processes,
         max_epochs=epochs,
         use_distributed_sampler=False,
