@@ -126,7 +126,7 @@ class UnfreezeCallback(TrainerCallback):
         _saved_states(state)[SAVED_AS] = {"args": {}, "attributes": vars(self.unfreezer.state)}
         self._is_training = True
         if args.process_index == 0 and len(self.schedule.phases) > 1 and is_labelled(optimizer):
-            logger.info("%s", self._phase_table(plan, model, optimizer))
+            print(self._phase_table(plan, model, optimizer))
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
-from transformers import SchedulerType, Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, SchedulerType, Trainer, TrainerCallback
 
 from nlp_ft.errors import TrainingError
 from nlp_ft.integrations.hf_callback import UnfreezeCallback
@@ -203,7 +203,7 @@ class LayerwiseTrainerMixin(_Base):
         )
 
     def _say_what_counts(self) -> None:
-        """Name the settings of a strategy that give way to TrainingArguments."""
+        """Name what gives way to TrainingArguments, and what may surprise."""
         if self.args.process_index:
             return
         preset = self._settings.preset
@@ -216,6 +216,15 @@ class LayerwiseTrainerMixin(_Base):
                 "comes near it",
                 SchedulerType(self.args.lr_scheduler_type).value,
                 preset["schedule"]["name"],
+            )
+        stoppers = [
+            callback for callback in self.callback_handler.callbacks if isinstance(callback, EarlyStoppingCallback)
+        ]
+        if stoppers and changes(self._unfreezing.schedule):
+            logger.warning(
+                "EarlyStoppingCallback knows no phases: the patience of an early one (%d evaluations) may end the run "
+                "before the last begins",
+                stoppers[0].early_stopping_patience,
             )
 
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import signal
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -132,12 +133,13 @@ def trained(
         before(network)
     if issubclass(trainer_class, LayerwiseTrainer):
         keywords["strategy"] = strategy
-    callbacks = [*keywords.pop("callbacks", []), watch]
+    # A partial is one that is made here, in the process that uses it.
+    given = [callback() if isinstance(callback, partial) else callback for callback in keywords.pop("callbacks", [])]
     trainer = trainer_class(
         model=network,
         args=arguments(folder, **(changes or {})),
         train_dataset=tiny_data(rows),
-        callbacks=callbacks,
+        callbacks=[*given, watch],
         **keywords,
     )
     trainer.train()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import Trainer, TrainerCallback
 
+from nlp_ft.integrations.hf_trainer import UnfreezeCallback
 from tests.integrations.hf_runs import tiny_data, tiny_model, trained
 from tests.integrations.processes import in_processes
 
@@ -55,6 +56,13 @@ def test_so_they_do_with_parameters_that_no_forward_pass_uses(tmp_path: Path) ->
     one, first, second = of_one_and_two(tmp_path, "gradual", model=xlnet, before=_no_dropout, changes=changes)
     assert_equal_runs(one, first, second)
     assert torch.equal(first["weights"]["transformer.mask_emb"], xlnet().state_dict()["transformer.mask_emb"])
+
+
+def test_so_they_do_in_a_stock_trainer_with_the_callback_alone(tmp_path: Path) -> None:
+    # Without the average over devices the stock Trainer does not multiply the gradients by their number.
+    changes = {"optim": "sgd", "learning_rate": 0.1, "max_grad_norm": 0.0, "average_tokens_across_devices": False}
+    keywords = {"trainer_class": Trainer, "callbacks": [partial(UnfreezeCallback, "gradual")]}
+    assert_equal_runs(*of_one_and_two(tmp_path, changes=changes, **keywords))
 
 
 def test_layers_that_never_train_are_not_sent_at_all(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate.utils import DistributedType
-from transformers import TrainerCallback
+from transformers import EarlyStoppingCallback, TrainerCallback
 
 from nlp_ft.durations import Duration
 from nlp_ft.errors import TrainingError, UnfreezeError
@@ -185,11 +185,15 @@ def test_a_parameter_that_was_frozen_before_stays_frozen_and_is_named(
     assert not table.requires_grad
 
 
-def test_settings_of_a_strategy_that_give_way_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_settings_that_give_way_and_a_patience_without_phases_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     LayerwiseTrainer(strategy="head_only", model=tiny_model(), args=arguments(tmp_path))
-    LayerwiseTrainer(strategy="ulmfit", model=tiny_model(), args=arguments(tmp_path))
+    stopper = EarlyStoppingCallback(3)
+    LayerwiseTrainer(strategy="ulmfit", model=tiny_model(), args=arguments(tmp_path), callbacks=[stopper])
     assert "learning_rate=0.01 counts, not the 0.001 of the strategy" in caplog.text
     assert "lr_scheduler_type=linear and warmup_steps count, not the slanted_triangular" in caplog.text
+    assert "the patience of an early one (3 evaluations) may end the run" in caplog.text
 
 
 def test_weight_decay_and_the_class_of_the_optimizer_come_from_the_arguments(tmp_path: Path) -> None:
