@@ -30,6 +30,8 @@ from nlp_ft.integrations.strategy import (
     is_labelled,
     layers_ever_trained,
     plain_metric,
+    restored_state,
+    saved_form,
 )
 from nlp_ft.layerwise import LayerMap, Plateau, UnfreezePlan, Unfreezer, UnfreezeSchedule, UnfreezeState
 from nlp_ft.layerwise.freezing import set_trainable_layers
@@ -122,8 +124,8 @@ class UnfreezeCallback(TrainerCallback):
         self.unfreezer = Unfreezer(
             model, optimizer, plan, self.layer_map, lr_schedule, self.never, self._saved_state(state)
         )
-        # The very attributes, not a copy: whenever the Trainer writes a checkpoint, they are what they are then.
-        _saved_states(state)[SAVED_AS] = {"args": {}, "attributes": vars(self.unfreezer.state)}
+        # Whenever the Trainer writes a checkpoint, the attributes are what they are then.
+        _saved_states(state)[SAVED_AS] = saved_form(self.unfreezer.state, self.schedule)
         self._is_training = True
         if args.process_index == 0 and len(self.schedule.phases) > 1 and is_labelled(optimizer):
             print(self._phase_table(plan, model, optimizer))
@@ -191,7 +193,7 @@ class UnfreezeCallback(TrainerCallback):
     def _saved_state(self, state: TrainerState) -> UnfreezeState:
         saved = _saved_states(state).get(SAVED_AS)
         if saved is not None:
-            return UnfreezeState(**saved["attributes"])
+            return restored_state(saved, self.schedule)
         if state.global_step and changes(self.schedule):
             raise UnfreezeError(
                 f"the checkpoint of step {state.global_step} was written without this callback, so that it does not "

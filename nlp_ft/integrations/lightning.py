@@ -11,7 +11,7 @@ only once. What the strategy's state needs lies in Lightning's checkpoints.
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from copy import deepcopy
 from typing import Any, Literal
 
 import torch
@@ -30,6 +30,8 @@ from nlp_ft.integrations.strategy import (
     is_labelled,
     layers_ever_trained,
     plain_metric,
+    restored_state,
+    saved_form,
 )
 from nlp_ft.layerwise import (
     LayerMap,
@@ -107,7 +109,7 @@ class LayerwiseUnfreezing(Callback):
         self._lr_schedule = lr_schedule
         self._warmup = Duration.parse(warmup)
         self._given_map = layer_map
-        self._loaded: dict[str, Any] | None = None
+        self._loaded: dict[str, Any] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Get to know the network while everything in it still trains, before Lightning wraps it.
@@ -144,8 +146,8 @@ class LayerwiseUnfreezing(Callback):
         lr_schedule = self._schedule_over(per_epoch) if self._lr_schedule is not None else None
         if lr_schedule is not None and not is_labelled(optimizer):
             raise UnfreezeError("lr_schedule sets a rate for each layer: make the optimizer with layerwise_optimizer")
-        is_resumed = trainer.ckpt_path is not None and self._loaded is not None
-        state = UnfreezeState(**self._loaded) if is_resumed and self._loaded is not None else UnfreezeState()
+        is_resumed = trainer.ckpt_path is not None and self._loaded
+        state = restored_state(self._loaded, self.schedule) if is_resumed else UnfreezeState()
         self.unfreezer = Unfreezer(network, optimizer, plan, self.layer_map, lr_schedule, self.never, state)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -173,7 +175,7 @@ class LayerwiseUnfreezing(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """For Lightning's checkpoints."""
-        return asdict(self.unfreezer.state) if self.unfreezer is not None else {}
+        return deepcopy(saved_form(self.unfreezer.state, self.schedule)) if self.unfreezer is not None else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """From a Lightning checkpoint; counts when a fit begins from it."""

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from nlp_ft.errors import LayerMapError, UnfreezeError
-from nlp_ft.layerwise import LayerMap, Plateau, UnfreezeSchedule
+from nlp_ft.layerwise import LayerMap, Plateau, UnfreezeSchedule, UnfreezeState
 from nlp_ft.layerwise.param_groups import Convention
 from nlp_ft.strategies import STRATEGY_PRESETS
 
@@ -121,6 +121,25 @@ def freezes(schedule: UnfreezeSchedule) -> bool:
 def changes(schedule: UnfreezeSchedule) -> bool:
     """Whether other layers train at one time than at another."""
     return len({phase.layers for phase in schedule.phases}) > 1
+
+
+def saved_form(state: UnfreezeState, schedule: UnfreezeSchedule) -> dict[str, Any]:
+    """What a checkpoint holds: the very attributes of the state, not a copy, and the layers of each phase."""
+    return {"attributes": vars(state), "phases": [sorted(phase.layers) for phase in schedule.phases]}
+
+
+def restored_state(saved: Mapping[str, Any], schedule: UnfreezeSchedule) -> UnfreezeState:
+    """The state of `saved_form`.
+
+    Raises:
+        UnfreezeError: it was saved by a run with other phases.
+    """
+    if saved["phases"] != [sorted(phase.layers) for phase in schedule.phases]:
+        raise UnfreezeError(
+            "the checkpoint was written by a run with other phases; resume with its strategy, or begin a new run from "
+            "its weights"
+        )
+    return UnfreezeState(**saved["attributes"])
 
 
 def check_optimizer(

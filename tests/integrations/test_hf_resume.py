@@ -147,6 +147,15 @@ def test_a_checkpoint_of_a_trainer_without_the_callback_is_refused(tmp_path: Pat
         trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
 
 
+def test_a_checkpoint_of_another_strategy_is_refused(tmp_path: Path) -> None:
+    trained(str(tmp_path), "gradual", changes={"save_strategy": "steps", "save_steps": 4})
+    trainer = LayerwiseTrainer(
+        strategy="lp_ft", model=tiny_model(), args=arguments(tmp_path), train_dataset=tiny_data()
+    )
+    with pytest.raises(UnfreezeError, match="written by a run with other phases"):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+
+
 def test_a_second_training_begins_anew(tmp_path: Path) -> None:
     trainer = LayerwiseTrainer(
         strategy="gradual", model_init=lambda: tiny_model(), args=arguments(tmp_path), train_dataset=tiny_data()
