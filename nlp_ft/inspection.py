@@ -8,7 +8,7 @@ from accelerate import PartialState
 from transformers import PreTrainedModel
 
 from nlp_ft.data.batching import steps_per_epoch
-from nlp_ft.errors import NlpFtError
+from nlp_ft.errors import DataError, NlpFtError
 from nlp_ft.layerwise import AuditReport, LayerMap, UnfreezeSchedule, audit, set_trainable_layers
 from nlp_ft.recipe import Recipe
 from nlp_ft.recipe_loader import apply_overrides, load_recipe, recipe_from_dict
@@ -67,20 +67,25 @@ def find_problems(recipe: Recipe) -> list[str]:
 def describe_layers(model_or_recipe: str, overrides: Sequence[str] = ()) -> str:
     """The layer table of a recipe, or of a model with the default settings; no weights are loaded.
 
+    Where the data of a recipe cannot be read, the head is shown for two labels, and that is said.
+
     Raises:
-        NlpFtError: the recipe, its data or the model cannot be read, or the model has no layer map.
+        NlpFtError: the recipe or the model cannot be read, or the model has no layer map.
     """
+    labels, note = ["0", "1"], ""
     if Path(model_or_recipe).suffix in (".yaml", ".yml"):
         recipe = load_recipe(model_or_recipe, overrides)
         task = task_of(recipe)
-        labels = task.label_names()
+        try:
+            labels = task.label_names()
+        except DataError as error:
+            note = f"\nthe head is that of two labels, because the data cannot be read: {error}"
     else:
         values = {"data": {"train": "-"}, "model": {"name": model_or_recipe}, "output_dir": "-"}
         recipe = recipe_from_dict(apply_overrides(values, overrides), model_or_recipe)
         task = task_of(recipe)
-        labels = ["0", "1"]
     _, layer_map, optimizer = _without_weights(recipe, task, labels)
-    return layer_table(layer_map, optimizer.param_groups)
+    return layer_table(layer_map, optimizer.param_groups) + note
 
 
 def audit_recipe(file: str, overrides: Sequence[str] = ()) -> AuditReport:

@@ -287,6 +287,15 @@ class TrainingSection(Section):
     metric: Metric = Field("accuracy", description="By which the best model is chosen.")
     keep: Literal["best", "last"] = Field("best", description="The model to save; without validation the last.")
     early_stopping: EarlyStoppingSection | None = Field(None, description="Null: the run goes its full length.")
+    feature_cache: Literal["auto", "off"] = Field(
+        "auto",
+        description="`auto`: what frozen blocks give for a text is computed once and kept on disk for all epochs and "
+        "for the next runs, where that is expected to pay.",
+    )
+    feature_cache_gb: float = Field(10.0, gt=0, description="Room on disk for what all runs keep, in GB (10^9 bytes).")
+    feature_precision: Literal["auto", "fp32", "half"] = Field(
+        "auto", description="Of what is kept. `auto`: that of the run; `half`: bf16, or fp16 in a run of that."
+    )
     deterministic: bool = Field(True, description="Ask for deterministic kernels on accelerators.")
 
     @model_validator(mode="after")

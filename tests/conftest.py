@@ -12,6 +12,12 @@ import pytest
 from tests.tiny import save_tiny_encoder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What runs keep for the next ones does not leave the tests."""
+    os.environ["NLP_FT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny BERT."""

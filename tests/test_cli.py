@@ -214,6 +214,16 @@ def test_layers_of_a_recipe_shows_its_rates_and_what_it_freezes(
     ]
 
 
+def test_layers_of_a_recipe_whose_data_are_not_here_has_a_head_for_two_labels_and_says_so(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run_cli(capsys, "layers", "good.yaml", "data.train=nope.csv")
+    table, _, note = out.strip().rpartition("\n")
+    assert (code, err) == (0, "")
+    assert columns(table, "name", "parameters")[0] == ("head", "34")
+    assert note.startswith("the head is that of two labels, because the data cannot be read: data.train: there is no ")
+
+
 @pytest.mark.parametrize("strategy", ["full", "llrd", "head_only", "top_layers"])
 def test_audit_of_a_good_recipe_finds_nothing(
     strategy: str, workplace: Path, capsys: pytest.CaptureFixture[str]

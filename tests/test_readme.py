@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -61,25 +62,29 @@ def test_the_recipe_for_images_trains_and_its_code_runs(tmp_path: Path, monkeypa
     train(load_recipe("mine.yaml", ["model.weights=null", "data.image_size=32", "training.duration=1st"]))
     codes = [code for code in blocks("python") if "runs/flowers" in code]
     assert len(codes) == 2
-    for code in codes:
-        code = code.replace("flowers/test/rose/1.jpg", "flowers/test/red/00.png")
-        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        assert result.returncode == 0, result.stderr[-2000:]
+    run_each(code.replace("flowers/test/rose/1.jpg", "flowers/test/red/00.png") for code in codes)
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
-    folder = tmp_path_factory.mktemp("readme")
-    train(recipe_from_dict(tiny_recipe(folder, tiny_encoder)))
-    return folder / "run"
-
-
-@pytest.mark.parametrize("code", [code for code in blocks("python") if "runs/flowers" not in code])
-def test_the_python_blocks_run(finished: Path, tiny_encoder: Path, code: str) -> None:
-    code = code.replace("bert-base-uncased", str(tiny_encoder)).replace("runs/quickstart", str(finished))
-    code = code.replace("lowest_trainable_layer=7", "lowest_trainable_layer=2")
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+def run_each(codes: Iterable[str]) -> None:
+    """Run pieces of code in one new process, each with names of its own."""
+    whole = "\n".join(f"exec({code!r}, {{}})" for code in codes)
+    result = subprocess.run([sys.executable, "-c", whole], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]
+
+
+def test_the_python_blocks_run(tmp_path: Path, tiny_encoder: Path) -> None:
+    train(recipe_from_dict(tiny_recipe(tmp_path, tiny_encoder)))
+    settings = {
+        "bert-base-uncased": str(tiny_encoder),
+        "runs/quickstart": str(tmp_path / "run"),
+        "lowest_trainable_layer=7": "lowest_trainable_layer=2",
+    }
+    codes = [code for code in blocks("python") if "runs/flowers" not in code]
+    assert len(codes) >= 3
+    for shown, here in settings.items():
+        assert any(shown in code for code in codes)
+        codes = [code.replace(shown, here) for code in codes]
+    run_each(codes)
 
 
 def test_every_file_of_the_package_stands_in_the_tree() -> None:

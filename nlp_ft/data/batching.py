@@ -79,14 +79,15 @@ class Collator(Protocol):
 
 
 class PaddingCollator:
-    """Pads encoded rows to the longest: `input_ids`, `attention_mask`, ... (batch, seq_len), `labels` (batch,)."""
+    """Pads rows to the longest: `input_ids`, `attention_mask`, ... (batch, seq_len), `labels` and `row` (batch,)."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, keys: Sequence[str]) -> None:
         self.pad = DataCollatorWithPadding(tokenizer)
         self.keys = keys
 
     def __call__(self, rows: Sequence[dict[str, object]]) -> dict[str, torch.Tensor]:
-        batch = self.pad([{key: row[key] for key in self.keys} for row in rows])
+        keys = [key for key in (*self.keys, "row") if key in rows[0]]
+        batch = self.pad([{key: row[key] for key in keys} for row in rows])
         return dict(batch.items())
 
     def at_epoch(self, epoch: int) -> "PaddingCollator":
@@ -95,15 +96,17 @@ class PaddingCollator:
 
 
 class _Rows(Dataset[dict[str, object]]):
-    """Rows by index, fetched a batch at a time; `PADDING_ROW` is row 0 with `IGNORED_LABEL`."""
+    """Rows by index, with it as `row`, fetched a batch at a time; `PADDING_ROW` is row 0 with `IGNORED_LABEL`."""
 
     def __init__(self, encoded: Dataset[dict[str, object]]) -> None:
         self.encoded = encoded
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, object]]:
-        fetched = self.encoded.__getitems__([max(0, index) for index in indices])  # type: ignore[attr-defined]
+        rows = [max(0, index) for index in indices]
+        fetched = self.encoded.__getitems__(rows)  # type: ignore[attr-defined]
         return [
-            {**row, "labels": IGNORED_LABEL} if index == PADDING_ROW else row for row, index in zip(fetched, indices)
+            {**values, "row": row, **({"labels": IGNORED_LABEL} if index == PADDING_ROW else {})}
+            for values, row, index in zip(fetched, rows, indices)
         ]
 
     def __getitem__(self, index: int) -> dict[str, object]:

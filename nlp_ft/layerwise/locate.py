@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from nlp_ft.errors import LayerMapError
 from nlp_ft.layerwise.placement import LayerId, Place, Placer
 from nlp_ft.layerwise.stacks import Grain, Stack, make_stacks
+from nlp_ft.layerwise.stand_ins import stand_ins
 from nlp_ft.layerwise.structure import BlockList, find_block_lists
 from nlp_ft.layerwise.tracing import Trace, example_inputs, trace
 
@@ -88,7 +90,7 @@ def _look(model: nn.Module, example: Any, unused: Sequence[nn.Module] = ()) -> _
     outside = {name: parameter for name, parameter in named if name.rpartition(".")[0] not in block_of}
     parameters = list(dict.fromkeys(outside.values()))
     order = {id(parameter): index for index, parameter in enumerate(parameters)}
-    seen = _best_trace(runnable, example, blocks, parameters)
+    seen = _trace_somehow(runnable, example, blocks, parameters)
     _check_reached(runnable, lists, seen, example)
     return _Scene(lists, blocks, block_of, {name: order[id(p)] for name, p in outside.items()}, seen)
 
@@ -141,7 +143,19 @@ def _blocks_of_paths(model: nn.Module, blocks: Sequence[nn.Module]) -> dict[str,
     return found
 
 
-def _best_trace(model: nn.Module, example: Any, blocks: Sequence[nn.Module], outside: Sequence[nn.Parameter]) -> Trace:
+def _trace_somehow(
+    model: nn.Module, example: Any, blocks: Sequence[nn.Module], outside: Sequence[nn.Parameter]
+) -> Trace:
+    """On the device of the weights; where a pass on meta breaks off, as at a value that is read, again with numbers."""
+    seen = _best_trace(model, example, blocks, outside)
+    if seen.failure is None or example is not None or not any(parameter.is_meta for parameter in model.parameters()):
+        return seen
+    with stand_ins(model) as made:
+        again = _best_trace(model, None, blocks, [made.get(id(parameter), parameter) for parameter in outside])
+    return again if again.failure is None else seen
+
+
+def _best_trace(model: nn.Module, example: Any, blocks: Sequence[nn.Module], outside: Sequence[torch.Tensor]) -> Trace:
     best: Trace | None = None
     for inputs in [example] if example is not None else example_inputs(model):
         seen = trace(model, inputs, blocks, outside)

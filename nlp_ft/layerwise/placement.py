@@ -62,10 +62,14 @@ class Placer:
     def place_all(self) -> dict[str, Place | None]:
         """Name of each parameter -> its place; None where the structure cannot decide."""
         places: dict[str, Place | None] = {}
-        reached = {name: use for name, index in self._outer.items() if (use := self._trace.uses.get(index))}
+        reached = {
+            name: use
+            for name, index in self._outer.items()
+            if (use := self._trace.uses.get(index)) and self._tells(index)
+        }
         after = []
         for name, use in sorted(reached.items(), key=lambda item: item[1].time):
-            if self._trace.feeding >> self._outer[name] & 1:
+            if self._feeds(self._outer[name]):
                 places[name] = self._before_or_between(_owner(name), use)
             else:
                 after.append((name, use))
@@ -74,6 +78,14 @@ class Placer:
         for name in self.unreached:
             places[name] = self._unreached(name, places, reached)
         return places
+
+    def _feeds(self, index: int) -> bool:
+        """Whether a parameter flows into a block."""
+        return bool(self._trace.feeding >> index & 1)
+
+    def _tells(self, index: int) -> bool:
+        """Whether a use shows where a parameter is: when the pass broke off, it may have been on its way to a block."""
+        return self._trace.failure is None or self._feeds(index) or self._trace.uses[index].blocks > 0
 
     def _nearest(self, path: str) -> list[tuple[Stack, Line]]:
         """The lines that stand nearest in the tree, in the order in which they run."""

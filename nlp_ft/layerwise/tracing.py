@@ -50,7 +50,7 @@ class Trace:
     """Why the pass did not reach its end."""
 
 
-def trace(model: nn.Module, inputs: Any, blocks: Sequence[nn.Module], parameters: Sequence[nn.Parameter]) -> Trace:
+def trace(model: nn.Module, inputs: Any, blocks: Sequence[nn.Module], parameters: Sequence[torch.Tensor]) -> Trace:
     """Run the model once and say in which order, and from what, blocks and outer parameters are computed.
 
     Args:
@@ -80,7 +80,7 @@ class _Origin:
 
 
 class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's class has no types
-    def __init__(self, blocks: Sequence[nn.Module], parameters: Sequence[nn.Parameter]) -> None:
+    def __init__(self, blocks: Sequence[nn.Module], parameters: Sequence[torch.Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.trace = Trace()
         self.time = 0

@@ -98,16 +98,13 @@ class PooledClassifier(PreTrainedModel):
             token_type_ids: (batch, seq_len), for encoders that take them.
             labels: (batch,), label ids; -100 is left out.
         """
-        if attention_mask is None:
-            tokens = input_ids if input_ids is not None else inputs_embeds
-            assert tokens is not None, "input_ids or inputs_embeds must be given"
-            attention_mask = torch.ones(tokens.shape[:2], dtype=torch.long, device=tokens.device)
-        given = {"input_ids": input_ids, "inputs_embeds": inputs_embeds}
+        given = {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "attention_mask": attention_mask}
         if self._takes_token_types:
             given["token_type_ids"] = token_type_ids
-        output = self.encoder(
-            attention_mask=attention_mask, **{key: value for key, value in given.items() if value is not None}
-        )
+        output = self.encoder(**{key: value for key, value in given.items() if value is not None})
+        if attention_mask is None:
+            shape, device = output.last_hidden_state.shape[:2], output.last_hidden_state.device
+            attention_mask = torch.ones(shape, dtype=torch.long, device=device)
         if self.config.pooling == "pooler":
             pooled = output.pooler_output
         else:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,8 @@ def build_classifier(
     encoder = _load(AutoModel, model, config, pretrained, **encoder_options(config, pooling))
     head = model.head
     wrapped = PooledClassifierConfig(
-        encoder_config=config,
+        # A copy: Transformers would write the attention of the outer model into the config that the encoder has.
+        encoder_config=deepcopy(config),
         pooling=pooling,
         cls_position=_cls_position(tokenizer) if pooling == "cls" else "first",
         head_type=head.type,

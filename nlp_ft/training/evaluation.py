@@ -1,5 +1,6 @@
 """Predictions over a whole split, gathered once over all processes, each row exactly once."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from datasets import Dataset
 from torch.nn import functional as F
 
 from nlp_ft.data.batching import Collator, load_batches
+from nlp_ft.training.feature_cache import FeatureCache
 from nlp_ft.training.metrics import score
 
 
@@ -34,6 +36,7 @@ def predict_split(
     collator: Collator,
     batch_size: int,
     num_workers: int = 0,
+    features: FeatureCache | None = None,
 ) -> Predictions:
     """Run the model over a split in eval mode; rows of like length go together, and the shares may be uneven.
 
@@ -45,6 +48,7 @@ def predict_split(
         collator: makes a batch.
         batch_size: rows of one process at once.
         num_workers: processes that make batches; 0 for this one.
+        features: of the frozen layers for the rows of `validation`; None computes them.
     """
     module = accelerator.unwrap_model(model)
     was_training = module.training
@@ -56,9 +60,10 @@ def predict_split(
     done = 0
     with torch.inference_mode(), accelerator.autocast():
         for rows, batch in zip(batches, load_batches(encoded, batches, collator, num_workers)):
-            labels = batch.pop("labels")
+            labels, row = batch.pop("labels"), batch.pop("row")
             inputs = {key: value.to(accelerator.device, non_blocking=True) for key, value in batch.items()}
-            logits = module(**inputs).logits.float().cpu()
+            with features.entered("validation", row, inputs) if features else nullcontext(inputs) as inputs:
+                logits = module(**inputs).logits.float().cpu()
             losses = F.cross_entropy(logits, labels, reduction="none")
             columns = [rows, logits.argmax(-1).numpy(), labels.numpy(), losses.numpy()]
             results[done : done + len(rows)] = np.stack(columns, axis=1)

@@ -19,6 +19,7 @@ from accelerate.utils import DynamoBackend
 
 from nlp_ft.errors import TrainingError
 from nlp_ft.layerwise import Unfreezer, UnfreezeState
+from nlp_ft.training.feature_cache import FeatureCache
 from nlp_ft.training.loss import ClassificationLoss
 from nlp_ft.training.progress import Progress
 
@@ -95,6 +96,7 @@ class Loop:
         settings: lengths and limits.
         hooks: what to call on the way.
         state: where to begin; changed in place.
+        features: of the frozen layers, for batches with a `row`; None computes them.
     """
 
     def __init__(
@@ -108,6 +110,7 @@ class Loop:
         settings: LoopSettings,
         hooks: LoopHooks,
         state: LoopState,
+        features: FeatureCache | None = None,
     ) -> None:
         self.accelerator = accelerator
         self.model = model
@@ -118,6 +121,7 @@ class Loop:
         self.settings = settings
         self.hooks = hooks
         self.state = state
+        self.features = features
         self.trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.progress = Progress(settings.total_steps, state.global_step, accelerator.is_main_process)
         self._losses: list[torch.Tensor] = []
@@ -172,9 +176,8 @@ class Loop:
         for i, batch in enumerate(micro_batches):
             is_last = i == len(micro_batches) - 1
             with nullcontext() if is_last else accelerator.no_sync(self.model):
-                labels = batch["labels"]
-                logits = self.model(**{key: value for key, value in batch.items() if key != "labels"}).logits
-                loss = self.loss.total(logits, labels) / divisor
+                logits = self._logits(batch)
+                loss = self.loss.total(logits, batch["labels"]) / divisor
                 accelerator.backward(loss)
                 total += loss.detach()
         if self.settings.max_grad_norm is not None:
@@ -183,11 +186,19 @@ class Loop:
         self.optimizer.zero_grad()
         return total
 
+    def _logits(self, batch: Batch) -> torch.Tensor:
+        inputs = {key: value for key, value in batch.items() if key not in ("labels", "row")}
+        with self.features.entered("train", batch["row"], inputs) if self.features else nullcontext(inputs) as inputs:
+            logits: torch.Tensor = self.model(**inputs).logits
+            return logits
+
     def _begin_step(self) -> None:
         """Freeze and thaw what is due, and set the learning rates."""
         if self.unfreezer.begin_step(self.state.global_step):
             self.model = rewrapped(self.accelerator, self.model)
             self.trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        if self.features:
+            self.features.use(self.unfreezer.plan, self.unfreezer.state)
         if self.unfreezer.phase != self.state.phase:
             self._begin_phase()
 

@@ -17,6 +17,7 @@ from nlp_ft.recipe import Recipe
 from nlp_ft.training import setup
 from nlp_ft.training.describe import layer_table
 from nlp_ft.training.evaluation import Predictions, predict_split
+from nlp_ft.training.feature_cache import FeatureCache
 from nlp_ft.training.loop import LoopSettings
 from nlp_ft.training.precision import precision_name
 from nlp_ft.training.run_folder import RunFolder
@@ -43,8 +44,8 @@ class Parts:
         """The splits."""
         return self.task.data
 
-    def predict(self, split: str) -> Predictions:
-        """The model's predictions for every row of a split; collective."""
+    def predict(self, split: str, features: FeatureCache | None = None) -> Predictions:
+        """The model's predictions for every row of a split, with the features of `validation` or none; collective."""
         return predict_split(
             self.accelerator,
             self.model,
@@ -53,6 +54,7 @@ class Parts:
             self.task.collator(training=False),
             self.recipe.training.eval_batch_size,
             self.task.num_workers,
+            features,
         )
 
 

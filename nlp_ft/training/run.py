@@ -14,6 +14,7 @@ from nlp_ft.recipe import Recipe
 from nlp_ft.recipe_loader import dump_yaml, recipe_to_dict
 from nlp_ft.training import setup
 from nlp_ft.training.agreement import require_equal_weights
+from nlp_ft.training.caching import cache_of_run
 from nlp_ft.training.finish import save_run, summarize
 from nlp_ft.training.keeper import Keeper
 from nlp_ft.training.loop import Loop, LoopHooks, LoopState
@@ -97,6 +98,7 @@ def _fit(parts: Parts, keeper: Keeper) -> LoopState:
     parts.unfreezer.state = state.unfreeze
     # What trains must be known before the model is wrapped.
     parts.unfreezer.begin_step(state.global_step)
+    features = cache_of_run(parts, state)
     model, optimizer = parts.accelerator.prepare(parts.model, parts.optimizer)
 
     def record(values: dict[str, Any]) -> None:
@@ -114,13 +116,14 @@ def _fit(parts: Parts, keeper: Keeper) -> LoopState:
         parts.stream,
         parts.plan,
         LoopHooks(
-            evaluate=(lambda: parts.predict("validation").scores()) if has_validation else None,
+            evaluate=(lambda: parts.predict("validation", features).scores()) if has_validation else None,
             save_best=keeper.save_best,
             load_best=keeper.load_best,
             save=keeper.save,
             record=record,
         ),
         state,
+        features,
     )
     # The loop puts new wrappers in the place of this one; what lives on of it would answer to the gradients too.
     del model

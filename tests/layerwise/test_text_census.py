@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 import pytest
+import torch
 
 from nlp_ft.layerwise import LayerMap
 from tests.layerwise.text_census import CANNOT_BE_BUILT, MODEL_TYPES, build, heads_of
@@ -78,6 +79,21 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("model_type", "changes"), VARIANTS)
 def test_the_layers_of_other_configurations_are_those_of_the_oracle(model_type: str, changes: dict[str, Any]) -> None:
     check(model_type, "sequence", **changes)
+
+
+# Their forward passes read values, which the meta device has not.
+READING = ["bart", "canine", "deberta-v2", "t5", "xlnet"]
+OTHERS = [pytest.param(model_type, marks=pytest.mark.slow) for model_type in BUILT if model_type not in READING]
+
+
+@pytest.mark.parametrize("model_type", [*READING, *OTHERS])
+def test_without_weights_the_layers_are_the_same_and_no_weights_are_left_behind(model_type: str) -> None:
+    with torch.device("meta"):
+        model = build(model_type)
+    tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    assert differences(build(model_type), LayerMap.from_model(model), model_type, "sequence") == []
+    after = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    assert [(name, id(tensor)) for name, tensor in after] == [(name, id(tensor)) for name, tensor in tensors]
 
 
 def check(model_type: str, head: str, **changes: Any) -> None:

@@ -125,6 +125,14 @@ def test_every_family_builds_with_every_pooling_and_saves_and_loads_to_the_bit(
     assert logits_of(loaded, folder) == logits_of(model, folder)
 
 
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_the_encoder_attends_as_it_does_by_itself(tiny_encoder: Path, pretrained: bool) -> None:
+    section = TextModelSection(name=str(tiny_encoder), pooling="mean")
+    model = build_classifier(section, LABELS, pretrained=pretrained)
+    alone = AutoModel.from_pretrained(tiny_encoder)
+    assert model.encoder.config._attn_implementation == alone.config._attn_implementation == "sdpa"
+
+
 def test_label_names_are_kept_in_the_config(tiny_encoder: Path) -> None:
     config = build(tiny_encoder, pooling="mean").config
     assert config.id2label == {0: "animal", 1: "colour", 2: "size"}

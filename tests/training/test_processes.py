@@ -10,7 +10,7 @@ import torch
 from accelerate.commands.config.config_args import load_config_from_file
 
 from nlp_ft.errors import RunFolderError
-from nlp_ft.recipe_loader import dump_yaml, recipe_from_dict
+from nlp_ft.recipe_loader import dump_yaml, load_recipe, recipe_from_dict
 from nlp_ft.training.run import train
 from nlp_ft.training.run_folder import RunFolder
 from tests.tiny import tiny_recipe
@@ -19,16 +19,15 @@ from tests.training.test_run import weights
 ROOT = Path(__file__).parents[2]
 
 
-def launch(recipe: Path, processes: int, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`accelerate launch` as the README tells it."""
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
+def launch(*calls: list[str]) -> subprocess.CompletedProcess[str]:
+    """Two processes by `accelerate launch`, as the README tells it, for one call of the script after the other."""
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
     options = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    return subprocess.run(
-        [*launcher, *options, "scripts/train.py", str(recipe), *arguments], cwd=ROOT, capture_output=True, text=True
-    )
+    program = ["tests/training/launched.py", json.dumps(calls)]
+    return subprocess.run([*launcher, *options, *program], cwd=ROOT, capture_output=True, text=True)
 
 
-def run(folder: Path, encoder: Path, name: str, processes: int, size: int, accumulation: int) -> Path:
+def recipe_of(folder: Path, encoder: Path, name: str, size: int, accumulation: int) -> Path:
     values = tiny_recipe(
         folder,
         encoder,
@@ -42,28 +41,35 @@ def run(folder: Path, encoder: Path, name: str, processes: int, size: int, accum
         },
         output_dir=str(folder / name),
     )
-    if processes == 1:
-        train(recipe_from_dict(values))
-        return folder / name
-    recipe = folder / f"{name}.yaml"
-    recipe.write_text(dump_yaml(values))
-    result = launch(recipe, processes)
-    assert result.returncode == 0, result.stderr[-3000:]
-    return folder / name
+    (folder / f"{name}.yaml").write_text(dump_yaml(values))
+    return folder / f"{name}.yaml"
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("processes")
-    # 50 rows: the last effective batch has two rows, so that one of two processes has one row in it and one none.
-    return {
-        "one": run(folder, tiny_encoder, "one", 1, 8, 1),
-        "accumulated": run(folder, tiny_encoder, "accumulated", 1, 4, 2),
-        "two": run(folder, tiny_encoder, "two", 2, 2, 2),
-    }
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("processes")
 
 
-@pytest.mark.parametrize("name", ["accumulated", "two"])
+@pytest.fixture(scope="module")
+def launched(folder: Path, tiny_encoder: Path) -> subprocess.CompletedProcess[str]:
+    """Runs `two` and `two_accumulated`, and one with an error of the user."""
+    # 50 rows: the last effective batch has two rows, so that with 4 x 2 x 1 one process has one row and one none.
+    two = recipe_of(folder, tiny_encoder, "two", 4, 1)
+    accumulated = recipe_of(folder, tiny_encoder, "two_accumulated", 2, 2)
+    wrong = [str(two), "data.label=lable", f"output_dir={folder / 'wrong'}"]
+    return launch([str(two)], [str(accumulated)], wrong)
+
+
+@pytest.fixture(scope="module")
+def runs(folder: Path, tiny_encoder: Path, launched: subprocess.CompletedProcess[str]) -> dict[str, Path]:
+    for name, size, accumulation in (("one", 8, 1), ("accumulated", 4, 2)):
+        train(load_recipe(str(recipe_of(folder, tiny_encoder, name, size, accumulation))))
+    found = {name: folder / name for name in ("one", "accumulated", "two", "two_accumulated")}
+    assert [name for name in found if not found[name].exists()] == [], launched.stderr[-3000:]
+    return found
+
+
+@pytest.mark.parametrize("name", ["accumulated", "two", "two_accumulated"])
 def test_the_same_effective_batch_gives_the_same_weights(runs: dict[str, Path], name: str) -> None:
     one, other = weights(runs["one"]), weights(runs[name])
     for parameter, tensor in one.items():
@@ -82,13 +88,12 @@ def test_scores_over_two_processes_with_an_uneven_last_batch_are_those_of_one(ru
     assert two["validation"]["loss"] == pytest.approx(one["validation"]["loss"], abs=1e-5)
 
 
-def test_an_error_of_the_user_is_said_once_over_two_processes(tmp_path: Path, tiny_encoder: Path) -> None:
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(dump_yaml(tiny_recipe(tmp_path, tiny_encoder)))
-    result = launch(recipe, 2, "data.label=lable")
-    assert result.returncode != 0
-    assert result.stderr.count("did you mean label?") == 1
-    assert not (tmp_path / "run.partial").exists()
+def test_an_error_of_the_user_is_said_once_over_two_processes(
+    folder: Path, launched: subprocess.CompletedProcess[str]
+) -> None:
+    assert launched.returncode != 0
+    assert launched.stderr.count("did you mean label?") == 1
+    assert list(folder.glob("wrong*")) == []
 
 
 def test_a_folder_that_only_some_machines_see_is_refused(

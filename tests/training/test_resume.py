@@ -1,17 +1,16 @@
 """A run that is killed goes on to the same result, to the bit."""
 
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from functools import cache
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 
+from nlp_ft.cli import main
 from nlp_ft.errors import RunFolderError
 from nlp_ft.recipe_loader import dump_yaml, recipe_from_dict
 from nlp_ft.training import keeper
@@ -79,19 +78,23 @@ def test_a_run_that_stops_between_checkpoints_resumes_to_the_bit(
     assert metrics(tmp_path / "run") == metrics(whole_run(optimizer))
 
 
-def start(recipe: Path, *options: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "nlp_ft", "train", str(recipe), *options]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def start(recipe: Path, *options: str) -> BaseProcess:
+    """`nlp-ft train` in a process of its own, forked from one that has imported what it needs."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["nlp_ft.training.run"])
+    process = context.Process(target=main, args=(["train", str(recipe), *options],))
+    process.start()
+    return process
 
 
-def kill_after_records(process: subprocess.Popen[bytes], file: Path, count: int) -> None:
+def kill_after_records(process: BaseProcess, file: Path, count: int) -> None:
     """Kill -9 once the run has written so many records."""
-    while process.poll() is None:
+    while process.is_alive():
         if file.exists() and file.read_text().count("\n") >= count:
-            os.kill(process.pid, signal.SIGKILL)
+            process.kill()
             break
         time.sleep(0.002)
-    process.wait()
+    process.join()
 
 
 @pytest.mark.slow
@@ -106,7 +109,9 @@ def test_a_process_killed_twice_with_signal_9_resumes_to_the_bit(tmp_path: Path,
     assert log.exists(), "the run ended before it was killed"
     kill_after_records(start(recipe, "--resume"), log, 45)
     assert log.exists(), "the run ended before it was killed"
-    assert start(recipe, "--resume").wait() == 0
+    last = start(recipe, "--resume")
+    last.join()
+    assert last.exitcode == 0
     assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
     assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
 

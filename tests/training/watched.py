@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 
 from nlp_ft.recipe_loader import load_recipe
 from nlp_ft.training import loop
@@ -73,10 +74,15 @@ def in_a_process(file: Path, kill_at: int) -> int | None:
     """`watched_train` in a process of its own; its exit code, -9 when it was killed."""
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    process = context.Process(target=watched_train, args=(str(file), kill_at))
+    process = context.Process(target=_child, args=(dict(os.environ), str(file), kill_at))
     process.start()
     process.join()
     return process.exitcode
+
+
+def _child(environment: Mapping[str, str], file: str, kill_at: int) -> None:
+    os.environ.update(environment)  # the server's own is that of the first test
+    watched_train(file, kill_at)
 
 
 def in_two_processes(files: Mapping[Path, Mapping[str, Any]]) -> subprocess.CompletedProcess[str]:
@@ -95,3 +101,4 @@ def watched_steps(folder: Path, rank: int = 0) -> list[dict[str, Any]]:
 if __name__ == "__main__":
     for file, options in json.loads(sys.argv[1]).items():
         watched_train(file, **options)
+    PartialState().destroy_process_group()

@@ -1,0 +1,265 @@
+"""Running a model from a boundary between two layers on, with what came below handed in.
+
+While the layers up to k are frozen, what they give for a row never changes: it can be computed once and kept. Where a
+model can be entered is found from its layer map and proved by trial; nothing is known of any architecture.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from nlp_ft.layerwise.layer_map import LayerMap
+
+TOLERANCE = 1e-5
+ENTRY_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, StopIteration)
+"""What a forward pass may end in that is not made to be entered."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """The module that takes over at a boundary: `block` k+1, or the first module of the head."""
+
+    module: nn.Module
+    below: tuple[nn.Module, ...]
+    """The blocks that need not run, each of which hands on the hidden states that it gets."""
+
+
+class FrozenPrefix:
+    """The boundaries at which a model can be entered, and the way in.
+
+    Boundary k lies after block k; boundary L, after the last one, gives what the head takes, be it the hidden states or
+    a pooled vector.
+
+    Args:
+        model: the bare model, without wrappers; left as it is.
+        layer_map: of the model; one tower.
+        example: keyword arguments of a forward pass over a few rows, padded, each (batch, seq_len); `attention_mask` is
+            among them.
+    """
+
+    def __init__(self, model: nn.Module, layer_map: LayerMap, example: Mapping[str, torch.Tensor]) -> None:
+        self._model = model
+        self._entries: dict[int, _Entry] = {}
+        if list(layer_map.stacks.values()) != [layer_map.num_layers]:
+            return
+        blocks = _block_modules(model, layer_map)
+        self._forms = _forms(model, blocks.values(), example)
+        head = _first_of_head(model, layer_map, example)
+        for boundary in range(1, layer_map.num_layers + 1):
+            entry = head if boundary == layer_map.num_layers else blocks.get(boundary + 1)
+            below = tuple(blocks[layer] for layer in range(1, boundary + 1) if layer in blocks)
+            if entry is not None and len(below) == boundary:
+                self._entries[boundary] = _Entry(entry, below)
+        self._widths: dict[int, int] = {}
+        self._pooled: set[int] = set()
+        self._of_first_token: set[int] = set()
+        for boundary in tuple(self._entries):
+            if not self._is_proved(boundary, example):
+                del self._entries[boundary]
+
+    @property
+    def boundaries(self) -> tuple[int, ...]:
+        """The boundaries at which the model can be entered, in order."""
+        return tuple(self._entries)
+
+    def hidden_size(self, boundary: int) -> int:
+        """Width of a vector there."""
+        return self._widths[boundary]
+
+    def is_pooled(self, boundary: int) -> bool:
+        """Whether one pooled vector a row stands there, (batch, hidden), in place of hidden states."""
+        return boundary in self._pooled
+
+    def takes_one_vector(self, boundary: int) -> bool:
+        """Whether a row's first vector is all that is read: inputs of one token, and (batch, 1, hidden), will do."""
+        return boundary in self._pooled or boundary in self._of_first_token
+
+    def capture(self, inputs: Mapping[str, torch.Tensor], boundaries: Collection[int]) -> dict[int, torch.Tensor]:
+        """What stands at the boundaries in one forward pass, in eval mode and without gradients.
+
+        Args:
+            inputs: keyword arguments of the forward pass.
+            boundaries: which; each must be in `boundaries`.
+
+        Returns:
+            Boundary -> (batch, seq_len, hidden), or (batch, hidden) where the head takes a pooled vector.
+        """
+        found: dict[int, torch.Tensor] = {}
+
+        def note(boundary: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            found[boundary] = _hidden(args, kwargs).detach()
+
+        modes = [(module, module.training) for module in self._model.modules()]
+        with ExitStack() as stack:
+            for boundary in boundaries:
+                entry = self._entries[boundary].module
+                stack.enter_context(_hook(entry, partial(note, boundary)))
+            for module, _ in modes:
+                module.training = False
+            with torch.no_grad():
+                self._model(**inputs)
+            for module, mode in modes:
+                module.training = mode
+        return found
+
+    @contextmanager
+    def entered(self, boundary: int, hidden: torch.Tensor) -> Iterator[None]:
+        """A forward pass of the model inside begins at the boundary with `hidden`, shaped as `capture` gives it."""
+        entry = self._entries[boundary]
+
+        def hand_in(
+            module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            return _with_hidden(args, kwargs, hidden)
+
+        with ExitStack() as stack:
+            stack.enter_context(_hook(entry.module, hand_in))
+            for block in entry.below:
+                stack.enter_context(_skipped(block, self._forms.get(block, 0)))
+            yield
+
+    def _is_proved(self, boundary: int, example: Mapping[str, torch.Tensor]) -> bool:
+        """Whether entering gives what the whole pass gives, whatever stands at padding."""
+        try:
+            hidden = self.capture(example, [boundary])[boundary]
+            mask = example["attention_mask"]
+            if hidden.ndim == 2:
+                self._pooled.add(boundary)
+            elif hidden.shape[:2] == mask.shape:
+                hidden = hidden * mask[..., None]
+            else:
+                return False
+            self._widths[boundary] = hidden.shape[-1]
+            whole = self._logits(example)
+            # Zeros must make a difference, or what was handed in was not what is read.
+            if not self._gives(whole, boundary, hidden, example) or self._gives(
+                whole, boundary, torch.zeros_like(hidden), example
+            ):
+                return False
+            first = {key: value[:, :1] for key, value in example.items()}
+            if hidden.ndim == 2:
+                return self._gives(whole, boundary, hidden, first)
+            if self._gives(whole, boundary, hidden[:, :1], first):
+                self._of_first_token.add(boundary)
+            return True
+        except ENTRY_ERRORS:
+            return False
+
+    def _gives(
+        self, whole: torch.Tensor, boundary: int, hidden: torch.Tensor, inputs: Mapping[str, torch.Tensor]
+    ) -> bool:
+        try:
+            with self.entered(boundary, hidden):
+                logits = self._logits(inputs)
+        except ENTRY_ERRORS:
+            return False
+        return logits.shape == whole.shape and torch.allclose(whole, logits, rtol=TOLERANCE, atol=TOLERANCE)
+
+    def _logits(self, example: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        modes = [(module, module.training) for module in self._model.modules()]
+        for module, _ in modes:
+            module.training = False
+        try:
+            with torch.no_grad():
+                logits: torch.Tensor = self._model(**example).logits
+                return logits
+        finally:
+            for module, mode in modes:
+                module.training = mode
+
+
+def _block_modules(model: nn.Module, layer_map: LayerMap) -> dict[int, nn.Module]:
+    """Layer id -> the one module that holds all parameters of the block; of the last, all but a norm that ends it."""
+    found: dict[int, nn.Module] = {}
+    for layer in range(1, layer_map.num_layers + 1):
+        names = set(layer_map.parameters(layer))
+        best = 0
+        for path, module in model.named_modules():
+            own = {f"{path}.{name}" for name, _ in module.named_parameters()}
+            if own and own <= names and len(own) > best:
+                found[layer], best = module, len(own)
+        if layer < layer_map.num_layers and best < len(names):
+            del found[layer]
+    return found
+
+
+def _first_of_head(model: nn.Module, layer_map: LayerMap, example: Mapping[str, torch.Tensor]) -> nn.Module | None:
+    """The first module to run of the largest that hold parameters of the head alone."""
+    names = set(layer_map.parameters(layer_map.head_layer))
+    candidates: list[nn.Module] = []
+    for path, module in model.named_modules():
+        own = {f"{path}.{name}" for name, _ in module.named_parameters()}
+        if own and own <= names and not any(module in set(other.modules()) for other in candidates):
+            candidates.append(module)
+    order: list[nn.Module] = []
+    with ExitStack() as stack, torch.no_grad():
+        for module in candidates:
+            stack.enter_context(_hook(module, lambda module, args, kwargs: order.append(module)))
+        model(**example)
+    return order[0] if order else None
+
+
+def _hidden(args: Sequence[Any], kwargs: Mapping[str, Any]) -> torch.Tensor:
+    """The first tensor of floats among the arguments."""
+    tensors = (value for value in [*args, *kwargs.values()] if isinstance(value, torch.Tensor))
+    return next(tensor for tensor in tensors if tensor.is_floating_point())
+
+
+def _with_hidden(
+    args: tuple[Any, ...], kwargs: dict[str, Any], hidden: torch.Tensor
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    replaced = _hidden(args, kwargs)
+    return (
+        tuple(hidden if value is replaced else value for value in args),
+        {key: hidden if value is replaced else value for key, value in kwargs.items()},
+    )
+
+
+@contextmanager
+def _hook(module: nn.Module, function: Any) -> Iterator[None]:
+    handle: RemovableHandle = module.register_forward_pre_hook(function, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _forms(model: nn.Module, blocks: Iterable[nn.Module], example: Mapping[str, torch.Tensor]) -> dict[nn.Module, int]:
+    """Block -> length of the tuple that it gives, with the hidden states first; 0 for the bare tensor."""
+    forms: dict[nn.Module, int] = {}
+
+    def note(block: nn.Module, args: Any, output: Any) -> None:
+        forms[block] = len(output) if isinstance(output, tuple) else 0
+
+    handles = [block.register_forward_hook(note) for block in blocks]
+    try:
+        with torch.no_grad():
+            model(**example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return forms
+
+
+@contextmanager
+def _skipped(block: nn.Module, length: int) -> Iterator[None]:
+    """The block hands its hidden states on as they are, alone or as the first of a tuple of that length."""
+
+    def hand_on(*args: Any, **kwargs: Any) -> Any:
+        hidden = _hidden(args, kwargs)
+        return (hidden, *[None] * (length - 1)) if length else hidden
+
+    own = block.__dict__.get("forward")
+    block.forward = hand_on
+    try:
+        yield
+    finally:
+        del block.forward
+        if own is not None:
+            block.forward = own

@@ -1,0 +1,162 @@
+"""Whether a run keeps what its frozen blocks give: decided before training by weighing work and bytes, and said."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from accelerate.utils import DynamoBackend
+
+from nlp_ft.layerwise import UnfreezePlan
+from nlp_ft.layerwise.prefix import FrozenPrefix
+from nlp_ft.training.feature_cache import FeatureCache, lowest_trained
+from nlp_ft.training.feature_store import FeaturePlan, Split, build_cache
+from nlp_ft.training.loop import LoopState
+from nlp_ft.training.parts import Parts
+
+BYTES_IN_GB = 10**9
+EXAMPLE_ROWS = 3
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Tokens of one split, and how often the run goes through them in each phase."""
+
+    tokens: int
+    of_phase: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Savings:
+    """What a cache is expected to be worth; work is counted in tokens that pass through one block."""
+
+    boundaries: tuple[int, ...]
+    """Those that some phase will use and that the budget has room for."""
+    work_saved: float
+    work_of_pass: float
+    bytes_needed: int
+
+    @property
+    def pays(self) -> bool:
+        """Whether more work is saved than done."""
+        return self.work_saved > self.work_of_pass
+
+
+def expected_savings(
+    boundary_of_phase: Sequence[int], splits: Sequence[Passes], bytes_of: Mapping[int, int], budget: int
+) -> Savings:
+    """Weigh one pass through the frozen blocks against the passes that it spares.
+
+    Args:
+        boundary_of_phase: the boundary at which each phase could begin, 0 for none.
+        splits: with their passes.
+        bytes_of: boundary -> bytes that it takes on disk, all splits together.
+        budget: bytes that may be taken.
+    """
+
+    def saved(kept: Sequence[int]) -> float:
+        used = [max((k for k in kept if k <= boundary), default=0) for boundary in boundary_of_phase]
+        return sum(split.tokens * passes * k for split in splits for passes, k in zip(split.of_phase, used))
+
+    kept = sorted({boundary for boundary in boundary_of_phase if boundary})
+    while kept and sum(bytes_of[k] for k in kept) > budget:
+        kept.remove(max(kept, key=lambda k: saved([other for other in kept if other != k])))
+    work_of_pass = sum(split.tokens for split in splits) * max(kept, default=0)
+    return Savings(tuple(kept), saved(kept), work_of_pass, sum(bytes_of[k] for k in kept))
+
+
+def phase_lengths(plan: UnfreezePlan) -> list[int]:
+    """Steps of each phase; where a condition ends one, as if the phases divided the run evenly."""
+    starts: list[int] = []
+    for number, start in enumerate(plan.expected_starts()):
+        even = plan.total_steps * number // len(plan.schedule.phases)
+        starts.append(max([*starts, even if start is None else start]))
+    return [following - start for start, following in pairwise([*starts, plan.total_steps])]
+
+
+def cache_of_run(parts: Parts, state: LoopState) -> FeatureCache | None:
+    """The features that the run will use, made or found; None where they cannot be had or do not pay. Collective."""
+    training, plan, say = parts.recipe.training, parts.unfreezer.plan, parts.accelerator.print
+    lowest = [lowest_trained(plan, number + 1) for number in range(len(plan.schedule.phases))]
+    if training.feature_cache == "off" or max(lowest) < 2:
+        return None
+    if reason := _obstacle(parts):
+        say(f"feature cache: off, {reason}\n")
+        return None
+    store = _feature_plan(parts)
+    boundary_of_phase = [max((k for k in store.prefix.boundaries if k < layer), default=0) for layer in lowest]
+    bytes_of = {boundary: store.bytes_of(boundary) for boundary in store.prefix.boundaries}
+    savings = expected_savings(boundary_of_phase, _passes(parts, store.splits), bytes_of, store.budget)
+    if not savings.boundaries:
+        can_enter = any(boundary_of_phase)
+        why = "feature_cache_gb is too small" if can_enter else "this model cannot be entered between its blocks"
+        say(f"feature cache: off, {why}\n")
+        return None
+    numbers = f"{savings.work_of_pass:.2g} token-blocks to make it, {savings.work_saved:.2g} spared"
+    if not savings.pays:
+        say(f"feature cache: off, it would not pay ({numbers})\n")
+        return None
+    blocks = ", ".join(map(str, savings.boundaries))
+    say(
+        f"feature cache: what block(s) {blocks} give is kept, {savings.bytes_needed / BYTES_IN_GB:.2g} GB in "
+        f"{str(store.dtype).removeprefix('torch.')} ({numbers})\n"
+    )
+    # What has been thawed by now has left its values.
+    left = [boundary for boundary in savings.boundaries if boundary < lowest[len(state.unfreeze.starts) - 1]]
+    if not left:
+        return None
+    run_name = blake2b(str(parts.folder.final.absolute()).encode(), digest_size=4).hexdigest()
+    return build_cache(store, left, parts.accelerator, run_name)
+
+
+def cache_folder() -> Path:
+    """`$NLP_FT_CACHE/features`, or `features` in the user's cache."""
+    home = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return Path(os.environ.get("NLP_FT_CACHE", f"{home}/nlp_ft")).expanduser() / "features"
+
+
+def _obstacle(parts: Parts) -> str | None:
+    if parts.recipe.task != "text_classification":
+        return "images are drawn anew in each epoch"
+    if parts.accelerator.state.dynamo_plugin.backend != DynamoBackend.NO:
+        return "the model is compiled whole"
+    return None
+
+
+def _feature_plan(parts: Parts) -> FeaturePlan:
+    data, training = parts.data, parts.recipe.training
+    names: list[str] = [name for name in ("train", "validation") if name in data.encoded]
+    splits = {name: Split(data.encoded[name], data.lengths(name)) for name in names}
+    # Rows of unlike length, so that there is padding.
+    order = splits["train"].lengths.argsort()
+    rows = sorted({int(order[int(i * (len(order) - 1) / (EXAMPLE_ROWS - 1))]) for i in range(EXAMPLE_ROWS)})
+    collator = parts.task.collator(training=False)
+    batch = collator([data.encoded["train"][row] for row in rows])
+    example = {key: value.to(parts.accelerator.device) for key, value in batch.items() if key not in ("labels", "row")}
+    half = torch.float16 if parts.accelerator.mixed_precision == "fp16" else torch.bfloat16
+    exact = training.feature_precision == "fp32" or (
+        training.feature_precision == "auto" and parts.accelerator.mixed_precision == "no"
+    )
+    return FeaturePlan(
+        parts.model,
+        parts.layer_map,
+        FrozenPrefix(parts.model, parts.layer_map, example),
+        splits,
+        collator,
+        training.eval_batch_size,
+        torch.float32 if exact else half,
+        cache_folder(),
+        int(training.feature_cache_gb * BYTES_IN_GB),
+    )
+
+
+def _passes(parts: Parts, splits: Mapping[str, Split]) -> list[Passes]:
+    """Through train once an epoch, through validation at each evaluation."""
+    lengths, every = phase_lengths(parts.unfreezer.plan), {"train": parts.plan.steps_per_epoch}
+    every["validation"] = parts.plan.evaluate_every
+    return [
+        Passes(int(split.lengths.sum()), [length / every[name] for length in lengths]) for name, split in splits.items()
+    ]

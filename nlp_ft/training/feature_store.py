@@ -1,0 +1,199 @@
+"""The files of a feature cache: named after everything that their content depends on, made once, memory-mapped.
+
+The folder of a boundary is named by the weights below it, the token ids, the precision and the versions; the next run
+finds it again, and with other weights or data it is another folder. Those used longest ago give way to new ones.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from accelerate import Accelerator
+from datasets import Dataset
+from tqdm import tqdm
+
+from nlp_ft.data.batching import Collator, load_batches
+from nlp_ft.layerwise import LayerMap
+from nlp_ft.layerwise.prefix import FrozenPrefix
+from nlp_ft.training.feature_cache import FeatureCache, Features
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows to keep features of.
+
+    Args:
+        encoded: the rows.
+        lengths: tokens of each, (rows,).
+    """
+
+    encoded: Dataset
+    lengths: np.ndarray
+
+
+@dataclass(frozen=True)
+class FeaturePlan:
+    """What a cache would be built from.
+
+    Args:
+        model: the bare model.
+        layer_map: of the model.
+        prefix: its boundaries.
+        splits: by name.
+        collator: makes batches of the rows.
+        batch_size: rows of a batch in the pass.
+        dtype: of the stored values.
+        folder: where features of all runs lie.
+        budget: bytes that they may take together.
+    """
+
+    model: torch.nn.Module
+    layer_map: LayerMap
+    prefix: FrozenPrefix
+    splits: Mapping[str, Split]
+    collator: Collator
+    batch_size: int
+    dtype: torch.dtype
+    folder: Path
+    budget: int
+
+    def vectors_of(self, boundary: int, split: str) -> np.ndarray:
+        """Vectors of each row there, (rows,)."""
+        lengths = self.splits[split].lengths
+        return np.ones_like(lengths) if self.prefix.takes_one_vector(boundary) else lengths
+
+    def bytes_of(self, boundary: int) -> int:
+        """Bytes on disk."""
+        vectors = sum(int(self.vectors_of(boundary, split).sum()) for split in self.splits)
+        return vectors * self.prefix.hidden_size(boundary) * self.dtype.itemsize
+
+
+def build_cache(plan: FeaturePlan, boundaries: Sequence[int], accelerator: Accelerator, run_name: str) -> FeatureCache:
+    """Find the features on disk, or make them in one pass that all processes share; collective.
+
+    Args:
+        plan: what to build from.
+        boundaries: which to keep.
+        accelerator: tells this process's share of the rows.
+        run_name: tells this run's unfinished files from another's.
+    """
+    folders: dict[tuple[int, str], Path] = {}
+    for split in plan.splits:
+        for boundary, key in _keys(plan, boundaries, split).items():
+            folders[boundary, split] = plan.folder / key
+    missing = [place for place, folder in folders.items() if not folder.exists()]
+    partial = {place: folder.with_name(f"{folder.name}.{run_name}.partial") for place, folder in folders.items()}
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        _make_room(plan, folders.values(), sum(plan.bytes_of(boundary) for boundary in {k for k, _ in missing}))
+        for boundary, split in missing:
+            _allocate(plan, boundary, split, partial[boundary, split])
+    accelerator.wait_for_everyone()
+    for split in dict.fromkeys(split for _, split in missing):
+        of_split = [boundary for boundary, name in missing if name == split]
+        _fill(plan, split, {boundary: partial[boundary, split] for boundary in of_split}, accelerator)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        for place in missing:
+            _put_in_place(partial[place], folders[place])
+    accelerator.wait_for_everyone()
+    features: dict[int, dict[str, Features]] = {boundary: {} for boundary in boundaries}
+    for (boundary, split), folder in folders.items():
+        os.utime(folder)
+        features[boundary][split] = _open(plan, boundary, split, folder)
+    return FeatureCache(plan.prefix, features)
+
+
+def _keys(plan: FeaturePlan, boundaries: Sequence[int], split: str) -> dict[int, str]:
+    """Boundary -> a name made of all that its features depend on."""
+    digest = blake2b(digest_size=16)
+    columns = [name for name in plan.splits[split].encoded.column_names if name in ("input_ids", "token_type_ids")]
+    for column in columns:
+        for chunk in plan.splits[split].encoded.with_format("arrow")[:][column].chunks:
+            digest.update(np.ascontiguousarray(chunk.flatten().to_numpy(zero_copy_only=False)).data)
+    facts = {
+        "lengths": blake2b(plan.splits[split].lengths.tobytes()).hexdigest(),
+        "config": plan.model.config.to_json_string(),  # type: ignore[union-attr, operator]  # of Transformers
+        "class": type(plan.model).__qualname__,
+        "dtype": str(plan.dtype),
+        "versions": [torch.__version__, transformers.__version__],
+    }
+    digest.update(json.dumps(facts, sort_keys=True).encode())
+    for name, buffer in plan.model.named_buffers():
+        digest.update(name.encode())
+        digest.update(_bytes(buffer))
+    keys: dict[int, str] = {}
+    for layer in range(max(boundaries) + 1):
+        for name in sorted(plan.layer_map.parameters(layer)):
+            digest.update(name.encode())
+            digest.update(_bytes(plan.model.get_parameter(name)))
+        if layer in boundaries:
+            keys[layer] = f"{digest.hexdigest()}-{layer}"
+    return keys
+
+
+def _bytes(tensor: torch.Tensor) -> Any:
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+
+
+def _make_room(plan: FeaturePlan, kept: Iterable[Path], needed: int) -> None:
+    """Remove the features that were used longest ago, until there is room for the new ones."""
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    others = {folder for folder in plan.folder.iterdir() if folder.is_dir()} - set(kept)
+    sizes = {folder: sum(file.stat().st_size for file in folder.iterdir()) for folder in others}
+    for folder in sorted(others, key=lambda folder: folder.stat().st_mtime):
+        if sum(sizes.values()) + needed <= plan.budget:
+            break
+        shutil.rmtree(folder, ignore_errors=True)
+        del sizes[folder]
+
+
+def _allocate(plan: FeaturePlan, boundary: int, split: str, folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    size = int(plan.vectors_of(boundary, split).sum()) * plan.prefix.hidden_size(boundary) * plan.dtype.itemsize
+    with (folder / "values").open("wb") as stream:
+        stream.truncate(size)
+
+
+def _open(plan: FeaturePlan, boundary: int, split: str, folder: Path) -> Features:
+    lengths, hidden_size = plan.vectors_of(boundary, split), plan.prefix.hidden_size(boundary)
+    return Features(folder / "values", lengths, hidden_size, plan.dtype)
+
+
+def _put_in_place(partial: Path, folder: Path) -> None:
+    if folder.exists():  # another run was faster
+        shutil.rmtree(partial)
+    else:
+        partial.rename(folder)
+
+
+def _fill(plan: FeaturePlan, split: str, folders: Mapping[int, Path], accelerator: Accelerator) -> None:
+    """This process's share of one pass over a split."""
+    targets = {boundary: _open(plan, boundary, split, folder) for boundary, folder in folders.items()}
+    encoded, lengths = plan.splits[split].encoded, plan.splits[split].lengths
+    mine = np.argsort(-lengths, kind="stable")[accelerator.process_index :: accelerator.num_processes]
+    batches = [mine[i : i + plan.batch_size] for i in range(0, len(mine), plan.batch_size)]
+    loaded = load_batches(encoded, batches, plan.collator)
+    shown = tqdm(
+        zip(batches, loaded), total=len(batches), desc=f"frozen blocks over {split}", leave=False, disable=None
+    )
+    with accelerator.autocast():
+        for rows, batch in shown:
+            inputs = {key: value.to(accelerator.device) for key, value in batch.items() if key not in ("labels", "row")}
+            for boundary, hidden in plan.prefix.capture(inputs, list(targets)).items():
+                if plan.prefix.is_pooled(boundary):
+                    vectors = hidden
+                elif plan.prefix.takes_one_vector(boundary):
+                    vectors = hidden[:, 0]
+                else:
+                    vectors = hidden[inputs["attention_mask"].bool()]
+                targets[boundary].write(rows, vectors.to("cpu", plan.dtype))
