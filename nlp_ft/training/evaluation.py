@@ -60,9 +60,13 @@ def predict_split(
     done = 0
     with torch.inference_mode(), accelerator.autocast():
         for rows, batch in zip(batches, load_batches(encoded, batches, collator, num_workers)):
-            labels, row = batch.pop("labels"), batch.pop("row")
-            inputs = {key: value.to(accelerator.device, non_blocking=True) for key, value in batch.items()}
-            with features.entered("validation", row, inputs) if features else nullcontext(inputs) as inputs:
+            labels = batch["labels"]
+            inputs = {
+                key: value.to(accelerator.device, non_blocking=True)
+                for key, value in batch.items()
+                if key not in ("labels", "row")
+            }
+            with features.entered("validation", batch["row"], inputs) if features else nullcontext(inputs) as inputs:
                 logits = module(**inputs).logits.float().cpu()
             losses = F.cross_entropy(logits, labels, reduction="none")
             columns = [rows, logits.argmax(-1).numpy(), labels.numpy(), losses.numpy()]

@@ -178,7 +178,7 @@ def _put_in_place(partial: Path, folder: Path) -> None:
 
 def _fill(plan: FeaturePlan, split: str, folders: Mapping[int, Path], accelerator: Accelerator) -> None:
     """This process's share of one pass over a split."""
-    targets = {boundary: _open(plan, boundary, split, folder) for boundary, folder in folders.items()}
+    stored = {boundary: _open(plan, boundary, split, folder) for boundary, folder in folders.items()}
     encoded, lengths = plan.splits[split].encoded, plan.splits[split].lengths
     mine = np.argsort(-lengths, kind="stable")[accelerator.process_index :: accelerator.num_processes]
     batches = [mine[i : i + plan.batch_size] for i in range(0, len(mine), plan.batch_size)]
@@ -189,11 +189,11 @@ def _fill(plan: FeaturePlan, split: str, folders: Mapping[int, Path], accelerato
     with accelerator.autocast():
         for rows, batch in shown:
             inputs = {key: value.to(accelerator.device) for key, value in batch.items() if key not in ("labels", "row")}
-            for boundary, hidden in plan.prefix.capture(inputs, list(targets)).items():
+            for boundary, hidden in plan.prefix.capture(inputs, list(stored)).items():
                 if plan.prefix.is_pooled(boundary):
                     vectors = hidden
                 elif plan.prefix.takes_one_vector(boundary):
                     vectors = hidden[:, 0]
                 else:
                     vectors = hidden[inputs["attention_mask"].bool()]
-                targets[boundary].write(rows, vectors.to("cpu", plan.dtype))
+                stored[boundary].write(rows, vectors.to("cpu", plan.dtype))

@@ -19,6 +19,7 @@ from nlp_ft.data.batching import (
     load_batches,
     micro_batches,
 )
+from nlp_ft.errors import DataError
 from nlp_ft.models.text import load_tokenizer
 from nlp_ft.recipe_text import TextModelSection
 
@@ -152,6 +153,24 @@ def test_the_padding_is_the_tokenizers_own_token_on_its_own_side() -> None:
     batch = PaddingCollator(other, ["input_ids"])([{"input_ids": [7, 8, 9]}, {"input_ids": [5]}])
     assert batch["input_ids"].tolist() == [[7, 8, 9], [103, 103, 5]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [0, 0, 1]]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_is_that_of_the_tokenizer_itself(side: str) -> None:
+    other = deepcopy(tokenizer())
+    other.padding_side, other._pad_token_type_id = side, 3
+    rows = [{**other("the cat " * count), "labels": count, "row": 9 - count} for count in (4, 1, 7)]
+    ours = PaddingCollator(other, KEYS)(rows)
+    theirs = other.pad([dict(row) for row in rows], return_tensors="pt")
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_a_tokenizer_without_a_padding_token_is_refused() -> None:
+    other = deepcopy(tokenizer())
+    other.pad_token = None
+    with pytest.raises(DataError, match="has no padding token, so that texts of unlike length make no batch; set pad_"):
+        PaddingCollator(other, KEYS)
 
 
 def test_a_padding_row_is_row_0_with_the_label_that_is_ignored() -> None:
