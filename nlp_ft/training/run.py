@@ -98,7 +98,9 @@ def _fit(parts: Parts, keeper: Keeper) -> LoopState:
     parts.unfreezer.state = state.unfreeze
     # What trains must be known before the model is wrapped.
     parts.unfreezer.begin_step(state.global_step)
+    started = time.perf_counter()
     features = cache_of_run(parts, state)
+    state.train_seconds += time.perf_counter() - started
     model, optimizer = parts.accelerator.prepare(parts.model, parts.optimizer)
 
     def record(values: dict[str, Any]) -> None:
