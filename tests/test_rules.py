@@ -31,8 +31,15 @@ NEVER = {
     "nlp_ft.training": ("nlp_ft.predict", "nlp_ft.inspection", "nlp_ft.cli"),
     "nlp_ft.training.loop": ("nlp_ft.recipe", "nlp_ft.recipe_loader", "transformers", "pydantic"),
 }
+OF_INTEGRATIONS = ("torch", "nlp_ft.durations", "nlp_ft.errors", "nlp_ft.layerwise", "nlp_ft.integrations.strategy")
+OF_HF = (*OF_INTEGRATIONS, "transformers", "accelerate")
 # Module or package -> everything it may import beside the standard library.
 ONLY = {
+    "nlp_ft.integrations.strategy": (*OF_INTEGRATIONS, "nlp_ft.strategies"),
+    "nlp_ft.integrations.hf_arguments": OF_HF,
+    "nlp_ft.integrations.hf_callback": (*OF_HF, "nlp_ft.integrations.hf_arguments"),
+    "nlp_ft.integrations.hf_trainer": (*OF_HF, "nlp_ft.integrations.hf_callback"),
+    "nlp_ft.integrations.lightning": (*OF_INTEGRATIONS, "lightning"),
     "nlp_ft.errors": (),
     "nlp_ft.durations": (),
     "nlp_ft.layerwise": ("torch", "nlp_ft.durations", "nlp_ft.errors", "nlp_ft.layerwise"),

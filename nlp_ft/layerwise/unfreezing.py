@@ -21,7 +21,7 @@ class Plateau:
     """Begin the next phase when a metric has stopped improving within this one.
 
     Args:
-        metric: name of a validation score; "loss" improves downwards, all others upwards.
+        metric: name of a validation score; names that end in "loss" improve downwards, all others upwards.
         patience: evaluations in a row without a better value.
         min_delta: what counts as better, in the metric's unit.
         at_least: the phase before lasts at least so long.
