@@ -23,6 +23,7 @@ NEVER = {
     "nlp_ft.recipe_images": HEAVY,
     "nlp_ft.recipe_loader": HEAVY,
     "nlp_ft.recipe_sections": HEAVY,
+    "nlp_ft.recipe_strategy": HEAVY,
     "nlp_ft.recipe_text": HEAVY,
     "nlp_ft.durations": HEAVY,
     "nlp_ft.locations": HEAVY,
@@ -43,9 +44,16 @@ ONLY = {
     "nlp_ft.errors": (),
     "nlp_ft.durations": (),
     "nlp_ft.layerwise": ("torch", "nlp_ft.durations", "nlp_ft.errors", "nlp_ft.layerwise"),
-    "nlp_ft.recipe": ("pydantic", "nlp_ft.recipe_images", "nlp_ft.recipe_sections", "nlp_ft.recipe_text"),
+    "nlp_ft.recipe": (
+        "pydantic",
+        "nlp_ft.recipe_images",
+        "nlp_ft.recipe_sections",
+        "nlp_ft.recipe_strategy",
+        "nlp_ft.recipe_text",
+    ),
     "nlp_ft.recipe_images": ("pydantic", "nlp_ft.recipe_sections"),
     "nlp_ft.recipe_sections": ("pydantic", "nlp_ft.durations"),
+    "nlp_ft.recipe_strategy": ("pydantic", "nlp_ft.durations", "nlp_ft.recipe_sections"),
     "nlp_ft.recipe_text": ("pydantic", "nlp_ft.recipe_sections"),
 }
 # The words of the "not" column that mean nothing else.

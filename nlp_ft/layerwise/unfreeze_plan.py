@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from nlp_ft.durations import Duration
 from nlp_ft.errors import UnfreezeError
-from nlp_ft.layerwise.unfreezing import LossBelow, Plateau, Trigger, UnfreezeSchedule
+from nlp_ft.layerwise.triggers import LossBelow, Plateau, Trigger
+from nlp_ft.layerwise.unfreezing import UnfreezeSchedule
 
 
 @dataclass
