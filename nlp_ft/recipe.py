@@ -15,9 +15,9 @@ from nlp_ft.recipe_sections import (
     OptimizerSection,
     ScheduleSection,
     Section,
-    StrategySection,
     TrainingSection,
 )
+from nlp_ft.recipe_strategy import StrategySection
 from nlp_ft.recipe_text import TextDataSection, TextModelSection
 
 

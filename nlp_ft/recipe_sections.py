@@ -15,8 +15,6 @@ DurationField = Annotated[
 ]
 Paths = str | list[str]
 Metric = Literal["accuracy", "macro_f1", "micro_f1", "weighted_f1", "matthews", "loss"]
-UNFREEZING = ("gradual", "lp_ft", "ulmfit")
-"""The strategies that train more and more layers."""
 
 
 def is_share(where: object) -> bool:
@@ -99,112 +97,6 @@ class ModelSection(Section):
         "searched in the parameter's full name, and a layer id (0 embeddings or stem, 1 to L blocks) or `head`. The "
         "first match wins, and goes before the structure.",
     )
-
-
-class PlateauSection(Section):
-    """A metric that no longer improves."""
-
-    metric: Metric = Field("loss", description="On the validation split; the loss improves downwards.")
-    patience: int = Field(1, ge=1, description="Evaluations in a row without a better value.")
-    min_delta: float = Field(0.0, ge=0, description="Improvement of the metric below which it counts as none.")
-    at_least: DurationField | None = Field(None, description="A phase lasts so long in any case: 1ep, 200st, 10%.")
-    at_most: DurationField | None = Field(None, description="And no longer than this; null: without bound.")
-
-
-class LossBelowSection(Section):
-    """A training loss that is small enough."""
-
-    value: float = Field(gt=0, description="Mean training loss since the record before, at most 10 steps, in nats.")
-    at_least: DurationField | None = Field(None, description="A phase lasts so long in any case: 1ep, 200st, 10%.")
-    at_most: DurationField | None = Field(None, description="And no longer than this; null: without bound.")
-
-
-class UnfreezeSection(Section):
-    """When layers begin to train. A phase trains the layers of the one before and the next; the first one the head."""
-
-    order: Literal["top_down", "bottom_up", "all_at_once", "one_at_a_time"] = Field(
-        "top_down",
-        description="Of the blocks. `all_at_once`: all after the head; `one_at_a_time`: each alone from the input up, "
-        "then all.",
-    )
-    every: DurationField | None = Field(
-        None, description="Length of a phase: 1ep, 200st, 10%; null: the run is divided evenly."
-    )
-    plateau: PlateauSection | None = Field(None, description="In place of `every`: what ends a phase.")
-    loss_below: LossBelowSection | None = Field(None, description="In place of `every`: what ends a phase.")
-    blocks_per_phase: int = Field(1, ge=1, description="Blocks (or stages) that join at a time.")
-    embeddings: Literal["last", "never"] = Field("last", description="When the embeddings (or the stem) join.")
-    layers: str | None = Field(
-        None,
-        description="In place of all above: layers and the time from which each trains, such as `head: 0ep, 10-12: "
-        "1ep, 1-9: 30%, embeddings: never`.",
-    )
-    lr_scales: list[Annotated[float, Field(gt=0)]] | None = Field(
-        None, description="Factor on all learning rates in each phase; null: 1."
-    )
-    layer_warmup: DurationField = Field(
-        Duration(0, "st"), description="Warm-up of a layer that begins to train: 100st, 2%."
-    )
-    restart_lr: bool = Field(False, description="Run the schedule of the rates anew in each phase.")
-    restore_best: bool = Field(False, description="Begin a phase with the best weights of the one before.")
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        ends = [name for name in ("every", "plateau", "loss_below") if getattr(self, name) is not None]
-        if len(ends) > 1:
-            raise ValueError(f"{' and '.join(ends)} cannot both end a phase; give one")
-        replaced = ("order", "blocks_per_phase", "embeddings")
-        fields = type(self).model_fields
-        doubled = [*ends, *(name for name in replaced if getattr(self, name) != fields[name].default)]
-        if self.layers is not None and doubled:
-            raise ValueError(f"layers says when each layer trains, so {doubled[0]} has no place beside it")
-        return self
-
-
-class StrategySection(Section):
-    """What is trained, and when. A string stands for the preset of that name."""
-
-    name: Literal[
-        "full", "llrd", "head_only", "top_layers", "gradual", "lp_ft", "discriminative", "ulmfit", "scratch"
-    ] = Field(
-        "llrd",
-        description="`full`: everything at one rate; `llrd`: everything, lower layers slower; `head_only`: the head; "
-        "`top_layers`: the head and the blocks below it; `gradual`: from the head down; `lp_ft`: the head, then all; "
-        "`discriminative`: one rate for the head, one for all below; `ulmfit`: as Howard and Ruder (2018); `scratch`: "
-        "everything, from random weights.",
-    )
-    trainable_blocks: int | Literal["all"] = Field(
-        "all",
-        description="Blocks (or stages, see `grain`) trained, counted from the top; `all` includes the embeddings or "
-        "stem; 0 is the head alone.",
-    )
-    unfreeze: UnfreezeSection | None = Field(
-        None, description="When layers begin to train; null: those of `trainable_blocks` from the start."
-    )
-    reinit_top: int = Field(
-        0, ge=0, description="Blocks, counted from the top, that begin from random weights (Zhang et al. 2021)."
-    )
-    grain: Literal["block", "stage"] = Field(
-        "block", description="What counts as one layer of an image network: each residual block, or each stage."
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        expected = {"head_only": 0, "top_layers": self.trainable_blocks}.get(self.name, "all")
-        if self.trainable_blocks != expected:
-            raise ValueError(
-                f"trainable_blocks must be {expected} under {self.name}, got {self.trainable_blocks}; "
-                "did you mean strategy.name: top_layers?"
-            )
-        if isinstance(self.trainable_blocks, int) and self.trainable_blocks < 0:
-            raise ValueError(f"trainable_blocks must be 0 or more, or all, got {self.trainable_blocks}")
-        if self.unfreeze is None and self.name in UNFREEZING:
-            raise ValueError(f"unfreeze must not be null under {self.name}; take the line away for its preset")
-        if self.unfreeze is not None and self.name not in UNFREEZING:
-            raise ValueError(f"unfreeze belongs to {', '.join(UNFREEZING)}, got it under {self.name}")
-        if self.reinit_top and self.name == "scratch":
-            raise ValueError("reinit_top has no meaning under scratch, where all weights are random")
-        return self
 
 
 class OptimizerSection(Section):

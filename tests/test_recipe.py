@@ -17,7 +17,7 @@ from nlp_ft.recipe_loader import (
     recipe_from_dict,
     recipe_to_dict,
 )
-from nlp_ft.recipe_sections import StrategySection
+from nlp_ft.recipe_strategy import StrategySection
 from nlp_ft.strategies import STRATEGY_PRESETS
 
 SHIPPED = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))

@@ -23,6 +23,7 @@ NEVER = {
     "nlp_ft.recipe_images": HEAVY,
     "nlp_ft.recipe_loader": HEAVY,
     "nlp_ft.recipe_sections": HEAVY,
+    "nlp_ft.recipe_strategy": HEAVY,
     "nlp_ft.recipe_text": HEAVY,
     "nlp_ft.durations": HEAVY,
     "nlp_ft.locations": HEAVY,
@@ -31,14 +32,28 @@ NEVER = {
     "nlp_ft.training": ("nlp_ft.predict", "nlp_ft.inspection", "nlp_ft.cli"),
     "nlp_ft.training.loop": ("nlp_ft.recipe", "nlp_ft.recipe_loader", "transformers", "pydantic"),
 }
+OF_INTEGRATIONS = ("torch", "nlp_ft.durations", "nlp_ft.errors", "nlp_ft.layerwise", "nlp_ft.integrations.strategy")
+OF_HF = (*OF_INTEGRATIONS, "transformers", "accelerate")
 # Module or package -> everything it may import beside the standard library.
 ONLY = {
+    "nlp_ft.integrations.strategy": (*OF_INTEGRATIONS, "nlp_ft.strategies"),
+    "nlp_ft.integrations.hf_arguments": OF_HF,
+    "nlp_ft.integrations.hf_callback": (*OF_HF, "nlp_ft.integrations.hf_arguments"),
+    "nlp_ft.integrations.hf_trainer": (*OF_HF, "nlp_ft.integrations.hf_callback"),
+    "nlp_ft.integrations.lightning": (*OF_INTEGRATIONS, "lightning"),
     "nlp_ft.errors": (),
     "nlp_ft.durations": (),
     "nlp_ft.layerwise": ("torch", "nlp_ft.durations", "nlp_ft.errors", "nlp_ft.layerwise"),
-    "nlp_ft.recipe": ("pydantic", "nlp_ft.recipe_images", "nlp_ft.recipe_sections", "nlp_ft.recipe_text"),
+    "nlp_ft.recipe": (
+        "pydantic",
+        "nlp_ft.recipe_images",
+        "nlp_ft.recipe_sections",
+        "nlp_ft.recipe_strategy",
+        "nlp_ft.recipe_text",
+    ),
     "nlp_ft.recipe_images": ("pydantic", "nlp_ft.recipe_sections"),
     "nlp_ft.recipe_sections": ("pydantic", "nlp_ft.durations"),
+    "nlp_ft.recipe_strategy": ("pydantic", "nlp_ft.durations", "nlp_ft.recipe_sections"),
     "nlp_ft.recipe_text": ("pydantic", "nlp_ft.recipe_sections"),
 }
 # The words of the "not" column that mean nothing else.

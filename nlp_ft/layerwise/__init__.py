@@ -9,9 +9,10 @@ from nlp_ft.layerwise.freezing import set_trainable, set_trainable_layers
 from nlp_ft.layerwise.layer_map import LayerMap
 from nlp_ft.layerwise.lr_schedules import LrSchedule, build_lr_schedule, set_learning_rates
 from nlp_ft.layerwise.param_groups import build_optimizer, layerwise_param_groups, lr_scales
+from nlp_ft.layerwise.triggers import LossBelow, Plateau
 from nlp_ft.layerwise.unfreeze_plan import UnfreezePlan, UnfreezeState
 from nlp_ft.layerwise.unfreezer import Unfreezer
-from nlp_ft.layerwise.unfreezing import LossBelow, Phase, Plateau, UnfreezeSchedule
+from nlp_ft.layerwise.unfreezing import Phase, UnfreezeSchedule
 
 __all__ = [
     "AuditReport",

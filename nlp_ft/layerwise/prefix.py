@@ -44,8 +44,12 @@ class FrozenPrefix:
     """
 
     def __init__(self, model: nn.Module, layer_map: LayerMap, example: Mapping[str, torch.Tensor]) -> None:
-        self._model = model
+        self._model, self._example = model, example
         self._entries: dict[int, _Entry] = {}
+        self._proved: dict[int, bool] = {}
+        self._widths: dict[int, int] = {}
+        self._pooled: set[int] = set()
+        self._of_first_token: set[int] = set()
         if list(layer_map.stacks.values()) != [layer_map.num_layers]:
             return
         blocks = _block_modules(model, layer_map)
@@ -56,29 +60,29 @@ class FrozenPrefix:
             below = tuple(blocks[layer] for layer in range(1, boundary + 1) if layer in blocks)
             if entry is not None and len(below) == boundary:
                 self._entries[boundary] = _Entry(entry, below)
-        self._widths: dict[int, int] = {}
-        self._pooled: set[int] = set()
-        self._of_first_token: set[int] = set()
-        for boundary in tuple(self._entries):
-            if not self._is_proved(boundary, example):
-                del self._entries[boundary]
 
     @property
     def boundaries(self) -> tuple[int, ...]:
         """The boundaries at which the model can be entered, in order."""
-        return tuple(self._entries)
+        return tuple(boundary for boundary in self._entries if self.can_enter(boundary))
+
+    def can_enter(self, boundary: int) -> bool:
+        """Whether the model can be entered there; a few forward passes over the example find out, once."""
+        if boundary in self._entries and boundary not in self._proved:
+            self._proved[boundary] = self._is_proved(boundary, self._example)
+        return self._proved.get(boundary, False)
 
     def hidden_size(self, boundary: int) -> int:
-        """Width of a vector there."""
+        """Width of a vector there; `can_enter` must have said yes."""
         return self._widths[boundary]
 
     def is_pooled(self, boundary: int) -> bool:
         """Whether one pooled vector a row stands there, (batch, hidden), in place of hidden states."""
-        return boundary in self._pooled
+        return self.can_enter(boundary) and boundary in self._pooled
 
     def takes_one_vector(self, boundary: int) -> bool:
         """Whether a row's first vector is all that is read: inputs of one token, and (batch, 1, hidden), will do."""
-        return boundary in self._pooled or boundary in self._of_first_token
+        return self.can_enter(boundary) and boundary in self._pooled | self._of_first_token
 
     def capture(self, inputs: Mapping[str, torch.Tensor], boundaries: Collection[int]) -> dict[int, torch.Tensor]:
         """What stands at the boundaries in one forward pass, in eval mode and without gradients.
@@ -95,17 +99,12 @@ class FrozenPrefix:
         def note(boundary: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             found[boundary] = _hidden(args, kwargs).detach()
 
-        modes = [(module, module.training) for module in self._model.modules()]
         with ExitStack() as stack:
             for boundary in boundaries:
                 entry = self._entries[boundary].module
                 stack.enter_context(_hook(entry, partial(note, boundary)))
-            for module, _ in modes:
-                module.training = False
-            with torch.no_grad():
-                self._model(**inputs)
-            for module, mode in modes:
-                module.training = mode
+            stack.enter_context(_evaluating(self._model))
+            self._model(**inputs)
         return found
 
     @contextmanager
@@ -162,16 +161,9 @@ class FrozenPrefix:
         return logits.shape == whole.shape and torch.allclose(whole, logits, rtol=TOLERANCE, atol=TOLERANCE)
 
     def _logits(self, example: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        modes = [(module, module.training) for module in self._model.modules()]
-        for module, _ in modes:
-            module.training = False
-        try:
-            with torch.no_grad():
-                logits: torch.Tensor = self._model(**example).logits
-                return logits
-        finally:
-            for module, mode in modes:
-                module.training = mode
+        with _evaluating(self._model):
+            logits: torch.Tensor = self._model(**example).logits
+            return logits
 
 
 def _block_modules(model: nn.Module, layer_map: LayerMap) -> dict[int, nn.Module]:
@@ -198,7 +190,7 @@ def _first_of_head(model: nn.Module, layer_map: LayerMap, example: Mapping[str, 
         if own and own <= names and not any(module in set(other.modules()) for other in candidates):
             candidates.append(module)
     order: list[nn.Module] = []
-    with ExitStack() as stack, torch.no_grad():
+    with ExitStack() as stack, _evaluating(model):
         for module in candidates:
             stack.enter_context(_hook(module, lambda module, args, kwargs: order.append(module)))
         model(**example)
@@ -222,6 +214,21 @@ def _with_hidden(
 
 
 @contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; the modes are put back."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        for module, _ in modes:
+            # Not `model.eval()`: a frozen module may have a `train` of its own.
+            module.training = False
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
 def _hook(module: nn.Module, function: Any) -> Iterator[None]:
     handle: RemovableHandle = module.register_forward_pre_hook(function, with_kwargs=True)
     try:
@@ -239,7 +246,7 @@ def _forms(model: nn.Module, blocks: Iterable[nn.Module], example: Mapping[str, 
 
     handles = [block.register_forward_hook(note) for block in blocks]
     try:
-        with torch.no_grad():
+        with _evaluating(model):
             model(**example)
     finally:
         for handle in handles:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from nlp_ft.durations import Duration
 from nlp_ft.errors import UnfreezeError
-from nlp_ft.layerwise.unfreezing import LossBelow, Plateau, Trigger, UnfreezeSchedule
+from nlp_ft.layerwise.triggers import LossBelow, Plateau, Trigger
+from nlp_ft.layerwise.unfreezing import UnfreezeSchedule
 
 
 @dataclass
@@ -57,6 +58,12 @@ class UnfreezePlan:
                 )
             latest = start
 
+    @property
+    def moves_rates(self) -> bool:
+        """Whether it changes rates beside what a learning-rate schedule over the run does."""
+        phases = self.schedule.phases
+        return self.schedule.restart_lr or self.layer_warmup > 0 or any(phase.lr_scale != 1 for phase in phases)
+
     def layers(self, state: UnfreezeState) -> frozenset[int]:
         """Ids of the layers that train now."""
         return self.schedule.phases[len(state.starts) - 1].layers
@@ -89,7 +96,7 @@ class UnfreezePlan:
             raise UnfreezeError(f"no metric {following.metric!r} to wait for; there are {', '.join(scores)}")
         value = scores[following.metric]
         gain = math.inf if state.best is None else value - state.best
-        if following.metric == "loss" and state.best is not None:
+        if following.metric.endswith("loss") and state.best is not None:
             gain = -gain
         if gain > following.min_delta:
             state.best, state.waited = value, 0

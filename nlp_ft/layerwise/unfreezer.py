@@ -21,7 +21,7 @@ class Unfreezer:
 
     Args:
         model: the bare model, without wrappers.
-        optimizer: over all its parameters, from `build_optimizer`.
+        optimizer: over all its parameters, from `build_optimizer` unless the rates are left alone.
         plan: what trains when.
         layer_map: of the model; None builds it.
         lr_schedule: makes the learning-rate schedule of a given number of steps; None leaves the rates alone.
@@ -42,9 +42,7 @@ class Unfreezer:
         never: Collection[str] = (),
         state: UnfreezeState | None = None,
     ) -> None:
-        schedule = plan.schedule
-        moves_rates = schedule.restart_lr or plan.layer_warmup or any(phase.lr_scale != 1 for phase in schedule.phases)
-        if lr_schedule is None and moves_rates:
+        if lr_schedule is None and plan.moves_rates:
             raise UnfreezeError("layer_warmup, restart_lr and lr_scale move the rates; pass lr_schedule= to do it by")
         self.plan = plan
         self.state = state or UnfreezeState()
@@ -52,8 +50,10 @@ class Unfreezer:
         self._layer_map = layer_map or LayerMap.from_model(model)
         # Its groups are looked up at each step: loading a state, which Accelerate does too, puts new ones in place.
         self._optimizer = optimizer
-        self._layers = [self._layer_map.aligned_layer(group["param_names"][0]) for group in optimizer.param_groups]
         self._lr_schedule = lr_schedule
+        # An optimizer of someone else has no labels; they are needed only to set rates.
+        groups = optimizer.param_groups if lr_schedule else []
+        self._layers = [self._layer_map.aligned_layer(group["param_names"][0]) for group in groups]
         self._never = frozenset(never)
         self._applied: frozenset[int] | None = None
 

@@ -4,58 +4,16 @@ An `UnfreezeSchedule` is data and touches no model. Over a run of known length i
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from nlp_ft.durations import Duration
 from nlp_ft.errors import UnfreezeError
+from nlp_ft.layerwise.triggers import AT_ONCE, TRIGGERS, Trigger, as_duration
 
 Order = Literal["top_down", "bottom_up", "all_at_once", "one_at_a_time"]
 Embeddings = Literal["last", "never"]
-AT_ONCE = Duration(0, "st")
-
-
-@dataclass(frozen=True)
-class Plateau:
-    """Begin the next phase when a metric has stopped improving within this one.
-
-    Args:
-        metric: name of a validation score; "loss" improves downwards, all others upwards.
-        patience: evaluations in a row without a better value.
-        min_delta: what counts as better, in the metric's unit.
-        at_least: the phase before lasts at least so long.
-        at_most: and at most so long; None for no bound.
-    """
-
-    metric: str = "loss"
-    patience: int = 1
-    min_delta: float = 0.0
-    at_least: Duration = AT_ONCE
-    at_most: Duration | None = None
-
-    def __post_init__(self) -> None:
-        if self.patience < 1:
-            raise UnfreezeError(f"patience must be at least 1 evaluation, got {self.patience}")
-
-    def __str__(self) -> str:
-        return f"{self.metric} on a plateau for {self.patience} evaluation(s)"
-
-
-@dataclass(frozen=True)
-class LossBelow:
-    """Begin the next phase when the mean training loss between two records falls below a value."""
-
-    value: float
-    at_least: Duration = AT_ONCE
-    at_most: Duration | None = None
-
-    def __str__(self) -> str:
-        return f"training loss below {self.value:g}"
-
-
-Trigger = Duration | Plateau | LossBelow
-"""A time of the run, or a condition on the phase before."""
 
 
 @dataclass(frozen=True)
@@ -148,15 +106,10 @@ class UnfreezeSchedule:
             return cls.fixed(num_layers, trainable_blocks)
         given = {key: value for key, value in unfreeze.items() if value is not None}
         layers, lr_scales = given.pop("layers", None), given.pop("lr_scales", None)
-        triggers: dict[str, Callable[[Any], Trigger]] = {
-            "every": _duration,
-            "plateau": _plateau,
-            "loss_below": _loss_below,
-        }
-        for name in [name for name in triggers if name in given]:
-            given["every"] = triggers[name](given.pop(name))
+        for name in TRIGGERS.keys() & given.keys():
+            given["every"] = TRIGGERS[name](given.pop(name))
         if "layer_warmup" in given:
-            given["layer_warmup"] = _duration(given["layer_warmup"])
+            given["layer_warmup"] = as_duration(given["layer_warmup"])
         schedule = cls.gradual(num_layers, **given) if layers is None else cls.parse(layers, num_layers, **given)
         if lr_scales is None:
             return schedule
@@ -234,24 +187,6 @@ class UnfreezeSchedule:
             )
             parts.append(f"block{'s' if len(blocks) > 1 else ''} {names}")
         return ", ".join([*parts, *(["embeddings"] if 0 in chosen else [])])
-
-
-def _duration(value: Duration | str) -> Duration:
-    return value if isinstance(value, Duration) else Duration.parse(value)
-
-
-def _bounds(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A mapping with its `at_least` and `at_most` as durations; None stands for a default."""
-    given = {key: value for key, value in settings.items() if value is not None}
-    return {key: _duration(value) if key in ("at_least", "at_most") else value for key, value in given.items()}
-
-
-def _plateau(settings: Mapping[str, Any]) -> Trigger:
-    return Plateau(**_bounds(settings))
-
-
-def _loss_below(settings: Mapping[str, Any]) -> Trigger:
-    return LossBelow(**_bounds(settings))
 
 
 def _layer_sets(num_layers: int, blocks_per_phase: int, order: Order, embeddings: Embeddings) -> Iterable[set[int]]:

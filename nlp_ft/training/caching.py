@@ -89,8 +89,8 @@ def cache_of_run(parts: Parts, state: LoopState) -> FeatureCache | None:
         say(f"feature cache: off, {reason}\n")
         return None
     store = _feature_plan(parts, min(int(training.feature_cache_gb * BYTES_IN_GB), _free_bytes(parts)))
-    boundary_of_phase = [max((k for k in store.prefix.boundaries if k < layer), default=0) for layer in lowest]
-    bytes_of = {boundary: store.bytes_of(boundary) for boundary in store.prefix.boundaries}
+    boundary_of_phase = [next((k for k in range(layer - 1, 0, -1) if store.prefix.can_enter(k)), 0) for layer in lowest]
+    bytes_of = {boundary: store.bytes_of(boundary) for boundary in set(boundary_of_phase) - {0}}
     savings = expected_savings(boundary_of_phase, _passes(parts, store.splits), bytes_of, store.budget)
     if not savings.boundaries:
         can_enter = any(boundary_of_phase)

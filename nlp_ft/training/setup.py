@@ -23,7 +23,8 @@ from nlp_ft.layerwise import (
     build_optimizer,
 )
 from nlp_ft.recipe import Recipe
-from nlp_ft.recipe_sections import LossSection, OptimizerSection, ScheduleSection, StrategySection
+from nlp_ft.recipe_sections import LossSection, OptimizerSection, ScheduleSection
+from nlp_ft.recipe_strategy import StrategySection
 from nlp_ft.training.cpu_memory import keep_freed_memory
 from nlp_ft.training.loop import LoopSettings
 from nlp_ft.training.loss import ClassificationLoss

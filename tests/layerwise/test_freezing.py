@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from nlp_ft.errors import LayerMapError
-from nlp_ft.layerwise import LayerMap, build_optimizer, set_trainable
+from nlp_ft.layerwise import LayerMap, UnfreezeSchedule, build_optimizer, set_trainable, set_trainable_layers
 from nlp_ft.layerwise.freezing import count_parameters
 from tests.layerwise.families import FAMILIES, batch, build
 
@@ -245,3 +245,22 @@ def test_the_worked_example_of_four_linear_layers_counts_to_the_digit(lowest: in
 def test_a_tied_weight_counts_once() -> None:
     # 1,504 embeddings, two blocks of 2,224, and of the head the transform (272 + 32) and one bias of 50.
     assert count_parameters(build("bert", "masked")) == (6_306, 6_306)
+
+
+def test_two_towers_thaw_side_by_side_from_the_head_down() -> None:
+    """Text of three blocks beside an image tower of two: a phase counts from the head in each."""
+    depth = {"text": 3, "image": 2}
+    names = {f"{tower}_{layer}": (tower, layer) for tower, blocks in depth.items() for layer in range(blocks + 1)}
+    model = nn.ModuleDict({name: nn.Linear(2, 2, bias=False) for name in [*names, "head"]})
+    layer_map = LayerMap(
+        {f"{name}.weight": layer for name, (_, layer) in names.items()} | {"head.weight": 4},
+        3,
+        stacks=depth,
+        stack_of={f"{name}.weight": tower for name, (tower, _) in names.items()} | {"head.weight": "text"},
+    )
+    trained = []
+    for phase in UnfreezeSchedule.gradual(3).phases:
+        set_trainable_layers(model, layer_map, phase.layers)
+        trained.append({name for name, module in model.items() if module.weight.requires_grad})
+    joined = [{"head"}, {"text_3", "image_2"}, {"text_2", "image_1"}, {"text_1"}, {"text_0", "image_0"}]
+    assert trained == [set.union(*joined[: phase + 1]) for phase in range(5)]

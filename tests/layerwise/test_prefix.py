@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from nlp_ft.layerwise import LayerMap
@@ -68,6 +69,16 @@ def test_the_pass_below_a_boundary_leaves_modes_and_gradients_alone() -> None:
     assert not hidden.requires_grad
     assert all(module.training for module in model.modules())
     assert all(not module._forward_pre_hooks and "forward" not in module.__dict__ for module in model.modules())
+
+
+def test_a_model_of_two_towers_is_not_entered() -> None:
+    torch.manual_seed(0)
+    towers = nn.ModuleDict({name: nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)) for name in ("text", "image")})
+    layers = {f"{tower}.{i}.{p}": i + 1 for tower in towers for i in range(2) for p in ("weight", "bias")}
+    stack_of = {name: name.partition(".")[0] for name in layers}
+    layer_map = LayerMap(layers, 2, stacks={"text": 2, "image": 2}, stack_of=stack_of)
+    prefix = FrozenPrefix(towers, layer_map, padded_batch())
+    assert (prefix.boundaries, prefix.can_enter(1), prefix.is_pooled(2)) == ((), False, False)
 
 
 def test_a_shared_block_can_be_entered_above_it_only() -> None:

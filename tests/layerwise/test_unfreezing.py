@@ -10,8 +10,9 @@ import pytest
 from nlp_ft.durations import Duration
 from nlp_ft.errors import UnfreezeError
 from nlp_ft.layerwise.phase_table import phase_table
+from nlp_ft.layerwise.triggers import LossBelow, Plateau
 from nlp_ft.layerwise.unfreeze_plan import UnfreezePlan, UnfreezeState
-from nlp_ft.layerwise.unfreezing import LossBelow, Phase, Plateau, UnfreezeSchedule
+from nlp_ft.layerwise.unfreezing import Phase, UnfreezeSchedule
 
 EPOCH = Duration(1, "ep")
 

@@ -1,0 +1,86 @@
+"""What the arguments of a Hugging Face Trainer mean for layers that freeze and thaw: refused set-ups, the schedule."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from accelerate.utils import DistributedType
+from torch.utils.data import DataLoader
+from transformers import SchedulerType, TrainingArguments, get_scheduler
+
+from nlp_ft.errors import UnfreezeError
+from nlp_ft.integrations.strategy import changes, freezes
+from nlp_ft.layerwise import LrSchedule, UnfreezeSchedule
+
+
+def refuse_setup(args: TrainingArguments, distributed: DistributedType, schedule: UnfreezeSchedule) -> None:
+    """Refuse a Trainer that would go wrong in silence, or that nobody has tried.
+
+    Args:
+        args: of the Trainer.
+        distributed: how the model is spread.
+        schedule: of the layers.
+
+    Raises:
+        UnfreezeError: with the reason, and what to do.
+    """
+    if not freezes(schedule):
+        return
+    if distributed == DistributedType.DEEPSPEED:
+        raise UnfreezeError(
+            "DeepSpeed divides gradients and optimizer states by what is trainable when it starts, and has no way to "
+            "change it; train without it, or with a strategy that trains everything (full, llrd, discriminative)"
+        )
+    if distributed == DistributedType.FSDP or args.parallelism_config is not None:
+        raise UnfreezeError(
+            "frozen layers in a sharded model (FSDP, tensor or context parallel) are not tried in the Trainer; train "
+            "with torchrun without sharding, or with a strategy that trains everything (full, llrd, discriminative)"
+        )
+    if changes(schedule) and args.ddp_static_graph:
+        raise UnfreezeError("ddp_static_graph=True forbids what changes the graph; unfreezing does: leave it out")
+    if changes(schedule) and args.world_size > 1 and args.ddp_find_unused_parameters is False:
+        raise UnfreezeError(
+            "ddp_find_unused_parameters=False lets DistributedDataParallel wait for the gradients of frozen layers; "
+            "leave it out, or set it to True"
+        )
+
+
+def schedule_of(args: TrainingArguments) -> Callable[[int], LrSchedule]:
+    """The learning-rate schedule of TrainingArguments over any number of steps, as a factor.
+
+    Raises:
+        UnfreezeError: what it is at a step does not follow from the step alone.
+    """
+
+    options = args.lr_scheduler_kwargs if isinstance(args.lr_scheduler_kwargs, dict) else None
+
+    @cache
+    def over(num_steps: int) -> LrSchedule:
+        optimizer = torch.optim.SGD([torch.zeros(1)], lr=args.learning_rate)
+        scheduler = get_scheduler(
+            args.lr_scheduler_type,
+            optimizer,
+            num_warmup_steps=args.get_warmup_steps(num_steps),
+            num_training_steps=num_steps,
+            scheduler_specific_kwargs=options,
+        )
+        lambdas = getattr(scheduler, "lr_lambdas", None)
+        if lambdas is None:
+            raise UnfreezeError(
+                f"this strategy moves the rates, so it needs a schedule that is a function of the step, such as "
+                f"linear or cosine; lr_scheduler_type is {SchedulerType(args.lr_scheduler_type).value}"
+            )
+        factor: LrSchedule = lambdas[0]
+        return factor
+
+    return over
+
+
+def steps_per_epoch(args: TrainingArguments, batches: DataLoader[Any], total_steps: int) -> int:
+    """Updates an epoch, as the Trainer counts them; data of unknown length are one epoch."""
+    try:
+        num_batches = len(batches)
+    except TypeError:
+        return total_steps
+    return max(1, -(-num_batches // args.gradient_accumulation_steps))

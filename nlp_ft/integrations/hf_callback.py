@@ -1,0 +1,236 @@
+"""Freezes and thaws layers in a Hugging Face Trainer, and says the rate of each in its logs.
+
+Whatever it decides lies in the Trainer's own checkpoints. It needs every layer that will train to be trainable when the
+Trainer wraps the model: DistributedDataParallel looks at `requires_grad` only once.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast_object_list
+from torch import nn
+from transformers import (
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from nlp_ft.errors import UnfreezeError
+from nlp_ft.integrations.hf_arguments import refuse_setup, schedule_of, steps_per_epoch
+from nlp_ft.integrations.strategy import (
+    LayerwiseSettings,
+    changes,
+    check_optimizer,
+    freezes,
+    is_labelled,
+    layers_ever_trained,
+    plain_metric,
+    restored_state,
+    saved_form,
+)
+from nlp_ft.layerwise import LayerMap, Plateau, UnfreezePlan, Unfreezer, UnfreezeSchedule, UnfreezeState
+from nlp_ft.layerwise.freezing import set_trainable_layers
+from nlp_ft.layerwise.phase_table import phase_table
+
+logger = logging.getLogger(__name__)
+SAVED_AS = "nlp_ft_unfreezing"
+"""Key of the unfreezing in `trainer_state.json`, among the states of callbacks."""
+
+
+class UnfreezeCallback(TrainerCallback):
+    """Trains the layers of a strategy, for those who keep their own Trainer.
+
+    The Trainer must be given a model whose parameters all train. Rates stay with its optimizer: for LLRD, and for
+    strategies that move rates (`lp_ft`), pass `optimizers=(build_optimizer(model, ...), None)` to it, or take a
+    `LayerwiseTrainer`. A parameter that is frozen when the Trainer gets the model stays frozen.
+
+    Args:
+        strategy: a name or a schedule, see `LayerwiseSettings`.
+        trainable_blocks: see there.
+        unfreeze: see there.
+        layer_map: of the model; None builds it.
+    """
+
+    def __init__(
+        self,
+        strategy: str | UnfreezeSchedule = "gradual",
+        *,
+        trainable_blocks: int | Literal["all"] | None = None,
+        unfreeze: Mapping[str, Any] | None = None,
+        layer_map: LayerMap | None = None,
+    ) -> None:
+        self.settings = LayerwiseSettings(strategy, trainable_blocks=trainable_blocks, unfreeze=unfreeze)
+        self.unfreezer: Unfreezer | None = None
+        self.rates: dict[str, float] = {}
+        """`lr/LAYER` -> rate of the running update, 0 while the layer is frozen."""
+        self._given_map = layer_map
+        self._model: nn.Module | None = None
+        self._user_gave_scheduler = False
+        self._is_training = False
+
+    def bind(self, model: nn.Module) -> None:
+        """Get to know a model: its layers, and what its maker froze. Only what is new about a model is done again.
+
+        Raises:
+            LayerMapError: a parameter has no layer.
+            UnfreezeError: the strategy does not fit the model.
+        """
+        if model is self._model:
+            return
+        self.layer_map = self._given_map or LayerMap.from_model(model)
+        self.schedule = self.settings.schedule(self.layer_map.num_layers)
+        self.never = frozenset(name for name, parameter in model.named_parameters() if not parameter.requires_grad)
+        self._model = model
+
+    def make_wrappable(self, model: nn.Module) -> None:
+        """Make every layer trainable that will be so at any time, so that wrappers know it."""
+        set_trainable_layers(model, self.layer_map, layers_ever_trained(self.schedule), self.never)
+
+    def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Refuse what cannot be exact, before anything is trained."""
+        self.bind(kwargs["model"])
+        self._user_gave_scheduler = kwargs.get("lr_scheduler") is not None
+        refuse_setup(args, AcceleratorState().distributed_type, self.schedule)
+        if self.never and args.process_index == 0:
+            logger.warning(
+                "frozen when the Trainer got the model, so they stay frozen: %s%s",
+                ", ".join(sorted(self.never)[:3]),
+                f" and {len(self.never) - 3} more" if len(self.never) > 3 else "",
+            )
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Go on where a checkpoint was written, or begin."""
+        model, optimizer = kwargs["model"], kwargs["optimizer"]
+        self.bind(model)
+        self._check_checkpointing(model)
+        check_optimizer(optimizer, model, self.layer_map, layers_ever_trained(self.schedule), self.never)
+        plan = UnfreezePlan(
+            self.schedule, state.max_steps, steps_per_epoch(args, kwargs["train_dataloader"], state.max_steps)
+        )
+        moves_rates = plan.moves_rates
+        if moves_rates and (self._user_gave_scheduler or not is_labelled(optimizer)):
+            raise UnfreezeError(
+                "this strategy moves the rates of layers: it needs groups from build_optimizer, and the schedule of "
+                "TrainingArguments; take a LayerwiseTrainer, or optimizers=(build_optimizer(model, ...), None)"
+            )
+        lr_schedule = schedule_of(args) if moves_rates else None
+        self.unfreezer = Unfreezer(
+            model, optimizer, plan, self.layer_map, lr_schedule, self.never, self._saved_state(state)
+        )
+        # Whenever the Trainer writes a checkpoint, the attributes are what they are then.
+        _saved_states(state)[SAVED_AS] = saved_form(self.unfreezer.state, self.schedule)
+        self._is_training = True
+        if args.process_index == 0 and len(self.schedule.phases) > 1 and is_labelled(optimizer):
+            print(self._phase_table(plan, model, optimizer))
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Freeze and thaw what is due before an update, and set the rates."""
+        assert self.unfreezer is not None
+        if self.unfreezer.begin_step(state.global_step) and args.torch_compile:
+            # A graph compiled with frozen layers may be used again after they thaw (pytorch #139476).
+            torch.compiler.reset()
+        self.rates = self._rates(kwargs["optimizer"])
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Have the loss recorded before a checkpoint: a resumed run would not know the part before it."""
+        may_save = control.should_save or (control.should_evaluate and args.save_strategy == "best")
+        if may_save and args.logging_strategy != "no":
+            control.should_log = True
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """As at the end of a step."""
+        self.on_step_end(args, state, control)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Note the training loss, and put the rates into the history."""
+        logs = kwargs["logs"]
+        if "loss" not in logs or not self._is_training:
+            return
+        assert self.unfreezer is not None
+        self.unfreezer.on_loss(state.global_step, logs["loss"])
+        state.log_history[-1].update(self.logged_rates())
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Note the scores of an evaluation within the training."""
+        if not self._is_training or self.unfreezer is None:
+            return
+        scores = {plain_metric(name): value for name, value in kwargs["metrics"].items()}
+        if self._is_of_another_set(scores):
+            return
+        # What is computed from gathered predictions should agree on all processes; that of the first decides.
+        [scores] = broadcast_object_list([scores])
+        self.unfreezer.on_scores(state.global_step, scores)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Later evaluations decide nothing."""
+        self._is_training = False
+
+    def logged_rates(self) -> dict[str, float]:
+        """The rates for a log: one key a layer, and the Trainer's own key with the head's rate."""
+        own = {"learning_rate": next(iter(self.rates.values()))} if self.rates else {}
+        return {**own, **self.rates}
+
+    def _is_of_another_set(self, scores: Mapping[str, float]) -> bool:
+        """Whether it is one of several evaluation sets (`eval_long_loss`) whose scores lack the awaited metric."""
+        assert self.unfreezer is not None
+        following = self.schedule.phases[len(self.unfreezer.state.starts) :][:1]
+        awaited = following[0].start if following else None
+        return isinstance(awaited, Plateau) and awaited.metric not in scores and "runtime" not in scores
+
+    def _saved_state(self, state: TrainerState) -> UnfreezeState:
+        saved = _saved_states(state).get(SAVED_AS)
+        if saved is not None:
+            return restored_state(saved, self.schedule)
+        if state.global_step and changes(self.schedule):
+            raise UnfreezeError(
+                f"the checkpoint of step {state.global_step} was written without this callback, so that it does not "
+                "say which phase was running; begin anew, or resume with the Trainer that wrote it"
+            )
+        return UnfreezeState()
+
+    def _rates(self, optimizer: torch.optim.Optimizer) -> dict[str, float]:
+        if not is_labelled(optimizer):
+            return {}
+        rates: dict[str, float] = {}
+        for group in optimizer.param_groups:
+            trains = any(parameter.requires_grad for parameter in group["params"])
+            name = "lr/" + group["name"].removesuffix(", no_weight_decay")
+            rates[name] = max(rates.get(name, 0.0), float(group["lr"]) if trains else 0.0)
+        return rates
+
+    def _check_checkpointing(self, model: nn.Module) -> None:
+        functions = [getattr(module, "_gradient_checkpointing_func", None) for module in model.modules()]
+        reentrant = any(getattr(f, "keywords", {}).get("use_reentrant", True) for f in functions if f is not None)
+        if reentrant and freezes(self.schedule):
+            raise UnfreezeError(
+                "reentrant checkpointing gives no gradients above frozen embeddings; set "
+                'activation_checkpointing_kwargs={"use_reentrant": False} in TrainingArguments'
+            )
+
+    def _phase_table(self, plan: UnfreezePlan, model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
+        sizes: Counter[int] = Counter()
+        for name, parameter in model.named_parameters():
+            sizes[self.layer_map.aligned_layer(name)] += parameter.numel()
+        groups = optimizer.param_groups
+        rates = {self.layer_map.aligned_layer(group["param_names"][0]): group["initial_lr"] for group in groups}
+        return phase_table(plan, sizes, rates)
+
+
+def _saved_states(state: TrainerState) -> dict[str, Any]:
+    """The states of callbacks by name; a list only in its annotation and until it is made."""
+    states: Any = state.stateful_callbacks
+    assert isinstance(states, dict)
+    return states

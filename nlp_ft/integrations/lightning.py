@@ -1,0 +1,216 @@
+"""Layer-wise rates and gradual unfreezing in PyTorch Lightning.
+
+    def configure_optimizers(self):                                    # of the LightningModule
+        return layerwise_optimizer(self.model, "gradual", lr=2e-5)
+
+    Trainer(callbacks=[LayerwiseUnfreezing("gradual", lr_schedule="linear", warmup="10%")])
+
+Over several processes DistributedDataParallel is built anew at each change of what trains: it looks at `requires_grad`
+only once. What the strategy's state needs lies in Lightning's checkpoints.
+"""
+
+import math
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from nlp_ft.durations import Duration
+from nlp_ft.errors import UnfreezeError
+from nlp_ft.integrations.strategy import (
+    LayerwiseSettings,
+    changes,
+    check_optimizer,
+    freezes,
+    is_labelled,
+    layers_ever_trained,
+    plain_metric,
+    restored_state,
+    saved_form,
+)
+from nlp_ft.layerwise import (
+    LayerMap,
+    LossBelow,
+    LrSchedule,
+    Plateau,
+    UnfreezePlan,
+    Unfreezer,
+    UnfreezeSchedule,
+    UnfreezeState,
+    build_lr_schedule,
+    build_optimizer,
+)
+from nlp_ft.layerwise.lr_schedules import ScheduleName
+from nlp_ft.layerwise.param_groups import Convention
+
+__all__ = ["LayerwiseUnfreezing", "layerwise_optimizer"]
+
+
+def layerwise_optimizer(
+    network: nn.Module,
+    strategy: str | UnfreezeSchedule = "llrd",
+    *,
+    lr: float,
+    layer_decay: float | None = None,
+    head_lr: float | None = None,
+    convention: Convention | None = None,
+    **keywords: Any,
+) -> torch.optim.Optimizer:
+    """What `configure_optimizers` returns: AdamW over a group for each layer, with the rates of a strategy.
+
+    Args:
+        network: the part of the LightningModule that has layers, with everything trainable that ever will be.
+        strategy: a name or a schedule, see `LayerwiseSettings`; so are the next three.
+        lr: base learning rate.
+        layer_decay: in place of the strategy's.
+        head_lr: in place of the strategy's.
+        convention: in place of the strategy's.
+        **keywords: of `build_optimizer`, such as `weight_decay` and `optimizer_class`.
+    """
+    settings = LayerwiseSettings(strategy, layer_decay, head_lr, convention)
+    return build_optimizer(network, lr=lr, **settings.group_settings(), **keywords)
+
+
+class LayerwiseUnfreezing(Callback):
+    """Trains the layers of a strategy, exactly on one process and under DDP.
+
+    A parameter that is frozen when the fit begins stays frozen.
+
+    Args:
+        strategy: a name or a schedule, see `LayerwiseSettings`. A plateau may wait for any logged metric (`val_loss`).
+        trainable_blocks: see there.
+        unfreeze: see there.
+        network: name of the part of the LightningModule that has layers; "" for the module itself.
+        lr_schedule: sets the rates at each step, in place of a scheduler; None leaves them alone.
+        warmup: of that schedule.
+        layer_map: of the network; None builds it.
+    """
+
+    def __init__(
+        self,
+        strategy: str | UnfreezeSchedule = "gradual",
+        *,
+        trainable_blocks: int | Literal["all"] | None = None,
+        unfreeze: Mapping[str, Any] | None = None,
+        network: str = "model",
+        lr_schedule: ScheduleName | None = None,
+        warmup: str = "0st",
+        layer_map: LayerMap | None = None,
+    ) -> None:
+        self.settings = LayerwiseSettings(strategy, trainable_blocks=trainable_blocks, unfreeze=unfreeze)
+        self.unfreezer: Unfreezer | None = None
+        self._network_name = network
+        self._network: nn.Module | None = None
+        self._lr_schedule = lr_schedule
+        self._warmup = Duration.parse(warmup)
+        self._given_map = layer_map
+        self._loaded: dict[str, Any] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Get to know the network while everything in it still trains, before Lightning wraps it.
+
+        Raises:
+            LayerMapError: a parameter has no layer.
+            UnfreezeError: the strategy does not fit the network or how it is spread.
+        """
+        if stage != "fit":
+            return
+        network = pl_module.get_submodule(self._network_name)
+        self.layer_map = self._given_map or LayerMap.from_model(network)
+        self.schedule = self.settings.schedule(self.layer_map.num_layers)
+        if network is not self._network:
+            self._network = network
+            self.never = frozenset(name for name, p in network.named_parameters() if not p.requires_grad)
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(name not in self.never)
+        _refuse_setup(trainer, pl_module, self.schedule)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on where a checkpoint was written, or begin.
+
+        Raises:
+            UnfreezeError: the length of the run is not known, or there is more than one optimizer.
+        """
+        total_steps = trainer.estimated_stepping_batches
+        if len(trainer.optimizers) != 1 or math.isinf(total_steps):
+            raise UnfreezeError("phases need one optimizer and a run of known length: set max_epochs or max_steps")
+        network, optimizer = pl_module.get_submodule(self._network_name), trainer.optimizers[0]
+        check_optimizer(optimizer, network, self.layer_map, layers_ever_trained(self.schedule), self.never)
+        per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        plan = UnfreezePlan(self.schedule, int(total_steps), per_epoch)
+        lr_schedule = self._schedule_over(per_epoch) if self._lr_schedule is not None else None
+        if lr_schedule is not None and not is_labelled(optimizer):
+            raise UnfreezeError("lr_schedule sets a rate for each layer: make the optimizer with layerwise_optimizer")
+        is_resumed = trainer.ckpt_path is not None and self._loaded
+        state = restored_state(self._loaded, self.schedule) if is_resumed else UnfreezeState()
+        self.unfreezer = Unfreezer(network, optimizer, plan, self.layer_map, lr_schedule, self.never, state)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Freeze and thaw what is due before an update, and set the rates."""
+        assert self.unfreezer is not None
+        # Never between the micro-batches of one update.
+        is_first = batch_idx % trainer.accumulate_grad_batches == 0
+        if is_first and self.unfreezer.begin_step(trainer.global_step):
+            rewrap(trainer.strategy, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the scores of an evaluation within the training, as the mean over the processes."""
+        if self.unfreezer is None or trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        following = self.schedule.phases[len(self.unfreezer.state.starts) :][:1]
+        if not following or not isinstance(following[0].start, Plateau):
+            return
+        awaited = following[0].start.metric
+        scores = {plain_metric(name): value for name, value in trainer.callback_metrics.items()}
+        if awaited in scores:
+            # Lightning averages a metric over the processes only if it was logged with sync_dist=True.
+            value = trainer.strategy.reduce(scores[awaited].detach().clone(), reduce_op="mean")
+            scores[awaited] = value
+        self.unfreezer.on_scores(trainer.global_step, {name: float(value) for name, value in scores.items()})
+
+    def state_dict(self) -> dict[str, Any]:
+        """For Lightning's checkpoints."""
+        return deepcopy(saved_form(self.unfreezer.state, self.schedule)) if self.unfreezer is not None else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From a Lightning checkpoint; counts when a fit begins from it."""
+        self._loaded = dict(state_dict)
+
+    def _schedule_over(self, steps_per_epoch: int) -> Any:
+        assert self._lr_schedule is not None
+        name = self._lr_schedule
+
+        def over(num_steps: int) -> LrSchedule:
+            return build_lr_schedule(name, num_steps, min(num_steps, self._warmup.steps(steps_per_epoch, num_steps)))
+
+        return over
+
+
+def rewrap(strategy: Any, module: LightningModule) -> None:
+    """Build DistributedDataParallel anew around the module; nothing to do on one process."""
+    if isinstance(strategy.model, DistributedDataParallel):
+        strategy.model = module
+        strategy.configure_ddp()
+
+
+def _refuse_setup(trainer: Trainer, module: LightningModule, schedule: UnfreezeSchedule) -> None:
+    if any(isinstance(phase.start, LossBelow) for phase in schedule.phases):
+        raise UnfreezeError("loss_below is not offered in Lightning, which keeps no mean of the loss; take a plateau")
+    strategy: Any = trainer.strategy
+    is_ddp = type(strategy) is DDPStrategy
+    if freezes(schedule) and not is_ddp and not isinstance(strategy, SingleDeviceStrategy):
+        raise UnfreezeError(
+            f"frozen layers under {type(strategy).__name__} are not tried: sharded models divide gradients and states "
+            'by what is trainable when they start; take strategy="ddp"'
+        )
+    if changes(schedule) and is_ddp and strategy._ddp_kwargs.get("static_graph"):
+        raise UnfreezeError("static_graph=True forbids what changes the graph; unfreezing does: leave it out")
+    if changes(schedule) and getattr(module, "_compiler_ctx", None) is not None:
+        raise UnfreezeError(
+            "a compiled module may use the graph of frozen layers again after they thaw; leave it plain"
+        )

@@ -1,0 +1,71 @@
+"""What begins a phase of training: a time, a metric on a plateau, or a training loss that is small enough."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nlp_ft.durations import Duration
+from nlp_ft.errors import UnfreezeError
+
+AT_ONCE = Duration(0, "st")
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """Begin the next phase when a metric has stopped improving within this one.
+
+    Args:
+        metric: name of a validation score; names that end in "loss" improve downwards, all others upwards.
+        patience: evaluations in a row without a better value.
+        min_delta: what counts as better, in the metric's unit.
+        at_least: the phase before lasts at least so long.
+        at_most: and at most so long; None for no bound.
+    """
+
+    metric: str = "loss"
+    patience: int = 1
+    min_delta: float = 0.0
+    at_least: Duration = AT_ONCE
+    at_most: Duration | None = None
+
+    def __post_init__(self) -> None:
+        if self.patience < 1:
+            raise UnfreezeError(f"patience must be at least 1 evaluation, got {self.patience}")
+
+    def __str__(self) -> str:
+        return f"{self.metric} on a plateau for {self.patience} evaluation(s)"
+
+
+@dataclass(frozen=True)
+class LossBelow:
+    """Begin the next phase when the mean training loss between two records falls below a value."""
+
+    value: float
+    at_least: Duration = AT_ONCE
+    at_most: Duration | None = None
+
+    def __str__(self) -> str:
+        return f"training loss below {self.value:g}"
+
+
+Trigger = Duration | Plateau | LossBelow
+"""A time of the run, or a condition on the phase before."""
+
+
+def as_duration(value: Duration | str) -> Duration:
+    """A duration from its text. Raises: ValueError."""
+    return value if isinstance(value, Duration) else Duration.parse(value)
+
+
+def _bounds(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A mapping with its `at_least` and `at_most` as durations; None stands for a default."""
+    given = {key: value for key, value in settings.items() if value is not None}
+    return {key: as_duration(value) if key in ("at_least", "at_most") else value for key, value in given.items()}
+
+
+TRIGGERS: dict[str, Callable[[Any], Trigger]] = {
+    "every": as_duration,
+    "plateau": lambda settings: Plateau(**_bounds(settings)),
+    "loss_below": lambda settings: LossBelow(**_bounds(settings)),
+}
+"""Name of a setting -> the trigger of its value."""

@@ -1,0 +1,134 @@
+"""The Lightning callback: strategies, rates, two processes, resume; and what Lightning's own callback does."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pl = pytest.importorskip("lightning.pytorch")
+
+from nlp_ft.durations import Duration  # noqa: E402
+from nlp_ft.errors import LayerMapError, UnfreezeError  # noqa: E402
+from nlp_ft.integrations.lightning import LayerwiseUnfreezing  # noqa: E402
+from nlp_ft.layerwise import LayerMap, LossBelow, Phase, Plateau, UnfreezeSchedule  # noqa: E402
+from tests.integrations.hf_runs import HEAD, NUM_BLOCKS, tiny_model  # noqa: E402
+from tests.integrations.lightning_runs import Classifier, trained  # noqa: E402
+from tests.integrations.processes import in_processes  # noqa: E402
+
+ALL = frozenset(range(HEAD + 1))
+LAYERS = ["4"] * 3 + ["34"] * 3 + ["234"] * 3 + ["1234"] * 3 + ["01234"] * 4
+
+
+def two_phases(trigger: Any, **keywords: Any) -> UnfreezeSchedule:
+    return UnfreezeSchedule((Phase(frozenset({HEAD})), Phase(ALL, trigger, **keywords)), NUM_BLOCKS)
+
+
+def trained_on(processes: int, folder: Path, *arguments: Any, **keywords: Any) -> list[dict[str, Any]]:
+    return in_processes(processes, _trained_on, processes, str(folder), arguments, keywords)
+
+
+def _trained_on(processes: int, folder: str, arguments: Any, keywords: Any) -> dict[str, Any]:
+    return trained(folder, *arguments, processes=processes, **keywords)
+
+
+def test_two_processes_stay_equal_after_every_update_and_end_as_one_does(tmp_path: Path) -> None:
+    one = trained(str(tmp_path), "gradual", unfreeze={"every": "3st"})
+    first, second = trained_on(2, tmp_path, "gradual", unfreeze={"every": "3st"}, accumulation=2)
+    assert first["hashes"] == second["hashes"]
+    assert len(set(first["hashes"])) == 16
+    assert layers_of_each_update(first) == LAYERS
+    for name, tensor in one["weights"].items():
+        torch.testing.assert_close(first["weights"][name], tensor, rtol=0, atol=1e-5, msg=name)
+
+
+def layers_of_each_update(run: dict[str, Any]) -> list[str]:
+    layer_map = LayerMap.from_model(tiny_model())
+    layers = [sorted({layer_map.layer_id(name) for name in names}) for names in run["trainable"]]
+    return ["".join(map(str, of_update)) for of_update in layers]
+
+
+def test_lightnings_own_callback_drifts_apart(tmp_path: Path) -> None:
+    # The control of the test above, and a fault that users of Lightning have: pytorch-lightning #20340.
+    first, second = trained_on(2, tmp_path, peer=True)
+    assert first["hashes"][:8] == second["hashes"][:8]
+    assert first["hashes"][8] != second["hashes"][8]
+
+
+def test_the_rates_follow_the_schedule_and_the_phases(tmp_path: Path) -> None:
+    schedule = two_phases(Duration(4, "st"), lr_scale=0.5)
+    rates = trained(str(tmp_path), schedule, lr_schedule="linear", warmup="4st")["rates"]
+    for step, groups in enumerate(rates):
+        factor = step / 4 if step < 4 else (16 - step) / 12
+        for layer, rate in groups:
+            layerwise = 0.1 * 0.9 ** max(0, NUM_BLOCKS - layer)
+            expected = layerwise * factor * (0.5 if step >= 4 else float(layer == HEAD))
+            assert rate == pytest.approx(expected, rel=1e-12, abs=1e-15), (step, layer)
+
+
+def test_a_plateau_is_decided_alike_on_processes_that_see_other_values(tmp_path: Path) -> None:
+    # The mean stays 0: the first evaluation is the best, and the second the end of patience, at step 16.
+    trigger = Plateau("val_score", patience=1)
+    first, second = trained_on(2, tmp_path, two_phases(trigger), epochs=3)
+    assert first["starts"] == second["starts"] == [0, 16]
+    assert first["hashes"] == second["hashes"]
+
+
+def test_a_resumed_run_ends_as_the_unbroken_one_in_the_middle_of_a_plateau(tmp_path: Path) -> None:
+    schedule = two_phases(Plateau("val_loss", patience=2, min_delta=1e9))
+    whole = trained(str(tmp_path), schedule, epochs=4)
+    assert whole["starts"] == [0, 24]
+    trained(str(tmp_path), schedule, epochs=2)
+    resumed = trained(str(tmp_path), schedule, epochs=4, checkpoint=str(tmp_path / "last.ckpt"))
+    assert resumed["starts"] == [0, 24]
+    assert resumed["hashes"][-16:] == whole["hashes"][-16:]
+
+
+def test_frozen_modules_stay_in_eval_through_lightnings_train_calls(tmp_path: Path) -> None:
+    # With dropout in the frozen part two runs of the head could only be equal if it does not act there.
+    one, other = (trained(str(tmp_path), "head_only", dropout=dropout, epochs=1) for dropout in (0.0, 0.5))
+    frozen = "bert.embeddings.word_embeddings.weight"
+    assert torch.equal(one["weights"][frozen], other["weights"][frozen])
+    assert one["trainable"][-1] == {
+        "classifier.weight",
+        "classifier.bias",
+        "bert.pooler.dense.weight",
+        "bert.pooler.dense.bias",
+    }
+
+
+class Sharded(pl.strategies.DDPStrategy):
+    """As DeepSpeedStrategy, a child of DDPStrategy that cannot be made on a CPU."""
+
+
+@pytest.mark.parametrize(
+    ("strategy", "keywords", "message"),
+    [
+        ("gradual", {"strategy": pl.strategies.DDPStrategy(static_graph=True)}, "leave it out"),
+        ("gradual", {"strategy": Sharded()}, "under Sharded are not tried"),
+        (two_phases(LossBelow(1.0)), {}, "take a plateau"),
+        ("scratch", {}, "from_config"),
+    ],
+)
+def test_what_would_go_wrong_is_refused(tmp_path: Path, strategy: Any, keywords: dict[str, Any], message: str) -> None:
+    def prepare() -> None:
+        callback = LayerwiseUnfreezing(strategy)
+        trainer = pl.Trainer(**{"accelerator": "cpu", "devices": 1, **keywords}, logger=False, callbacks=[callback])
+        callback.setup(trainer, Classifier(), "fit")
+
+    with pytest.raises(UnfreezeError, match=message):
+        prepare()
+
+
+def test_an_optimizer_that_lacks_what_will_thaw_is_refused(tmp_path: Path) -> None:
+    class HeadOnly(Classifier):
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.model.classifier.parameters(), lr=0.1)
+
+    rows = torch.utils.data.DataLoader([{"x": torch.zeros(1)}] * 16)
+    callback = LayerwiseUnfreezing("gradual")
+    trainer = pl.Trainer(
+        accelerator="cpu", devices=1, max_epochs=1, logger=False, callbacks=[callback], enable_checkpointing=False
+    )
+    with pytest.raises(LayerMapError, match="in no group of the optimizer"):
+        trainer.fit(HeadOnly(), rows)
