@@ -51,7 +51,7 @@ class ImageRun(TrainedRun):
 
     def read(self, file: str | None, words: Sequence[str]) -> Iterator[Sequence[str]]:
         """Image files, and all images in folders and zip files."""
-        yield from chunked(self._named(file, words))
+        return chunked(self._named(file, words))
 
     def expected_inputs(self, file: str | None, words: Sequence[str]) -> int | None:
         """The images."""

@@ -47,7 +47,11 @@ def test_chunks_hold_the_texts_of_the_whole_file_in_their_order(
     assert [text for chunk in chunks for text in chunk] == TEXTS == load_files(file, "--file", ["text"])["text"][:]
 
 
-def test_a_column_that_changes_its_type_on_the_way_hinders_nothing(tmp_path: Path) -> None:
+def test_a_column_that_changes_its_type_on_the_way_hinders_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A chunk that holds rows of both kinds.
+    monkeypatch.setattr(streaming, "CHUNK_ROWS", 6000)
     file = tmp_path / "a.csv"
     # Of 10,000 rows that pandas reads at once, the first have numbers and the last do not.
     rows = [f"{i if i < 10_000 else 'x'},text {i}\n" for i in range(10_002)]
