@@ -95,9 +95,13 @@ def announce(parts: Parts, data_report: str) -> None:
     stream, plan, say = parts.stream, parts.plan, parts.accelerator.print
     say("\n".join([data_report, *parts.task.notes]))
     say(f"\n{layer_table(parts.layer_map, parts.optimizer.param_groups)}\n")
-    if len(parts.unfreezer.plan.schedule.phases) > 1:
+    has_phases = len(parts.unfreezer.plan.schedule.phases) > 1
+    if has_phases:
         say(f"{_phases(parts)}\n")
-    say(f"{type(parts.model).__name__}: {trainable:,} of {total:,} parameters train at first ({trainable / total:.1%})")
+    say(
+        f"{type(parts.model).__name__}: {trainable:,} of {total:,} parameters train"
+        f"{' at first' if has_phases else ''} ({trainable / total:.1%})"
+    )
     say(
         f"effective batch {stream.effective_batch_size} = {stream.per_device_batch_size} per device x "
         f"{stream.num_processes} process(es) x {stream.gradient_accumulation_steps} accumulated; "
