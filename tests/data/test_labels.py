@@ -142,4 +142,5 @@ def test_other_types_are_refused_by_name(values: list[Any], held: str) -> None:
 
 
 def test_every_label_is_counted_in_the_order_of_the_ids() -> None:
-    assert list(label_counts(np.array([2, 0, 2]), ["a", "b", "c"]).items()) == [("a", 1), ("b", 0), ("c", 2)]
+    counts = label_counts(np.array([2, 0, 2]), ["a", "b", "c", "d"])
+    assert list(counts.items()) == [("a", 1), ("b", 0), ("c", 2), ("d", 0)]
