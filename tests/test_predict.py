@@ -211,7 +211,14 @@ def test_six_times_the_texts_take_no_more_memory(suffix: str, run: TextRun, tmp_
     peaks = []
     for count in (20_000, 120_000):
         file = write_texts(tmp_path / f"{count}.jsonl", texts(1000) * (count // 1000))
-        arguments = ["predict", run.model.name_or_path, "--file", file, "--output", str(tmp_path / f"{count}.{suffix}")]
+        arguments = [
+            "predict",
+            run.model.name_or_path,
+            "--file",
+            file,
+            "--output",
+            str(tmp_path / f"out-{count}.{suffix}"),
+        ]
         done = subprocess.run([sys.executable, "-c", PEAK, *arguments], capture_output=True, text=True, check=True)
         peaks.append(int(done.stdout.split()[-1]))
     assert peaks[1] / peaks[0] < 1.05
