@@ -3,11 +3,12 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from transformers import PreTrainedModel
 
-from nlp_ft.data.batching import steps_per_epoch
+from nlp_ft.data.splits import progress_bars
 from nlp_ft.errors import DataError, NlpFtError
 from nlp_ft.layerwise import AuditReport, LayerMap, UnfreezeSchedule, audit, set_trainable_layers
 from nlp_ft.recipe import Recipe
@@ -38,9 +39,8 @@ def find_problems(recipe: Recipe) -> list[str]:
     def check_plan() -> None:
         if rows:
             setup.make_loss(recipe.loss, rows)
-            batch = recipe.training.per_device_batch_size * recipe.training.gradient_accumulation_steps
-            steps = steps_per_epoch(sum(rows.values()), batch, task.drop_last)
-            plan = setup.plan_steps(recipe, steps, False)
+            batches = setup.make_effective_batches(recipe, task, num_processes=1)
+            plan = setup.plan_steps(recipe, batches.steps_per_epoch(_lengths(recipe, task, sum(rows.values()))), False)
             setup.make_lr_schedule(recipe.schedule, plan)
             for schedule in schedules:
                 setup.make_unfreeze_plan(schedule, plan)
@@ -61,7 +61,15 @@ def find_problems(recipe: Recipe) -> list[str]:
             check()
         except NlpFtError as error:
             problems.append(str(error))
-    return problems
+    return list(dict.fromkeys(problems))
+
+
+def _lengths(recipe: Recipe, task: Task, num_rows: int) -> np.ndarray:
+    """Tokens of each row of train, (num_rows,); zeros where the batches go by rows: to tokenize takes its time."""
+    if recipe.training.max_tokens_per_batch is None:
+        return np.zeros(num_rows, np.int64)
+    with progress_bars(False):
+        return task.data.lengths("train")
 
 
 def describe_layers(model_or_recipe: str, overrides: Sequence[str] = ()) -> str:

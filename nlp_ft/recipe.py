@@ -85,6 +85,15 @@ class ImageRecipe(Recipe):
     data: ImageDataSection = Field(description="Where the images and labels come from.")
     model: ImageModelSection = Field(description="The torchvision network, its weights and its head.")
 
+    @model_validator(mode="after")
+    def _check_task(self) -> Self:
+        if self.training.max_tokens_per_batch is not None:
+            raise ValueError(
+                f"training.max_tokens_per_batch {self.training.max_tokens_per_batch} is for texts; of images, "
+                "training.per_device_batch_size says how many go together"
+            )
+        return self
+
 
 RECIPES: dict[str, type[Recipe]] = {"text_classification": TextRecipe, "image_classification": ImageRecipe}
 """Task -> the recipe of it."""

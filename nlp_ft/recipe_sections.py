@@ -165,6 +165,12 @@ class TrainingSection(Section):
 
     duration: DurationField = Field(Duration(3, "ep"), description="Length of the run: 3ep or 2000st.")
     per_device_batch_size: int = Field(32, ge=1, description="Samples of one device before accumulation.")
+    max_tokens_per_batch: int | None = Field(
+        None,
+        ge=1,
+        description="Tokens of one device before accumulation, padding included, in place of `per_device_batch_size`: "
+        "as many texts of like length as fit go together, and a text that is longer goes alone. Null: go by samples.",
+    )
     eval_batch_size: int = Field(64, ge=1, description="Samples of one device when evaluating.")
     gradient_accumulation_steps: int = Field(1, ge=1, description="Batches of one device for one optimizer step.")
     group_by_length: bool = Field(True, description="Batch texts of like length together, which saves padding.")
@@ -196,4 +202,9 @@ class TrainingSection(Section):
             length: Duration = getattr(self, field)
             if length.unit == "%" or length.value == 0:
                 raise ValueError(f"{field} must be epochs or steps above 0, such as 3ep or 200st, got {length}")
+        if self.max_tokens_per_batch is not None and not self.group_by_length:
+            raise ValueError(
+                "max_tokens_per_batch puts texts of like length together, so group_by_length: false has no place "
+                "beside it; take one of the two away"
+            )
         return self

@@ -61,6 +61,7 @@ BAD_SETTINGS = [
     (["strategy=top_layers", "strategy.trainable_blocks=3"], ["strategy.trainable_blocks must be at most 2", "got 3"]),
     (["loss.class_weights={animal: 1, colour: 1, sise: 2}"], ["loss.class_weights", "labels", "sise, size"]),
     (["schedule.warmup=500st"], ["schedule.warmup", "0 to 14 steps", "got 500"]),
+    (["schedule.warmup=500st", "training.max_tokens_per_batch=24"], ["schedule.warmup", "0 to 34 steps", "got 500"]),
     (["optimizer.lr"], ["'optimizer.lr' must have the form key=value, such as optimizer.lr=1e-4"]),
     (["output_dir="], ["output_dir is missing"]),
 ]

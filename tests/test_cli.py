@@ -174,12 +174,25 @@ def test_validate_reports_every_problem_of_data_model_and_settings_at_once(
     ]
 
 
+def test_validate_says_once_what_stops_both_the_tokenizer_and_the_model(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = ["training.max_tokens_per_batch=24", "model.name=package:no_such_package/model"]
+    code, out, err = run_cli(capsys, "validate", "good.yaml", *bad)
+    assert (code, out) == (2, "")
+    assert err.splitlines() == [
+        "error: good.yaml: package:no_such_package/model: the package no_such_package is not installed; "
+        "try: pip install no-such-package"
+    ]
+
+
 def test_validate_of_a_good_recipe_says_so_and_writes_nothing(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = sorted(workplace.rglob("*"))
-    shown = run_cli(capsys, "validate", "good.yaml", "output_dir=another")
-    assert shown == (0, "good.yaml: ready to train\n", "")
+    for setting in ("output_dir=another", "training.max_tokens_per_batch=24"):
+        shown = run_cli(capsys, "validate", "good.yaml", setting)
+        assert shown == (0, "good.yaml: ready to train\n", "")
     assert sorted(workplace.rglob("*")) == before
 
 

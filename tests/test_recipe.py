@@ -164,6 +164,7 @@ def test_a_problem_has_the_form_of_the_design_page_to_the_letter() -> None:
         (a_recipe(loss={"class_weights": {"a": 0, "b": 1}}), "loss.class_weights.a must be above 0, got 0"),
         (a_recipe(training={"batch_size": 8}),
          "training.batch_size is not a key of a recipe; did you mean per_device_batch_size?"),
+        (a_recipe(training={"max_tokens_per_batch": 0}), "training.max_tokens_per_batch must be at least 1, got 0"),
         (a_recipe(baselines="maybe"), "baselines must be true or false, got 'maybe'"),
         (a_recipe(trackers="wandb"), "trackers must be a list, got 'wandb'"),
     ],
@@ -214,6 +215,9 @@ def test_one_mistake_is_one_line_in_plain_words(values: dict[str, Any], line: st
         (a_recipe(optimizer={"betas": [0.9, 1]}), "optimizer.betas must be two numbers in [0, 1), got [0.9, 1.0]"),
         (a_recipe(training={"evaluate_every": "10%"}),
          "training.evaluate_every must be epochs or steps above 0, such as 3ep or 200st, got 10%"),
+        (a_recipe(training={"max_tokens_per_batch": 512, "group_by_length": False}),
+         "training.max_tokens_per_batch puts texts of like length together, so group_by_length: false has no place "
+         "beside it; take one of the two away"),
         (a_recipe(training={"early_stopping": {}}),
          "training.early_stopping needs data.validation, a split or a share such as 10%"),
         (a_recipe(data={"train": "a.csv", "label_names": ["a", "b"]}, loss={"class_weights": {"a": 1, "c": 2}}),

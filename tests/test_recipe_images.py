@@ -74,6 +74,9 @@ def test_the_task_decides_the_sections_and_text_is_the_default() -> None:
          ["data.resize_size must be at least image_size 64, got 32"]),
         (image_recipe(data={"revision": "main", "train": "a"}),
          ["data.config and revision belong to a Hub data set; name it in source"]),
+        (image_recipe(training={"max_tokens_per_batch": 512}),
+         ["training.max_tokens_per_batch 512 is for texts; of images, training.per_device_batch_size says how many go "
+          "together"]),
         (image_recipe(training={"early_stopping": {}}),
          ["training.early_stopping needs data.validation, a split or a share such as 10%"]),
         (image_recipe(optimizer={"layer_decay": 0.5}, strategy="full"), None),

@@ -1,6 +1,6 @@
-"""Which rows make which batch, as a function of seed and epoch alone, and how a batch is padded.
+"""How rows become tensors: padded, loaded, and streamed as one process's part of each effective batch.
 
-The effective batches do not depend on the number of processes: each process takes its part of the same batch.
+Which rows make which batch is said in `effective_batches.py`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,60 +12,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase
 
+from nlp_ft.data.effective_batches import PADDING_ROW, EffectiveBatches
 from nlp_ft.errors import DataError
 
-BATCHES_SORTED_TOGETHER = 50
 IGNORED_LABEL = -100
 """Label of a row that is there only to fill a batch: it has no part in loss or metrics."""
-PADDING_ROW = -1
-
-
-def epoch_batches(
-    lengths: np.ndarray, effective_batch_size: int, seed: int, epoch: int, group_by_length: bool = True
-) -> list[np.ndarray]:
-    """The effective batches of one epoch, each row in exactly one; the last drawn may be shorter.
-
-    With `group_by_length`, rows are shuffled, sorted by length within groups of 50 batches, and the batches shuffled.
-
-    Args:
-        lengths: tokens of each row, (rows,).
-        effective_batch_size: rows of one optimizer step.
-        seed: of the run.
-        epoch: from 0.
-        group_by_length: whether rows of like length go together.
-    """
-    rng = np.random.default_rng([seed, epoch])
-    order = rng.permutation(len(lengths))
-    batches = []
-    group = effective_batch_size * (BATCHES_SORTED_TOGETHER if group_by_length else 1)
-    for start in range(0, len(order), group):
-        rows = order[start : start + group]
-        if group_by_length:
-            rows = rows[np.argsort(-lengths[rows], kind="stable")]
-        batches += [rows[i : i + effective_batch_size] for i in range(0, len(rows), effective_batch_size)]
-    return [batches[i] for i in rng.permutation(len(batches))]
-
-
-def micro_batches(
-    batch: np.ndarray, per_device_batch_size: int, num_processes: int, process_index: int
-) -> list[np.ndarray]:
-    """One process's micro-batches of an effective batch, as many on every process.
-
-    The rows are dealt out in runs of `per_device_batch_size`; a process that has none left gets `PADDING_ROW`.
-    """
-    step = per_device_batch_size * num_processes
-    result = []
-    for start in range(0, len(batch), step):
-        rows = batch[start : start + step]
-        share = -(-len(rows) // num_processes)
-        mine = rows[process_index * share : (process_index + 1) * share]
-        result.append(mine if len(mine) else np.array([PADDING_ROW]))
-    return result
-
-
-def steps_per_epoch(num_rows: int, effective_batch_size: int, drop_last: bool) -> int:
-    """Effective batches of an epoch; one that is not full counts, unless it is dropped and not the only one."""
-    return max(1, num_rows // effective_batch_size) if drop_last else -(-num_rows // effective_batch_size)
 
 
 class Collator(Protocol):
@@ -178,48 +129,36 @@ class EpochStream:
         encoded: the rows.
         lengths: tokens of each row, (rows,).
         collator: makes a micro-batch.
-        per_device_batch_size: rows of a micro-batch.
-        gradient_accumulation_steps: micro-batches of one process in an effective batch.
-        num_processes, process_index: which part is this process's.
+        batches: says which rows make which batch.
+        process_index: which part is this process's.
         seed: of the order.
-        group_by_length: see `epoch_batches`.
-        drop_last: leave out the batch of an epoch that is not full, unless it is the only one.
         num_workers: processes that collate; 0 for this one.
     """
 
     encoded: Dataset[dict[str, object]]
     lengths: np.ndarray
     collator: Collator
-    per_device_batch_size: int
-    gradient_accumulation_steps: int
-    num_processes: int
+    batches: EffectiveBatches
     process_index: int
     seed: int
-    group_by_length: bool
-    drop_last: bool = False
     num_workers: int = 0
 
     @property
-    def effective_batch_size(self) -> int:
-        """Rows of one optimizer step over all processes."""
-        return self.per_device_batch_size * self.gradient_accumulation_steps * self.num_processes
+    def effective_batch_size(self) -> float:
+        """Rows of one optimizer step over all processes; the mean where they are counted by tokens."""
+        return self.batches.effective_batch_size(self.lengths)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Effective batches of an epoch, a shorter one included unless it is dropped."""
-        return steps_per_epoch(len(self.lengths), self.effective_batch_size, self.drop_last)
+        """Effective batches of each epoch."""
+        return self.batches.steps_per_epoch(self.lengths)
 
     def __call__(self, epoch: int, first_batch: int) -> Iterator[tuple[int, list[dict[str, torch.Tensor]]]]:
         """Yield (rows of the effective batch over all processes, this process's micro-batches of it)."""
-        batches = epoch_batches(self.lengths, self.effective_batch_size, self.seed, epoch, self.group_by_length)
-        if self.drop_last:
-            batches = [batch for batch in batches if len(batch) == self.effective_batch_size] or batches
-        batches = batches[first_batch:]
-        parts = [
-            micro_batches(batch, self.per_device_batch_size, self.num_processes, self.process_index)
-            for batch in batches
-        ]
+        batches = self.batches.of_epoch(self.lengths, self.seed, epoch)[first_batch:]
+        parts = [batch[self.process_index :: self.batches.num_processes] for batch in batches]
         flat = [part for of_batch in parts for part in of_batch]
         loaded = load_batches(self.encoded, flat, self.collator.at_epoch(epoch), self.num_workers)
         for batch, of_batch in zip(batches, parts):
-            yield len(batch), [next(loaded) for _ in of_batch]
+            num_rows = sum(int((rows != PADDING_ROW).sum()) for rows in batch)
+            yield num_rows, [next(loaded) for _ in of_batch]

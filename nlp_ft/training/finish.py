@@ -17,7 +17,10 @@ from nlp_ft.training.run_folder import SUMMARY
 
 
 def summarize(parts: Parts, state: LoopState, predictions: Mapping[str, Predictions]) -> dict[str, Any]:
-    """What summary.json holds, but for what other parts of the run add."""
+    """What summary.json holds, but for what other parts of the run add.
+
+    `effective_batch_size` is in rows; with a number of tokens for each batch, their mean over an epoch.
+    """
     total, trainable = count_parameters(parts.model)
     wants_baselines = parts.recipe.baselines and parts.accelerator.is_main_process
     return {

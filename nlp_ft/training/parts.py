@@ -103,8 +103,7 @@ def announce(parts: Parts, data_report: str) -> None:
         f"{' at first' if has_phases else ''} ({trainable / total:.1%})"
     )
     say(
-        f"effective batch {stream.effective_batch_size} = {stream.per_device_batch_size} per device x "
-        f"{stream.num_processes} process(es) x {stream.gradient_accumulation_steps} accumulated; "
+        f"effective batch {stream.batches.describe(stream.lengths)}; "
         f"{plan.total_steps} steps, {plan.steps_per_epoch} an epoch; {parts.accelerator.device.type} in "
         f"{precision_name(parts.accelerator)} with {torch.get_num_threads()} thread(s)\n"
     )

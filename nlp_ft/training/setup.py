@@ -13,6 +13,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import GradientAccumulationPlugin, set_seed
 
 from nlp_ft.data.batching import EpochStream
+from nlp_ft.data.effective_batches import EffectiveBatches, RowBatches, TokenBatches
 from nlp_ft.errors import TrainingError, UnfreezeError
 from nlp_ft.layerwise import (
     LayerMap,
@@ -188,20 +189,24 @@ def _class_weights(settings: LossSection, train_rows: Mapping[str, int]) -> list
     return [settings.class_weights[name] for name in train_rows]
 
 
+def make_effective_batches(recipe: Recipe, task: Task, num_processes: int) -> EffectiveBatches:
+    """Which rows make which batch: by tokens where the recipe says how many, else by rows."""
+    training = recipe.training
+    accumulation = training.gradient_accumulation_steps
+    if training.max_tokens_per_batch is not None:
+        return TokenBatches(training.max_tokens_per_batch, accumulation, num_processes)
+    return RowBatches(training.per_device_batch_size, accumulation, num_processes, task.group_by_length, task.drop_last)
+
+
 def make_stream(recipe: Recipe, task: Task, accelerator: Accelerator) -> EpochStream:
     """The training batches of this process."""
-    training = recipe.training
     return EpochStream(
         encoded=task.data.encoded["train"],
         lengths=task.data.lengths("train"),
         collator=task.collator(training=True),
-        per_device_batch_size=training.per_device_batch_size,
-        gradient_accumulation_steps=training.gradient_accumulation_steps,
-        num_processes=accelerator.num_processes,
+        batches=make_effective_batches(recipe, task, accelerator.num_processes),
         process_index=accelerator.process_index,
         seed=recipe.seed,
-        group_by_length=task.group_by_length,
-        drop_last=task.drop_last,
         num_workers=task.num_workers,
     )
 

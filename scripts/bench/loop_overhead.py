@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from torch.nn import functional as F
 
 from nlp_ft.data.batching import EpochStream, PaddingCollator
+from nlp_ft.data.effective_batches import RowBatches
 from nlp_ft.data.text import load_text_data
 from nlp_ft.layerwise import UnfreezePlan, Unfreezer, UnfreezeSchedule, build_lr_schedule, build_optimizer
 from nlp_ft.models.text import build_classifier, load_tokenizer
@@ -63,7 +64,8 @@ def main() -> None:
     data = load_text_data(recipe.data, tokenizer)
     collator = PaddingCollator(tokenizer, ["input_ids", "token_type_ids", "labels"])
     size = recipe.training.per_device_batch_size
-    stream = EpochStream(data.encoded["train"], data.lengths("train"), collator, size, 1, 1, 0, 0, True)
+    batches = RowBatches(size, 1, 1, group_by_length=True)
+    stream = EpochStream(data.encoded["train"], data.lengths("train"), collator, batches, 0, 0)
     bare_model = build_classifier(recipe.model, data.label_names, tokenizer)
     our_model = copy.deepcopy(bare_model)
     bare_optimizer = build_optimizer(bare_model, lr=1e-4)

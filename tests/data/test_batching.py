@@ -1,8 +1,7 @@
-"""Batches: each row once, the same for any number of processes, little padding, and nothing global touched."""
+"""Batches as tensors: padded, and streamed as the same effective batches to all; nothing global is touched."""
 
 from copy import deepcopy
 from functools import cache
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,20 +9,12 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from nlp_ft.data.batching import (
-    IGNORED_LABEL,
-    PADDING_ROW,
-    EpochStream,
-    PaddingCollator,
-    epoch_batches,
-    load_batches,
-    micro_batches,
-)
+from nlp_ft.data.batching import IGNORED_LABEL, EpochStream, PaddingCollator, load_batches
+from nlp_ft.data.effective_batches import PADDING_ROW, EffectiveBatches, RowBatches, TokenBatches, epoch_batches
 from nlp_ft.errors import DataError
 from nlp_ft.models.text import load_tokenizer
 from nlp_ft.recipe_text import TextModelSection
 
-LENGTHS = np.random.default_rng(0).integers(3, 65, 5000)
 KEYS = ["input_ids", "token_type_ids", "labels"]
 
 
@@ -44,97 +35,18 @@ def encoded(rows: int) -> Dataset:
     )
 
 
-def stream(rows: int, **changes: Any) -> EpochStream:
-    settings: dict[str, Any] = {
-        "lengths": np.array([i % 7 + 2 for i in range(rows)]),
-        "collator": PaddingCollator(tokenizer(), KEYS),
-        "per_device_batch_size": 3,
-        "gradient_accumulation_steps": 2,
-        "num_processes": 1,
-        "process_index": 0,
-        "seed": 5,
-        "group_by_length": True,
-    }
-    return EpochStream(encoded(rows), **{**settings, **changes})
+def lengths_of(rows: int) -> np.ndarray:
+    return np.array([i % 7 + 2 for i in range(rows)])
 
 
-def padding_ratio(batches: list[np.ndarray], lengths: np.ndarray) -> float:
-    """Tokens with padding over tokens without."""
-    return sum(len(rows) * int(lengths[rows].max()) for rows in batches) / int(lengths.sum())
+def stream(rows: int, batches: EffectiveBatches, process_index: int = 0) -> EpochStream:
+    return EpochStream(
+        encoded(rows), lengths_of(rows), PaddingCollator(tokenizer(), KEYS), batches, process_index, seed=5
+    )
 
 
 def labels_of(micro: list[dict[str, torch.Tensor]]) -> list[list[int]]:
     return [batch["labels"].tolist() for batch in micro]
-
-
-@pytest.mark.parametrize("group_by_length", [True, False])
-@pytest.mark.parametrize("batch_size", [1, 2, 7, 32, 100])
-@pytest.mark.parametrize("rows", [1, 2, 31, 32, 33, 100, 1601])
-def test_an_epoch_has_each_row_once_and_one_batch_at_most_is_shorter(
-    rows: int, batch_size: int, group_by_length: bool
-) -> None:
-    batches = epoch_batches(LENGTHS[:rows], batch_size, 0, 0, group_by_length)
-    assert sorted(np.concatenate(batches).tolist()) == list(range(rows))
-    last = [rows % batch_size] if rows % batch_size else []
-    assert sorted(len(batch) for batch in batches) == last + [batch_size] * (rows // batch_size)
-
-
-@pytest.mark.parametrize("group_by_length", [True, False])
-def test_the_order_depends_on_seed_and_epoch_alone(group_by_length: bool) -> None:
-    def order(seed: int, epoch: int) -> list[int]:
-        rows = np.concatenate(epoch_batches(LENGTHS, 16, seed, epoch, group_by_length))
-        return [int(row) for row in rows]
-
-    first = order(3, 1)
-    np.random.seed(1)
-    torch.manual_seed(1)
-    assert order(3, 1) == first
-    # A sum of seed and epoch would make (4, 0) and (3, 1) the same.
-    orders = [first, order(3, 0), order(3, 2), order(4, 0), order(1, 3), list(range(len(LENGTHS)))]
-    assert len({tuple(rows) for rows in orders}) == 6
-
-
-def test_grouping_by_length_pads_nearly_as_little_as_sorting_everything() -> None:
-    batch = 16
-    by_length = np.argsort(LENGTHS, kind="stable")
-    fully_sorted = [by_length[start : start + batch] for start in range(0, len(LENGTHS), batch)]
-    grouped = epoch_batches(LENGTHS, batch, 0, 0)
-    at_random = epoch_batches(LENGTHS, batch, 0, 0, group_by_length=False)
-    ratios = [padding_ratio(batches, LENGTHS) for batches in (fully_sorted, grouped, at_random)]
-    assert [round(ratio, 3) for ratio in ratios] == [1.002, 1.019, 1.813]
-
-
-def test_grouped_batches_are_neither_sorted_nor_the_same_in_each_epoch() -> None:
-    lengths = LENGTHS[:800]  # 50 batches of 16 are sorted together
-    first, second = [[rows.tolist() for rows in epoch_batches(lengths, 16, 0, epoch)] for epoch in (0, 1)]
-    longest = [int(lengths[rows].max()) for rows in first]
-    assert longest not in (sorted(longest), sorted(longest, reverse=True))
-    assert {frozenset(rows) for rows in first}.isdisjoint(frozenset(rows) for rows in second)
-
-
-@pytest.mark.parametrize("num_processes", [1, 2, 3, 4])
-@pytest.mark.parametrize("rows", [1, 2, 3, 5, 8, 11, 12, 23, 24])
-def test_the_processes_share_a_batch_out_completely(rows: int, num_processes: int) -> None:
-    batch = np.random.default_rng(1).permutation(100)[:rows]
-    parts = [micro_batches(batch, 3, num_processes, index) for index in range(num_processes)]
-    assert {len(part) for part in parts} == {-(-rows // (3 * num_processes))}
-    dealt = [int(row) for part in parts for micro in part for row in micro]
-    assert sorted(row for row in dealt if row != PADDING_ROW) == sorted(batch.tolist())
-    assert all(1 <= len(micro) <= 3 for part in parts for micro in part)
-    assert all(PADDING_ROW not in micro or len(micro) == 1 for part in parts for micro in part)
-
-
-@pytest.mark.parametrize(
-    ("rows", "expected"),
-    [
-        (7, [[[0, 1, 2], [6]], [[3, 4, 5], [PADDING_ROW]]]),
-        (10, [[[0, 1, 2], [6, 7]], [[3, 4, 5], [8, 9]]]),
-        (1, [[[0]], [[PADDING_ROW]]]),
-    ],
-)
-def test_a_short_batch_is_dealt_out_by_hand(rows: int, expected: list[list[list[int]]]) -> None:
-    parts = [micro_batches(np.arange(rows), 3, 2, index) for index in range(2)]
-    assert [[micro.tolist() for micro in part] for part in parts] == expected
 
 
 def test_a_batch_is_padded_to_its_longest_row() -> None:
@@ -185,8 +97,9 @@ def test_loading_leaves_the_global_random_state_alone() -> None:
     torch.manual_seed(11)
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1]
     collator = PaddingCollator(tokenizer(), KEYS)
-    list(load_batches(encoded(9), epoch_batches(LENGTHS[:9], 2, 0, 0), collator))  # type: ignore[arg-type]
-    list(stream(9)(0, 0))
+    list(load_batches(encoded(9), epoch_batches(lengths_of(9), 2, 0, 0), collator))  # type: ignore[arg-type]
+    list(stream(9, TokenBatches(18, 1, 1))(0, 0))
+    list(stream(9, RowBatches(3, 1, 1, group_by_length=True))(0, 0))
     assert torch.equal(torch.get_rng_state(), before)
     assert np.array_equal(np.random.get_state()[1], numpy_before)
 
@@ -195,10 +108,9 @@ def test_loading_leaves_the_global_random_state_alone() -> None:
 @pytest.mark.parametrize("rows", [1, 7, 24, 25])
 def test_the_stream_gives_the_same_effective_batches_to_any_number_of_processes(rows: int, num_processes: int) -> None:
     # 12 rows a step for each number of processes.
-    shape = {"num_processes": num_processes, "gradient_accumulation_steps": 1}
-    shape["per_device_batch_size"] = 12 // num_processes
-    parts = [list(stream(rows, **shape, process_index=index)(2, 0)) for index in range(num_processes)]
-    batches = epoch_batches(np.array([i % 7 + 2 for i in range(rows)]), 12, seed=5, epoch=2)
+    shape = RowBatches(12 // num_processes, 1, num_processes, group_by_length=True)
+    parts = [list(stream(rows, shape, index)(2, 0)) for index in range(num_processes)]
+    batches = epoch_batches(lengths_of(rows), 12, seed=5, epoch=2)
     assert [[size for size, _ in part] for part in parts] == [[len(rows) for rows in batches]] * num_processes
     for step, expected in enumerate(batches):
         labels = [label for part in parts for micro in labels_of(part[step][1]) for label in micro]
@@ -206,15 +118,16 @@ def test_the_stream_gives_the_same_effective_batches_to_any_number_of_processes(
 
 
 def test_the_stream_counts_its_steps() -> None:
-    one = stream(25, num_processes=2)
+    one = stream(25, RowBatches(3, 2, 2, group_by_length=True))
     assert (one.effective_batch_size, one.steps_per_epoch) == (12, 3)
     assert len(list(one(0, 0))) == 3
 
 
+@pytest.mark.parametrize("batches", [RowBatches(3, 2, 1, group_by_length=True), TokenBatches(18, 2, 1)])
 @pytest.mark.parametrize("first_batch", [1, 2, 4, 5])
-def test_a_stream_that_starts_later_is_the_tail_of_the_whole(first_batch: int) -> None:
-    whole = [(size, labels_of(micro)) for size, micro in stream(29)(3, 0)]
-    tail = [(size, labels_of(micro)) for size, micro in stream(29)(3, first_batch)]
+def test_a_stream_that_starts_later_is_the_tail_of_the_whole(batches: EffectiveBatches, first_batch: int) -> None:
+    whole = [(size, labels_of(micro)) for size, micro in stream(29, batches)(3, 0)]
+    tail = [(size, labels_of(micro)) for size, micro in stream(29, batches)(3, first_batch)]
     assert (len(whole), tail) == (5, whole[first_batch:])
 
 
@@ -223,9 +136,19 @@ def test_a_stream_that_starts_later_is_the_tail_of_the_whole(first_batch: int) -
 def test_a_batch_that_is_not_full_is_dropped_unless_it_is_the_only_one(
     rows: int, steps: int, num_processes: int
 ) -> None:
-    shape = {"num_processes": num_processes, "gradient_accumulation_steps": 1, "drop_last": True}
-    one = stream(rows, **shape, per_device_batch_size=12 // num_processes)
+    one = stream(rows, RowBatches(12 // num_processes, 1, num_processes, group_by_length=True, drop_last=True))
     sizes = [[size for size, _ in one(epoch, 0)] for epoch in range(5)]
     assert sizes == [[min(rows, 12)] * steps] * 5
     assert one.steps_per_epoch == steps
     assert [size for size, _ in one(1, 1)] == [12] * (steps - 1)
+
+
+def test_the_stream_by_tokens_gives_each_process_its_part_and_counts_the_rows_of_all() -> None:
+    # 9 rows of 8 7 | 6 5 | 4 3 3 2 | 2 tokens: the last of four micro-batches leaves two processes without a row.
+    parts = [list(stream(9, TokenBatches(16, 1, 3), index)(0, 0)) for index in range(3)]
+    steps = sorted(zip(*parts), key=lambda step: step[0][0])
+    tokens = [[(size, micro[0]["attention_mask"].sum(1).tolist()) for size, micro in step] for step in steps]
+    # The stand-in is row 0, which has 2 tokens.
+    assert tokens == [[(1, [2])] * 3, [(8, [8, 7]), (8, [6, 5]), (8, [4, 3, 3, 2])]]
+    labels = [labels_of(micro) for _, micro in steps[0]]
+    assert labels in ([[[0]], [[IGNORED_LABEL]], [[IGNORED_LABEL]]], [[[7]], [[IGNORED_LABEL]], [[IGNORED_LABEL]]])

@@ -11,6 +11,7 @@ from torchvision.models import ConvNeXt_Base_Weights, ResNet18_Weights, ResNet50
 from torchvision.transforms import v2
 
 from nlp_ft.data.batching import IGNORED_LABEL, EpochStream, load_batches
+from nlp_ft.data.effective_batches import RowBatches
 from nlp_ft.data.images import ImageData, load_image_data
 from nlp_ft.data.transforms import (
     ImageCollator,
@@ -200,9 +201,8 @@ def test_the_number_of_workers_changes_no_bit(workers: int, data: ImageData) -> 
     collator = ImageCollator(SMALL, augmentation(**EVERYTHING), 3, seed=1)
 
     def epoch(num_workers: int) -> list[torch.Tensor]:
-        stream = EpochStream(
-            data.encoded["train"], data.lengths("train"), collator, 5, 1, 1, 0, 1, False, True, num_workers
-        )
+        batches = RowBatches(5, 1, 1, group_by_length=False, drop_last=True)
+        stream = EpochStream(data.encoded["train"], data.lengths("train"), collator, batches, 0, 1, num_workers)
         return [tensor for _, micro in stream(3, 1) for batch in micro for tensor in batch.values()]
 
     alone, shared = epoch(0), epoch(workers)

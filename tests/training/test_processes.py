@@ -17,6 +17,8 @@ from tests.tiny import tiny_recipe
 from tests.training.test_run import weights
 
 ROOT = Path(__file__).parents[2]
+TOKENS = 48
+"""Nine micro-batches an epoch: of the last effective batch one process has none."""
 
 
 def launch(*calls: list[str]) -> subprocess.CompletedProcess[str]:
@@ -27,7 +29,9 @@ def launch(*calls: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*launcher, *options, *program], cwd=ROOT, capture_output=True, text=True)
 
 
-def recipe_of(folder: Path, encoder: Path, name: str, size: int, accumulation: int) -> Path:
+def recipe_of(
+    folder: Path, encoder: Path, name: str, size: int, accumulation: int, max_tokens_per_batch: int | None = None
+) -> Path:
     values = tiny_recipe(
         folder,
         encoder,
@@ -36,6 +40,7 @@ def recipe_of(folder: Path, encoder: Path, name: str, size: int, accumulation: i
         training={
             "per_device_batch_size": size,
             "gradient_accumulation_steps": accumulation,
+            "max_tokens_per_batch": max_tokens_per_batch,
             "keep": "last",
             "duration": "3ep",
         },
@@ -52,26 +57,32 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def launched(folder: Path, tiny_encoder: Path) -> subprocess.CompletedProcess[str]:
-    """Runs `two` and `two_accumulated`, and one with an error of the user."""
+    """Runs `two`, `two_accumulated` and `two_by_tokens`, and one with an error of the user."""
     # 50 rows: the last effective batch has two rows, so that with 4 x 2 x 1 one process has one row and one none.
     two = recipe_of(folder, tiny_encoder, "two", 4, 1)
     accumulated = recipe_of(folder, tiny_encoder, "two_accumulated", 2, 2)
+    by_tokens = recipe_of(folder, tiny_encoder, "two_by_tokens", 8, 1, TOKENS)
     wrong = [str(two), "data.label=lable", f"output_dir={folder / 'wrong'}"]
-    return launch([str(two)], [str(accumulated)], wrong)
+    return launch([str(two)], [str(accumulated)], [str(by_tokens)], wrong)
 
 
 @pytest.fixture(scope="module")
 def runs(folder: Path, tiny_encoder: Path, launched: subprocess.CompletedProcess[str]) -> dict[str, Path]:
     for name, size, accumulation in (("one", 8, 1), ("accumulated", 4, 2)):
         train(load_recipe(str(recipe_of(folder, tiny_encoder, name, size, accumulation))))
-    found = {name: folder / name for name in ("one", "accumulated", "two", "two_accumulated")}
+    train(load_recipe(str(recipe_of(folder, tiny_encoder, "by_tokens", 8, 2, TOKENS))))
+    names = ("one", "accumulated", "by_tokens", "two", "two_accumulated", "two_by_tokens")
+    found = {name: folder / name for name in names}
     assert [name for name in found if not found[name].exists()] == [], launched.stderr[-3000:]
     return found
 
 
-@pytest.mark.parametrize("name", ["accumulated", "two", "two_accumulated"])
-def test_the_same_effective_batch_gives_the_same_weights(runs: dict[str, Path], name: str) -> None:
-    one, other = weights(runs["one"]), weights(runs[name])
+@pytest.mark.parametrize(
+    ("name", "same_as"),
+    [("accumulated", "one"), ("two", "one"), ("two_accumulated", "one"), ("two_by_tokens", "by_tokens")],
+)
+def test_the_same_effective_batch_gives_the_same_weights(runs: dict[str, Path], name: str, same_as: str) -> None:
+    one, other = weights(runs[same_as]), weights(runs[name])
     for parameter, tensor in one.items():
         torch.testing.assert_close(other[parameter], tensor, rtol=0, atol=1e-5, msg=parameter)
 

@@ -12,6 +12,7 @@ import pytest
 
 from nlp_ft.cli import main
 from nlp_ft.errors import RunFolderError
+from nlp_ft.recipe import Recipe
 from nlp_ft.recipe_loader import dump_yaml, recipe_from_dict
 from nlp_ft.training import keeper
 from nlp_ft.training import run as run_module
@@ -45,6 +46,22 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> C
     return run
 
 
+def stop_and_resume(recipe: Recipe, stop_at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train, stop before a step, and go on from the checkpoint before it."""
+    step = run_module.Loop._step
+
+    def stop(self: run_module.Loop, batches: object) -> object:
+        if self.state.global_step == stop_at:
+            raise KeyboardInterrupt
+        return step(self, batches)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module.Loop, "_step", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe)
+    train(recipe, resume=True)
+
+
 OPTIMIZERS = ["adamw", "adafactor", "sgd", "lion"]
 STOPS = [("adamw", 4), ("adafactor", 14), ("sgd", 26), ("lion", 14)]
 OTHER_STOPS = [(name, step) for name in OPTIMIZERS for step in (4, 14, 26) if (name, step) not in STOPS]
@@ -62,20 +79,21 @@ def test_a_run_that_stops_between_checkpoints_resumes_to_the_bit(
     stop_at: int,
 ) -> None:
     recipe = recipe_from_dict(recipe_in(tmp_path, tiny_encoder, optimizer))
-    step = run_module.Loop._step
-
-    def stop(self: run_module.Loop, batches: object) -> object:
-        if self.state.global_step == stop_at:
-            raise KeyboardInterrupt
-        return step(self, batches)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(run_module.Loop, "_step", stop)
-        with pytest.raises(KeyboardInterrupt):
-            train(recipe)
-    train(recipe, resume=True)
+    stop_and_resume(recipe, stop_at, monkeypatch)
     assert same(weights(tmp_path / "run"), weights(whole_run(optimizer)))
     assert metrics(tmp_path / "run") == metrics(whole_run(optimizer))
+
+
+def test_a_run_by_tokens_that_stops_within_an_epoch_resumes_to_the_bit(
+    tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = recipe_in(tmp_path, tiny_encoder)
+    values["training"] = {**SETTINGS, "max_tokens_per_batch": 24}  # 9 steps an epoch
+    train(recipe_from_dict({**values, "output_dir": str(tmp_path / "whole")}))
+    stop_and_resume(recipe_from_dict(values), 14, monkeypatch)
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+    assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
+    assert '"step": 36' in metrics(tmp_path / "run")
 
 
 def start(recipe: Path, *options: str) -> BaseProcess:

@@ -182,6 +182,32 @@ def test_accumulated_small_batches_equal_one_large_batch(tmp_path: Path, tiny_en
         torch.testing.assert_close(tensor, results[1][name], rtol=0, atol=1e-6, msg=name)
 
 
+def test_a_run_by_tokens_learns_and_says_how_many_rows_go_together(
+    tmp_path: Path, tiny_encoder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The 50 rows make 14 micro-batches of at most 30 tokens; the 8 rows of each device give way to them.
+    settings = {"max_tokens_per_batch": 30, "gradient_accumulation_steps": 2, "duration": "8ep"}
+    summary = train(recipe_from_dict(tiny_recipe(tmp_path, tiny_encoder, training=settings)))
+    assert (
+        "\neffective batch about 7 rows = about 4 (at most 30 tokens, or one row) per device x 1 process(es) x "
+        "2 accumulated; 56 steps, 7 an epoch; cpu in fp32 "
+    ) in capsys.readouterr().out
+    saved = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (saved["effective_batch_size"], saved["global_step"]) == (7.1, 56)
+    assert saved["train_examples_per_second"] == pytest.approx(8 * 50 / saved["train_seconds"])
+    assert summary["metrics"]["test"]["accuracy"] == 1.0
+
+
+def test_a_run_by_rows_says_how_many_go_together(
+    tmp_path: Path, tiny_encoder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"gradient_accumulation_steps": 2, "duration": "1ep"}
+    summary = train(recipe_from_dict(tiny_recipe(tmp_path, tiny_encoder, training=settings)))
+    said = "\neffective batch 16 = 8 per device x 1 process(es) x 2 accumulated; 4 steps, 4 an epoch; cpu in fp32 "
+    assert said in capsys.readouterr().out
+    assert summary["effective_batch_size"] == 16
+
+
 def test_early_stopping_ends_the_run_and_keeps_the_best_model(tmp_path: Path, tiny_encoder: Path) -> None:
     recipe = tiny_recipe(
         tmp_path,
