@@ -99,7 +99,8 @@ class TokenBatches:
 
     The rows of an epoch are sorted by length, cut into micro-batches, and these joined in their order to effective
     batches. Where to cut depends on the sorted lengths alone, so that every epoch has as many steps; the seed and the
-    epoch decide which of the rows of one length go where, and the order of the effective batches.
+    epoch decide which of the rows of one length go where, and the order of the effective batches. Each is one step and
+    one mean of the loss, so that a row of a batch of few weighs more than one of a batch of many.
 
     Unlike with a fixed number of rows, effective batches depend on the number of processes: another number joins other
     micro-batches, and only num_processes x gradient_accumulation_steps matters.

@@ -104,16 +104,19 @@ def test_loading_leaves_the_global_random_state_alone() -> None:
     assert np.array_equal(np.random.get_state()[1], numpy_before)
 
 
-@pytest.mark.parametrize("num_processes", [1, 2, 3, 4])
+@pytest.mark.parametrize(("num_processes", "accumulation"), [(1, 1), (2, 1), (3, 1), (4, 1), (1, 3), (2, 2), (3, 2)])
 @pytest.mark.parametrize("rows", [1, 7, 24, 25])
-def test_the_stream_gives_the_same_effective_batches_to_any_number_of_processes(rows: int, num_processes: int) -> None:
+def test_the_stream_gives_the_same_effective_batches_to_any_number_of_processes(
+    rows: int, num_processes: int, accumulation: int
+) -> None:
     # 12 rows a step for each number of processes.
-    shape = RowBatches(12 // num_processes, 1, num_processes, group_by_length=True)
+    shape = RowBatches(12 // num_processes // accumulation, accumulation, num_processes, group_by_length=True)
     parts = [list(stream(rows, shape, index)(2, 0)) for index in range(num_processes)]
     batches = epoch_batches(lengths_of(rows), 12, seed=5, epoch=2)
     assert [[size for size, _ in part] for part in parts] == [[len(rows) for rows in batches]] * num_processes
     for step, expected in enumerate(batches):
-        labels = [label for part in parts for micro in labels_of(part[step][1]) for label in micro]
+        rounds = zip(*(labels_of(part[step][1]) for part in parts), strict=True)
+        labels = [label for micro_of_all in rounds for micro in micro_of_all for label in micro]
         assert [label for label in labels if label != IGNORED_LABEL] == expected.tolist()
 
 
