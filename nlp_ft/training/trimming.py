@@ -27,9 +27,9 @@ def used_vocabulary(parts: Parts) -> UsedVocabulary | None:
     used = torch.zeros(embedding.num_embeddings, dtype=torch.bool)
     for split in parts.data.encoded.keys() - {"test"}:
         mark_values(parts.data.encoded[split], "input_ids", used.numpy())
-    used[parts.task.tokenizer.all_special_ids] = True
-    if (padding := parts.model.config.pad_token_id) is not None:  # Longformer pads once more by itself
-        used[padding] = True
+    # Longformer pads once more, by the id that its config says.
+    marks = {*parts.task.tokenizer.all_special_ids, getattr(parts.model.config, "pad_token_id", None)} - {None}
+    used[[mark for mark in marks if mark < len(used)]] = True
     num_used = int(used.sum())
     if num_used > LARGEST_SHARE * len(used):
         return None

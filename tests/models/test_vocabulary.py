@@ -145,7 +145,7 @@ def test_a_table_is_trimmed_with_logits_equal_to_the_bit_or_left_alone(model_typ
     inputs = batch(model)
     used = torch.zeros(embedding.num_embeddings, dtype=torch.bool)
     used[inputs["input_ids"].flatten()] = True
-    used[model.config.pad_token_id or 0] = True  # Longformer pads by itself
+    used[:3] = True  # the special tokens: Longformer pads by itself
     with torch.no_grad():
         before = model(**inputs).logits
         UsedVocabulary(embedding, used, torch.optim.AdamW(model.parameters())).trim()
