@@ -28,8 +28,8 @@ def used_vocabulary(parts: Parts) -> UsedVocabulary | None:
     for split in parts.data.encoded.keys() - {"test"}:
         mark_values(parts.data.encoded[split], "input_ids", used.numpy())
     # Longformer pads once more, by the id that its config says.
-    marks = {*parts.task.tokenizer.all_special_ids, getattr(parts.model.config, "pad_token_id", None)} - {None}
-    used[[mark for mark in marks if mark < len(used)]] = True
+    marks = [*parts.task.tokenizer.all_special_ids, getattr(parts.model.config, "pad_token_id", None)]
+    used[[mark for mark in marks if mark is not None and mark < len(used)]] = True
     num_used = int(used.sum())
     if num_used > LARGEST_SHARE * len(used):
         return None
