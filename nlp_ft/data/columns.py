@@ -38,6 +38,12 @@ def unique_values(rows: Dataset, column: str) -> list[Any]:
     return values
 
 
+def mark_values(rows: Dataset, column: str, marks: np.ndarray) -> None:
+    """Set the marks, (values,) bool, of all numbers in a column of lists."""
+    for part in _parts(rows, column):
+        marks[pyarrow.compute.list_flatten(part).to_numpy()] = True
+
+
 def _parts(rows: Dataset, column: str) -> Iterator[Any]:
     for table in rows.select_columns([column]).with_format("arrow").iter(ROWS_AT_ONCE):
         yield table[column]

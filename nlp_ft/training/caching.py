@@ -20,7 +20,6 @@ from nlp_ft.training.loop import LoopState
 from nlp_ft.training.parts import Parts
 
 BYTES_IN_GB = 10**9
-EXAMPLE_ROWS = 3
 
 
 @dataclass(frozen=True)
@@ -158,12 +157,6 @@ def _feature_plan(parts: Parts, budget: int) -> FeaturePlan:
     data, training = parts.data, parts.recipe.training
     names: list[str] = [name for name in ("train", "validation") if name in data.encoded]
     splits = {name: Split(data.encoded[name], data.lengths(name)) for name in names}
-    # Rows of unlike length, so that there is padding.
-    order = splits["train"].lengths.argsort()
-    rows = sorted({int(order[int(i * (len(order) - 1) / (EXAMPLE_ROWS - 1))]) for i in range(EXAMPLE_ROWS)})
-    collator = parts.task.collator(training=False)
-    batch = collator([data.encoded["train"][row] for row in rows])
-    example = {key: value.to(parts.accelerator.device) for key, value in batch.items() if key not in ("labels", "row")}
     half = torch.float16 if parts.accelerator.mixed_precision == "fp16" else torch.bfloat16
     exact = training.feature_precision == "fp32" or (
         training.feature_precision == "auto" and parts.accelerator.mixed_precision == "no"
@@ -171,9 +164,9 @@ def _feature_plan(parts: Parts, budget: int) -> FeaturePlan:
     return FeaturePlan(
         parts.model,
         parts.layer_map,
-        FrozenPrefix(parts.model, parts.layer_map, example),
+        FrozenPrefix(parts.model, parts.layer_map, parts.example()),
         splits,
-        collator,
+        parts.task.collator(training=False),
         training.eval_batch_size,
         torch.float32 if exact else half,
         cache_folder(),

@@ -42,19 +42,24 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return max(folder.glob("step-*"), default=None)
 
 
-def load_checkpoint(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Put weights and optimizer state back in place, and give the rest of the state.
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint holds beside tensors. Raises: RunFolderError: it cannot be read."""
+    try:
+        state: dict[str, Any] = json.loads((checkpoint / "state.json").read_text())
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{checkpoint / 'state.json'} cannot be read: {error}; pass --overwrite") from None
+    return state
+
+
+def load_checkpoint(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Put weights and optimizer state back in place.
 
     Raises:
         RunFolderError: the checkpoint is of another model or optimizer.
     """
     load_model_tensors(checkpoint / "model.safetensors", model)
-    try:
-        state: dict[str, Any] = json.loads((checkpoint / "state.json").read_text())
-    except (OSError, ValueError) as error:
-        raise RunFolderError(f"{checkpoint / 'state.json'} cannot be read: {error}; pass --overwrite") from None
-    _restore_optimizer(optimizer, _read_tensors(checkpoint / "optimizer.safetensors"), state.pop("optimizer_scalars"))
-    return state
+    scalars = read_state(checkpoint)["optimizer_scalars"]
+    _restore_optimizer(optimizer, _read_tensors(checkpoint / "optimizer.safetensors"), scalars)
 
 
 def model_tensors(model: nn.Module) -> dict[str, torch.Tensor]:

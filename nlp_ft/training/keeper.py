@@ -9,12 +9,14 @@ from safetensors.torch import save_file
 
 from nlp_ft.errors import RunFolderError
 from nlp_ft.layerwise import UnfreezeState
+from nlp_ft.models.vocabulary import UsedVocabulary
 from nlp_ft.training.agreement import require_equal_weights
 from nlp_ft.training.checkpoint import (
     latest_checkpoint,
     load_checkpoint,
     load_model_tensors,
     model_tensors,
+    read_state,
     save_checkpoint,
 )
 from nlp_ft.training.loop import LoopState
@@ -26,8 +28,9 @@ from nlp_ft.training.task import Task
 class Keeper:
     """Keeps the last checkpoint and the best weights that it knows of."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, vocabulary: UsedVocabulary | None = None) -> None:
         self.parts = parts
+        self.data_identity = data_identity(parts.task, vocabulary)
         self.folder = parts.folder.checkpoints
 
     def restore(self) -> LoopState:
@@ -39,9 +42,10 @@ class Keeper:
         checkpoint = latest_checkpoint(self.folder)
         if checkpoint is None:
             return LoopState()
-        saved = load_checkpoint(checkpoint, self.parts.model, self.parts.optimizer)
-        if saved["data"] != data_identity(self.parts.task):
-            raise RunFolderError(f"--resume: the training data are not those that {self.folder.parent} was begun with")
+        saved = read_state(checkpoint)
+        if saved["data"] != self.data_identity:
+            raise RunFolderError(f"--resume: the data are not those that {self.folder.parent} was begun with")
+        load_checkpoint(checkpoint, self.parts.model, self.parts.optimizer)
         state = LoopState(**{**saved["loop"], "unfreeze": UnfreezeState(**saved["loop"]["unfreeze"])})
         self.parts.accelerator.print(f"resuming after step {state.global_step} of {self.parts.plan.total_steps}")
         return state
@@ -51,7 +55,7 @@ class Keeper:
         require_equal_weights(self.parts.accelerator, self.parts.model)
         if not self.parts.accelerator.is_main_process:
             return
-        saved = {"loop": asdict(state), "data": data_identity(self.parts.task)}
+        saved = {"loop": asdict(state), "data": self.data_identity}
         with writing(self.parts.folder.final):
             save_checkpoint(self.folder, state.global_step, self.parts.model, self.parts.optimizer, saved)
             kept = {self._best_file(state.best_step), self._best_file(state.best_step_of_phase)}
@@ -77,9 +81,11 @@ class Keeper:
         return self.folder / f"best-{step:08d}.safetensors"
 
 
-def data_identity(task: Task) -> str:
-    """A fingerprint of the inputs and labels of train, in their order."""
+def data_identity(task: Task, vocabulary: UsedVocabulary | None = None) -> str:
+    """A fingerprint of the inputs and labels of train, in their order, and of the tokens in use."""
     digest = blake2b(digest_size=16)
     for array in (task.train_hashes(), task.data.labels("train")):
         digest.update(np.ascontiguousarray(array).data)
+    if vocabulary:
+        digest.update(vocabulary.used.numpy().data)
     return digest.hexdigest()

@@ -23,6 +23,8 @@ from nlp_ft.training.precision import precision_name
 from nlp_ft.training.run_folder import RunFolder
 from nlp_ft.training.task import Data, Task, task_of
 
+EXAMPLE_ROWS = 3
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -43,6 +45,13 @@ class Parts:
     def data(self) -> Data:
         """The splits."""
         return self.task.data
+
+    def example(self) -> dict[str, torch.Tensor]:
+        """Inputs of a few rows of train; of unlike length, so that there is padding."""
+        order = self.data.lengths("train").argsort()
+        rows = sorted({int(order[int(i * (len(order) - 1) / (EXAMPLE_ROWS - 1))]) for i in range(EXAMPLE_ROWS)})
+        batch = self.task.collator(training=False)([self.data.encoded["train"][row] for row in rows])
+        return {key: value.to(self.accelerator.device) for key, value in batch.items() if key not in ("labels", "row")}
 
     def predict(self, split: str, features: FeatureCache | None = None) -> Predictions:
         """The model's predictions for every row of a split, with the features of `validation` or none; collective."""

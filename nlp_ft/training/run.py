@@ -10,6 +10,7 @@ from accelerate.utils import gather_object
 from nlp_ft.data.labels import label_counts
 from nlp_ft.errors import RunFolderError
 from nlp_ft.models.text import quiet_transformers
+from nlp_ft.models.vocabulary import UsedVocabulary
 from nlp_ft.recipe import Recipe
 from nlp_ft.recipe_loader import dump_yaml, recipe_to_dict
 from nlp_ft.training import setup
@@ -20,6 +21,7 @@ from nlp_ft.training.keeper import Keeper
 from nlp_ft.training.loop import Loop, LoopHooks, LoopState
 from nlp_ft.training.parts import Parts, announce, build_parts
 from nlp_ft.training.run_folder import MetricsLog, RunFolder, writing
+from nlp_ft.training.trimming import trimmed, used_vocabulary, whole
 
 COPIES_ON_DISK = 8
 """Room a run may need, in copies of the weights: two checkpoints of weights and two moments, the best, the result."""
@@ -56,7 +58,9 @@ def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator) -> dict[
     report = parts.task.describe_data()
     announce(parts, parts.task.format_report(report))
     _open_folder(parts)
-    state = _fit(parts, Keeper(parts))
+    vocabulary = used_vocabulary(parts)
+    with trimmed(vocabulary):
+        state = _fit(parts, vocabulary)
     predictions = {split: parts.predict(split) for split in parts.data.encoded if split != "train"}
     summary = {
         **summarize(parts, state, predictions),
@@ -90,8 +94,9 @@ def _open_folder(parts: Parts) -> None:
         parts.accelerator.init_trackers(name, config=setup.tracker_config(recipe_to_dict(parts.recipe)))
 
 
-def _fit(parts: Parts, keeper: Keeper) -> LoopState:
+def _fit(parts: Parts, vocabulary: UsedVocabulary | None) -> LoopState:
     """Train, from a checkpoint if there is one, and leave the model as it is to be saved."""
+    keeper = Keeper(parts, vocabulary)
     state = keeper.restore()
     log = MetricsLog(parts.folder.partial / "metrics.jsonl", parts.accelerator.is_main_process, state.global_step)
     has_validation = "validation" in parts.data.encoded
@@ -99,7 +104,8 @@ def _fit(parts: Parts, keeper: Keeper) -> LoopState:
     # What trains must be known before the model is wrapped.
     parts.unfreezer.begin_step(state.global_step)
     started = time.perf_counter()
-    features = cache_of_run(parts, state)
+    with whole(vocabulary):
+        features = cache_of_run(parts, state)
     state.train_seconds += time.perf_counter() - started
     model, optimizer = parts.accelerator.prepare(parts.model, parts.optimizer)
 

@@ -163,7 +163,7 @@ def test_resuming_on_other_data_is_refused(tmp_path: Path, tiny_encoder: Path, m
     values = interrupted(tmp_path, tiny_encoder, monkeypatch)
     file = tmp_path / "train.csv"
     file.write_text(file.read_text().replace("cat", "bird"))
-    with pytest.raises(RunFolderError, match="the training data are not those"):
+    with pytest.raises(RunFolderError, match="the data are not those"):
         train(recipe_from_dict(values), resume=True)
 
 
