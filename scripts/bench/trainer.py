@@ -48,6 +48,23 @@ class Unfreeze(TrainerCallback):
             freeze(kwargs["model"], self.blocks_at_epoch[epoch])
 
 
+class StopAt(TrainerCallback):
+    """Score after each epoch, not counting the time it takes, and stop at an accuracy."""
+
+    def __init__(self, accuracy: float) -> None:
+        self.accuracy = accuracy
+        self.trainer: Any = None
+        self.accuracies: list[float] = []
+        self.seconds = 0.0
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Score."""
+        started = time.perf_counter()
+        self.accuracies.append(self.trainer.evaluate()["eval_accuracy"])
+        control.should_training_stop = self.accuracies[-1] >= self.accuracy
+        self.seconds += time.perf_counter() - started
+
+
 def main() -> None:
     """Train, score and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -61,8 +78,10 @@ def main() -> None:
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--frozen-blocks", type=int, default=-1, help="from below, with the embeddings; -1 for none")
     parser.add_argument("--unfreeze", type=json.loads, default={}, help='frozen blocks by epoch, as {"0": 6, "1": 5}')
+    parser.add_argument("--stop-at", type=float, help="score after each epoch, and stop at this accuracy")
+    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    set_seed(0)
+    set_seed(options.seed)
     tokenizer = AutoTokenizer.from_pretrained(options.model)
     frames = {"train": Dataset.from_csv(options.train), "test": Dataset.from_csv(options.test)}
     label_ids = {label: i for i, label in enumerate(sorted(map(str, frames["train"].unique("label"))))}
@@ -81,6 +100,7 @@ def main() -> None:
     groups = [{"params": [parameter]} for parameter in model.parameters()] if blocks_at_epoch else None
     optimizer = torch.optim.AdamW(groups, lr=options.lr, weight_decay=0.01) if groups else None
     freeze(model, options.frozen_blocks)
+    stop = StopAt(options.stop_at or 2)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             model=model,
@@ -96,6 +116,7 @@ def main() -> None:
                 bf16=options.bf16,
                 use_cpu=not torch.accelerator.is_available(),
                 save_strategy="no",
+                seed=options.seed,
                 report_to=[],
                 disable_tqdm=True,
             ),
@@ -106,11 +127,14 @@ def main() -> None:
             optimizers=(optimizer, None),
             callbacks=[Unfreeze(blocks_at_epoch)] if blocks_at_epoch else [],
         )
+        if options.stop_at:
+            stop.trainer = trainer
+            trainer.add_callback(stop)
         started = time.perf_counter()
         trainer.train()
-        seconds = time.perf_counter() - started
+        seconds = time.perf_counter() - started - stop.seconds
         scores = trainer.evaluate()
-    print(json.dumps({"accuracy": scores["eval_accuracy"], "train_s": seconds}))
+    print(json.dumps({"accuracy": scores["eval_accuracy"], "accuracies": stop.accuracies, "train_s": seconds}))
 
 
 if __name__ == "__main__":
