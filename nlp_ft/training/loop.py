@@ -18,6 +18,7 @@ from accelerate import Accelerator
 
 from nlp_ft.errors import TrainingError
 from nlp_ft.layerwise import Unfreezer, UnfreezeState
+from nlp_ft.training.clipping import clip_gradients
 from nlp_ft.training.feature_cache import FeatureCache
 from nlp_ft.training.loss import ClassificationLoss
 from nlp_ft.training.progress import Progress
@@ -181,7 +182,7 @@ class Loop:
                 accelerator.backward(loss)
                 total += loss.detach()
         if self.settings.max_grad_norm is not None:
-            accelerator.clip_grad_norm_(self.trainable, self.settings.max_grad_norm)
+            clip_gradients(accelerator, self.trainable, self.settings.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return total

@@ -16,6 +16,7 @@ from nlp_ft.recipe_loader import dump_yaml, recipe_to_dict
 from nlp_ft.training import setup
 from nlp_ft.training.agreement import require_equal_weights
 from nlp_ft.training.caching import cache_of_run
+from nlp_ft.training.dropout import fast_dropout
 from nlp_ft.training.finish import save_run, summarize
 from nlp_ft.training.keeper import Keeper
 from nlp_ft.training.loop import Loop, LoopHooks, LoopState
@@ -135,7 +136,8 @@ def _fit(parts: Parts, vocabulary: UsedVocabulary | None) -> LoopState:
     )
     # The loop puts new wrappers in the place of this one; what lives on of it would answer to the gradients too.
     del model
-    loop.run()
+    with fast_dropout(parts.accelerator, parts.model):
+        loop.run()
     if has_validation and parts.recipe.training.keep == "best":
         keeper.load_best(state.best_step)
     return state
