@@ -16,11 +16,11 @@ from nlp_ft.recipe_loader import dump_yaml, recipe_to_dict
 from nlp_ft.training import setup
 from nlp_ft.training.agreement import require_equal_weights
 from nlp_ft.training.caching import cache_of_run
-from nlp_ft.training.dropout import fast_dropout
 from nlp_ft.training.finish import save_run, summarize
 from nlp_ft.training.keeper import Keeper
 from nlp_ft.training.loop import Loop, LoopHooks, LoopState
 from nlp_ft.training.parts import Parts, announce, build_parts
+from nlp_ft.training.random_bits import fast_random_bits
 from nlp_ft.training.run_folder import MetricsLog, RunFolder, writing
 from nlp_ft.training.trimming import trimmed, used_vocabulary, whole
 
@@ -136,7 +136,7 @@ def _fit(parts: Parts, vocabulary: UsedVocabulary | None) -> LoopState:
     )
     # The loop puts new wrappers in the place of this one; what lives on of it would answer to the gradients too.
     del model
-    with fast_dropout(parts.accelerator, parts.model):
+    with fast_random_bits(parts.accelerator):
         loop.run()
     if has_validation and parts.recipe.training.keep == "best":
         keeper.load_best(state.best_step)

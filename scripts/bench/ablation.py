@@ -43,9 +43,9 @@ VARIANTS: dict[str, list[str]] = {
 def turn_off(variant: str) -> None:
     """Put what a user would write in the place of ours."""
     if variant == "torch's random numbers":
-        run.fast_random_bits = lambda accelerator: nullcontext()  # type: ignore[attr-defined]
+        vars(run)["fast_random_bits"] = lambda accelerator: nullcontext()
     elif variant == "clipping in two passes":
-        loop.clip_gradients = lambda a, p, norm: a.clip_grad_norm_(p, norm)  # type: ignore[attr-defined]
+        vars(loop)["clip_gradients"] = lambda accelerator, *rest: accelerator.clip_grad_norm_(*rest)
     elif variant == "AdamW not fused":
         plain = torch.optim.AdamW.__init__
         torch.optim.AdamW.__init__ = lambda self, *a, **k: plain(self, *a, **{**k, "fused": False})  # type: ignore[method-assign]
