@@ -186,15 +186,16 @@ def test_a_run_by_tokens_learns_and_says_how_many_rows_go_together(
     tmp_path: Path, tiny_encoder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # The 50 rows make 14 micro-batches of at most 30 tokens; the 8 rows of each device give way to them.
-    settings = {"max_tokens_per_batch": 30, "gradient_accumulation_steps": 2, "duration": "8ep"}
-    summary = train(recipe_from_dict(tiny_recipe(tmp_path, tiny_encoder, training=settings)))
+    settings = {"max_tokens_per_batch": 30, "gradient_accumulation_steps": 2, "duration": "16ep"}
+    model = {"dropout": 0.0, "head": {"dropout": 0.0}}
+    summary = train(recipe_from_dict(tiny_recipe(tmp_path, tiny_encoder, model=model, training=settings)))
     assert (
         "\neffective batch about 7 rows = about 4 (at most 30 tokens, or one row) per device x 1 process(es) x "
-        "2 accumulated; 56 steps, 7 an epoch; cpu in fp32 "
+        "2 accumulated; 112 steps, 7 an epoch; cpu in fp32 "
     ) in capsys.readouterr().out
     saved = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert (saved["effective_batch_size"], saved["global_step"]) == (7.1, 56)
-    assert saved["train_examples_per_second"] == pytest.approx(8 * 50 / saved["train_seconds"])
+    assert (saved["effective_batch_size"], saved["global_step"]) == (7.1, 112)
+    assert saved["train_examples_per_second"] == pytest.approx(16 * 50 / saved["train_seconds"])
     assert summary["metrics"]["test"]["accuracy"] == 1.0
 
 
