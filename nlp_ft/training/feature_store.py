@@ -92,7 +92,8 @@ def build_cache(plan: FeaturePlan, boundaries: Sequence[int], accelerator: Accel
     for split in plan.splits:
         for boundary, key in _keys(plan, boundaries, split).items():
             folders[boundary, split] = plan.folder / key
-    missing = [place for place, folder in folders.items() if not folder.exists()]
+    # Two splits of the same rows have one folder.
+    missing = [place for folder, place in {f: place for place, f in folders.items()}.items() if not folder.exists()]
     partial = {place: folder.with_name(f"{folder.name}.{run_name}.partial") for place, folder in folders.items()}
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:

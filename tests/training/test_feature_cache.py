@@ -111,6 +111,13 @@ def test_the_next_run_on_the_same_data_finds_the_features_and_computes_none(
     assert max(splits) == 3  # the rows of the trials
 
 
+def test_a_validation_of_the_same_rows_as_train_has_its_features_in_common(
+    tmp_path: Path, tiny_encoder: Path, cache: Path
+) -> None:
+    train_as(tmp_path, tiny_encoder, "run", "head_only", f"data.validation={tmp_path / 'train.csv'}")
+    assert len(list(cache.iterdir())) == 1
+
+
 def edit_data(folder: Path, encoder: Path) -> list[str]:
     file = write_recipe(folder, encoder, "unused", "llrd").with_name("train.csv")
     other = folder / "other.csv"
