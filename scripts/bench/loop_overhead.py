@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from nlp_ft.data.batching import EpochStream, PaddingCollator
 from nlp_ft.data.effective_batches import RowBatches
 from nlp_ft.data.text import load_text_data
-from nlp_ft.layerwise import UnfreezePlan, Unfreezer, UnfreezeSchedule, build_lr_schedule, build_optimizer
+from nlp_ft.layerwise import LayerMap, UnfreezePlan, Unfreezer, UnfreezeSchedule, build_lr_schedule, build_optimizer
 from nlp_ft.models.text import build_classifier, load_tokenizer
 from nlp_ft.recipe import TextRecipe
 from nlp_ft.recipe_loader import load_recipe
@@ -70,7 +70,9 @@ def main() -> None:
     bare_optimizer = build_optimizer(bare_model, lr=1e-4)
     our_optimizer = build_optimizer(our_model, lr=1e-4)
     scheduler = torch.optim.lr_scheduler.LambdaLR(bare_optimizer, build_lr_schedule("linear", 100_000))
-    plan = UnfreezePlan(UnfreezeSchedule.fixed(our_model.config.num_hidden_layers), 100_000, stream.steps_per_epoch)
+    plan = UnfreezePlan(
+        UnfreezeSchedule.fixed(LayerMap.from_model(our_model).num_layers), 100_000, stream.steps_per_epoch
+    )
     unfreezer = Unfreezer(our_model, our_optimizer, plan, lr_schedule=lambda steps: build_lr_schedule("linear", steps))
     accelerator = Accelerator()
     prepared_model, prepared_optimizer = accelerator.prepare(our_model, our_optimizer)

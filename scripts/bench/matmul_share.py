@@ -46,7 +46,9 @@ PARTS = {
     "optimizer": ("adam",),
     "clipping": ("norm_kernel", "linalg_vector_norm", "foreach_norm", "foreach_mul"),
     "random numbers": ("bernoulli", "random_", "dropout"),
-    "layer norm and GELU": ("layer_norm", "gelu"),
+    "layer norm, GELU, softmax": ("layer_norm", "gelu", "softmax"),
+    "copies": ("copy_", "fill_", "clone", "memcpy", "memset"),
+    "sums and products": ("aten::add", "aten::mul", "aten::div", "aten::sum", "elementwise", "reduce_kernel"),
 }
 """Part of a step -> what is in the names of its operations."""
 
