@@ -17,7 +17,7 @@ NUM_VALUES = 2**16
 
 @contextmanager
 def fast_random_bits(accelerator: Accelerator) -> Iterator[None]:
-    """Inside, `Tensor.bernoulli_(p)` draws by `draw` in the whole process; on CPU and uncompiled, else nothing changes."""
+    """Inside, `Tensor.bernoulli_(p)` draws by `draw`, process-wide; on CPU and uncompiled, else nothing changes."""
     if accelerator.device.type != "cpu" or accelerator.state.dynamo_plugin.backend != DynamoBackend.NO:
         yield
         return
