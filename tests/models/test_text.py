@@ -65,9 +65,10 @@ AFTER_TRANSFORMERS = "from transformers import AutoModelForSequenceClassificatio
     ("imports", "saved"),
     [
         ("", [{}, {"pooling": "pooler"}]),
-        (
+        pytest.param(
             "import nlp_ft",
             [{"pooling": "mean"}, {"pooling": "cls", "head": {"type": "bottleneck", "bottleneck_size": 8}}],
+            marks=pytest.mark.slow,
         ),
         (AFTER_TRANSFORMERS, [{"pooling": "max"}, {"head": {"type": "bottleneck", "activation": "gelu"}}]),
     ],
