@@ -1,6 +1,6 @@
 """Runs that train the used rows of the embedding table: the same weights, also after a kill, and never by surprise."""
 
-import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -54,17 +54,19 @@ def test_a_trimmed_run_ends_with_the_weights_of_a_whole_one(
 
 
 def test_what_weight_decay_does_to_unused_rows_is_in_the_saved_table(tmp_path: Path, wide_encoder: Path) -> None:
-    folder = trained(tmp_path, wide_encoder, "run", LLRD, "optimizer={lr: 1e-3, weight_decay: 0.5}")
+    file = write_recipe(tmp_path, wide_encoder, "run", LLRD)
+    file.write_text(file.read_text().replace("optimizer:\n", "optimizer:\n  weight_decay: 0.5\n"))
+    watched_train(str(file))
+    rates = [
+        {rate for name, rate in line["rates"].items() if name.startswith("embeddings")}
+        for line in watched_steps(tmp_path / "run")
+    ]
+    expected = math.prod(1 - 0.5 * rate for [rate] in rates)
     first = load_file(wide_encoder / "model.safetensors")["embeddings.word_embeddings.weight"]
-    rates = [line["learning_rates"]["0"] for line in metrics(folder) if "learning_rates" in line]
-    assert rates
-    ratio = (table_of(folder / "model.safetensors") / first)[TOKENS:]
-    assert 0.99 < float(ratio.mean()) < 0.998
-    torch.testing.assert_close(ratio, torch.full_like(ratio, float(ratio.mean())), rtol=1e-6, atol=0)
-
-
-def metrics(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    ratio = (table_of(tmp_path / "run" / "model.safetensors") / first)[TOKENS:]
+    assert len(rates) == 14
+    assert expected < 0.998
+    torch.testing.assert_close(ratio, torch.full_like(ratio, expected), rtol=1e-6, atol=0)
 
 
 def test_the_rows_in_use_are_said_and_only_they_have_moments_in_the_checkpoint(
