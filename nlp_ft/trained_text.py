@@ -15,15 +15,18 @@ from nlp_ft.data.streaming import estimated_rows, stream_texts
 from nlp_ft.data.text import TextData, encode_split, load_text_data
 from nlp_ft.data.token_batches import encode_for_prediction, token_batches
 from nlp_ft.errors import DataError
+from nlp_ft.layerwise.first_token import Place, first_token_only, first_token_places
 from nlp_ft.models.text import require_model_files
 from nlp_ft.recipe import TextRecipe
 from nlp_ft.trained_run import TrainedRun, chunked, damage_named
-from nlp_ft.training.task import Data
+from nlp_ft.training.task import Data, map_layers
 
 Texts = Sequence[str] | Sequence[tuple[str, str]]
 TOKENS_PER_BATCH = {"cpu": 1024}
 """More gain nothing where the matrix products already take all the time, and leave the processor's cache."""
 TOKENS_PER_BATCH_ELSEWHERE = 16_384
+TRIALS_PAY = 512
+"""Texts from which on it is worth a second to find out whether the last block needs but the first token."""
 
 
 class TextRun(TrainedRun):
@@ -38,6 +41,7 @@ class TextRun(TrainedRun):
             self.model = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True).eval()
         with damage_named(folder, "tokenizer"):
             self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self._first_token: tuple[Place, ...] | None = None
 
     def probabilities(self, inputs: Texts, done: Callable[[int], object] = lambda count: None) -> np.ndarray:
         """Of texts, or pairs where the run was trained on pairs, truncated as in training."""
@@ -50,7 +54,10 @@ class TextRun(TrainedRun):
         batches = token_batches(lengths, TOKENS_PER_BATCH.get(self.device.type, TOKENS_PER_BATCH_ELSEWHERE))
         collator = PaddingCollator(self.tokenizer, list(encoded))
         computed = []
-        with self.computing() as compute:
+        if self._first_token is None and len(inputs) >= TRIALS_PAY:
+            ends = collator([{key: encoded[key][row] for key in encoded} for row in (batches[0][0], batches[-1][-1])])
+            self._first_token = self._first_token_places(ends)
+        with self.computing() as compute, first_token_only(self._first_token or ()):
             for batch in batches:
                 rows = [{key: encoded[key][row] for key in encoded} for row in batch]
                 computed.append(compute(collator(rows)))
@@ -58,6 +65,12 @@ class TextRun(TrainedRun):
         probabilities = np.empty((len(inputs), len(self.label_names)), np.float32)
         probabilities[np.concatenate(batches)] = torch.cat(computed).cpu().numpy()
         return probabilities
+
+    def _first_token_places(self, example: dict[str, torch.Tensor]) -> tuple[Place, ...]:
+        """Where one token is enough; sought on the CPU alone, on which the model was loaded."""
+        if next(self.model.parameters()).device.type != "cpu":
+            return ()
+        return first_token_places(self.model, map_layers(self.recipe, self.model), example)
 
     def read(self, file: str | None, words: Sequence[str]) -> Iterator[Texts]:
         """The texts of a file with the recipe's text column(s), or those given, paired up for a model of pairs."""

@@ -222,3 +222,22 @@ def test_six_times_the_texts_take_no_more_memory(suffix: str, run: TextRun, tmp_
         done = subprocess.run([sys.executable, "-c", PEAK, *arguments], capture_output=True, text=True, check=True)
         peaks.append(int(done.stdout.split()[-1]))
     assert peaks[1] / peaks[0] < 1.05
+
+
+def test_a_model_that_reads_the_first_token_predicts_the_same_with_its_last_block_cut(
+    tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes: dict[str, Any] = {"model": {"name": str(tiny_encoder), "pooling": "cls"}}
+    train(recipe_from_dict(tiny_recipe(tmp_path, tiny_encoder, **changes)))
+    loaded = load_run(tmp_path / "run")
+    assert isinstance(loaded, TextRun)
+    seen: set[int] = set()
+    feed_forward = loaded.model.encoder.encoder.layer[1].intermediate
+    feed_forward.register_forward_pre_hook(lambda module, args: seen.add(args[0].shape[1]))
+    whole = loaded.probabilities(texts(60))
+    assert max(seen) > 1
+    monkeypatch.setattr(trained_text, "TRIALS_PAY", 60)
+    loaded.probabilities(texts(60))  # with the trials
+    seen.clear()
+    np.testing.assert_allclose(loaded.probabilities(texts(60)), whole, rtol=1e-5, atol=1e-7)
+    assert seen == {1}

@@ -52,7 +52,7 @@ class FrozenPrefix:
         self._of_first_token: set[int] = set()
         if list(layer_map.stacks.values()) != [layer_map.num_layers]:
             return
-        blocks = _block_modules(model, layer_map)
+        blocks = block_modules(model, layer_map)
         self._forms = _forms(model, blocks.values(), example)
         head = _first_of_head(model, layer_map, example)
         for boundary in range(1, layer_map.num_layers + 1):
@@ -102,8 +102,8 @@ class FrozenPrefix:
         with ExitStack() as stack:
             for boundary in boundaries:
                 entry = self._entries[boundary].module
-                stack.enter_context(_hook(entry, partial(note, boundary)))
-            stack.enter_context(_evaluating(self._model))
+                stack.enter_context(pre_hook(entry, partial(note, boundary)))
+            stack.enter_context(evaluating(self._model))
             self._model(**inputs)
         return found
 
@@ -118,7 +118,7 @@ class FrozenPrefix:
             return _with_hidden(args, kwargs, hidden)
 
         with ExitStack() as stack:
-            stack.enter_context(_hook(entry.module, hand_in))
+            stack.enter_context(pre_hook(entry.module, hand_in))
             for block in entry.below:
                 stack.enter_context(_skipped(block, self._forms.get(block, 0)))
             yield
@@ -132,7 +132,7 @@ class FrozenPrefix:
                 self._pooled.add(boundary)
             elif hidden.shape[:2] == mask.shape:
                 hidden = hidden * mask[..., None]
-            else:
+            elif hidden.shape[1] != 1:  # one stands there where the model computes but the first token
                 return False
             self._widths[boundary] = hidden.shape[-1]
             whole = self._logits(example)
@@ -161,12 +161,12 @@ class FrozenPrefix:
         return logits.shape == whole.shape and torch.allclose(whole, logits, rtol=TOLERANCE, atol=TOLERANCE)
 
     def _logits(self, example: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        with _evaluating(self._model):
+        with evaluating(self._model):
             logits: torch.Tensor = self._model(**example).logits
             return logits
 
 
-def _block_modules(model: nn.Module, layer_map: LayerMap) -> dict[int, nn.Module]:
+def block_modules(model: nn.Module, layer_map: LayerMap) -> dict[int, nn.Module]:
     """Layer id -> the one module that holds all parameters of the block; of the last, all but a norm that ends it."""
     found: dict[int, nn.Module] = {}
     for layer in range(1, layer_map.num_layers + 1):
@@ -190,9 +190,9 @@ def _first_of_head(model: nn.Module, layer_map: LayerMap, example: Mapping[str, 
         if own and own <= names and not any(module in set(other.modules()) for other in candidates):
             candidates.append(module)
     order: list[nn.Module] = []
-    with ExitStack() as stack, _evaluating(model):
+    with ExitStack() as stack, evaluating(model):
         for module in candidates:
-            stack.enter_context(_hook(module, lambda module, args, kwargs: order.append(module)))
+            stack.enter_context(pre_hook(module, lambda module, args, kwargs: order.append(module)))
         model(**example)
     return order[0] if order else None
 
@@ -214,7 +214,7 @@ def _with_hidden(
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Eval mode without gradients; the modes are put back."""
     modes = [(module, module.training) for module in model.modules()]
     try:
@@ -229,7 +229,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _hook(module: nn.Module, function: Any) -> Iterator[None]:
+def pre_hook(module: nn.Module, function: Any) -> Iterator[None]:
     handle: RemovableHandle = module.register_forward_pre_hook(function, with_kwargs=True)
     try:
         yield
@@ -246,7 +246,7 @@ def _forms(model: nn.Module, blocks: Iterable[nn.Module], example: Mapping[str, 
 
     handles = [block.register_forward_hook(note) for block in blocks]
     try:
-        with _evaluating(model):
+        with evaluating(model):
             model(**example)
     finally:
         for handle in handles:

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DynamoBackend
 from transformers import PreTrainedModel
 
 from nlp_ft.data.batching import EpochStream
 from nlp_ft.layerwise import LayerMap, Unfreezer, set_trainable_layers
+from nlp_ft.layerwise.first_token import Place, first_token_places
 from nlp_ft.layerwise.freezing import count_parameters
 from nlp_ft.layerwise.phase_table import phase_table
 from nlp_ft.models.reinit import reinit_top
@@ -40,6 +42,8 @@ class Parts:
     unfreezer: Unfreezer
     stream: EpochStream
     plan: LoopSettings
+    first_token: tuple[Place, ...]
+    """Where the model goes on with the first token alone."""
 
     @property
     def data(self) -> Data:
@@ -47,11 +51,8 @@ class Parts:
         return self.task.data
 
     def example(self) -> dict[str, torch.Tensor]:
-        """Inputs of a few rows of train; of unlike length, so that there is padding."""
-        order = self.data.lengths("train").argsort()
-        rows = sorted({int(order[int(i * (len(order) - 1) / (EXAMPLE_ROWS - 1))]) for i in range(EXAMPLE_ROWS)})
-        batch = self.task.collator(training=False)([self.data.encoded["train"][row] for row in rows])
-        return {key: value.to(self.accelerator.device) for key, value in batch.items() if key not in ("labels", "row")}
+        """Inputs of a few rows of train, on the device."""
+        return {key: value.to(self.accelerator.device) for key, value in example_of(self.task).items()}
 
     def predict(self, split: str, features: FeatureCache | None = None) -> Predictions:
         """The model's predictions for every row of a split, with the features of `validation` or none; collective."""
@@ -65,6 +66,14 @@ class Parts:
             self.task.num_workers,
             features,
         )
+
+
+def example_of(task: Task) -> dict[str, torch.Tensor]:
+    """Inputs of a few rows of train; of unlike length, so that there is padding."""
+    order = task.data.lengths("train").argsort()
+    rows = sorted({int(order[int(i * (len(order) - 1) / (EXAMPLE_ROWS - 1))]) for i in range(EXAMPLE_ROWS)})
+    batch = task.collator(training=False)([task.data.encoded["train"][row] for row in rows])
+    return {key: value for key, value in batch.items() if key not in ("labels", "row")}
 
 
 def build_parts(recipe: Recipe, folder: RunFolder, accelerator: Accelerator) -> Parts:
@@ -83,6 +92,7 @@ def build_parts(recipe: Recipe, folder: RunFolder, accelerator: Accelerator) -> 
     if unused:
         accelerator.print(f"never used by this model's forward pass, so frozen: {', '.join(unused)}")
     set_trainable_layers(model, layer_map, schedule.phases[0].layers, unused)
+    first_token = _first_token(recipe, accelerator, task, model, layer_map)
     model.to(accelerator.device)
     optimizer = setup.make_optimizer(recipe.optimizer, model, layer_map)
     stream = setup.make_stream(recipe, task, accelerator)
@@ -95,7 +105,17 @@ def build_parts(recipe: Recipe, folder: RunFolder, accelerator: Accelerator) -> 
         setup.make_lr_schedule(recipe.schedule, plan),
         unused,
     )
-    return Parts(recipe, accelerator, folder, task, model, layer_map, optimizer, unfreezer, stream, plan)
+    return Parts(recipe, accelerator, folder, task, model, layer_map, optimizer, unfreezer, stream, plan, first_token)
+
+
+def _first_token(
+    recipe: Recipe, accelerator: Accelerator, task: Task, model: PreTrainedModel, layer_map: LayerMap
+) -> tuple[Place, ...]:
+    # A compiled model is left as it was compiled.
+    is_compiled = accelerator.state.dynamo_plugin.backend != DynamoBackend.NO
+    if recipe.task != "text_classification" or recipe.training.trim_last_block == "off" or is_compiled:
+        return ()
+    return first_token_places(model, layer_map, example_of(task))
 
 
 def announce(parts: Parts, data_report: str) -> None:
@@ -116,6 +136,8 @@ def announce(parts: Parts, data_report: str) -> None:
         f"{plan.total_steps} steps, {plan.steps_per_epoch} an epoch; {parts.accelerator.device.type} in "
         f"{precision_name(parts.accelerator)} with {torch.get_num_threads()} thread(s)\n"
     )
+    if parts.first_token:
+        say("last block: behind its attention only the first token goes on, the one that the head reads\n")
 
 
 def _phases(parts: Parts) -> str:

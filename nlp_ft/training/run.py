@@ -9,6 +9,7 @@ from accelerate.utils import gather_object
 
 from nlp_ft.data.labels import label_counts
 from nlp_ft.errors import RunFolderError
+from nlp_ft.layerwise.first_token import first_token_only
 from nlp_ft.models.text import quiet_transformers
 from nlp_ft.models.vocabulary import UsedVocabulary
 from nlp_ft.recipe import Recipe
@@ -60,9 +61,10 @@ def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator) -> dict[
     announce(parts, parts.task.format_report(report))
     _open_folder(parts)
     vocabulary = used_vocabulary(parts)
-    with trimmed(vocabulary):
-        state = _fit(parts, vocabulary)
-    predictions = {split: parts.predict(split) for split in parts.data.encoded if split != "train"}
+    with first_token_only(parts.first_token):
+        with trimmed(vocabulary):
+            state = _fit(parts, vocabulary)
+        predictions = {split: parts.predict(split) for split in parts.data.encoded if split != "train"}
     summary = {
         **summarize(parts, state, predictions),
         "weights_hashes": require_equal_weights(accelerator, parts.model),

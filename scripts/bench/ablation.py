@@ -33,6 +33,7 @@ VARIANTS: dict[str, list[str]] = {
     "rows of any length together": ["training.group_by_length=false"],
     "frozen blocks computed each time": ["training.feature_cache=off"],
     "the whole embedding table": ["training.trim_vocabulary=off"],
+    "all tokens to the end of the last block": ["training.trim_last_block=off"],
     "torch's random numbers": [],
     "clipping in two passes": [],
     "AdamW not fused": [],

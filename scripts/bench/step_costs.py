@@ -22,6 +22,8 @@ from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification
 
 from nlp_ft.errors import ModelError
+from nlp_ft.layerwise import LayerMap
+from nlp_ft.layerwise.first_token import Place, first_token_only, first_token_places
 from nlp_ft.locations import resolve_location
 from nlp_ft.models.text import quiet_transformers
 from nlp_ft.models.vocabulary import UsedVocabulary, lookup_table
@@ -29,8 +31,8 @@ from nlp_ft.training.clipping import clip_gradients
 from nlp_ft.training.cpu_memory import keep_freed_memory
 from nlp_ft.training.random_bits import fast_random_bits
 
-MEANS = ("used rows of the embedding table", "random bits for dropout", "one pass to clip")
-KINDS = {"plain": set(), **{name: {name} for name in MEANS}, "all three": set(MEANS)}
+MEANS = ("used rows of the embedding table", "random bits for dropout", "one pass to clip", "first token only")
+KINDS = {"plain": set(), **{name: {name} for name in MEANS}, "all four": set(MEANS)}
 NEVER_REACHED = 1e6
 
 
@@ -48,11 +50,17 @@ class Steps:
             used = torch.arange(table.num_embeddings) <= int(batch["input_ids"].max())
             UsedVocabulary(table, used, self.optimizer).trim()
 
+        self.places: tuple[Place, ...] = ()
+        if MEANS[3] in means:
+            inputs = {key: value for key, value in batch.items() if key != "labels"}
+            self.places = first_token_places(self.model, LayerMap.from_model(self.model), inputs)
+
     def step(self) -> float:
         """Seconds of this thread."""
         started = time.thread_time()
         inputs = {key: value for key, value in self.batch.items() if key != "labels"}
-        with fast_random_bits(self.accelerator) if MEANS[1] in self.means else nullcontext():
+        bits = fast_random_bits(self.accelerator) if MEANS[1] in self.means else nullcontext()
+        with bits, first_token_only(self.places):
             loss = F.cross_entropy(self.model(**inputs).logits, self.batch["labels"])
             loss.backward()  # type: ignore[no-untyped-call]
         parameters = list(self.model.parameters())

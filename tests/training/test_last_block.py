@@ -1,0 +1,58 @@
+"""Runs whose last block goes on with the first token alone: the weights of those that compute it whole."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nlp_ft.recipe_loader import load_recipe
+from nlp_ft.training.run import train
+from tests.training.test_feature_cache import largest_difference
+from tests.training.test_gradual import assert_equal_to_the_bit, write_recipe
+from tests.training.watched import in_a_process, watched_train
+
+GRADUAL = {"name": "gradual", "unfreeze": {"every": "2ep"}}
+SAID = "only the first token goes on"
+
+
+def trained(folder: Path, encoder: Path, name: str, strategy: Any, *overrides: str) -> Path:
+    settings: dict[str, Any] = {"dropout": 0.0, "head_dropout": 0.0, "duration": "9ep", "evaluate_every": "3ep"}
+    recipe = load_recipe(write_recipe(folder, encoder, name, strategy, **settings), ["model.pooling=cls", *overrides])
+    train(recipe)
+    return folder / name
+
+
+@pytest.mark.parametrize("strategy", ["full", GRADUAL], ids=["full", "gradual"])
+def test_a_run_of_the_first_token_ends_with_the_weights_of_a_whole_one(
+    tmp_path: Path,
+    tiny_encoder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    strategy: Any,
+) -> None:
+    monkeypatch.setenv("NLP_FT_CACHE", str(tmp_path / "cache"))
+    off = trained(tmp_path, tiny_encoder, "off", strategy, "training.trim_last_block=off")
+    assert SAID not in capsys.readouterr().out
+    auto = trained(tmp_path, tiny_encoder, "auto", strategy)
+    assert SAID in capsys.readouterr().out
+    assert 0 < largest_difference(off, auto) < 1e-5
+
+
+def test_a_run_that_pools_all_tokens_computes_its_last_block_whole(
+    tmp_path: Path, tiny_encoder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained(tmp_path, tiny_encoder, "run", "full", "model.pooling=mean")
+    assert SAID not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_run_of_the_first_token_that_is_killed_ends_as_the_unbroken_one(tmp_path: Path, tiny_encoder: Path) -> None:
+    strategy = {"name": "gradual", "unfreeze": {"every": "3st"}}
+    files = [write_recipe(tmp_path, tiny_encoder, name, strategy) for name in ("whole", "broken")]
+    for file in files:
+        file.write_text(file.read_text().replace("pooling: mean", "pooling: cls"))
+    watched_train(str(files[0]))
+    for step in (5, 11):
+        assert in_a_process(files[1], step) == -9
+    assert in_a_process(files[1], 10**9) == 0
+    assert_equal_to_the_bit(tmp_path / "broken", tmp_path / "whole")
