@@ -97,8 +97,7 @@ def main() -> None:
     model = AutoModelForSequenceClassification.from_pretrained(options.model, num_labels=len(label_ids))
     blocks_at_epoch = {int(epoch): blocks for epoch, blocks in options.unfreeze.items()}
     # An optimizer built by the Trainer would leave out what is frozen when it is made.
-    groups = [{"params": [parameter]} for parameter in model.parameters()] if blocks_at_epoch else None
-    optimizer = torch.optim.AdamW(groups, lr=options.lr, weight_decay=0.01) if groups else None
+    own = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=0.01, fused=True)
     freeze(model, options.frozen_blocks)
     stop = StopAt(options.stop_at or 2)
     with tempfile.TemporaryDirectory() as folder:
@@ -124,7 +123,7 @@ def main() -> None:
             eval_dataset=encoded(frames["test"]),
             data_collator=DataCollatorWithPadding(tokenizer),
             compute_metrics=lambda p: {"accuracy": float(np.mean(np.argmax(p.predictions, -1) == p.label_ids))},
-            optimizers=(optimizer, None),
+            optimizers=(own if blocks_at_epoch else None, None),
             callbacks=[Unfreeze(blocks_at_epoch)] if blocks_at_epoch else [],
         )
         if options.stop_at:
