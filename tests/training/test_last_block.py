@@ -7,7 +7,7 @@ import pytest
 
 from nlp_ft.recipe_loader import load_recipe
 from nlp_ft.training.run import train
-from tests.training.test_feature_cache import largest_difference
+from tests.training.test_feature_cache import kept, largest_difference
 from tests.training.test_gradual import assert_equal_to_the_bit, write_recipe
 from tests.training.watched import in_a_process, watched_train
 
@@ -17,25 +17,33 @@ SAID = "only the first token goes on"
 
 def trained(folder: Path, encoder: Path, name: str, strategy: Any, *overrides: str) -> Path:
     settings: dict[str, Any] = {"dropout": 0.0, "head_dropout": 0.0, "duration": "9ep", "evaluate_every": "3ep"}
-    recipe = load_recipe(write_recipe(folder, encoder, name, strategy, **settings), ["model.pooling=cls", *overrides])
-    train(recipe)
+    train(load_recipe(write_recipe(folder, encoder, name, strategy, **settings), overrides))
     return folder / name
 
 
-@pytest.mark.parametrize("strategy", ["full", GRADUAL], ids=["full", "gradual"])
+@pytest.mark.parametrize(
+    ("strategy", "pooling", "boundaries"),
+    [("full", "cls", set()), (GRADUAL, "cls", {1, 2}), ("head_only", "auto", {2})],
+    ids=["full", "gradual", "head_only"],
+)
 def test_a_run_of_the_first_token_ends_with_the_weights_of_a_whole_one(
     tmp_path: Path,
     tiny_encoder: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     strategy: Any,
+    pooling: str,
+    boundaries: set[int],
 ) -> None:
-    monkeypatch.setenv("NLP_FT_CACHE", str(tmp_path / "cache"))
-    off = trained(tmp_path, tiny_encoder, "off", strategy, "training.trim_last_block=off")
+    monkeypatch.setenv("NLP_FT_CACHE", str(tmp_path / "cache of the whole"))
+    pooling = f"model.pooling={pooling}"
+    off = trained(tmp_path, tiny_encoder, "off", strategy, pooling, "training.trim_last_block=off")
     assert SAID not in capsys.readouterr().out
-    auto = trained(tmp_path, tiny_encoder, "auto", strategy)
+    monkeypatch.setenv("NLP_FT_CACHE", str(tmp_path / "cache"))
+    auto = trained(tmp_path, tiny_encoder, "auto", strategy, pooling)
     assert SAID in capsys.readouterr().out
-    assert 0 < largest_difference(off, auto) < 1e-5
+    assert kept(tmp_path / "cache" / "features") == boundaries
+    assert largest_difference(off, auto) < 1e-5
 
 
 def test_a_run_that_pools_all_tokens_computes_its_last_block_whole(
