@@ -78,12 +78,11 @@ def _last_block(model: nn.Module, layer_map: LayerMap) -> nn.Module | None:
     if list(layer_map.stacks.values()) != [layer_map.num_layers]:
         return None
     block = block_modules(model, layer_map).get(layer_map.num_layers)
+    if block is None:
+        return None
     # What a module notes of a batch, as BatchNorm does, would be of the first tokens.
-    has_statistics = block is not None and any(
-        tensor.is_floating_point()
-        for name, tensor in block.state_dict().items()
-        if name not in dict(block.named_parameters())
-    )
+    saved = block.state_dict()
+    has_statistics = any(name in saved and tensor.is_floating_point() for name, tensor in block.named_buffers())
     return None if has_statistics else block
 
 
@@ -114,7 +113,7 @@ class _Pass:
     logits: torch.Tensor
     gradients: tuple[torch.Tensor, ...]
     calls: list[Place]
-    """The modules that get hidden states of all tokens from the last block on, in order, once each."""
+    """The modules that get hidden states of all tokens from the last block on, in order."""
 
     def equals(self, other: "_Pass") -> bool:
         if self.logits.shape != other.logits.shape:
@@ -145,9 +144,7 @@ def _pass(
         logits: torch.Tensor = model(**example).logits
         weights = torch.linspace(-1, 1, logits.numel(), device=logits.device).view(logits.shape)
         gradients = torch.autograd.grad(logits, list(last.parameters()), weights, materialize_grads=True)
-    modules = [call.module for call in calls]
-    once = [call for call in calls if call.arguments and modules.count(call.module) == 1]
-    return _Pass(logits.detach(), gradients, once)
+    return _Pass(logits.detach(), gradients, [call for call in calls if call.arguments])
 
 
 class _SafeAttention(TorchFunctionMode):
@@ -155,9 +152,9 @@ class _SafeAttention(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.scaled_dot_product_attention:
-            _, key, value = (*args, *(kwargs or {}).values())[:3]
-            if key.shape[-2] != value.shape[-2]:
-                raise ValueError(f"{key.shape[-2]} keys for {value.shape[-2]} values")
+            given = {**dict(zip(("query", "key", "value"), args)), **(kwargs or {})}
+            if given["key"].shape[-2] != given["value"].shape[-2]:
+                raise ValueError(f"keys {tuple(given['key'].shape)} for values {tuple(given['value'].shape)}")
         return func(*args, **(kwargs or {}))
 
 

@@ -17,7 +17,18 @@ from torch.utils.hooks import RemovableHandle
 from nlp_ft.layerwise.layer_map import LayerMap
 
 TOLERANCE = 1e-5
-ENTRY_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, StopIteration)
+ENTRY_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    IndexError,
+    KeyError,
+    RuntimeError,
+    StopIteration,
+    TypeError,
+    ValueError,
+)
 """What a forward pass may end in that is not made to be entered."""
 
 

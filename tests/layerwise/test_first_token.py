@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
 from nlp_ft.layerwise import LayerMap
@@ -163,3 +165,24 @@ def test_trials_leave_modes_flags_and_hooks_as_they_were() -> None:
     assert {name: parameter.requires_grad for name, parameter in model.named_parameters()} == before
     assert all(module.training and not module._forward_pre_hooks for module in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+class AttentionLengths(TorchFunctionMode):
+    """Notes how many keys and values each attention gets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[tuple[int, int]] = set()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.scaled_dot_product_attention:
+            self.seen.add((args[1].shape[-2], args[2].shape[-2]))
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_trial_hands_torch_fewer_keys_than_values_for_which_it_would_write_past_their_end() -> None:
+    model = build("modernbert")
+    layer_map = LayerMap.from_model(model)
+    with AttentionLengths() as lengths:
+        assert first_token_places(model, layer_map, padded_batch())
+    assert lengths.seen == {(9, 9)}
