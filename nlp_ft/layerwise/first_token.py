@@ -1,8 +1,9 @@
 """The end of the last block for the first token alone, where the head reads no other.
 
-After the attention of the last block no token reads another one any more. Of BERT's last block that leaves out the
-output of the attention and the feed-forward part, 9 of its 12 matrices, for every token but the one that is read. From
-where on one token is enough is found from the layer map and proved by trial; nothing is known of any architecture.
+After the attention of the last block no token reads another one any more. In BERT's that leaves out the output of the
+attention and the feed-forward part, three quarters of the block's matrix products, for every token but the one that is
+read. From where on one token is enough is found from the layer map and proved by trial; nothing is known of any
+architecture.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -89,15 +90,23 @@ def _last_block(model: nn.Module, layer_map: LayerMap) -> nn.Module | None:
 def _accepted(model: nn.Module, last: nn.Module, example: Mapping[str, torch.Tensor]) -> tuple[Place, ...]:
     """Try the modules in the order in which they run; once one gets the first token alone, so do those that follow."""
     whole = _pass(model, last, example, ())
-    candidates, kept = whole.calls, tuple[Place, ...]()
-    tried: set[nn.Module] = set()
-    while place := next((place for place in candidates if place.module not in tried), None):
-        tried.add(place.module)
+
+    def tried(*places: Place) -> _Pass | None:
+        """The pass cut there, if that changes nothing."""
         try:
-            cut = _pass(model, last, example, (*kept, place))
+            cut = _pass(model, last, example, places)
         except ENTRY_ERRORS:
-            continue
-        if whole.equals(cut):
+            return None
+        return cut if whole.equals(cut) else None
+
+    candidates, kept = whole.calls, tuple[Place, ...]()
+    # Where a head reads other tokens too, not even the last module before it can go without them.
+    if not candidates or not tried(candidates[-1]):
+        return ()
+    seen: set[nn.Module] = set()
+    while place := next((place for place in candidates if place.module not in seen), None):
+        seen.add(place.module)
+        if cut := tried(*kept, place):
             kept, candidates = (*kept, place), cut.calls
     return kept
 

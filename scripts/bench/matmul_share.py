@@ -28,6 +28,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoTokenizer
 
 from nlp_ft.errors import ModelError
+from nlp_ft.layerwise import LayerMap
+from nlp_ft.layerwise.first_token import first_token_only, first_token_places
 from nlp_ft.locations import resolve_location
 from nlp_ft.models.text import build_classifier
 from nlp_ft.recipe import Recipe, TextRecipe
@@ -97,13 +99,15 @@ def write_texts(source: str, target: Path, tokens: int, rows: int, tokenizer: An
 
 
 def operations(recipe: Recipe, batch: int, tokens: int) -> int:
-    """Of one step on one batch, forward and backward: those of one row times the rows."""
+    """Of one step on one batch, forward and backward: those of one row times the rows, and only what is computed."""
     if not isinstance(recipe, TextRecipe):
         raise TypeError("the recipe must be one for texts")
-    model = build_classifier(recipe.model, [f"label {i}" for i in range(8)], pretrained=False)
-    row = torch.ones(1, tokens, dtype=torch.long)
-    with FlopCounterMode(display=False) as counter:
-        model(input_ids=row, attention_mask=row).logits.sum().backward()
+    model = build_classifier(recipe.model, [f"label {i}" for i in range(8)], pretrained=False).eval()
+    ids = torch.randint(1000, (1, tokens))
+    row = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    places = first_token_places(model, LayerMap.from_model(model), row)
+    with FlopCounterMode(display=False) as counter, first_token_only(places):
+        model(**row).logits.sum().backward()
     return batch * int(counter.get_total_flops())
 
 
