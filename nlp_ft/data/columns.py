@@ -40,8 +40,18 @@ def unique_values(rows: Dataset, column: str) -> list[Any]:
 
 def mark_values(rows: Dataset, column: str, marks: np.ndarray) -> None:
     """Set the marks, (values,) bool, of all numbers in a column of lists."""
-    for part in _parts(rows, column):
-        marks[pyarrow.compute.list_flatten(part).to_numpy()] = True
+    for part in _read_parts(rows, column):
+        marks[pyarrow.compute.list_flatten(part).to_numpy(zero_copy_only=False)] = True
+
+
+def _read_parts(rows: Dataset, column: str) -> Iterator[Any]:
+    """As `_parts`, but read: what is mapped stays in memory for as long as there is room."""
+    if not rows.cache_files:
+        yield from _parts(rows, column)
+    for file in rows.cache_files:
+        with pyarrow.OSFile(file["filename"]) as stream:
+            for batch in pyarrow.ipc.open_stream(stream):
+                yield batch.column(column)
 
 
 def _parts(rows: Dataset, column: str) -> Iterator[Any]:
