@@ -1,6 +1,8 @@
 """A whole run on a tiny model: what it writes, that it repeats to the bit, and what its settings do."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -266,3 +268,14 @@ def test_bf16_computes_in_bf16_and_saves_float32(tmp_path: Path, tiny_encoder: P
 def test_tensorboard_gets_the_metrics(tmp_path: Path, tiny_encoder: Path) -> None:
     train(recipe_from_dict(tiny_recipe(tmp_path, tiny_encoder, trackers=["tensorboard"])))
     assert list((tmp_path / "run").rglob("events.out.tfevents.*"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs the system's own count of a process")
+def test_the_peak_memory_is_that_of_the_process_and_not_of_the_one_that_started_it() -> None:
+    child = (
+        "from nlp_ft.training.artifacts import peak_memory_bytes, torch; print(peak_memory_bytes(torch.device('cpu')))"
+    )
+    parent = f"import subprocess, sys; held = b'x' * 3 * 2**30; subprocess.run([sys.executable, '-c', {child!r}])"
+    done = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 2 * 2**30
