@@ -45,7 +45,7 @@ def mark_values(rows: Dataset, column: str, marks: np.ndarray) -> None:
 
 
 def _read_parts(rows: Dataset, column: str) -> Iterator[Any]:
-    """As `_parts`, but read: what is mapped stays in memory for as long as there is room."""
+    """As `_parts`, but read: what is mapped stays in memory for as long as there is room. Unselected rows come too."""
     if not rows.cache_files:
         yield from _parts(rows, column)
     for file in rows.cache_files:
