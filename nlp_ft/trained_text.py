@@ -68,7 +68,7 @@ class TextRun(TrainedRun):
 
     def _first_token_places(self, example: dict[str, torch.Tensor]) -> tuple[Place, ...]:
         """Where one token is enough; sought on the CPU alone, on which the model was loaded."""
-        if next(self.model.parameters()).device.type != "cpu":
+        if self.recipe.training.trim_last_block == "off" or next(self.model.parameters()).device.type != "cpu":
             return ()
         return first_token_places(self.model, map_layers(self.recipe, self.model), example)
 
