@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from nlp_ft import __version__
-from nlp_ft.errors import DataError, NlpFtError
+from nlp_ft.errors import DataError, Interrupted, NlpFtError
 
 DESCRIPTION = """Fine-tune encoders on texts and CNNs on images, with layer-wise learning rates.
 
@@ -19,7 +19,7 @@ OVERRIDES = "settings that go before the recipe's, such as optimizer.lr=1e-4 or 
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; exit with 0, 1 (an audit found errors), 2 (an error of the user's) or 130 (an interrupt)."""
+    """Run a command; exit with 0, 1 (an audit found errors), 2 (an error of the user's), 130 or 143 (a signal)."""
     options = _parse(arguments)
     command: Callable[[argparse.Namespace], int] = options.command
     try:
@@ -28,6 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         status = _fail(str(error))
     except OSError as error:
         status = _fail(f"{error.filename or 'the system'}: {error.strerror or error}")
+    except Interrupted as stop:
+        if _is_main_process():
+            print(f"\n{stop}", file=sys.stderr)
+        status = stop.exit_code
     except KeyboardInterrupt:
         print("\ninterrupted; where a checkpoint was written, nlp-ft train ... --resume goes on", file=sys.stderr)
         status = 130

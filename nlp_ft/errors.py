@@ -7,6 +7,8 @@ NlpFtError
 ├── LayerMapError     a parameter without a layer, or an architecture that is not mapped
 ├── TrainingError     a training that cannot start or go on (precision, optimizer, tracker, loss)
 └── RunFolderError    a run folder that is taken, read-only, full, or not a run
+
+`Interrupted` is none of them: a signal ended the run.
 """
 
 
@@ -40,3 +42,16 @@ class TrainingError(NlpFtError):
 
 class RunFolderError(NlpFtError):
     """A run folder that is taken, read-only, full, or not a run."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ended a run; the message says what is kept of it.
+
+    Args:
+        message: for the user.
+        exit_code: 130 after SIGINT (Ctrl-C), 143 after SIGTERM.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
