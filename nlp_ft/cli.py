@@ -70,6 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--data", metavar="FILE", help="file or glob with the recipe's columns, or class folders; default: a split"
     )
+    _add_trust(evaluate)
     evaluate.add_argument("--split", default="test", choices=["train", "validation", "test"], help="default: test")
 
     predict = _add(
@@ -88,6 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--output", metavar="FILE", help="write the predictions there, as its ending says: .csv, .jsonl or .parquet"
     )
     predict.add_argument("--overwrite", action="store_true", help="replace the file of --output")
+    _add_trust(predict)
     predict.add_argument("--top-k", type=int, default=3, help="labels shown for each text (default: 3)")
 
     layers = _add(
@@ -129,6 +131,12 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", metavar="key=value", nargs="*", default=[], help=OVERRIDES)
 
 
+def _add_trust(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trust-remote-code", action="store_true", help="run Python code that lies in the run folder; know its author"
+    )
+
+
 def _train(options: argparse.Namespace) -> int:
     from nlp_ft.recipe_loader import load_recipe
     from nlp_ft.training.run_folder import RunFolder
@@ -152,7 +160,7 @@ def _eval(options: argparse.Namespace) -> int:
     from nlp_ft.predict import evaluate_run
     from nlp_ft.training.describe import per_class_table, score_table
 
-    predictions, names = evaluate_run(options.run, options.data, options.split)
+    predictions, names = evaluate_run(options.run, options.data, options.split, options.trust_remote_code)
     print(f"{per_class_table(predictions, names)}\n")
     print(score_table({options.data or options.split: predictions.scores()}))
     return 0
@@ -168,7 +176,7 @@ def _predict(options: argparse.Namespace) -> int:
         check_output(options.output, options.overwrite)
     from nlp_ft.predict import load_run, predict_to_file
 
-    run = load_run(options.run)
+    run = load_run(options.run, options.trust_remote_code)
     if options.output:
         written = predict_to_file(run, options.file, options.inputs, options.output)
         print(f"{written} predictions in {options.output}")

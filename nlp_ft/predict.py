@@ -19,8 +19,17 @@ from nlp_ft.training.evaluation import Predictions, predict_split
 __all__ = ["Prediction", "TrainedRun", "evaluate_run", "load_run", "predict", "predict_to_file"]
 
 
-def load_run(folder: str | Path) -> TrainedRun:
-    """Load a finished run. Raises: RunFolderError: it is no run folder."""
+def load_run(folder: str | Path, trust_remote_code: bool = False) -> TrainedRun:
+    """Load a finished run.
+
+    Args:
+        folder: a run folder.
+        trust_remote_code: run Python code that the folder holds. What its own recipe says of it does not count: the
+            folder may come from someone else.
+
+    Raises:
+        RunFolderError: it is no run folder, or damaged.
+    """
     folder = Path(folder)
     missing = [name for name in ("recipe.yaml", "config.json", "model.safetensors") if not (folder / name).exists()]
     if missing:
@@ -32,25 +41,26 @@ def load_run(folder: str | Path) -> TrainedRun:
         require_torchvision(ModelError)
         from nlp_ft.trained_images import ImageRun
 
-        return ImageRun(folder, recipe)
+        return ImageRun(folder, recipe, trust_remote_code)
     from nlp_ft.trained_text import TextRun
 
     assert isinstance(recipe, TextRecipe)
-    return TextRun(folder, recipe)
+    return TextRun(folder, recipe, trust_remote_code)
 
 
-def predict(folder: str | Path, inputs: Sequence[Any]) -> list[Prediction]:
+def predict(folder: str | Path, inputs: Sequence[Any], trust_remote_code: bool = False) -> list[Prediction]:
     """Classify texts, pairs of texts, or images, treated as the run's own evaluation treats them.
 
     Args:
         folder: a run folder.
         inputs: single texts, or pairs where the run was trained on pairs; image files or Pillow images.
+        trust_remote_code: see `load_run`.
 
     Raises:
         RunFolderError: it is no run folder.
         DataError: single texts for a model of pairs, or the other way round; or an image that cannot be read.
     """
-    return load_run(folder).predict(inputs)
+    return load_run(folder, trust_remote_code).predict(inputs)
 
 
 def predict_to_file(run: TrainedRun, file: str | None, words: Sequence[str], output: str) -> int:
@@ -82,13 +92,16 @@ def predict_to_file(run: TrainedRun, file: str | None, words: Sequence[str], out
     return written
 
 
-def evaluate_run(folder: str | Path, data: str | None = None, split: str = "test") -> tuple[Predictions, list[str]]:
+def evaluate_run(
+    folder: str | Path, data: str | None = None, split: str = "test", trust_remote_code: bool = False
+) -> tuple[Predictions, list[str]]:
     """Predictions of a run on labelled rows.
 
     Args:
         folder: a run folder.
         data: file(s) with the columns of the recipe, or class folders; None takes a split of the recipe.
         split: `train`, `validation` or `test` of the recipe, when `data` is None.
+        trust_remote_code: see `load_run`.
 
     Returns:
         The predictions, and the label names in the order of their ids.
@@ -97,7 +110,7 @@ def evaluate_run(folder: str | Path, data: str | None = None, split: str = "test
         RunFolderError: it is no run folder.
         DataError: the rows cannot be read, or have labels that the model does not know.
     """
-    run = load_run(folder)
+    run = load_run(folder, trust_remote_code)
     if data is None and getattr(run.recipe.data, split) is None:
         raise DataError(f"the recipe of this run has no {split} split; name a file with --data")
     labelled = run.labelled(data, split)

@@ -60,6 +60,11 @@ class TextModelSection(ModelSection):
         description="From token vectors to one: `auto` and `pooler` as the architecture itself does it, or its CLS "
         "token, or the mean or maximum over the tokens.",
     )
+    keep_head: bool = Field(
+        False,
+        description="Start from the head of a finished classifier; it needs the same labels in the same order. False "
+        "puts a new head in its place.",
+    )
     dropout: float | None = Field(
         None, ge=0, lt=1, description="Dropout inside the encoder, share of units, 0 to 1; null: as pretrained."
     )

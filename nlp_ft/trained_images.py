@@ -17,7 +17,7 @@ from nlp_ft.data.splits import progress_bars
 from nlp_ft.data.transforms import ImageCollator, Preprocessing, evaluation_transform, pixels, read_pixels
 from nlp_ft.errors import DataError
 from nlp_ft.recipe import ImageRecipe
-from nlp_ft.trained_run import TrainedRun, chunked, damage_named
+from nlp_ft.trained_run import TrainedRun, chunked, damage_named, load_whole
 from nlp_ft.training.task import Data
 
 BATCH_SIZE = 64
@@ -28,12 +28,13 @@ class ImageRun(TrainedRun):
 
     input_name = "image"
 
-    def __init__(self, folder: Path, recipe: ImageRecipe) -> None:
+    def __init__(self, folder: Path, recipe: ImageRecipe, trust_remote_code: bool = False) -> None:
         self.recipe: ImageRecipe = recipe
         with damage_named(folder, "model"):
-            self.model = AutoModelForImageClassification.from_pretrained(folder, use_safetensors=True).eval()
+            self.model = load_whole(AutoModelForImageClassification, folder, trust_remote_code)
         with damage_named(folder, "image processor"):
-            self.preprocessing = Preprocessing.of_processor(AutoImageProcessor.from_pretrained(folder))
+            processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=trust_remote_code)
+            self.preprocessing = Preprocessing.of_processor(processor)
         self.transform = evaluation_transform(self.preprocessing)
 
     def probabilities(

@@ -14,7 +14,8 @@ from transformers import PreTrainedModel
 
 from nlp_ft.data.batching import Collator
 from nlp_ft.data.streaming import CHUNK_ROWS
-from nlp_ft.errors import RunFolderError
+from nlp_ft.errors import ModelError, RunFolderError
+from nlp_ft.models.loading import load_pretrained
 from nlp_ft.models.text import LOADING_ERRORS, label_names, quiet_transformers
 from nlp_ft.recipe import Recipe
 from nlp_ft.training.precision import mixed_precision
@@ -116,6 +117,15 @@ def chunked(inputs: Sequence[Any]) -> Iterator[Sequence[Any]]:
     """The inputs, at most `CHUNK_ROWS` at a time."""
     for start in range(0, len(inputs), CHUNK_ROWS):
         yield inputs[start : start + CHUNK_ROWS]
+
+
+def load_whole(auto_class: Any, folder: Path, trust_remote_code: bool) -> PreTrainedModel:
+    """The model of a run folder in eval mode, each of its weights from the folder. Raises: ModelError."""
+    loaded = load_pretrained(auto_class, str(folder), trust_remote_code=trust_remote_code)
+    if loaded.unused:
+        raise ModelError(f"its weights hold {loaded.unused[0]}, which the model of its config.json has no place for")
+    loaded.model.eval()
+    return loaded.model
 
 
 @contextmanager

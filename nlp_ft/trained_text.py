@@ -18,7 +18,7 @@ from nlp_ft.errors import DataError
 from nlp_ft.layerwise.first_token import Place, first_token_only, first_token_places
 from nlp_ft.models.text import require_model_files
 from nlp_ft.recipe import TextRecipe
-from nlp_ft.trained_run import TrainedRun, chunked, damage_named
+from nlp_ft.trained_run import TrainedRun, chunked, damage_named, load_whole
 from nlp_ft.training.task import Data, map_layers
 
 Texts = Sequence[str] | Sequence[tuple[str, str]]
@@ -34,13 +34,13 @@ class TextRun(TrainedRun):
 
     input_name = "text"
 
-    def __init__(self, folder: Path, recipe: TextRecipe) -> None:
+    def __init__(self, folder: Path, recipe: TextRecipe, trust_remote_code: bool = False) -> None:
         self.recipe: TextRecipe = recipe
         with damage_named(folder, "model"):
             require_model_files(folder)
-            self.model = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True).eval()
+            self.model = load_whole(AutoModelForSequenceClassification, folder, trust_remote_code)
         with damage_named(folder, "tokenizer"):
-            self.tokenizer = AutoTokenizer.from_pretrained(folder)
+            self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
         self._first_token: tuple[Place, ...] | None = None
 
     def probabilities(self, inputs: Texts, done: Callable[[int], object] = lambda count: None) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Building the classifier of a recipe: a plain Transformers class where one expresses it, else `PooledClassifier`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from nlp_ft.errors import ModelError
 from nlp_ft.locations import resolve_location
+from nlp_ft.models.loading import LoadedModel, load_pretrained, renew
 from nlp_ft.models.pooled_classifier import PooledClassifier, PooledClassifierConfig, encoder_options
 from nlp_ft.models.pooling import ClsPosition
 from nlp_ft.recipe_text import TextModelSection
@@ -93,29 +94,44 @@ def build_classifier(
     label_names: Sequence[str],
     tokenizer: PreTrainedTokenizerBase | None = None,
     pretrained: bool = True,
+    say: Callable[[str], object] = lambda note: None,
 ) -> PreTrainedModel:
-    """The encoder with pooling and a new head for the given labels.
+    """The encoder with pooling and a head for the given labels, a new one unless `model.keep_head` is set.
 
     Args:
         model: section of the recipe.
         label_names: in the order of their ids; kept in the model's config.
         tokenizer: tells where the CLS token stands; None takes it to be first.
         pretrained: load the weights; False builds the structure alone, on whichever device is the default.
+        say: is told, a sentence each, what of the weights is new or not used.
 
     Raises:
-        ModelError: the model cannot be found or loaded, or has no such pooling.
+        ModelError: the model cannot be found or loaded, lacks weights, or has no such pooling or head.
     """
     config = _load_config(model)
+    if model.keep_head:
+        _require_same_labels(model, config, label_names)
     config.id2label = dict(enumerate(label_names))
     config.label2id = {name: i for i, name in enumerate(label_names)}
+    config.problem_type = None
     _set_dropout(config, model)
     if is_plain(model, config):
-        plain: PreTrainedModel = _load(AutoModelForSequenceClassification, model, config, pretrained)
-        return plain
+        if not pretrained:
+            structure: PreTrainedModel = _structure(AutoModelForSequenceClassification, model, config)
+            return structure
+        loaded = _load(AutoModelForSequenceClassification, model, config)
+        _settle_head(model, config, loaded, say)
+        return loaded.model
     if model.pooling in ("auto", "pooler"):
         _require_pooler(model, config)
     pooling = "pooler" if model.pooling == "auto" else model.pooling
-    encoder = _load(AutoModel, model, config, pretrained, **encoder_options(config, pooling))
+    options = encoder_options(config, pooling)
+    if pretrained:
+        loaded = _load(AutoModel, model, config, **options)
+        _say_weights(loaded, loaded.new, say)
+        encoder = loaded.model
+    else:
+        encoder = _structure(AutoModel, model, config, **options)
     head = model.head
     wrapped = PooledClassifierConfig(
         # A copy: Transformers would write the attention of the outer model into the config that the encoder has.
@@ -185,13 +201,55 @@ def _set_dropout(config: PreTrainedConfig, model: TextModelSection) -> None:
             setattr(config, field, model.head.dropout)
 
 
-def _load(auto_class: Any, model: TextModelSection, config: PreTrainedConfig, pretrained: bool, **options: Any) -> Any:
-    trust = {"trust_remote_code": model.trust_remote_code}
-    if not pretrained:
-        return auto_class.from_config(config, **trust, **options)
+def _structure(auto_class: Any, model: TextModelSection, config: PreTrainedConfig, **options: Any) -> Any:
+    return auto_class.from_config(config, trust_remote_code=model.trust_remote_code, **options)
+
+
+def _load(auto_class: Any, model: TextModelSection, config: PreTrainedConfig, **options: Any) -> LoadedModel:
     with _loading(model, "weights"):
-        return auto_class.from_pretrained(
-            _location(model), config=config, use_safetensors=True, dtype=torch.float32, **_source(model), **options
+        return load_pretrained(auto_class, _location(model), config, may_lack_head=True, **_source(model), **options)
+
+
+def _settle_head(
+    model: TextModelSection, config: PreTrainedConfig, loaded: LoadedModel, say: Callable[[str], object]
+) -> None:
+    """Keep the head that came with the weights, or give it random ones as a new head has them."""
+    prefix = loaded.model.base_model_prefix
+    head = [name for name, _ in loaded.model.named_parameters() if not name.startswith(f"{prefix}.")]
+    given = [name for name in head if name not in loaded.new]
+    if model.keep_head:
+        lacking = [name for name in head if name in loaded.new]
+        if lacking:
+            raise ModelError(f"model.keep_head: the weights of {model.name} hold no {lacking[0]}; leave keep_head out")
+        say(f"kept: the head that {model.name} was trained with")
+    elif given or loaded.resized:
+        renew(loaded.model, _structure(AutoModelForSequenceClassification, model, config), given)
+        say(f"{model.name} is a finished classifier; its head gives way to a new one (model.keep_head: true keeps it)")
+    _say_weights(loaded, [name for name in loaded.new if name not in head], say)
+
+
+def _say_weights(loaded: LoadedModel, new: Sequence[str], say: Callable[[str], object]) -> None:
+    if new:
+        say(f"not among the pretrained weights, so random at first: {_some(new)}")
+    if loaded.unused:
+        say(f"among the pretrained weights, but not used by this model: {_some(loaded.unused)}")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
+
+
+def _require_same_labels(model: TextModelSection, config: PreTrainedConfig, label_names: Sequence[str]) -> None:
+    """A head gives its labels by number: they must be the same in the same order, unless it calls them LABEL_0, ..."""
+    if not is_plain(model, config):
+        raise ModelError("model.keep_head needs pooling: auto and head.type: linear, the form of the model's own head")
+    own = [name for _, name in sorted((config.id2label or {}).items())]
+    nameless = own == [f"LABEL_{i}" for i in range(len(own))]
+    if len(own) != len(label_names) or not (nameless or own == list(label_names)):
+        raise ModelError(
+            f"model.keep_head: the head of {model.name} has {len(own)} labels, {', '.join(own[:8])}, but the data have "
+            f"{len(label_names)}, {', '.join(label_names[:8])}; list those of the head in data.label_names, in its "
+            "order, or leave keep_head out"
         )
 
 
@@ -250,6 +308,8 @@ def _loading(model: TextModelSection, what: str) -> Iterator[None]:
             yield
     except LOADING_ERRORS as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if isinstance(error, ModelError):
+            raise ModelError(f"model.name: {model.name}: its {what} cannot be used: {reason}") from None
         raise ModelError(
             f"model.name: {model.name}: its {what} cannot be loaded: {reason[:300]} (expected a folder with "
             "config.json, tokenizer and safetensors weights, a Hub id, or package:NAME/PATH)"

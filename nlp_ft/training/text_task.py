@@ -28,11 +28,11 @@ class TextTask:
     drop_last = False
     libraries: tuple[str, ...] = ("tokenizers",)
     num_workers = 0
-    notes = ()
 
     def __init__(self, recipe: TextRecipe) -> None:
         self.recipe = recipe
         self.group_by_length = recipe.training.group_by_length
+        self.notes: list[str] = []
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -63,7 +63,9 @@ class TextTask:
         if not pretrained:
             return build_classifier(self.recipe.model, label_names, pretrained=False)
         is_random = self.recipe.strategy.name == "scratch"
-        model = build_classifier(self.recipe.model, label_names, self.tokenizer, pretrained=not is_random)
+        model = build_classifier(
+            self.recipe.model, label_names, self.tokenizer, pretrained=not is_random, say=self.notes.append
+        )
         check_max_length(self.recipe.data.max_length, model)
         return model
 
