@@ -11,9 +11,34 @@ NlpFtError
 `Interrupted` is none of them: a signal ended the run.
 """
 
+import unicodedata
+
+_CONTROLS = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode categories of controls, invisible marks, lone surrogates, and separators of lines."""
+
+
+def printable(text: str, keep: str = "") -> str:
+    """The text as one line that moves no cursor: control and invisible characters as `\\x1b`, `\\n`, `\\u200b`.
+
+    Use it wherever text of somebody else's (a label, a name, a row) reaches a terminal or a message: what is shown raw
+    can colour, delete or forge lines.
+
+    Args:
+        text: any.
+        keep: control characters that stay, such as the line breaks of a message of several lines.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        char if char in keep or unicodedata.category(char) not in _CONTROLS else ascii(char)[1:-1] for char in text
+    )
+
 
 class NlpFtError(ValueError):
-    """Base of every error that the user can mend."""
+    """Base of every error that the user can mend; its message is printable, whatever it quotes."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(printable(str(message), keep="\n"))
 
 
 class RecipeError(NlpFtError):
@@ -21,7 +46,10 @@ class RecipeError(NlpFtError):
 
 
 class DataError(NlpFtError):
-    """A data set that cannot be read, or whose content cannot be trained on."""
+    """A data set that cannot be read, or whose content cannot be trained on; one line, though a label has several."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(printable(str(message)))
 
 
 class ModelError(NlpFtError):

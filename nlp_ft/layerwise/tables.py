@@ -2,9 +2,15 @@
 
 from collections.abc import Collection, Sequence
 
+from nlp_ft.errors import printable
+
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
-    """Columns padded to their widest cell; those whose index is in `right` are aligned to the right."""
+    """Columns padded to their widest cell; those whose index is in `right` are aligned to the right.
+
+    A cell is one line: what a label or a name holds of controls is shown as `printable` shows it.
+    """
+    header, rows = [printable(cell) for cell in header], [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
 
     def line(row: Sequence[str]) -> str:
