@@ -1,12 +1,12 @@
 """The command `nlp-ft`. Each command imports what it needs when it runs, so that `--help` answers at once."""
 
 import argparse
-import os
-import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from nlp_ft import __version__
-from nlp_ft.errors import DataError, Interrupted, NlpFtError
+from nlp_ft.errors import DataError
+from nlp_ft.exits import exit_with, fail, is_main_process
 
 DESCRIPTION = """Fine-tune encoders on texts and CNNs on images, with layer-wise learning rates.
 
@@ -18,24 +18,15 @@ examples:
 OVERRIDES = "settings that go before the recipe's, such as optimizer.lr=1e-4 or strategy=head_only"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; exit with 0, 1 (an audit found errors), 2 (an error of the user's), 130 or 143 (a signal)."""
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command; exit with 0, 1 (an audit found errors), 2 (any error), or 130 or 143 (a signal)."""
+    exit_with(lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     options = _parse(arguments)
     command: Callable[[argparse.Namespace], int] = options.command
-    try:
-        status = command(options)
-    except NlpFtError as error:
-        status = _fail(str(error))
-    except OSError as error:
-        status = _fail(f"{error.filename or 'the system'}: {error.strerror or error}")
-    except Interrupted as stop:
-        if _is_main_process():
-            print(f"\n{stop}", file=sys.stderr)
-        status = stop.exit_code
-    except KeyboardInterrupt:
-        print("\ninterrupted; where a checkpoint was written, nlp-ft train ... --resume goes on", file=sys.stderr)
-        status = 130
-    sys.exit(status)
+    return command(options)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -149,7 +140,7 @@ def _train(options: argparse.Namespace) -> int:
     from nlp_ft.training.run import train
 
     train(recipe, resume=options.resume, overwrite=options.overwrite)
-    if _is_main_process():
+    if is_main_process():
         example = "image.jpg" if recipe.task == "image_classification" else '"a text of your own"'
         print(f"next: nlp-ft predict {recipe.output_dir} {example}")
     PartialState().destroy_process_group()
@@ -204,7 +195,7 @@ def _validate(options: argparse.Namespace) -> int:
 
     problems = find_problems(recipe)
     if problems:
-        return _fail("\n".join(f"{options.recipe}: {problem}" for problem in problems))
+        return fail("\n".join(f"{options.recipe}: {problem}" for problem in problems))
     print(f"{options.recipe}: ready to train")
     return 0
 
@@ -222,14 +213,3 @@ def _schema(options: argparse.Namespace) -> int:
 
     print(json_schema(), end="")
     return 0
-
-
-def _fail(message: str) -> int:
-    if _is_main_process():
-        for line in message.splitlines():
-            print(f"error: {line}", file=sys.stderr)
-    return 2
-
-
-def _is_main_process() -> bool:
-    return os.environ.get("RANK", "0") == "0"

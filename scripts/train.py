@@ -2,10 +2,12 @@
 
 import os
 import sys
+from typing import NoReturn
 
 import psutil
 
 from nlp_ft.cli import main
+from nlp_ft.exits import exit_with
 
 
 def cpu_processes_not_started() -> int:
@@ -22,9 +24,14 @@ def cpu_processes_not_started() -> int:
     return number if number > 1 else 0
 
 
-if __name__ == "__main__":
+def start() -> NoReturn:
+    """All processes, where the launcher started one of several; the training, in each of them."""
     if number := cpu_processes_not_started():
         print(f"accelerate launch --cpu started one process of {number}; starting all with torchrun", file=sys.stderr)
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(number)]
         os.execv(sys.executable, [sys.executable, *launcher, *sys.argv])  # noqa: S606
     main(["train", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    exit_with(start)

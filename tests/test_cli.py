@@ -24,7 +24,16 @@ from tests.tiny import LABELS, tiny_recipe
 INTERFACE = {
     "train": ["--help", "RECIPE", "key=value", "--resume", "--overwrite"],
     "eval": ["--help", "RUN", "--data", "--trust-remote-code", "--split"],
-    "predict": ["--help", "RUN", "TEXT_OR_IMAGE", "--file", "--output", "--overwrite", "--trust-remote-code", "--top-k"],
+    "predict": [
+        "--help",
+        "RUN",
+        "TEXT_OR_IMAGE",
+        "--file",
+        "--output",
+        "--overwrite",
+        "--trust-remote-code",
+        "--top-k",
+    ],
     "layers": ["--help", "MODEL_OR_RECIPE", "key=value"],
     "validate": ["--help", "RECIPE", "key=value"],
     "audit": ["--help", "RECIPE", "key=value"],

@@ -1,0 +1,101 @@
+"""How a command ends: whatever happens in it becomes an exit code, and an error one clear message. Imports no torch."""
+
+import io
+import os
+import select
+import sys
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+from nlp_ft.errors import Interrupted, NlpFtError
+
+TRACEBACK = "NLP_FT_TRACEBACK"
+"""The environment variable that adds the traceback to the message of an error."""
+FAILED, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
+LONGEST = 1000
+
+
+def exit_with(command: Callable[[], int]) -> NoReturn:
+    """Run a command and exit with what it returns.
+
+    An error of any kind, also a lack of memory, is said in one message on stderr and ends with 2; a signal ends
+    with 130 or 143, and with 141 a command whose output nobody reads any more.
+    """
+    # A label or a path that the terminal cannot show is escaped there, and is no reason to fail.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        status = command()
+        _flush()
+    except SystemExit:
+        _close_stdout_if_broken()
+        raise
+    except Interrupted as stop:
+        if is_main_process():
+            print(f"\n{stop}", file=sys.stderr)
+        status = stop.exit_code
+    except KeyboardInterrupt:
+        print("\ninterrupted; where a checkpoint was written, nlp-ft train ... --resume goes on", file=sys.stderr)
+        status = INTERRUPTED
+    # A panic in a library written in Rust (tokenizers, safetensors) is no Exception.
+    except BaseException as error:
+        status = _failed(error)
+    _close_stdout_if_broken()
+    sys.exit(status)
+
+
+def fail(message: str) -> int:
+    """Say what is wrong, one line a problem, once for all processes; gives the exit code."""
+    if is_main_process():
+        _say(message)
+    return FAILED
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that speaks for all."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _failed(error: BaseException) -> int:
+    # A pipe to a worker may break too; that is an error to be said.
+    if isinstance(error, BrokenPipeError) and _nobody_reads_stdout():
+        return PIPE_CLOSED
+    if os.environ.get(TRACEBACK):
+        traceback.print_exception(error)
+    if isinstance(error, NlpFtError):
+        return fail(str(error))
+    # Unlike what the user wrote, this may have happened in one process alone.
+    text = " ".join(str(error).split())
+    text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    if isinstance(error, OSError) and (error.filename or error.strerror):
+        _say(f"{error.filename or 'the system'}: {error.strerror or text}")
+    else:
+        said = f"unexpected {type(error).__name__}{': ' if text else ''}{text}"
+        _say(f"{said}; {TRACEBACK}=1 in the environment shows where it came from")
+    return FAILED
+
+
+def _say(message: str) -> None:
+    for line in message.splitlines():
+        print(f"error: {line}", file=sys.stderr)
+
+
+def _flush() -> None:
+    # None where the descriptor was closed before the start (`>&-`).
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _nobody_reads_stdout() -> bool:
+    watch = select.poll()
+    watch.register(sys.stdout.fileno(), select.POLLERR)
+    return bool(watch.poll(0))
+
+
+def _close_stdout_if_broken() -> None:
+    """Lead a stdout that takes no more nowhere, so that Python's own flush at the end says nothing."""
+    try:
+        _flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
