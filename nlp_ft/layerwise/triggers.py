@@ -1,5 +1,6 @@
 """What begins a phase of training: a time, a metric on a plateau, or a training loss that is small enough."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,23 @@ from nlp_ft.durations import Duration
 from nlp_ft.errors import UnfreezeError
 
 AT_ONCE = Duration(0, "st")
+
+
+def is_better(metric: str, value: float, best: float | None, min_delta: float = 0.0) -> bool:
+    """Whether a value of a metric improves on the best so far; NaN never does, and gives way to any number.
+
+    Args:
+        metric: its name; names that end in "loss" improve downwards, all others upwards.
+        value: the new value.
+        best: the best before; None for none.
+        min_delta: what it must improve by at least, in the metric's unit.
+    """
+    if math.isnan(value):
+        return False
+    if best is None:
+        return True
+    gain = best - value if metric.endswith("loss") else value - best
+    return gain > min_delta
 
 
 @dataclass(frozen=True)

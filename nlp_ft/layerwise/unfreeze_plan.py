@@ -4,13 +4,12 @@ All of it is a function of the step and, where a metric or a loss decides, of a 
 holds: a resumed run decides as the unbroken one did.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from nlp_ft.durations import Duration
 from nlp_ft.errors import UnfreezeError
-from nlp_ft.layerwise.triggers import LossBelow, Plateau, Trigger
+from nlp_ft.layerwise.triggers import LossBelow, Plateau, Trigger, is_better
 from nlp_ft.layerwise.unfreezing import UnfreezeSchedule
 
 
@@ -48,15 +47,51 @@ class UnfreezePlan:
             if not isinstance(phase.start, Duration):
                 continue
             start = self._steps(phase.start)
-            if number and start <= latest:
+            names = schedule.layer_names(phase.layers)
+            if number and start == latest:
+                raise UnfreezeError(
+                    f"phase {number + 1} ({names}) would begin at step {start} together with the phase before it: the run "
+                    f"of {total_steps} steps is too short for {len(schedule.phases)} phases; make it longer, or the "
+                    "phases fewer (blocks_per_phase)"
+                )
+            if number and start < latest:
                 raise UnfreezeError(f"phase {number + 1} begins at step {start}, not after the phase before ({latest})")
             if start >= total_steps:
                 raise UnfreezeError(
-                    f"phase {number + 1} ({schedule.layer_names(phase.layers)}) would begin at step {start}, but the "
+                    f"phase {number + 1} ({names}) would begin at step {start}, but the "
                     f"run ends at step {total_steps}; make the run longer, the phases shorter or fewer, or let layers "
                     "stay frozen"
                 )
             latest = start
+
+    def require_signals(self, evaluate_every: int | None, record_every: int | None, how: Mapping[str, str]) -> None:
+        """Prove that a phase which waits for an evaluation or a loss can begin before the run ends.
+
+        Args:
+            evaluate_every: steps between evaluations; None for none.
+            record_every: steps between records of the training loss; None for none.
+            how: what to change, for `evaluate` and for `record`.
+
+        Raises:
+            UnfreezeError: it would never begin: what it waits for comes too seldom, or not at all.
+        """
+        for number, phase in enumerate(self.schedule.phases[1:], start=2):
+            start = phase.start
+            if isinstance(start, Duration) or start.at_most is not None:
+                continue
+            what, every, needed = (
+                ("evaluation(s)", evaluate_every, start.patience + 1)
+                if isinstance(start, Plateau)
+                else ("record(s) of the training loss", record_every, 1)
+            )
+            # What comes with the last step is too late.
+            found = 0 if every is None else (self.total_steps - 1) // every
+            if found < needed:
+                names = self.schedule.layer_names(phase.layers)
+                raise UnfreezeError(
+                    f"phase {number} ({names}) waits for {start}, which takes {needed} {what}, but the run of {self.total_steps} steps has {found} before its end, so that it would "
+                    f"never begin; {how['evaluate' if isinstance(start, Plateau) else 'record']}, or set at_most"
+                )
 
     @property
     def moves_rates(self) -> bool:
@@ -95,10 +130,7 @@ class UnfreezePlan:
         if following.metric not in scores:
             raise UnfreezeError(f"no metric {following.metric!r} to wait for; there are {', '.join(scores)}")
         value = scores[following.metric]
-        gain = math.inf if state.best is None else value - state.best
-        if following.metric.endswith("loss") and state.best is not None:
-            gain = -gain
-        if gain > following.min_delta:
+        if is_better(following.metric, value, state.best, following.min_delta):
             state.best, state.waited = value, 0
         else:
             state.waited += 1

@@ -18,6 +18,7 @@ from accelerate import Accelerator
 
 from nlp_ft.errors import TrainingError
 from nlp_ft.layerwise import Unfreezer, UnfreezeState
+from nlp_ft.layerwise.triggers import is_better
 from nlp_ft.training.clipping import clip_gradients
 from nlp_ft.training.feature_cache import FeatureCache
 from nlp_ft.training.loss import ClassificationLoss
@@ -249,8 +250,8 @@ class Loop:
         self.hooks.record({"step": state.global_step, "epoch": self._epoch(), "validation": scores})
         assert settings.metric is not None
         value = scores[settings.metric]
-        is_best = _is_better(value, state.best_value, settings)
-        is_best_of_phase = _is_better(value, state.best_value_of_phase, settings)
+        is_best = is_better(settings.metric, value, state.best_value, settings.min_delta)
+        is_best_of_phase = is_better(settings.metric, value, state.best_value_of_phase, settings.min_delta)
         if is_best:
             state.best_value, state.best_step = value, state.global_step
         if is_best_of_phase:
@@ -261,11 +262,13 @@ class Loop:
         self.progress.evaluated(state.global_step, self._epoch(), settings.metric, value, scores["loss"], is_best)
         self.unfreezer.on_scores(state.global_step, scores)
         out_of_patience = settings.patience is not None and state.evaluations_without_best >= settings.patience
-        if out_of_patience and self.unfreezer.plan.is_last(state.unfreeze):
+        # A phase that this evaluation has begun has not trained yet: the patience was that of the one before.
+        runs_last_phase = state.phase == self.unfreezer.phase and self.unfreezer.plan.is_last(state.unfreeze)
+        if out_of_patience and runs_last_phase:
             state.stopped_early = True
             self.progress.say(
                 f"stopped early: {settings.patience} evaluation(s) in a row brought no better {settings.metric} "
-                f"than {state.best_value_of_phase:.4f} at step {state.best_step_of_phase}"
+                f"than {_shown(state.best_value_of_phase)} at step {state.best_step_of_phase}"
             )
 
     def _epoch(self) -> float:
@@ -277,8 +280,5 @@ def step_seed(seed: int, step: int, process_index: int) -> int:
     return int(np.random.SeedSequence([seed, step, process_index]).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _is_better(value: float, best: float | None, settings: LoopSettings) -> bool:
-    if best is None:
-        return True
-    gain = best - value if settings.metric == "loss" else value - best
-    return gain > settings.min_delta
+def _shown(value: float | None) -> str:
+    return "NaN" if value is None else f"{value:.4f}"

@@ -141,5 +141,8 @@ def _fit(parts: Parts, vocabulary: UsedVocabulary | None) -> LoopState:
     with fast_random_bits(parts.accelerator):
         loop.run()
     if has_validation and parts.recipe.training.keep == "best":
-        keeper.load_best(state.best_step)
+        if state.best_value is None:
+            parts.accelerator.print(f"look: {parts.plan.metric} was NaN at each evaluation; the last weights are kept")
+        else:
+            keeper.load_best(state.best_step)
     return state

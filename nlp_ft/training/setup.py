@@ -27,7 +27,7 @@ from nlp_ft.recipe import Recipe
 from nlp_ft.recipe_sections import LossSection, OptimizerSection, ScheduleSection
 from nlp_ft.recipe_strategy import StrategySection
 from nlp_ft.training.cpu_memory import keep_freed_memory
-from nlp_ft.training.loop import LoopSettings
+from nlp_ft.training.loop import STEPS_BETWEEN_RECORDS, LoopSettings
 from nlp_ft.training.loss import ClassificationLoss
 from nlp_ft.training.precision import mixed_precision
 from nlp_ft.training.task import Task
@@ -110,9 +110,16 @@ def make_unfreeze_schedule(strategy: StrategySection, num_layers: int) -> Unfree
 
 
 def make_unfreeze_plan(schedule: UnfreezeSchedule, plan: LoopSettings) -> UnfreezePlan:
-    """The schedule over the run. Raises: TrainingError: a phase begins after its end."""
+    """The schedule over the run. Raises: TrainingError: a phase begins after its end, or would never begin."""
+    records = min(STEPS_BETWEEN_RECORDS, plan.evaluate_every, plan.checkpoint_every)
+    how = {
+        "evaluate": "make training.evaluate_every shorter or the run longer",
+        "record": "make the run longer than 10 steps",
+    }
     with _said_of("strategy.unfreeze: "):
-        return UnfreezePlan(schedule, plan.total_steps, plan.steps_per_epoch)
+        unfreeze_plan = UnfreezePlan(schedule, plan.total_steps, plan.steps_per_epoch)
+        unfreeze_plan.require_signals(plan.evaluate_every, records, how)
+    return unfreeze_plan
 
 
 @contextmanager

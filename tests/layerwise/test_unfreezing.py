@@ -1,6 +1,8 @@
 """Unfreeze schedules against literal phases, times and factors."""
 
 import json
+import math
+import re
 import subprocess
 import sys
 from dataclasses import asdict
@@ -10,7 +12,7 @@ import pytest
 from nlp_ft.durations import Duration
 from nlp_ft.errors import UnfreezeError
 from nlp_ft.layerwise.phase_table import phase_table
-from nlp_ft.layerwise.triggers import LossBelow, Plateau
+from nlp_ft.layerwise.triggers import LossBelow, Plateau, Trigger, is_better
 from nlp_ft.layerwise.unfreeze_plan import UnfreezePlan, UnfreezeState
 from nlp_ft.layerwise.unfreezing import Phase, UnfreezeSchedule
 
@@ -121,6 +123,51 @@ def test_phases_out_of_order_are_refused() -> None:
     schedule = UnfreezeSchedule.parse("head: 0ep, 2: 50%, 1: 1ep, embeddings: never", 2)
     with pytest.raises(UnfreezeError, match=r"phase 3 begins at step 10, not after the phase before \(50\)"):
         UnfreezePlan(schedule, total_steps=100, steps_per_epoch=10)
+
+
+def test_a_run_too_short_for_its_phases_is_refused_with_what_to_do() -> None:
+    with pytest.raises(UnfreezeError) as error:
+        UnfreezePlan(UnfreezeSchedule.gradual(2), total_steps=3, steps_per_epoch=3)
+    assert str(error.value) == (
+        "phase 2 (head, block 2) would begin at step 0 together with the phase before it: the run of 3 steps is too "
+        "short for 4 phases; make it longer, or the phases fewer (blocks_per_phase)"
+    )
+
+
+@pytest.mark.parametrize("metric", ["loss", "accuracy"])
+def test_a_first_score_that_is_nan_gives_way_to_any_number_and_nan_is_never_better(metric: str) -> None:
+    numbers = [math.nan, 2.0, math.nan, 1.0, 3.0]
+    best: float | None = None
+    bests = [best := number if is_better(metric, number, best) else best for number in numbers]
+    assert bests == [None, 2.0, 2.0, *([1.0, 1.0] if metric == "loss" else [2.0, 3.0])]
+    plan = UnfreezePlan(UnfreezeSchedule.gradual(2, Plateau(metric, patience=2)), total_steps=100, steps_per_epoch=10)
+    state = UnfreezeState()
+    assert [plan.on_scores(state, i, {metric: number}) for i, number in enumerate([math.nan, 2.0, 2.0])] == [False] * 3
+    assert plan.on_scores(state, 3, {metric: 2.0})
+
+
+@pytest.mark.parametrize(
+    ("trigger", "evaluate", "record", "message"),
+    [
+        (Plateau("loss"), None, 1, "takes 2 evaluation(s), but the run of 40 steps has 0 before its end"),
+        (Plateau("loss", patience=3), 10, 1, "takes 4 evaluation(s), but the run of 40 steps has 3 before its end"),
+        (LossBelow(1.0), 1, None, "takes 1 record(s) of the training loss, but the run of 40 steps has 0 before"),
+        (LossBelow(1.0), 1, 40, "so that it would never begin; record more, or set at_most"),
+        (Plateau("loss", patience=2), 10, None, None),
+        (Plateau("loss", at_most=Duration(1, "ep")), None, None, None),
+        (LossBelow(1.0), None, 39, None),
+    ],
+)
+def test_a_phase_that_waits_for_what_never_comes_is_refused(
+    trigger: Trigger, evaluate: int | None, record: int | None, message: str | None
+) -> None:
+    plan = UnfreezePlan(UnfreezeSchedule.gradual(2, trigger), total_steps=40, steps_per_epoch=10)
+    how = {"evaluate": "evaluate more", "record": "record more"}
+    if message is None:
+        plan.require_signals(evaluate, record, how)
+        return
+    with pytest.raises(UnfreezeError, match=re.escape(message)):
+        plan.require_signals(evaluate, record, how)
 
 
 @pytest.mark.parametrize(("metric", "scores"), [("accuracy", [0.5, 0.6, 0.6, 0.59]), ("loss", [2.0, 1.5, 1.5, 1.6])])

@@ -15,6 +15,7 @@ from nlp_ft.errors import TrainingError
 from nlp_ft.inspection import find_problems
 from nlp_ft.recipe_loader import dump_yaml, load_recipe
 from nlp_ft.training.agreement import weights_hash
+from nlp_ft.training.evaluation import Predictions
 from nlp_ft.training.loop import Loop
 from nlp_ft.training.run import train
 from tests.tiny import tiny_recipe
@@ -303,6 +304,35 @@ def test_patience_ends_the_run_in_the_last_phase_and_counts_anew_in_each(tmp_pat
     assert (summary["stopped_early"], summary["global_step"]) == (True, 15)
 
 
+@pytest.mark.parametrize(
+    "unfreeze", [{"plateau": {"metric": "loss", "patience": 2, "min_delta": 10.0}}, {"loss_below": {"value": 9.0}}]
+)
+def test_the_evaluation_that_begins_the_last_phase_does_not_end_the_run(
+    tmp_path: Path, tiny_encoder: Path, unfreeze: dict[str, Any]
+) -> None:
+    """The patience that ends the head's phase is used up in the same evaluation, and is not that of the next phase."""
+    if "loss_below" in unfreeze:
+        unfreeze["loss_below"]["at_least"] = "5st"
+    stopping = {"patience": 2, "min_delta": 10.0}
+    settings: dict[str, Any] = {"duration": "4ep", "evaluate_every": "2st", "early_stopping": stopping}
+    file = write_recipe(tmp_path, tiny_encoder, "run", {"name": "lp_ft", "unfreeze": unfreeze}, **settings)
+    watched_train(str(file))
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    steps = watched_steps(tmp_path / "run")
+    # The head trains for 6 steps: the first evaluation is its best, two without a better one follow.
+    assert [trained_layers(line) for line in steps] == [{"head"}] * 6 + [set(LAYERS)] * 6
+    assert (summary["stopped_early"], summary["global_step"]) == (True, 12)
+
+
+def test_the_last_weights_are_kept_where_every_score_is_nan(
+    tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Predictions, "scores", lambda self: {"loss": 1.0, "accuracy": math.nan})
+    summary = train(load_recipe(write_recipe(tmp_path, tiny_encoder, "run", "head_only", duration="4st", keep="best")))
+    assert summary["global_step"] == 4
+    assert "look: accuracy was NaN at each evaluation; the last weights are kept" in capsys.readouterr().out
+
+
 def test_a_phase_begins_with_the_best_weights_of_the_one_before(
     tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -337,6 +367,10 @@ def test_a_phase_begins_with_the_best_weights_of_the_one_before(
          "strategy.unfreeze: lr_scales must hold 2 factors, one a phase, got [1.0, 0.5, 0.5]"),
         ({"name": "top_layers", "trainable_blocks": 3},
          "strategy.trainable_blocks must be at most 2, the blocks of this model, or all; got 3"),
+        ({"name": "lp_ft", "unfreeze": {"plateau": {"patience": 7}}},
+         "strategy.unfreeze: phase 2 (head, blocks 1-2, embeddings) waits for loss on a plateau for 7 evaluation(s), "
+         "which takes 8 evaluation(s), but the run of 14 steps has 6 before its end, so that it would never begin; "
+         "make training.evaluate_every shorter or the run longer, or set at_most"),
         ({"name": "llrd", "reinit_top": 3}, "strategy.reinit_top must be at most 2, the blocks of this model, got 3"),
     ],
 )  # fmt: skip
