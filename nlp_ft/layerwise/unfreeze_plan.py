@@ -50,8 +50,8 @@ class UnfreezePlan:
             names = schedule.layer_names(phase.layers)
             if number and start == latest:
                 raise UnfreezeError(
-                    f"phase {number + 1} ({names}) would begin at step {start} together with the phase before it: the run "
-                    f"of {total_steps} steps is too short for {len(schedule.phases)} phases; make it longer, or the "
+                    f"phase {number + 1} ({names}) would begin at step {start} together with the phase before it: the "
+                    f"run of {total_steps} steps is too short for {len(schedule.phases)} phases; make it longer, or the "
                     "phases fewer (blocks_per_phase)"
                 )
             if number and start < latest:
@@ -89,8 +89,9 @@ class UnfreezePlan:
             if found < needed:
                 names = self.schedule.layer_names(phase.layers)
                 raise UnfreezeError(
-                    f"phase {number} ({names}) waits for {start}, which takes {needed} {what}, but the run of {self.total_steps} steps has {found} before its end, so that it would "
-                    f"never begin; {how['evaluate' if isinstance(start, Plateau) else 'record']}, or set at_most"
+                    f"phase {number} ({names}) waits for {start}, which takes {needed} {what}, but the run of "
+                    f"{self.total_steps} steps has {found} before its end, so that it would never begin; "
+                    f"{how['evaluate' if isinstance(start, Plateau) else 'record']}, or set at_most"
                 )
 
     @property
