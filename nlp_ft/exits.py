@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from nlp_ft.errors import Interrupted, NlpFtError
+from nlp_ft.errors import Interrupted, NlpFtError, printable
 
 TRACEBACK = "NLP_FT_TRACEBACK"
 """The environment variable that adds the traceback to the message of an error."""
@@ -48,7 +48,7 @@ def exit_with(command: Callable[[], int]) -> NoReturn:
 def fail(message: str) -> int:
     """Say what is wrong, one line a problem, once for all processes; gives the exit code."""
     if is_main_process():
-        _say(message)
+        _say(printable(message, keep="\n"))
     return FAILED
 
 
@@ -66,10 +66,10 @@ def _failed(error: BaseException) -> int:
     if isinstance(error, NlpFtError):
         return fail(str(error))
     # Unlike what the user wrote, this may have happened in one process alone.
-    text = " ".join(str(error).split())
+    text = printable(" ".join(line.strip() for line in str(error).split("\n")))
     text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
     if isinstance(error, OSError) and (error.filename or error.strerror):
-        _say(f"{error.filename or 'the system'}: {error.strerror or text}")
+        _say(f"{printable(str(error.filename or 'the system'))}: {error.strerror or text}")
     else:
         said = f"unexpected {type(error).__name__}{': ' if text else ''}{text}"
         _say(f"{said}; {TRACEBACK}=1 in the environment shows where it came from")
@@ -77,7 +77,7 @@ def _failed(error: BaseException) -> int:
 
 
 def _say(message: str) -> None:
-    for line in message.splitlines():
+    for line in message.split("\n"):
         print(f"error: {line}", file=sys.stderr)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nlp_ft.cli import main
-from nlp_ft.errors import DataError, Interrupted
+from nlp_ft.errors import DataError, Interrupted, RecipeError
 
 WHERE = "NLP_FT_TRACEBACK=1 in the environment shows where it came from"
 
@@ -43,8 +43,10 @@ def ended(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int | st
         (KeyError("x"), f"error: unexpected KeyError: 'x'; {WHERE}"),
         (Panic("of a library"), f"error: unexpected Panic: of a library; {WHERE}"),
         (RuntimeError("a" * 5000), f"error: unexpected RuntimeError: {'a' * 1000}...; {WHERE}"),
-        (DataError("one\ntwo"), "error: one\nerror: two"),
+        (RecipeError("one\ntwo"), "error: one\nerror: two"),
         (PermissionError(13, "Permission denied", "/x"), "error: /x: Permission denied"),
+        (FileNotFoundError(2, "No such file", "a\n\x1b[1A"), "error: a\\n\\x1b[1A: No such file"),
+        (ValueError("\x1b[2J\u2028x"), f"error: unexpected ValueError: \\x1b[2J\\u2028x; {WHERE}"),
         (OSError("no such host"), f"error: unexpected OSError: no such host; {WHERE}"),
     ],
     ids=lambda value: type(value).__name__,

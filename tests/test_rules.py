@@ -42,7 +42,7 @@ ONLY = {
     "nlp_ft.integrations.hf_trainer": (*OF_HF, "nlp_ft.integrations.hf_callback"),
     "nlp_ft.integrations.lightning": (*OF_INTEGRATIONS, "lightning"),
     "nlp_ft.errors": (),
-    "nlp_ft.exits": ("nlp_ft.errors", "nlp_ft.printable"),
+    "nlp_ft.exits": ("nlp_ft.errors",),
     "nlp_ft.durations": (),
     "nlp_ft.layerwise": ("torch", "nlp_ft.durations", "nlp_ft.errors", "nlp_ft.layerwise"),
     "nlp_ft.recipe": (
@@ -58,7 +58,7 @@ ONLY = {
     "nlp_ft.recipe_text": ("pydantic", "nlp_ft.recipe_sections"),
 }
 # What the command line imports at its top, so that `--help` answers at once.
-LIGHT = ("nlp_ft.__version__", "nlp_ft.errors", "nlp_ft.exits", "nlp_ft.printable")
+LIGHT = ("nlp_ft.__version__", "nlp_ft.errors", "nlp_ft.exits")
 # The words of the "not" column that mean nothing else.
 REFUSED_WORDS = {
     "assigner",
