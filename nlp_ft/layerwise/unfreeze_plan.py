@@ -51,8 +51,8 @@ class UnfreezePlan:
             if number and start == latest:
                 raise UnfreezeError(
                     f"phase {number + 1} ({names}) would begin at step {start} together with the phase before it: the "
-                    f"run of {total_steps} steps is too short for {len(schedule.phases)} phases; make it longer, or the "
-                    "phases fewer (blocks_per_phase)"
+                    f"run of {total_steps} steps is too short for {len(schedule.phases)} phases; make it longer, or "
+                    "the phases fewer (blocks_per_phase)"
                 )
             if number and start < latest:
                 raise UnfreezeError(f"phase {number + 1} begins at step {start}, not after the phase before ({latest})")
