@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from accelerate.utils import DynamoBackend, gather_object
 
+from nlp_ft.errors import TrainingError
 from nlp_ft.layerwise import UnfreezePlan
 from nlp_ft.layerwise.prefix import FrozenPrefix
 from nlp_ft.training.feature_cache import FeatureCache, lowest_trained
@@ -118,9 +119,22 @@ def cache_of_run(parts: Parts, state: LoopState) -> FeatureCache | None:
 
 
 def cache_folder() -> Path:
-    """`$NLP_FT_CACHE/features`, or `features` in the user's cache."""
-    home = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    return Path(os.environ.get("NLP_FT_CACHE", f"{home}/nlp_ft")).expanduser() / "features"
+    """`$NLP_FT_CACHE/features`, or `features` in the user's cache.
+
+    An empty variable counts as none, and so does a relative XDG_CACHE_HOME, as its specification demands
+    (https://specifications.freedesktop.org/basedir-spec/latest/).
+
+    Raises:
+        TrainingError: NLP_FT_CACHE is relative: the cache would lie in whatever folder the command runs in.
+    """
+    own = os.environ.get("NLP_FT_CACHE")
+    if own:
+        folder = Path(own).expanduser()
+        if not folder.is_absolute():
+            raise TrainingError(f"NLP_FT_CACHE must be an absolute path, got {own}; did you mean {folder.absolute()}?")
+        return folder / "features"
+    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return (home if home.is_absolute() else Path("~/.cache").expanduser()) / "nlp_ft" / "features"
 
 
 def _obstacle(parts: Parts) -> str | None:

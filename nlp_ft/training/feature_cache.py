@@ -4,6 +4,8 @@ Rows are stored unpadded, by their number, so that any order and any batch can b
 the files, `caching.py` decides whether they pay.
 """
 
+import errno
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,12 +13,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from nlp_ft.errors import TrainingError
 from nlp_ft.layerwise import UnfreezePlan, UnfreezeState
 from nlp_ft.layerwise.prefix import FrozenPrefix
 
 
 class Features:
-    """What stands at one boundary for the rows of one split.
+    """What stands at one boundary for the rows of one split, in a file that is there.
+
+    It is read and written, never mapped: a mapped file that someone cuts would end the process with a signal.
 
     Args:
         file: raw values, rows one after the other.
@@ -26,21 +31,39 @@ class Features:
     """
 
     def __init__(self, file: Path, lengths: np.ndarray, hidden_size: int, dtype: torch.dtype) -> None:
-        self.offsets = np.concatenate([[0], np.cumsum(lengths)])
-        size = int(self.offsets[-1]) * hidden_size
-        self.values = torch.from_file(str(file), shared=True, size=size, dtype=dtype).view(-1, hidden_size)
+        self.file, self.hidden_size, self.dtype = file, hidden_size, dtype
+        self.offsets = np.concatenate([[0], np.cumsum(lengths)]) * (hidden_size * dtype.itemsize)
+        self._handle = os.open(file, os.O_RDWR)
+
+    def __del__(self) -> None:
+        if handle := getattr(self, "_handle", None):
+            os.close(handle)
 
     def write(self, rows: np.ndarray, vectors: torch.Tensor) -> None:
-        """Keep the vectors of so many rows, (all their vectors, hidden)."""
+        """Keep the vectors of so many rows, (all their vectors, hidden). Raises: OSError: there is no room."""
+        values = vectors.contiguous().view(torch.uint8).flatten().numpy().data
         start = 0
         for row in rows:
-            first, last = self.offsets[row], self.offsets[row + 1]
-            self.values[first:last] = vectors[start : start + last - first]
+            first, last = int(self.offsets[row]), int(self.offsets[row + 1])
+            part = values[start : start + last - first]
+            if os.pwrite(self._handle, part, first) != len(part):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             start += last - first
 
     def read(self, rows: Sequence[int]) -> torch.Tensor:
-        """The vectors of the rows, (all their vectors, hidden), in float32."""
-        return torch.cat([self.values[self.offsets[row] : self.offsets[row + 1]] for row in rows]).float()
+        """The vectors of the rows, (all their vectors, hidden), in float32.
+
+        Raises:
+            TrainingError: the file is shorter than it was.
+        """
+        borders = [(int(self.offsets[row]), int(self.offsets[row + 1])) for row in rows]
+        content = bytearray().join(os.pread(self._handle, last - first, first) for first, last in borders)
+        if len(content) != sum(last - first for first, last in borders):
+            raise TrainingError(
+                f"feature cache: {self.file} was cut while the run read it; pass --resume to go on from the last "
+                "checkpoint, with features made anew"
+            )
+        return torch.frombuffer(content, dtype=self.dtype).view(-1, self.hidden_size).float()
 
 
 class FeatureCache:

@@ -1,14 +1,16 @@
-"""The files of a feature cache: named after everything that their content depends on, made once, memory-mapped.
+"""The files of a feature cache: named after everything that their content depends on, made once, never believed unseen.
 
-The folder of a boundary is named by the weights below it, the token ids, the precision and the versions; the next run
-finds it again, and with other weights or data it is another folder. Those used longest ago give way to new ones.
+The folder of a boundary is named by the weights below it, the token ids, how they were computed and the versions; the
+next run finds it again, and with other weights or data it is another folder. Beside its values lie their size and a
+hash of them: what does not fit is made anew. Folders used longest ago give way to new ones.
 """
 
 import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -18,15 +20,19 @@ import numpy as np
 import torch
 import transformers
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset
 from tqdm import tqdm
 
 from nlp_ft.data.batching import Collator, load_batches
 from nlp_ft.layerwise import LayerMap
 from nlp_ft.layerwise.prefix import FrozenPrefix
+from nlp_ft.training import durable
 from nlp_ft.training.feature_cache import FeatureCache, Features
 
 SECONDS_OF_A_DAY = 86_400
+VALUES, INDEX = "values", "index.json"
+"""Files of a folder: the values, and their size, hash and key."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +85,12 @@ class FeaturePlan:
         return vectors * self.prefix.hidden_size(boundary) * self.dtype.itemsize
 
 
-def build_cache(plan: FeaturePlan, boundaries: Sequence[int], accelerator: Accelerator, run_name: str) -> FeatureCache:
+def build_cache(
+    plan: FeaturePlan, boundaries: Sequence[int], accelerator: Accelerator, run_name: str
+) -> FeatureCache | None:
     """Find the features on disk, or make them in one pass that all processes share; collective.
+
+    What lies there is read once from end to end before it counts. None where the disk gives no room: that is said.
 
     Args:
         plan: what to build from.
@@ -90,33 +100,78 @@ def build_cache(plan: FeaturePlan, boundaries: Sequence[int], accelerator: Accel
     """
     folders: dict[tuple[int, str], Path] = {}
     for split in plan.splits:
-        for boundary, key in _keys(plan, boundaries, split).items():
+        for boundary, key in _keys(plan, boundaries, split, accelerator).items():
             folders[boundary, split] = plan.folder / key
-    # Two splits of the same rows have one folder.
-    missing = [place for folder, place in {f: place for place, f in folders.items()}.items() if not folder.exists()]
     partial = {place: folder.with_name(f"{folder.name}.{run_name}.partial") for place, folder in folders.items()}
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        _make_room(plan, folders.values(), sum(plan.bytes_of(boundary) for boundary in {k for k, _ in missing}))
-        for boundary, split in missing:
-            _allocate(plan, boundary, split, partial[boundary, split])
-    accelerator.wait_for_everyone()
-    for split in dict.fromkeys(split for _, split in missing):
-        of_split = [boundary for boundary, name in missing if name == split]
-        _fill(plan, split, {boundary: partial[boundary, split] for boundary in of_split}, accelerator)
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        for place in missing:
-            _put_in_place(partial[place], folders[place])
-    accelerator.wait_for_everyone()
-    features: dict[int, dict[str, Features]] = {boundary: {} for boundary in boundaries}
-    for (boundary, split), folder in folders.items():
-        os.utime(folder)
-        features[boundary][split] = _open(plan, boundary, split, folder)
+    [missing] = broadcast_object_list([_missing(plan, folders) if accelerator.is_main_process else []])
+    try:
+        with _together(accelerator):
+            if accelerator.is_main_process:
+                _make_room(plan, folders.values(), sum(plan.bytes_of(boundary) for boundary in {k for k, _ in missing}))
+                for boundary, split in missing:
+                    _allocate(plan, boundary, split, partial[boundary, split])
+        with _together(accelerator):
+            for split in dict.fromkeys(split for _, split in missing):
+                of_split = [boundary for boundary, name in missing if name == split]
+                _fill(plan, split, {boundary: partial[boundary, split] for boundary in of_split}, accelerator)
+        with _together(accelerator):
+            if accelerator.is_main_process:
+                for place in missing:
+                    _put_in_place(partial[place], folders[place])
+        features: dict[int, dict[str, Features]] = {boundary: {} for boundary in boundaries}
+        with _together(accelerator):
+            for (boundary, split), folder in folders.items():
+                os.utime(folder)
+                features[boundary][split] = _open(plan, boundary, split, folder)
+    except OSError as error:
+        accelerator.print(f"feature cache: off, the disk refuses it: {error.strerror or error}\n")
+        if accelerator.is_main_process:
+            for folder in partial.values():
+                shutil.rmtree(folder, ignore_errors=True)
+        return None
     return FeatureCache(plan.prefix, features)
 
 
-def _keys(plan: FeaturePlan, boundaries: Sequence[int], split: str) -> dict[int, str]:
+@contextmanager
+def _together(accelerator: Accelerator) -> Iterator[None]:
+    """What the disk refuses to one process is refused to all; collective. Raises: OSError."""
+    refusal: tuple[int | None, str] | None = None
+    try:
+        yield
+    except OSError as error:
+        refusal = error.errno, error.strerror or str(error)
+    refusals = [found for found in gather_object([refusal]) if found is not None]
+    if refusals:
+        raise OSError(*refusals[0])
+
+
+def _missing(plan: FeaturePlan, folders: Mapping[tuple[int, str], Path]) -> list[tuple[int, str]]:
+    """The places whose features must be made; two splits of the same rows have one folder."""
+    missing = []
+    for folder, place in {folder: place for place, folder in folders.items()}.items():
+        problem = _problem(folder, _size(plan, *place)) if folder.exists() else None
+        if problem:
+            print(f"feature cache: {folder} {problem}, so it is made anew")
+            shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            missing.append(place)
+    return missing
+
+
+def _problem(folder: Path, size: int) -> str | None:
+    """What is wrong with features on the disk; None where they are what was written."""
+    try:
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        if not isinstance(index, dict) or index.get("key") != folder.name:
+            return "is not what its name says"
+        if (folder / VALUES).stat().st_size != size or index.get("bytes") != size:
+            return "is not whole"
+        return None if durable.content_hash(folder / VALUES) == index.get("hash") else "is damaged"
+    except (OSError, ValueError):
+        return "cannot be read"
+
+
+def _keys(plan: FeaturePlan, boundaries: Sequence[int], split: str, accelerator: Accelerator) -> dict[int, str]:
     """Boundary -> a name made of all that its features depend on."""
     digest = blake2b(digest_size=16)
     columns = [name for name in plan.splits[split].encoded.column_names if name in ("input_ids", "token_type_ids")]
@@ -129,6 +184,13 @@ def _keys(plan: FeaturePlan, boundaries: Sequence[int], split: str) -> dict[int,
         "class": type(plan.model).__qualname__,
         "dtype": str(plan.dtype),
         "versions": [torch.__version__, transformers.__version__],
+        # What the last bits depend on.
+        "precision": accelerator.mixed_precision,
+        "batch_size": plan.batch_size,
+        "num_processes": accelerator.num_processes,
+        "device": accelerator.device.type,
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
     }
     digest.update(json.dumps(facts, sort_keys=True).encode())
     for name, buffer in plan.model.named_buffers():
@@ -166,24 +228,33 @@ def _make_room(plan: FeaturePlan, kept: Iterable[Path], needed: int) -> None:
 def _allocate(plan: FeaturePlan, boundary: int, split: str, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    size = int(plan.vectors_of(boundary, split).sum()) * plan.prefix.hidden_size(boundary) * plan.dtype.itemsize
-    with (folder / "values").open("wb") as stream:
+    size = _size(plan, boundary, split)
+    with (folder / VALUES).open("wb") as stream:
         stream.truncate(size)
         if size and hasattr(os, "posix_fallocate"):
-            # No hole: writing into one on a full disk would end the process.
+            # A full disk is better known now than after half of the pass.
             os.posix_fallocate(stream.fileno(), 0, size)
+
+
+def _size(plan: FeaturePlan, boundary: int, split: str) -> int:
+    """Bytes of the values of one split."""
+    return int(plan.vectors_of(boundary, split).sum()) * plan.prefix.hidden_size(boundary) * plan.dtype.itemsize
 
 
 def _open(plan: FeaturePlan, boundary: int, split: str, folder: Path) -> Features:
     lengths, hidden_size = plan.vectors_of(boundary, split), plan.prefix.hidden_size(boundary)
-    return Features(folder / "values", lengths, hidden_size, plan.dtype)
+    return Features(folder / VALUES, lengths, hidden_size, plan.dtype)
 
 
 def _put_in_place(partial: Path, folder: Path) -> None:
     if folder.exists():  # another run was faster
         shutil.rmtree(partial)
-    else:
-        partial.rename(folder)
+        return
+    values = partial / VALUES
+    index = {"key": folder.name, "bytes": values.stat().st_size, "hash": durable.content_hash(values)}
+    (partial / INDEX).write_text(json.dumps(index), encoding="utf-8")
+    durable.sync_tree(partial)
+    durable.rename(partial, folder)
 
 
 def _fill(plan: FeaturePlan, split: str, folders: Mapping[int, Path], accelerator: Accelerator) -> None:

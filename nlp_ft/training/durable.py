@@ -1,0 +1,44 @@
+"""Writes that a crash or a power cut leaves whole or not at all: under another name, synced, renamed, synced."""
+
+import os
+from hashlib import blake2b, file_digest
+from pathlib import Path
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's names, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_tree(folder: Path) -> None:
+    """`sync` for everything in a folder, from the inside out."""
+    for root, _, files in os.walk(folder, topdown=False):
+        for name in files:
+            sync(Path(root, name))
+        sync(Path(root))
+
+
+def rename(source: Path, target: Path) -> None:
+    """Rename within a folder; on the disk when this returns."""
+    source.rename(target)
+    sync(target.parent)
+
+
+def write_text(file: Path, text: str) -> None:
+    """Put a file in place, whole, as UTF-8."""
+    writing = file.with_name(f"{file.name}.writing")
+    with writing.open("w", encoding="utf-8", newline="") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    rename(writing, file)
+
+
+def content_hash(file: Path) -> str:
+    """A fingerprint of a file's bytes. Raises: OSError."""
+    with file.open("rb") as stream:
+        return file_digest(stream, lambda: blake2b(digest_size=16)).hexdigest()
