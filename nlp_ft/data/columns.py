@@ -1,6 +1,7 @@
 """Columns as arrays, a part at a time: a million rows must not become a million Python objects."""
 
 from collections.abc import Iterator, Sequence
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,23 @@ def mark_values(rows: Dataset, column: str, marks: np.ndarray) -> None:
     """Set the marks, (values,) bool, of all numbers in a column of lists."""
     for part in _read_parts(rows, column):
         marks[pyarrow.compute.list_flatten(part).to_numpy(zero_copy_only=False)] = True
+
+
+def fingerprint(rows: Dataset, column: str) -> str:
+    """Of a column's values in their order, to the bit; lists of numbers are read without making objects of them."""
+    digest = blake2b(digest_size=16)
+    for part in _parts(rows, column):
+        if pyarrow.types.is_list(part.type) or pyarrow.types.is_large_list(part.type):
+            for values in (pyarrow.compute.list_value_length(part), pyarrow.compute.list_flatten(part)):
+                digest.update(np.ascontiguousarray(values.to_numpy()).astype(np.int64).data)
+        else:
+            digest.update(repr(part.to_pylist()).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def content_of(value: object) -> str:
+    """A fingerprint of what Python shows of a value."""
+    return blake2b(repr(value).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def _read_parts(rows: Dataset, column: str) -> Iterator[Any]:

@@ -1,5 +1,7 @@
-"""Proof that all processes hold the same weights: a run in which they drift apart must not go on in silence."""
+"""What all processes of a run must agree on: their weights, and whether an error ends it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import blake2b
 
 import torch
@@ -7,7 +9,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
 
-from nlp_ft.errors import TrainingError
+from nlp_ft.errors import NlpFtError, TrainingError
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -31,3 +33,16 @@ def require_equal_weights(accelerator: Accelerator, model: nn.Module) -> list[st
             "the run is stopped, and the last checkpoint was still equal on all"
         )
     return hashes
+
+
+@contextmanager
+def errors_of_all(accelerator: Accelerator) -> Iterator[None]:
+    """An error of the user's that one process meets inside is raised by all, so that none waits for it; collective."""
+    own: NlpFtError | None = None
+    try:
+        yield
+    except NlpFtError as error:
+        own = error
+    first = next((error for error in gather_object([own]) if error is not None), None)
+    if first is not None:
+        raise first

@@ -1,11 +1,14 @@
 """Checkpoints: everything a run needs to go on to the bit, in safetensors and JSON. Nothing is pickled.
 
 Learning rates, data order and dropout are functions of the step and the seed, so no generator or scheduler is saved.
-A checkpoint is written under another name and renamed: a crash leaves the last whole one.
+A checkpoint is written under another name, brought to the disk and renamed; only then do older ones go. Each file's
+content is known by its hash, and a checkpoint that differs from it by one bit is refused before anything is loaded.
 """
 
 import json
+import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +18,46 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from nlp_ft.errors import RunFolderError
+from nlp_ft.training import durable
+from nlp_ft.training.optimizer_state import optimizer_state, refuse_other_state, restore_optimizer
+
+WEIGHTS, OPTIMIZER, METRICS, STATE = "model.safetensors", "optimizer.safetensors", "metrics.jsonl", "state.json"
+HASHES = "hashes.json"
+ADVICE = "put it back as it was, or pass --overwrite to begin anew"
 
 
 def save_checkpoint(
-    folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
+    folder: Path,
+    step: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: Mapping[str, Any],
+    metrics: str = "",
 ) -> None:
-    """Write `folder/step-XXXXXXXX` and remove the checkpoints before it."""
-    target = folder / f"step-{step:08d}"
-    writing = folder / "writing"
+    """Write `folder/step-XXXXXXXX` and remove the checkpoints before it.
+
+    Args:
+        folder: of all checkpoints.
+        step: optimizer steps done.
+        model: the bare model.
+        optimizer: whose groups name their parameters.
+        state: what else is kept, as JSON holds it.
+        metrics: what metrics.jsonl holds by now.
+    """
+    target, writing = folder / f"step-{step:08d}", folder / "writing"
+    folder.mkdir(exist_ok=True)
     shutil.rmtree(writing, ignore_errors=True)
-    writing.mkdir(parents=True)
-    tensors, scalars = _optimizer_state(optimizer)
-    save_file(model_tensors(model), writing / "model.safetensors")
-    save_file(tensors, writing / "optimizer.safetensors")
-    (writing / "state.json").write_text(json.dumps({**state, "optimizer_scalars": scalars}, indent=2))
-    if target.exists():
-        shutil.rmtree(target)
-    writing.rename(target)
+    writing.mkdir()
+    tensors, scalars = optimizer_state(optimizer)
+    save_file(model_tensors(model), writing / WEIGHTS)
+    save_file(tensors, writing / OPTIMIZER)
+    (writing / METRICS).write_text(metrics, encoding="utf-8", newline="")
+    saved = {"step": step, **state, "optimizer_entries": sorted({*tensors, *scalars}), "optimizer_scalars": scalars}
+    (writing / STATE).write_text(json.dumps(saved, indent=2) + "\n", encoding="utf-8")
+    hashes = {name: durable.content_hash(writing / name) for name in (WEIGHTS, OPTIMIZER, METRICS, STATE)}
+    (writing / HASHES).write_text(json.dumps(hashes, indent=2) + "\n", encoding="utf-8")
+    durable.sync_tree(writing)
+    durable.rename(writing, target)
     for older in folder.glob("step-*"):
         if older != target:
             shutil.rmtree(older)
@@ -39,27 +65,54 @@ def save_checkpoint(
 
 def latest_checkpoint(folder: Path) -> Path | None:
     """The last whole checkpoint, or None."""
-    return max(folder.glob("step-*"), default=None)
+    return max((path for path in folder.glob("step-*") if _step_of(path) is not None), key=_step_of, default=None)
+
+
+def step_of_latest(folder: Path) -> int | None:
+    """Steps done by the last whole checkpoint, or None."""
+    latest = latest_checkpoint(folder)
+    return None if latest is None else _step_of(latest)
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint holds beside tensors. Raises: RunFolderError: it cannot be read."""
-    try:
-        state: dict[str, Any] = json.loads((checkpoint / "state.json").read_text())
-    except (OSError, ValueError) as error:
-        raise RunFolderError(f"{checkpoint / 'state.json'} cannot be read: {error}; pass --overwrite") from None
+    """What a checkpoint holds beside tensors, once every file of it is known to be as it was written.
+
+    Raises:
+        RunFolderError: a file is missing or differs, or the checkpoint is of another step than its folder says.
+    """
+    hashes = _read_json(checkpoint / HASHES)
+    for name in (WEIGHTS, OPTIMIZER, METRICS, STATE):
+        require_unchanged(checkpoint / name, hashes.get(name))
+    state = _read_json(checkpoint / STATE)
+    if state.get("step") != _step_of(checkpoint):
+        raise RunFolderError(f"{checkpoint} holds the checkpoint after step {state.get('step')}; {ADVICE}")
     return state
 
 
-def load_checkpoint(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put weights and optimizer state back in place.
+def require_unchanged(file: Path, expected: str | None) -> None:
+    """Raises: RunFolderError: the file is missing, or its content has not the hash that it was written with."""
+    try:
+        found = durable.content_hash(file)
+    except OSError as error:
+        raise RunFolderError(f"{file} cannot be read: {error.strerror}; {ADVICE}") from None
+    if found != expected:
+        raise RunFolderError(f"{file} is damaged: its content is not what was written; {ADVICE}")
+
+
+def load_checkpoint(
+    checkpoint: Path, state: Mapping[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    """Put weights and optimizer state back in place; `state` is from `read_state`.
 
     Raises:
-        RunFolderError: the checkpoint is of another model or optimizer.
+        RunFolderError: the checkpoint is of another model or optimizer; nothing has been changed then.
     """
-    load_model_tensors(checkpoint / "model.safetensors", model)
-    scalars = read_state(checkpoint)["optimizer_scalars"]
-    _restore_optimizer(optimizer, _read_tensors(checkpoint / "optimizer.safetensors"), scalars)
+    weights, tensors = _read_tensors(checkpoint / WEIGHTS), _read_tensors(checkpoint / OPTIMIZER)
+    entries = {**tensors, **state["optimizer_scalars"]}
+    _refuse_other_model(checkpoint / WEIGHTS, weights, model)
+    refuse_other_state(checkpoint / OPTIMIZER, entries, state["optimizer_entries"], optimizer)
+    _copy_tensors(weights, model)
+    restore_optimizer(optimizer, entries)
 
 
 def model_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -71,57 +124,50 @@ def model_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def load_model_tensors(file: Path, model: nn.Module) -> None:
-    """Copy the file's tensors into the model. Raises: RunFolderError: the names or shapes differ."""
-    tensors, own = _read_tensors(file), {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    expected = model_tensors(model)
-    different = [n for n in tensors.keys() | expected.keys() if _shape(tensors, n) != _shape(expected, n)]
-    if different:
-        raise RunFolderError(f"{file} is of another model: {sorted(different)[0]} and {len(different) - 1} more differ")
+    """Copy the file's tensors into the model. Raises: RunFolderError: the names, shapes or types differ."""
+    tensors = _read_tensors(file)
+    _refuse_other_model(file, tensors, model)
+    _copy_tensors(tensors, model)
+
+
+def _copy_tensors(tensors: Mapping[str, torch.Tensor], model: nn.Module) -> None:
+    own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     with torch.no_grad():
         for name, tensor in tensors.items():
             own[name].copy_(tensor)
+
+
+def _refuse_other_model(file: Path, tensors: Mapping[str, torch.Tensor], model: nn.Module) -> None:
+    expected = model_tensors(model)
+    different = sorted(n for n in tensors.keys() | expected.keys() if _kind(tensors, n) != _kind(expected, n))
+    if different:
+        raise RunFolderError(
+            f"{file} is of another model: {different[0]} is {_kind(tensors, different[0])} there and "
+            f"{_kind(expected, different[0])} here, and {len(different) - 1} more differ"
+        )
+
+
+def _kind(tensors: Mapping[str, torch.Tensor], name: str) -> str:
+    return f"{tensors[name].dtype} {tuple(tensors[name].shape)}" if name in tensors else "missing"
 
 
 def _read_tensors(file: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(file)
     except (OSError, SafetensorError) as error:
-        raise RunFolderError(f"{file} cannot be read: {error}; pass --overwrite to begin anew") from None
+        raise RunFolderError(f"{file} cannot be read: {error}; {ADVICE}") from None
 
 
-def _shape(tensors: dict[str, torch.Tensor], name: str) -> torch.Size | None:
-    return tensors[name].shape if name in tensors else None
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunFolderError(f"{file} cannot be read: {error}; {ADVICE}") from None
+    if not isinstance(values, dict):
+        raise RunFolderError(f"{file} is damaged: it must hold a JSON object; {ADVICE}")
+    return values
 
 
-def _named_parameters(optimizer: torch.optim.Optimizer) -> dict[str, nn.Parameter]:
-    return {
-        name: parameter
-        for group in optimizer.param_groups
-        for name, parameter in zip(group["param_names"], group["params"], strict=True)
-    }
-
-
-def _optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The state as `parameter|entry` -> tensor, and the entries that are no tensors likewise."""
-    tensors: dict[str, torch.Tensor] = {}
-    scalars: dict[str, Any] = {}
-    for name, parameter in _named_parameters(optimizer).items():
-        for entry, value in optimizer.state.get(parameter, {}).items():
-            target: dict[str, Any] = tensors if isinstance(value, torch.Tensor) else scalars
-            target[f"{name}|{entry}"] = value
-    return tensors, scalars
-
-
-def _restore_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor], scalars: dict[str, Any]
-) -> None:
-    parameters = _named_parameters(optimizer)
-    on_device = bool(optimizer.defaults.get("fused") or optimizer.defaults.get("capturable"))
-    optimizer.state.clear()
-    for key, value in {**tensors, **scalars}.items():
-        name, entry = key.rsplit("|", 1)
-        parameter = parameters[name]
-        # torch keeps the step counter on the CPU unless a kernel on the device reads it.
-        if isinstance(value, torch.Tensor) and (entry != "step" or on_device):
-            value = value.to(parameter.device)
-        optimizer.state[parameter][entry] = value
+def _step_of(checkpoint: Path) -> int | None:
+    match = re.fullmatch(r"step-([0-9]{8,12})", checkpoint.name)
+    return int(match[1]) if match else None

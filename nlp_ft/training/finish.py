@@ -13,7 +13,7 @@ from nlp_ft.training.evaluation import Predictions
 from nlp_ft.training.loop import LoopState
 from nlp_ft.training.parts import Parts
 from nlp_ft.training.precision import precision_name
-from nlp_ft.training.run_folder import SUMMARY
+from nlp_ft.training.run_folder import SUMMARY_TO_BE
 
 
 def summarize(parts: Parts, state: LoopState, predictions: Mapping[str, Predictions]) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def save_run(parts: Parts, summary: dict[str, Any], predictions: Mapping[str, Pr
     (folder / "README.md").write_text(
         model_card(parts.task.card(parts.model), label_names(parts.model), summary, scores), encoding="utf-8"
     )
-    write_json(folder / SUMMARY, summary)
+    write_json(folder / SUMMARY_TO_BE, summary)
     parts.folder.finish()
     print(
         f"\n{score_table(scores)}\n\n{summary['train_seconds']:.1f} s of training, "

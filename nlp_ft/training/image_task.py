@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from nlp_ft.data.columns import content_of, fingerprint
 from nlp_ft.data.image_report import describe_images, format_image_report
 from nlp_ft.data.image_sources import load_raw_images
 from nlp_ft.data.images import ImageData, load_image_data
@@ -110,9 +111,13 @@ class ImageTask:
         """As tables."""
         return format_image_report(report)
 
-    def train_hashes(self) -> np.ndarray:
-        """Of the pixels."""
-        return self.data.column("train", "image_hash")
+    def identity(self) -> dict[str, str]:
+        """Pixels and labels of each split, and how images become inputs."""
+        found = {"size and normalization of the images": content_of(self.preprocessing)}
+        for split, encoded in self.data.encoded.items():
+            found[f"images of {split}"] = fingerprint(encoded, "image_hash")
+            found[f"labels of {split}"] = fingerprint(encoded, "labels")
+        return found
 
     def score_baselines(self) -> dict[str, dict[str, float]]:
         """The majority label."""

@@ -61,6 +61,8 @@ class LoopState:
     stopped_early: bool = False
     train_seconds: float = 0.0
     train_examples: int = 0
+    unrecorded_losses: list[float] = field(default_factory=list)
+    """Means over the processes, of the steps since the last record; there are some where a signal ended the run."""
 
 
 class EpochBatches(Protocol):
@@ -75,7 +77,8 @@ class EpochBatches(Protocol):
 class LoopHooks:
     """What the loop calls: `evaluate` gives scores by name, `save` writes a checkpoint.
 
-    `save_best` keeps the weights under their step, `load_best` puts those of a step back.
+    `save_best` keeps the weights under their step, `load_best` puts those of a step back. `asked_to_stop` says after
+    each step whether the run should end with it, the same on all processes.
     """
 
     evaluate: Callable[[], dict[str, float]] | None
@@ -83,6 +86,7 @@ class LoopHooks:
     load_best: Callable[[int], None]
     save: Callable[[LoopState], None]
     record: Callable[[dict[str, Any]], None]
+    asked_to_stop: Callable[[], bool] = lambda: False
 
 
 class Loop:
@@ -126,13 +130,15 @@ class Loop:
         self.features = features
         self.trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.progress = Progress(settings.total_steps, state.global_step, accelerator.is_main_process)
+        self.was_stopped = False
+        """Whether the run was asked to end before its last step; its checkpoint is written then."""
         self._losses: list[torch.Tensor] = []
 
     def run(self) -> None:
-        """Train to the end. Raises: TrainingError: the loss is no number any more."""
+        """Train to the end, or until asked to stop. Raises: TrainingError: the loss is no number any more."""
         self.model.train()
         try:
-            while not self._is_over():
+            while not self._ends_here():
                 epoch, first_batch = divmod(self.state.global_step, self.settings.steps_per_epoch)
                 self._run_epoch(epoch, first_batch)
         finally:
@@ -141,9 +147,12 @@ class Loop:
     def _is_over(self) -> bool:
         return self.state.stopped_early or self.state.global_step >= self.settings.total_steps
 
+    def _ends_here(self) -> bool:
+        return self._is_over() or self.was_stopped
+
     def _run_epoch(self, epoch: int, first_batch: int) -> None:
         batches = self.batches(epoch, first_batch)
-        while not self._is_over():
+        while not self._ends_here():
             started = time.perf_counter()
             item = next(batches, None)
             if item is None:
@@ -223,16 +232,28 @@ class Loop:
             self._record_losses()
         if self.hooks.evaluate and (step % settings.evaluate_every == 0 or is_end):
             self._evaluate(self.hooks.evaluate)
-        if step % settings.checkpoint_every == 0 or self._is_over():
+        self.was_stopped = self.hooks.asked_to_stop()
+        if step % settings.checkpoint_every == 0 or self._ends_here():
+            if self._losses:
+                self.state.unrecorded_losses = self._losses_so_far().tolist()
+                self._losses.clear()
             self.hooks.save(self.state)
+
+    def _losses_so_far(self) -> torch.Tensor:
+        """Of each step since the last record, the mean over the processes, (steps,)."""
+        known = torch.tensor(self.state.unrecorded_losses, device=self.accelerator.device)
+        if not self._losses:
+            return known
+        return torch.cat([known, self.accelerator.reduce(torch.stack(self._losses), "mean")])
 
     def _record_losses(self) -> None:
         step, state = self.state.global_step, self.state
         started = time.perf_counter()
-        value = self.accelerator.reduce(torch.stack(self._losses), "mean").mean().item()
+        value = self._losses_so_far().mean().item()
         # An accelerator runs behind: reading the value waits for the steps, so the wait is theirs.
         state.train_seconds += time.perf_counter() - started
         self._losses.clear()
+        state.unrecorded_losses = []
         if not math.isfinite(value):
             raise TrainingError(
                 f"the loss is {value} at step {step}; try a lower optimizer.lr, a longer schedule.warmup, "

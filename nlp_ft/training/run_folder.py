@@ -1,19 +1,31 @@
-"""The run folder: filled under the name `<folder>.partial`, renamed when whole, never half-written."""
+"""The run folder: filled under the name `<folder>.partial`, renamed when whole, never half-written.
+
+Nothing is removed before what takes its place is on the disk, and nothing that this project did not make is removed at
+all: `run.json` marks a folder as a run's own while it is under way, and carries the run's id.
+"""
 
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
-from nlp_ft.errors import RunFolderError
+from nlp_ft.errors import RecipeError, RunFolderError
+from nlp_ft.recipe_loader import dump_yaml, read_yaml
+from nlp_ft.training import durable
+from nlp_ft.training.lock import require_free
 
 SUMMARY = "summary.json"
+SUMMARY_TO_BE = "summary.json.writing"
+"""Gets its name when everything else is on the disk: a folder with a summary is whole."""
+RECIPE = "recipe.yaml"
+MARK = "run.json"
 
 
 class RunFolder:
@@ -23,68 +35,181 @@ class RunFolder:
         output_dir: the finished folder.
         resume: go on with a `.partial` folder if there is one.
         overwrite: replace a finished run, or throw away a `.partial` one.
+        check: False on every process but the main one.
 
     Raises:
         RunFolderError: the folder is taken, or nothing can be written there. Nothing is written by this check.
     """
 
-    def __init__(self, output_dir: str, resume: bool = False, overwrite: bool = False) -> None:
+    def __init__(self, output_dir: str, resume: bool = False, overwrite: bool = False, check: bool = True) -> None:
         self.final = Path(output_dir)
         if not self.final.name:
             raise RunFolderError(f"output_dir: {output_dir} is no name for a new folder; try runs/NAME")
         self.partial = self.final.with_name(self.final.name + ".partial")
-        self.resume = resume
-        if self.final.exists() and not overwrite:
-            what = "holds a finished run" if (self.final / SUMMARY).exists() else "exists and is no run"
-            raise RunFolderError(f"output_dir: {self.final} {what}; choose another, or pass --overwrite to replace it")
-        if self.final.exists() and not (self.final / SUMMARY).exists() and any(_entries(self.final)):
-            raise RunFolderError(f"output_dir: {self.final} holds other things than a run and is not overwritten")
-        if self.partial.exists() and not (resume or overwrite):
-            raise RunFolderError(
-                f"output_dir: {self.partial} holds an unfinished run; pass --resume to go on with it, "
-                "or --overwrite to begin anew"
-            )
-        self._check_writable()
+        self.resume, self.overwrite = resume, overwrite
+        self.run_id = ""
+        self._is_mine = False
+        """Whether this process made the `.partial` folder, and may so discard it."""
+        self._to_replace: tuple[int, int] | None = None
+        if check:
+            self._check_renamable()
+            require_free(self.final)
+            self._check_taken()
+            self._check_writable()
 
     @property
     def checkpoints(self) -> Path:
         """Where checkpoints lie while the run goes on."""
         return self.partial / "checkpoints"
 
-    def create(self, recipe_yaml: str, bytes_needed: int) -> None:
-        """Make the `.partial` folder, or check that the one there is of this recipe.
+    def claim(self, recipe: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Under the lock: mend what a killed process left, and look again at what there is.
+
+        Gives the summary where the run to resume turns out to be finished.
 
         Raises:
-            RunFolderError: another recipe began it, or the disk has less room than the run needs.
+            RunFolderError: the folder is taken, or another recipe began it.
         """
-        if self.resume and self.partial.exists():
-            self._check_same_recipe(recipe_yaml)
-        else:
-            shutil.rmtree(self.partial, ignore_errors=True)
-        free = shutil.disk_usage(self._existing_parent()).free
-        if free < bytes_needed:
-            raise RunFolderError(
-                f"output_dir: {self.final} needs {bytes_needed / 2**20:,.0f} MiB for model and checkpoints, "
-                f"but {free / 2**20:,.0f} MiB are free on that disk"
-            )
+        self._put_back()
+        self._check_taken()
+        self._to_replace = _place_of(self.final) if self.overwrite else None
+        goes_on = self.resume and self.partial.exists()
+        if self.resume:
+            self._check_same_recipe(self.partial if goes_on else self.final, recipe)
+        if self._is_untidied():
+            self.run_id = run_id_of(self.final) or ""
+            self._tidy()
+            if self.resume and not goes_on:
+                return _summary(self.final)
+        if goes_on and (self.partial / SUMMARY).exists():
+            self.run_id = run_id_of(self.partial) or ""
+            self._put_in_place()
+            return _summary(self.final)
+        return None
+
+    def create(self, recipe: Mapping[str, Any], bytes_needed: int) -> None:
+        """Make the `.partial` folder, or go on with the one that is there.
+
+        Raises:
+            RunFolderError: the disk has less room than the run needs.
+        """
+        if self.partial.exists() and not self.resume:
+            _remove_run(self.partial)
+        self._check_room(bytes_needed)
+        begun = run_id_of(self.partial) if (self.partial / RECIPE).exists() else None
+        if begun:
+            self.run_id = begun
+            return
+        self._is_mine = not self.partial.exists()
+        self.run_id = uuid.uuid4().hex
         self.partial.mkdir(parents=True, exist_ok=True)
-        (self.partial / "recipe.yaml").write_text(recipe_yaml, encoding="utf-8")
+        durable.write_text(self.partial / MARK, json.dumps({"run_id": self.run_id}) + "\n")
+        durable.write_text(self.partial / RECIPE, dump_yaml(recipe))
+        durable.sync(self.partial.parent)
+
+    def require_own(self) -> None:
+        """Raises: RunFolderError: the folder that this run writes is no longer there, or is another's."""
+        if run_id_of(self.partial) != self.run_id:
+            raise RunFolderError(
+                f"output_dir: {self.partial} was removed or replaced while the run was writing it; the run is stopped"
+            )
 
     def finish(self) -> None:
-        """Rename the whole folder to its final name; a run that was there goes when the new one is in place."""
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
-        if self.final.exists():
-            replaced = Path(tempfile.mkdtemp(prefix=f"{self.final.name}.replaced-", dir=self.final.parent))
-            self.final.rename(replaced / "run")
-            self.partial.rename(self.final)
-            shutil.rmtree(replaced)
-        else:
-            self.partial.rename(self.final)
+        """Name the summary, then the folder; a run that was there goes when the new one is in place.
+
+        Raises:
+            RunFolderError: a folder has appeared under the run's name, or the run's own has gone.
+        """
+        self.require_own()
+        durable.sync_tree(self.partial)
+        durable.rename(self.partial / SUMMARY_TO_BE, self.partial / SUMMARY)
+        self._put_in_place()
 
     def discard_if_useless(self) -> None:
-        """After a failure: a partial folder without a checkpoint has nothing to resume from, so it goes."""
-        if self.partial.exists() and not any(self.checkpoints.glob("step-*")):
-            shutil.rmtree(self.partial, ignore_errors=True)
+        """After a failure: a folder that this process made and that holds no checkpoint serves nobody, so it goes."""
+        is_own = self._is_mine and run_id_of(self.partial) == self.run_id
+        if is_own and not (self.partial / SUMMARY).exists() and not any(self.checkpoints.glob("step-*")):
+            _remove_run(self.partial)
+
+    def _put_in_place(self) -> None:
+        if os.path.lexists(self.final) and _place_of(self.final) != self._to_replace:
+            raise RunFolderError(
+                f"output_dir: {self.final} has appeared while the run was going on, and is not replaced; the finished "
+                f"run is in {self.partial}: move {self.final} away and pass --resume"
+            )
+        replaced = self._replaced_by(self.run_id)
+        if self.final.exists():
+            durable.rename(self.final, replaced)
+        try:
+            durable.rename(self.partial, self.final)
+        except BaseException:
+            if replaced.exists() and not self.final.exists():
+                replaced.rename(self.final)
+            raise
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Remove what a finished run no longer needs; the mark last, which says that there is something to remove."""
+        shutil.rmtree(self.final / "checkpoints", ignore_errors=True)
+        shutil.rmtree(self._replaced_by(self.run_id), ignore_errors=True)
+        (self.final / MARK).unlink(missing_ok=True)
+
+    def _put_back(self) -> None:
+        """A process killed between two renames left no run under the name: the whole one gets it."""
+        run_id = run_id_of(self.partial)
+        if run_id is None or self.final.exists() or not self._replaced_by(run_id).exists():
+            return
+        self.run_id = run_id
+        if (self.partial / SUMMARY).exists():
+            self._put_in_place()
+        else:
+            durable.rename(self._replaced_by(run_id), self.final)
+
+    def _replaced_by(self, run_id: str) -> Path:
+        return self.final.with_name(f"{self.final.name}.replaced-{run_id}")
+
+    def _is_untidied(self) -> bool:
+        return run_id_of(self.final) is not None and (self.final / SUMMARY).exists()
+
+    def _check_renamable(self) -> None:
+        for folder in (self.final, self.partial):
+            if folder.is_symlink():
+                raise RunFolderError(
+                    f"output_dir: {folder} is a link to {folder.readlink()}, and a finished run cannot be renamed to a "
+                    "link; name the folder itself, or a new one inside it"
+                )
+            if folder.is_dir() and os.path.ismount(folder):
+                raise RunFolderError(
+                    f"output_dir: {folder} is where a disk is mounted, and cannot be renamed; name a new folder "
+                    f"inside it, such as {folder / 'run'}"
+                )
+
+    def _check_taken(self) -> None:
+        if self.final.exists():
+            self._check_finished_run()
+        if not os.path.lexists(self.partial):
+            return
+        if not _is_unfinished_run(self.partial):
+            raise RunFolderError(
+                f"output_dir: {self.partial} is no unfinished run (it holds no {MARK}) and is left as it is; "
+                "move it away, or choose another output_dir"
+            )
+        if not (self.resume or self.overwrite):
+            what = "a run that is finished but for its name" if (self.partial / SUMMARY).exists() else "an unfinished run"
+            raise RunFolderError(
+                f"output_dir: {self.partial} holds {what}; pass --resume to go on with it, or --overwrite to begin anew"
+            )
+
+    def _check_finished_run(self) -> None:
+        is_run = (self.final / SUMMARY).exists()
+        if not (self.overwrite or (self.resume and self._is_untidied() and not self.partial.exists())):
+            what = "holds a finished run" if is_run else "exists and is no run"
+            advice = "choose another, or pass --overwrite to replace it"
+            if self.resume and is_run and self.partial.exists():
+                advice = f"pass --resume --overwrite to go on with {self.partial} and replace it then"
+            raise RunFolderError(f"output_dir: {self.final} {what}; {advice}")
+        if not is_run and any(_entries(self.final)):
+            raise RunFolderError(f"output_dir: {self.final} holds other things than a run and is not overwritten")
 
     def _existing_parent(self) -> Path:
         return next(parent for parent in self.final.absolute().parents if parent.exists())
@@ -99,14 +224,41 @@ class RunFolder:
                 f"output_dir: nothing can be written in {parent}: {os.strerror(error.errno or 0)}"
             ) from None
 
-    def _check_same_recipe(self, recipe_yaml: str) -> None:
-        before = self.partial / "recipe.yaml"
-        if before.exists() and before.read_text(encoding="utf-8") != recipe_yaml:
-            lines = set(before.read_text(encoding="utf-8").splitlines()) ^ set(recipe_yaml.splitlines())
+    def _check_room(self, bytes_needed: int) -> None:
+        free = shutil.disk_usage(self._existing_parent()).free
+        if free < bytes_needed:
             raise RunFolderError(
-                f"--resume: {self.partial} was begun with another recipe; different: "
-                f"{'; '.join(sorted(line.strip() for line in lines))}"
+                f"output_dir: {self.final} needs {bytes_needed / 2**20:,.0f} MiB for model and checkpoints, "
+                f"but {free / 2**20:,.0f} MiB are free on that disk"
             )
+
+    def _check_same_recipe(self, folder: Path, recipe: Mapping[str, Any]) -> None:
+        file = folder / RECIPE
+        if not file.exists():
+            if any(folder.glob("checkpoints/step-*")):
+                raise RunFolderError(f"--resume: {file} is missing, so that nobody knows what {folder} was begun with")
+            return
+        try:
+            before = _flat(read_yaml(file))
+        except RecipeError as error:
+            raise RunFolderError(f"--resume: {error}; pass --overwrite to begin anew") from None
+        now = _flat(json.loads(json.dumps(recipe)))
+        # The same folder may be named in another way.
+        keys = sorted((before.keys() | now.keys()) - {"output_dir"})
+        different = [
+            f"{key}: {before.get(key)} then, {now.get(key)} now" for key in keys if before.get(key) != now.get(key)
+        ]
+        if different:
+            raise RunFolderError(
+                f"--resume: {folder} was begun with another recipe; different: {'; '.join(different)}"
+            )
+
+
+def run_id_of(folder: Path) -> str | None:
+    """The id of the run that writes the folder; None where none does, or the mark cannot be read."""
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        return str(json.loads((folder / MARK).read_text(encoding="utf-8"))["run_id"])
+    return None
 
 
 @contextmanager
@@ -128,21 +280,58 @@ class MetricsLog:
     Args:
         file: where to write.
         enabled: False on every process but the main one.
-        resumed_step: lines after this step are dropped: the resumed run writes them again.
+        text: what it holds by the last checkpoint; lines after that are written again.
     """
 
-    def __init__(self, file: Path, enabled: bool, resumed_step: int) -> None:
+    def __init__(self, file: Path, enabled: bool, text: str) -> None:
         self.file, self.enabled = file, enabled
         if enabled:
-            lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.exists() else []
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= resumed_step]
-            file.write_text("".join(kept) if resumed_step else "", encoding="utf-8")
+            durable.write_text(file, text)
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record."""
         if self.enabled:
-            with self.file.open("a", encoding="utf-8") as stream:
+            with self.file.open("a", encoding="utf-8", newline="") as stream:
                 stream.write(json.dumps(record) + "\n")
+
+
+def _is_unfinished_run(folder: Path) -> bool:
+    """Marked as one, or begun and killed before the mark was whole: nothing else is in it then."""
+    if not folder.is_dir():
+        return False
+    return run_id_of(folder) is not None or {file.name for file in folder.iterdir()} <= {f"{MARK}.writing"}
+
+
+def _remove_run(folder: Path) -> None:
+    """The mark goes last: a process killed here leaves what the next one knows for a run's own."""
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != MARK:
+            entry.unlink()
+    shutil.rmtree(folder)
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    return summary
+
+
+def _place_of(path: Path) -> tuple[int, int] | None:
+    """What tells a folder from one that is put there under its name later; None where there is none."""
+    with suppress(FileNotFoundError):
+        status = path.lstat()
+        return status.st_dev, status.st_ino
+    return None
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`a.b` -> value."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        inner = _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
+        flat.update(inner)
+    return flat
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -109,8 +109,8 @@ class Task(Protocol):
         """The data report, as people read it."""
         ...
 
-    def train_hashes(self) -> np.ndarray:
-        """64 bits of the content of each row of train, (rows,): by these a resumed run knows its data."""
+    def identity(self) -> dict[str, str]:
+        """What the data are, to the bit: a fingerprint by the words that an error uses, such as `labels of train`."""
         ...
 
     def score_baselines(self) -> dict[str, dict[str, float]]:

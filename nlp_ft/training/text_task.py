@@ -9,7 +9,7 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from nlp_ft.data.batching import PaddingCollator
-from nlp_ft.data.columns import numbers, unique_values, value_codes
+from nlp_ft.data.columns import content_of, fingerprint, unique_values, value_codes
 from nlp_ft.data.labels import label_counts
 from nlp_ft.data.report import describe_data, format_data_report
 from nlp_ft.data.splits import progress_bars
@@ -87,9 +87,18 @@ class TextTask:
         """As tables."""
         return format_data_report(report)
 
-    def train_hashes(self) -> np.ndarray:
-        """Of the texts, whatever their case and white space."""
-        return numbers(self.data.encoded["train"], "text_hash")
+    def identity(self) -> dict[str, str]:
+        """Texts, token ids and labels of each split, and the vocabulary."""
+        found = {"vocabulary of the tokenizer": content_of(sorted(self.tokenizer.get_vocab().items()))}
+        for split, encoded in self.data.encoded.items():
+            texts = [fingerprint(self.data.raw[split], column) for column in self.data.text_columns]
+            tokens = [fingerprint(encoded, key) for key in ("input_ids", "token_type_ids") if key in encoded.features]
+            found |= {
+                f"texts of {split}": content_of(texts),
+                f"token ids of {split}": content_of(tokens),
+                f"labels of {split}": fingerprint(encoded, "labels"),
+            }
+        return found
 
     def score_baselines(self) -> dict[str, dict[str, float]]:
         """The majority label, and TF-IDF with logistic regression."""

@@ -1,0 +1,86 @@
+"""What makes a run the same run: by these a resumed one knows that it goes on with what was begun.
+
+What must be equal is refused by its name where it is not; what moves results by rounding alone is warned of.
+"""
+
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from nlp_ft.data.columns import content_of
+from nlp_ft.errors import RunFolderError
+from nlp_ft.models.vocabulary import UsedVocabulary
+from nlp_ft.training.artifacts import versions
+from nlp_ft.training.parts import Parts
+from nlp_ft.training.precision import precision_name
+
+VERSION_KEYS = ("transformers_version", "_name_or_path")
+"""Of a model's configuration: who wrote it and where it lay."""
+
+
+def identity_of(parts: Parts, vocabulary: UsedVocabulary | None) -> dict[str, Any]:
+    """What must be equal, by the words that an error uses; JSON holds it."""
+    config = {key: value for key, value in parts.model.config.to_dict().items() if key not in VERSION_KEYS}
+    return {
+        "number of processes": parts.accelerator.num_processes,
+        "steps of the run": parts.plan.total_steps,
+        "steps of an epoch": parts.plan.steps_per_epoch,
+        "label names": content_of(parts.data.label_names),
+        **parts.task.identity(),
+        "configuration of the model": content_of(sorted(config.items(), key=str)),
+        "rows of the embedding table in use": None if vocabulary is None else content_of(vocabulary.used.tolist()),
+    }
+
+
+def refuse_other_identity(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises: RunFolderError: naming everything that is not what `folder` was begun with."""
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    if names:
+        shown = [
+            f"{name} ({before.get(name)} then, {now.get(name)} now)" if isinstance(now.get(name), int) else name
+            for name in names
+        ]
+        raise RunFolderError(
+            f"--resume: {folder} was begun with other data or on other terms; different: {', '.join(shown)}; "
+            "put them back as they were, or pass --overwrite to begin anew"
+        )
+
+
+def environment_of(parts: Parts) -> dict[str, str]:
+    """What sums in another order where it changes: threads, processor, device, precision, versions."""
+    return {
+        "threads": str(torch.get_num_threads()),
+        "processor": f"{_processor()} ({torch.backends.cpu.get_cpu_capability()})",
+        "device": _device(parts.accelerator),
+        "precision": precision_name(parts.accelerator),
+        "MKL_CBWR": os.environ.get("MKL_CBWR", "not set"),
+        **versions(parts.task.libraries),
+    }
+
+
+def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """What differs, as `threads: 1 then, 2 now`."""
+    return [
+        f"{name}: {before.get(name)} then, {now.get(name)} now"
+        for name in {**before, **now}
+        if before.get(name) != now.get(name)
+    ]
+
+
+def _device(accelerator: Accelerator) -> str:
+    if accelerator.device.type == "cuda":
+        return torch.cuda.get_device_name(accelerator.device)
+    return accelerator.device.type
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.exists() else []
+    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return named or platform.processor() or platform.machine()
+

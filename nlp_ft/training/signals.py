@@ -1,0 +1,97 @@
+"""SIGTERM and Ctrl-C: a step is finished and a checkpoint written before the run ends; elsewhere it ends at once.
+
+A cluster that takes a machine back sends SIGTERM and waits. Several processes agree after each step, for not all of
+them may have been told, and none may wait for one that has gone.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import distributed
+
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+SECONDS_OF_ONE_STOP = 2.0
+"""Within these a launcher and a terminal may both tell of one Ctrl-C; a later one is meant anew, and ends at once."""
+
+
+class StopSignals:
+    """Notes the first signal that asks the run to stop. Inside `watched`, and there only, signals are its own."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.accelerator = accelerator
+        self.received = 0
+        self._time_received = 0.0
+        self._waits = False
+        self._process = os.getpid()
+        self._group: Any = None
+
+    @contextmanager
+    def watched(self) -> Iterator["StopSignals"]:
+        """Inside, a signal raises KeyboardInterrupt, SIGTERM too. Not in a thread, where Python hands out no signals."""
+        # Another process than the main one has nothing to tidy up, and may sit where Python does not get to its signals.
+        with self._handled() if self.accelerator.is_main_process else _unchanged():
+            yield self
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Inside, a signal is noted alone; a second one, some time later, raises KeyboardInterrupt."""
+        self._waits = True
+        try:
+            with _unchanged() if self.accelerator.is_main_process else self._handled():
+                yield
+        finally:
+            self._waits = False
+            if self._group is not None:
+                distributed.destroy_process_group(self._group)
+                self._group = None
+
+    def asked(self) -> bool:
+        """Whether the run should stop now: the same answer on all processes; collective."""
+        if self.accelerator.num_processes > 1:
+            if self._group is None:
+                # Over the CPU, so that asking does not wait for what an accelerator has yet to compute.
+                self._group = distributed.new_group(backend="gloo")
+            told = torch.tensor(self.received)
+            distributed.all_reduce(told, distributed.ReduceOp.MAX, group=self._group)
+            self.received = int(told)
+        return self.received != 0
+
+    @contextmanager
+    def _handled(self) -> Iterator[None]:
+        before = {}
+        if threading.current_thread() is threading.main_thread():
+            # What is ignored stays so: a program in the background of a shell is told of no Ctrl-C.
+            before = {number: signal.getsignal(number) for number in STOPPING}
+            before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+        for number in before:
+            signal.signal(number, self._on_signal)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a child, forked with this handler: it is for its parent to say
+            if number == signal.SIGTERM:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            return
+        is_first = not self.received
+        if is_first:
+            self.received, self._time_received = number, time.monotonic()
+        if not self._waits or (not is_first and time.monotonic() - self._time_received > SECONDS_OF_ONE_STOP):
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def _unchanged() -> Iterator[None]:
+    yield
