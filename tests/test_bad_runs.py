@@ -169,7 +169,7 @@ def test_resuming_with_another_recipe_is_refused_with_the_difference(
 ) -> None:
     before = contents(unfinished)
     line = resume(capsys, "optimizer.lr=3e-3")
-    assert "--resume: run.partial was begun with another recipe; different: lr: 0.001; lr: 0.003" in line
+    assert "--resume: run.partial was begun with another recipe; different: optimizer.lr: 0.001 then, 0.003 now" in line
     assert contents(unfinished) == before
 
 

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase
 
 from nlp_ft.data.effective_batches import PADDING_ROW, EffectiveBatches
+from nlp_ft.data.workers import leave_signals_to_parent
 from nlp_ft.errors import DataError
 
 IGNORED_LABEL = -100
@@ -117,6 +118,7 @@ def load_batches(
         num_workers=num_workers,
         generator=torch.Generator().manual_seed(0),
         pin_memory=torch.cuda.is_available(),
+        worker_init_fn=leave_signals_to_parent,
     )
     return iter(loader)
 

@@ -14,6 +14,7 @@ from nlp_ft.data.image_files import UNREADABLE, decode, name_of, read_bytes, rea
 from nlp_ft.data.image_sources import load_raw_images, with_images
 from nlp_ft.data.labels import LabelValue, find_labels, labels_of_model
 from nlp_ft.data.splits import draw_validation, progress_bars, useful_processes
+from nlp_ft.data.workers import end_with_parent
 from nlp_ft.errors import DataError
 from nlp_ft.recipe_images import ImageDataSection
 from nlp_ft.recipe_sections import is_share
@@ -111,6 +112,7 @@ def _encode(rows: Dataset, where: str, data: ImageDataSection, labels: Mapping[L
 def _describe_rows(
     batch: Mapping[str, list[Any]], rows: list[int], image: str, label: str, ids: Mapping[LabelValue, int]
 ) -> dict[str, list[Any]]:
+    end_with_parent()
     described = [_describe(cell, row) for cell, row in zip(batch[image], rows, strict=True)]
     columns = {key: [of_row[key] for of_row in described] for key in described[0]}
     return {**columns, "labels": [ids[value] for value in batch[label]], "row": rows}

@@ -8,6 +8,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from nlp_ft.data.sources import text_columns
+from nlp_ft.data.workers import end_with_parent
 from nlp_ft.recipe_text import TextDataSection
 
 
@@ -57,6 +58,7 @@ def encode_rows(
     label_ids: Mapping[str | int, int],
 ) -> dict[str, list[Any]]:
     """What one batch of raw rows becomes: tokens, `labels`, `num_tokens`, `text_hash`, `is_empty`."""
+    end_with_parent()
     columns = [["" if text is None else str(text) for text in batch[name]] for name in text_columns(data)]
     encoded = encode_texts(columns, tokenizer, data)
     encoded["labels"] = [label_ids[value] for value in batch[data.label]]

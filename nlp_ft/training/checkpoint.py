@@ -65,7 +65,7 @@ def save_checkpoint(
 
 def latest_checkpoint(folder: Path) -> Path | None:
     """The last whole checkpoint, or None."""
-    return max((path for path in folder.glob("step-*") if _step_of(path) is not None), key=_step_of, default=None)
+    return max((path for path in folder.glob("step-*") if _step_of(path)), default=None)
 
 
 def step_of_latest(folder: Path) -> int | None:

@@ -74,8 +74,8 @@ def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 
 def _device(accelerator: Accelerator) -> str:
     if accelerator.device.type == "cuda":
-        return torch.cuda.get_device_name(accelerator.device)
-    return accelerator.device.type
+        return str(torch.cuda.get_device_name(accelerator.device))
+    return str(accelerator.device.type)
 
 
 def _processor() -> str:
@@ -83,4 +83,3 @@ def _processor() -> str:
     lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.exists() else []
     named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     return named or platform.processor() or platform.machine()
-

@@ -1,6 +1,9 @@
 """From a recipe to a run folder: the only place that knows every part. Read `train`, then `_train`."""
 
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,21 +11,23 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from nlp_ft.data.labels import label_counts
-from nlp_ft.errors import RunFolderError
+from nlp_ft.errors import Interrupted, RunFolderError
 from nlp_ft.layerwise.first_token import first_token_only
 from nlp_ft.models.text import quiet_transformers
 from nlp_ft.models.vocabulary import UsedVocabulary
 from nlp_ft.recipe import Recipe
-from nlp_ft.recipe_loader import dump_yaml, recipe_to_dict
-from nlp_ft.training import setup
-from nlp_ft.training.agreement import require_equal_weights
+from nlp_ft.recipe_loader import recipe_to_dict
+from nlp_ft.training import lock, setup
+from nlp_ft.training.agreement import errors_of_all, require_equal_weights
 from nlp_ft.training.caching import cache_of_run
+from nlp_ft.training.checkpoint import METRICS, step_of_latest
 from nlp_ft.training.finish import save_run, summarize
 from nlp_ft.training.keeper import Keeper
 from nlp_ft.training.loop import Loop, LoopHooks, LoopState
 from nlp_ft.training.parts import Parts, announce, build_parts
 from nlp_ft.training.random_bits import fast_random_bits
 from nlp_ft.training.run_folder import MetricsLog, RunFolder, writing
+from nlp_ft.training.signals import StopSignals
 from nlp_ft.training.trimming import trimmed, used_vocabulary, whole
 
 COPIES_ON_DISK = 8
@@ -42,19 +47,54 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> d
 
     Raises:
         NlpFtError: something that the user can mend; no half-written folder is left.
+        Interrupted: Ctrl-C or SIGTERM; within the steps a checkpoint is written first.
     """
-    folder = RunFolder(recipe.output_dir, resume, overwrite)
+    folder = RunFolder(recipe.output_dir, resume, overwrite, check=False)
     accelerator = setup.start_accelerator(recipe, folder.partial)
-    accelerator.wait_for_everyone()
+    signals = StopSignals(accelerator)
     try:
-        return _train(recipe, folder, accelerator)
-    except BaseException:
-        if accelerator.is_main_process:
-            folder.discard_if_useless()
-        raise
+        with signals.watched(), _claimed(folder, recipe, accelerator) as finished:
+            if finished is not None:
+                accelerator.print(f"{folder.final} was finished already, but for its name and what had to be tidied up")
+                return finished
+            return _train(recipe, folder, accelerator, signals)
+    except KeyboardInterrupt:
+        raise _interrupted(folder, signals.received) from None
 
 
-def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator) -> dict[str, Any]:
+@contextmanager
+def _claimed(folder: RunFolder, recipe: Recipe, accelerator: Accelerator) -> Iterator[dict[str, Any] | None]:
+    """Inside, the folder is this run's alone; gives the summary where the run to resume is finished."""
+    with ExitStack() as held:
+        finished = None
+        with errors_of_all(accelerator):
+            if accelerator.is_main_process:
+                folder.check()
+                held.enter_context(lock.held(folder.final))
+                with writing(folder.final):
+                    finished = folder.claim(recipe_to_dict(recipe))
+        [finished, *_] = gather_object([finished])
+        try:
+            yield finished
+        except BaseException:
+            if accelerator.is_main_process:
+                folder.discard_if_useless()
+            raise
+
+
+def _interrupted(folder: RunFolder, number: int) -> Interrupted:
+    """What the user is told; number is that of the signal."""
+    step = step_of_latest(folder.checkpoints)
+    kept = (
+        "no checkpoint had been written, so there is nothing to go on from"
+        if step is None
+        else f"the checkpoint after step {step} is kept in {folder.partial}; pass --resume to go on from there"
+    )
+    name = "SIGTERM" if number == signal.SIGTERM else "Ctrl-C"
+    return Interrupted(f"stopped by {name}; {kept}", 128 + (number or signal.SIGINT))
+
+
+def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator, signals: StopSignals) -> dict[str, Any]:
     started = time.perf_counter()
     parts = build_parts(recipe, folder, accelerator)
     report = parts.task.describe_data()
@@ -63,7 +103,7 @@ def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator) -> dict[
     vocabulary = used_vocabulary(parts)
     with first_token_only(parts.first_token):
         with trimmed(vocabulary):
-            state = _fit(parts, vocabulary)
+            state = _fit(parts, vocabulary, signals)
         predictions = {split: parts.predict(split) for split in parts.data.encoded if split != "train"}
     summary = {
         **summarize(parts, state, predictions),
@@ -71,10 +111,10 @@ def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator) -> dict[
         "total_seconds": time.perf_counter() - started,
         "data": report,
     }
-    if accelerator.is_main_process:
-        with writing(folder.final), quiet_transformers():
-            save_run(parts, summary, predictions)
-    accelerator.wait_for_everyone()
+    with errors_of_all(accelerator):
+        if accelerator.is_main_process:
+            with signals.deferred(), writing(folder.final), quiet_transformers():
+                save_run(parts, summary, predictions)
     # Not `accelerator.end_training`, after which no second run of this process could reach the others.
     for tracker in accelerator.trackers:
         tracker.finish()
@@ -83,25 +123,28 @@ def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator) -> dict[
 
 def _open_folder(parts: Parts) -> None:
     parameter_bytes = sum(p.numel() * p.element_size() for p in parts.model.parameters())
-    if parts.accelerator.is_main_process:
-        with writing(parts.folder.final):
-            parts.folder.create(dump_yaml(recipe_to_dict(parts.recipe)), COPIES_ON_DISK * parameter_bytes)
-    parts.accelerator.wait_for_everyone()
+    with errors_of_all(parts.accelerator):
+        if parts.accelerator.is_main_process:
+            with writing(parts.folder.final):
+                parts.folder.create(recipe_to_dict(parts.recipe), COPIES_ON_DISK * parameter_bytes)
     if not all(gather_object([parts.folder.partial.exists()])):
         raise RunFolderError(
             f"output_dir: {parts.folder.final} must lie on a disk that all machines see: some do not find "
             f"{parts.folder.partial}, which the first one made"
         )
+    # Each process compares the checkpoint's run with its own.
+    [parts.folder.run_id, *_] = gather_object([parts.folder.run_id])
     if parts.recipe.trackers:
         name = Path(parts.recipe.output_dir).name
         parts.accelerator.init_trackers(name, config=setup.tracker_config(recipe_to_dict(parts.recipe)))
 
 
-def _fit(parts: Parts, vocabulary: UsedVocabulary | None) -> LoopState:
+def _fit(parts: Parts, vocabulary: UsedVocabulary | None, signals: StopSignals) -> LoopState:
     """Train, from a checkpoint if there is one, and leave the model as it is to be saved."""
     keeper = Keeper(parts, vocabulary)
     state = keeper.restore()
-    log = MetricsLog(parts.folder.partial / "metrics.jsonl", parts.accelerator.is_main_process, state.global_step)
+    with writing(parts.folder.final):
+        log = MetricsLog(parts.folder.partial / METRICS, parts.accelerator.is_main_process, keeper.metrics_so_far)
     has_validation = "validation" in parts.data.encoded
     parts.unfreezer.state = state.unfreeze
     # What trains must be known before the model is wrapped.
@@ -132,14 +175,17 @@ def _fit(parts: Parts, vocabulary: UsedVocabulary | None) -> LoopState:
             load_best=keeper.load_best,
             save=keeper.save,
             record=record,
+            asked_to_stop=signals.asked,
         ),
         state,
         features,
     )
     # The loop puts new wrappers in the place of this one; what lives on of it would answer to the gradients too.
     del model
-    with fast_random_bits(parts.accelerator):
+    with fast_random_bits(parts.accelerator), signals.deferred():
         loop.run()
+    if loop.was_stopped:
+        raise KeyboardInterrupt
     if has_validation and parts.recipe.training.keep == "best":
         if state.best_value is None:
             parts.accelerator.print(f"look: {parts.plan.metric} was NaN at each evaluation; the last weights are kept")

@@ -35,7 +35,7 @@ class RunFolder:
         output_dir: the finished folder.
         resume: go on with a `.partial` folder if there is one.
         overwrite: replace a finished run, or throw away a `.partial` one.
-        check: False on every process but the main one.
+        check: False leaves `check` to the caller.
 
     Raises:
         RunFolderError: the folder is taken, or nothing can be written there. Nothing is written by this check.
@@ -52,10 +52,14 @@ class RunFolder:
         """Whether this process made the `.partial` folder, and may so discard it."""
         self._to_replace: tuple[int, int] | None = None
         if check:
-            self._check_renamable()
-            require_free(self.final)
-            self._check_taken()
-            self._check_writable()
+            self.check()
+
+    def check(self) -> None:
+        """Raises: RunFolderError: see above."""
+        self._check_renamable()
+        require_free(self.final)
+        self._check_taken()
+        self._check_writable()
 
     @property
     def checkpoints(self) -> Path:
@@ -195,7 +199,9 @@ class RunFolder:
                 "move it away, or choose another output_dir"
             )
         if not (self.resume or self.overwrite):
-            what = "a run that is finished but for its name" if (self.partial / SUMMARY).exists() else "an unfinished run"
+            what = (
+                "a run that is finished but for its name" if (self.partial / SUMMARY).exists() else "an unfinished run"
+            )
             raise RunFolderError(
                 f"output_dir: {self.partial} holds {what}; pass --resume to go on with it, or --overwrite to begin anew"
             )
@@ -249,9 +255,7 @@ class RunFolder:
             f"{key}: {before.get(key)} then, {now.get(key)} now" for key in keys if before.get(key) != now.get(key)
         ]
         if different:
-            raise RunFolderError(
-                f"--resume: {folder} was begun with another recipe; different: {'; '.join(different)}"
-            )
+            raise RunFolderError(f"--resume: {folder} was begun with another recipe; different: {'; '.join(different)}")
 
 
 def run_id_of(folder: Path) -> str | None:

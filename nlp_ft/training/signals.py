@@ -35,8 +35,8 @@ class StopSignals:
 
     @contextmanager
     def watched(self) -> Iterator["StopSignals"]:
-        """Inside, a signal raises KeyboardInterrupt, SIGTERM too. Not in a thread, where Python hands out no signals."""
-        # Another process than the main one has nothing to tidy up, and may sit where Python does not get to its signals.
+        """Inside, a signal raises KeyboardInterrupt, SIGTERM too. In a thread nothing changes."""
+        # Other processes than the main one have nothing to tidy up, and may sit where Python gets to no signal.
         with self._handled() if self.accelerator.is_main_process else _unchanged():
             yield self
 
