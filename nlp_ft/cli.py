@@ -1,12 +1,15 @@
 """The command `nlp-ft`. Each command imports what it needs when it runs, so that `--help` answers at once."""
 
 import argparse
+import re
+import shlex
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from nlp_ft import __version__
-from nlp_ft.errors import DataError
+from nlp_ft.errors import DataError, printable
 from nlp_ft.exits import exit_with, fail, is_main_process
+from nlp_ft.locations import expand_home
 
 DESCRIPTION = """Fine-tune encoders on texts and CNNs on images, with layer-wise learning rates.
 
@@ -29,6 +32,30 @@ def _run(arguments: Sequence[str] | None) -> int:
     return command(options)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Its errors quote what was given."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
+def _count(text: str) -> int:
+    """The type of an option: 1 or more."""
+    if re.fullmatch("0*[1-9][0-9]{0,8}", text) is None:
+        raise argparse.ArgumentTypeError(f"must be a whole number of 1 or more, got {text!r}")
+    return int(text)
+
+
+def _path(text: str) -> str:
+    """The type of an option: a path, in which a `~` that the shell left is the home folder."""
+    if not text.strip() or "\0" in text:
+        raise argparse.ArgumentTypeError(f"must be a path, got {text!r}")
+    try:
+        return expand_home(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be {error}, got {text!r}") from None
+
+
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """As argparse does, but that settings and texts may also follow an option."""
     parser = build_parser()
@@ -41,11 +68,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> "_Parser":
     """Every command and option."""
-    parser = argparse.ArgumentParser(
-        prog="nlp-ft", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = _Parser(prog="nlp-ft", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"nlp-ft {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
@@ -57,9 +82,12 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--overwrite", action="store_true", help="replace the run in output_dir")
 
     evaluate = _add(commands, "eval", _eval, "score a run on labelled rows", "eval runs/quickstart --data new.csv")
-    evaluate.add_argument("run", metavar="RUN", help="a run folder")
+    evaluate.add_argument("run", type=_path, metavar="RUN", help="a run folder")
     evaluate.add_argument(
-        "--data", metavar="FILE", help="file or glob with the recipe's columns, or class folders; default: a split"
+        "--data",
+        type=_path,
+        metavar="FILE",
+        help="file or glob with the recipe's columns, or class folders; default: a split",
     )
     _add_trust(evaluate)
     evaluate.add_argument("--split", default="test", choices=["train", "validation", "test"], help="default: test")
@@ -67,7 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
     predict = _add(
         commands, "predict", _predict, "classify new texts or images", 'predict runs/quickstart "my card never arrived"'
     )
-    predict.add_argument("run", metavar="RUN", help="a run folder")
+    predict.add_argument("run", type=_path, metavar="RUN", help="a run folder")
     predict.add_argument(
         "inputs",
         metavar="TEXT_OR_IMAGE",
@@ -75,13 +103,18 @@ def build_parser() -> argparse.ArgumentParser:
         default=[],
         help="texts, two for each prediction of a model of pairs; or image files, folders and zip files",
     )
-    predict.add_argument("--file", metavar="FILE", help="CSV, TSV, JSON Lines or Parquet with the recipe's text column")
     predict.add_argument(
-        "--output", metavar="FILE", help="write the predictions there, as its ending says: .csv, .jsonl or .parquet"
+        "--file", type=_path, metavar="FILE", help="CSV, TSV, JSON Lines or Parquet with the recipe's text column"
+    )
+    predict.add_argument(
+        "--output",
+        type=_path,
+        metavar="FILE",
+        help="write the predictions there, as its ending says: .csv, .jsonl or .parquet",
     )
     predict.add_argument("--overwrite", action="store_true", help="replace the file of --output")
     _add_trust(predict)
-    predict.add_argument("--top-k", type=int, default=3, help="labels shown for each text (default: 3)")
+    predict.add_argument("--top-k", type=_count, default=3, help="labels shown for each text (default: 3)")
 
     layers = _add(
         commands, "layers", _layers, "show the layer map as a table", "layers bert-base-uncased optimizer.lr=2e-5"
@@ -106,7 +139,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    commands: "argparse._SubParsersAction[_Parser]",
     name: str,
     command: Callable[[argparse.Namespace], int],
     summary: str,
@@ -142,7 +175,7 @@ def _train(options: argparse.Namespace) -> int:
     train(recipe, resume=options.resume, overwrite=options.overwrite)
     if is_main_process():
         example = "image.jpg" if recipe.task == "image_classification" else '"a text of your own"'
-        print(f"next: nlp-ft predict {recipe.output_dir} {example}")
+        print(f"next: nlp-ft predict {printable(shlex.quote(recipe.output_dir))} {example}")
     PartialState().destroy_process_group()
     return 0
 
@@ -170,13 +203,13 @@ def _predict(options: argparse.Namespace) -> int:
     run = load_run(options.run, options.trust_remote_code)
     if options.output:
         written = predict_to_file(run, options.file, options.inputs, options.output)
-        print(f"{written} predictions in {options.output}")
+        print(f"{written} predictions in {printable(options.output)}")
         return 0
     for inputs in run.read(options.file, options.inputs):
         for item, prediction in zip(inputs, run.predict(inputs), strict=True):
-            print(run.shown(item))
+            print(printable(run.shown(item)))
             for label in sorted(prediction.scores, key=lambda name: -prediction.scores[name])[: options.top_k]:
-                print(f"  {prediction.scores[label]:.4f}  {label}")
+                print(f"  {prediction.scores[label]:.4f}  {printable(label)}")
     return 0
 
 
@@ -195,8 +228,8 @@ def _validate(options: argparse.Namespace) -> int:
 
     problems = find_problems(recipe)
     if problems:
-        return fail("\n".join(f"{options.recipe}: {problem}" for problem in problems))
-    print(f"{options.recipe}: ready to train")
+        return fail("\n".join(f"{printable(options.recipe)}: {problem}" for problem in problems))
+    print(f"{printable(options.recipe)}: ready to train")
     return 0
 
 

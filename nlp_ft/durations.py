@@ -6,15 +6,23 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
-_FORM = re.compile(r"(\d+(?:\.\d+)?)\s*(ep|st|%)")
+_FORM = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ep|st|%)")
+LONGEST = 1_000_000_000
+"""Epochs or steps of the longest duration."""
 
 
 @dataclass(frozen=True)
 class Duration:
-    """A length of training: `value` in the unit `ep`, `st` or `%`."""
+    """A length of training: `value` in the unit `ep`, `st` or `%`. Raises: ValueError, for one that is none."""
 
     value: float
     unit: Literal["ep", "st", "%"]
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.value < math.inf:
+            raise ValueError(f"must be a number that is 0 or more, got {self.value}")
+        if self.unit == "st" and self.value != int(self.value):
+            raise ValueError("must be a whole number of steps")
 
     @classmethod
     def parse(cls, text: object) -> "Duration":
@@ -26,14 +34,13 @@ class Duration:
         match = _FORM.fullmatch(text.strip()) if isinstance(text, str) else None
         if match is None:
             hint = ""
-            if isinstance(text, int | float) and not isinstance(text, bool):
+            if isinstance(text, int | float) and not isinstance(text, bool) and 0 <= text <= LONGEST:
                 hint = f"; did you mean {text}ep{f' or {text}st' if isinstance(text, int) else ''}?"
             raise ValueError(f"must be a duration such as 3ep (epochs), 200st (steps) or 10% (of the run){hint}")
         value, unit = float(match[1]), match[2]
-        if unit == "st" and value != int(value):
-            raise ValueError("must be a whole number of steps")
-        if unit == "%" and value > 100:
-            raise ValueError("must be at most 100%")
+        limit = 100 if unit == "%" else LONGEST
+        if value > limit:
+            raise ValueError(f"must be at most {limit}{unit}")
         return cls(value, unit)  # type: ignore[arg-type]  # the pattern admits these three units only
 
     def steps(self, steps_per_epoch: int, total_steps: int = 0) -> int:

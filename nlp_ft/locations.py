@@ -1,5 +1,7 @@
 """Paths as recipes write them: plain ones, and `package:NAME/PATH` for a file inside an installed package."""
 
+import os
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -25,3 +27,25 @@ def resolve_location(text: str, error: type[NlpFtError]) -> str:
     if not path.exists():
         raise error(f"{text}: the package {name} holds no {inner}")
     return str(path)
+
+
+def expand_home(text: str) -> str:
+    """The path with `~` at its beginning as the home folder.
+
+    A shell expands `~` and `$HOME` only where they begin a word, so not in `output_dir=~/x`; taken as they are, they
+    would make a folder of that name.
+
+    Raises:
+        ValueError: there is no such home, or a part of the path is a variable; the text follows on "must be".
+    """
+    if re.search(r"(?:^|/)\$(?:[A-Za-z_{(])", text):
+        raise ValueError(
+            "a path in which no variable stands, such as $HOME: write out what it stands for, or ~ for home"
+        )
+    if not text.startswith("~"):
+        return text
+    path = os.path.expanduser(text)
+    # An empty HOME would make `/x` of `~/x`.
+    if path.startswith("~") or not os.environ.get("HOME", "unset"):
+        raise ValueError("a path whose ~ is a home folder here; a file of that name is written ./~NAME")
+    return path

@@ -19,6 +19,7 @@ from nlp_ft.recipe_sections import (
 )
 from nlp_ft.recipe_strategy import StrategySection
 from nlp_ft.recipe_text import TextDataSection, TextModelSection
+from nlp_ft.recipe_values import Folder, Whole
 
 
 class Recipe(Section):
@@ -34,8 +35,10 @@ class Recipe(Section):
     schedule: ScheduleSection = Field(ScheduleSection(), description="How the rates move over the run.")
     loss: LossSection = Field(LossSection(), description="Cross-entropy and its weights.")
     training: TrainingSection = Field(TrainingSection(), description="The loop.")
-    seed: int = Field(0, ge=0, lt=2**32, description="Of the head's weights, the order of the data and dropout.")
-    output_dir: str = Field(description="The run folder; it must not exist, unless --overwrite or --resume is given.")
+    seed: Whole = Field(0, ge=0, lt=2**32, description="Of the head's weights, the order of the data and dropout.")
+    output_dir: Folder = Field(
+        description="The run folder; it must not exist, unless --overwrite or --resume is given."
+    )
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(
         default_factory=list, description="Where metrics go beside metrics.jsonl; each needs its package."
     )

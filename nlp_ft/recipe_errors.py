@@ -8,8 +8,11 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from nlp_ft.errors import printable
 from nlp_ft.recipe import RECIPES, Recipe
 
+OF_RIGHT_KIND = ("nlp_ft", "string_too_short", "string_too_long", "string_unicode", "finite_number")
+"""Types of error of a value that has the right kind, but is refused for what it holds."""
 KINDS = {
     "int": "a whole number",
     "float": "a number",
@@ -20,6 +23,9 @@ KINDS = {
     "dict": "a section of `key: value` lines",
     "model": "a section of `key: value` lines",
 }
+
+LONGEST = 1000
+"""Characters of one problem."""
 
 
 def problems_of(error: ValidationError, recipe: type[Recipe]) -> list[str]:
@@ -32,15 +38,26 @@ def problems_of(error: ValidationError, recipe: type[Recipe]) -> list[str]:
     problems = []
     for path, found in by_path.items():
         # One member of a union was meant where an item inside of it is wrong.
-        if any(other.startswith(f"{path}.") for other in by_path) and found[0]["type"] == "literal_error":
+        if any(other.startswith(f"{path}.") for other in by_path) and found[0]["type"] in (
+            "literal_error",
+            "string_type",
+        ):
             continue
+        # The member of a union whose kind the value has says what is wrong with it.
+        found = [details for details in found if details["type"] in OF_RIGHT_KIND] or found
         if len(found) > 1 and all(details["type"] not in ("extra_forbidden", "missing") for details in found):
             expected = " or ".join(dict.fromkeys(_expectation(d, [], recipe).removeprefix("must be ") for d in found))
             near = next((hint for details in found if (hint := _likely(details))), "")
-            problems.append(f"{path} must be {expected}, got {_shown(found[0]['input'])}{near}")
+            problems.append(f"{path} must be {expected}, got {shown(found[0]['input'])}{near}")
         else:
             problems += [_problem(details, recipe) for details in found]
-    return list(dict.fromkeys(problems))
+    return list(dict.fromkeys(_one_line(problem) for problem in problems))
+
+
+def _one_line(problem: str) -> str:
+    """Without what a name or a value brings of line breaks and of length."""
+    text = printable(problem)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
 
 
 def _problem(details: Any, recipe: type[Recipe]) -> str:
@@ -56,18 +73,22 @@ def _problem(details: Any, recipe: type[Recipe]) -> str:
         # A check of one value begins with "must"; a check over several fields names them itself.
         if text.startswith("must"):
             text, _, hint = text.partition("; did you mean")
-            return f"{fields} {text}, got {_shown(details['input'])}" + (f"; did you mean{hint}" if hint else "")
+            return f"{fields} {text}, got {shown(details['input'])}" + (f"; did you mean{hint}" if hint else "")
         return f"{fields}.{text}" if fields else text
-    return f"{fields} {_expectation(details, path, recipe)}, got {_shown(details['input'])}{_likely(details)}"
+    return f"{fields} {_expectation(details, path, recipe)}, got {shown(details['input'])}{_likely(details)}"
 
 
 def _expectation(details: Any, path: Sequence[str], recipe: type[Recipe]) -> str:
     context = details.get("ctx", {})
     if "expected" in context:
         return f"must be {context['expected']}"
-    if details["type"] == "too_short":
-        count = context["min_length"]
-        return f"must have at least {count} item{'s' if count > 1 else ''}"
+    if details["type"] == "string_unicode":
+        return "must be a text without lone surrogates"
+    if details["type"] in ("too_short", "too_long", "string_too_short", "string_too_long"):
+        low, high = context.get("min_length"), context.get("max_length")
+        count = high if low is None else low
+        unit = "character" if details["type"].startswith("string") else "item"
+        return f"must have at {'most' if low is None else 'least'} {count} {unit}{'s' if count > 1 else ''}"
     if not context.keys() & {"ge", "gt", "le", "lt"}:
         kind = KINDS.get(details["type"].split("_")[0])
         of_texts = " of texts" if kind == "a list" and "list" in str(details["loc"][-1]) else ""
@@ -92,11 +113,24 @@ def _likely(details: Any) -> str:
     value, context = details["input"], details.get("ctx", {})
     if context.get("le", context.get("lt")) == 1 and isinstance(value, int | float) and 1 < value < 100:
         return f"; did you mean {value / (10 if value < 10 else 100):g}?"
-    near = get_close_matches(str(value), re.findall(r"'([^']*)'", str(context.get("expected", ""))), n=1)
+    if details["type"] == "string_type" and isinstance(value, bool | int | float):
+        return "; put it in quotes"
+    if details["type"] in ("int_type", "float_type") and (number := _number_in(value)) is not None:
+        return f"; did you mean {number}?"
+    near = get_close_matches(str(value)[:100], re.findall(r"'([^']*)'", str(context.get("expected", ""))), n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _shown(value: Any) -> str:
+def _number_in(value: Any) -> str | None:
+    """`128` of `128.0`, and the number of a text such as `'3'`."""
+    if isinstance(value, float):
+        return f"{value:.0f}" if value.is_integer() and abs(value) < 1e15 else None
+    is_number = isinstance(value, str) and re.fullmatch(r"[-+]?[0-9]{1,15}(\.[0-9]{1,15})?(e[-+]?[0-9]{1,3})?", value)
+    return value if is_number else None
+
+
+def shown(value: Any) -> str:
+    """A value as Python writes it, shortened."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -127,6 +161,7 @@ def _path_of_fields(path: Sequence[str], recipe: type[Recipe]) -> list[str]:
 
 
 def _did_you_mean(path: Sequence[str], recipe: type[Recipe]) -> str:
+    path = [*path[:-1], path[-1][:100]]
     parent = _field(path[:-1], recipe)
     models = _models_in(parent.annotation) if parent else [recipe]
     keys = list(models[0].model_fields) if models else []

@@ -4,14 +4,15 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from nlp_ft.recipe_sections import DataSection, HeadSection, ModelSection, Paths, Section
+from nlp_ft.recipe_sections import DataSection, HeadSection, ModelSection, Section
+from nlp_ft.recipe_values import Paths, Place, Real, Text, Whole
 
 
 class RandAugmentSection(Section):
     """RandAugment: operations drawn from a fixed list (Cubuk et al. 2020, https://arxiv.org/abs/1909.13719)."""
 
-    num_ops: int = Field(2, ge=1, description="Operations for each image, one after the other.")
-    magnitude: int = Field(9, ge=0, le=30, description="Strength of each operation, 0 to 30.")
+    num_ops: Whole = Field(2, ge=1, le=100, description="Operations for each image, one after the other.")
+    magnitude: Whole = Field(9, ge=0, le=30, description="Strength of each operation, 0 to 30.")
 
 
 class AugmentationSection(Section):
@@ -22,23 +23,23 @@ class AugmentationSection(Section):
         description="`random_resized`: a part of random size and shape, scaled to `image_size`; `random`: a part of "
         "`image_size` at a random place of the resized image; `center`: its middle, as in evaluation.",
     )
-    crop_scale: tuple[float, float] = Field(
+    crop_scale: tuple[Real, Real] = Field(
         (0.35, 1.0), description="Smallest and largest part of `random_resized`, as shares of the image's area."
     )
-    crop_padding: int = Field(0, ge=0, description="Pixels of black border before a `random` crop.")
-    horizontal_flip: float = Field(0.5, ge=0, le=1, description="Probability of a flip from left to right, 0 to 1.")
-    vertical_flip: float = Field(0.0, ge=0, le=1, description="Probability of a flip from top to bottom, 0 to 1.")
-    rotation: float = Field(0.0, ge=0, le=180, description="Largest rotation to either side, in degrees.")
-    translation: float = Field(0.0, ge=0, lt=1, description="Largest shift to each side, as a share of the side.")
+    crop_padding: Whole = Field(0, ge=0, le=4096, description="Pixels of black border before a `random` crop.")
+    horizontal_flip: Real = Field(0.5, ge=0, le=1, description="Probability of a flip from left to right, 0 to 1.")
+    vertical_flip: Real = Field(0.0, ge=0, le=1, description="Probability of a flip from top to bottom, 0 to 1.")
+    rotation: Real = Field(0.0, ge=0, le=180, description="Largest rotation to either side, in degrees.")
+    translation: Real = Field(0.0, ge=0, lt=1, description="Largest shift to each side, as a share of the side.")
     rand_augment: RandAugmentSection | None = Field(None, description="Null: none. `{}` takes the defaults.")
-    mixup: float = Field(
+    mixup: Real = Field(
         0.0,
         ge=0,
         lt=100,
         description="Alpha of mixup, which blends pairs of images and labels (Zhang et al. 2018, "
         "https://arxiv.org/abs/1710.09412); 0 is none, 0.2 is common.",
     )
-    cutmix: float = Field(
+    cutmix: Real = Field(
         0.0,
         ge=0,
         lt=100,
@@ -70,20 +71,25 @@ class ImageDataSection(DataSection):
         "with embedded images, or saved dataset folders; relative to the folder the command runs in. With `source`: "
         "a split.",
     )
-    image: str = Field("image", description="Column with the image, of Parquet files and data sets.")
-    image_size: int | None = Field(
-        None, ge=8, description="Side of the square that the network sees, in pixels; null: the weights' own, else 224."
-    )
-    resize_size: int | None = Field(
+    image: Text = Field("image", description="Column with the image, of Parquet files and data sets.")
+    image_size: Whole | None = Field(
         None,
         ge=8,
+        le=4096,
+        description="Side of the square that the network sees, in pixels; null: the weights' own, else 224.",
+    )
+    resize_size: Whole | None = Field(
+        None,
+        ge=8,
+        le=8192,
         description="Shorter side of an image before the middle is cut out for evaluation, in pixels; null: the "
         "weights' own with their own `image_size`, else `image_size` / 0.875.",
     )
     augmentation: AugmentationSection = Field(AugmentationSection(), description="What is done to training images.")
-    num_workers: int | None = Field(
+    num_workers: Whole | None = Field(
         None,
         ge=0,
+        le=1024,
         description="Processes that read and transform images; null: 8 or as many as there are cores with an "
         "accelerator, else none. The result does not depend on it.",
     )
@@ -98,8 +104,10 @@ class ImageDataSection(DataSection):
 class ImageHeadSection(HeadSection):
     """The new last layer, or the bottleneck that takes its place."""
 
-    bottleneck_size: int = Field(512, ge=1, description="Units of the hidden layer of a `bottleneck` head.")
-    dropout: float | None = Field(
+    bottleneck_size: Whole = Field(
+        512, ge=1, le=65_536, description="Units of the hidden layer of a `bottleneck` head."
+    )
+    dropout: Real | None = Field(
         None,
         ge=0,
         lt=1,
@@ -111,8 +119,8 @@ class ImageHeadSection(HeadSection):
 class ImageModelSection(ModelSection):
     """The torchvision network, its weights and its head."""
 
-    name: str = Field(description="Name of a classification model of torchvision, such as resnet50.")
-    weights: str | None = Field(
+    name: Place = Field(description="Name of a classification model of torchvision, such as resnet50.")
+    weights: Place | None = Field(
         "DEFAULT",
         description="`DEFAULT` or a named entry of torchvision such as `IMAGENET1K_V2` (downloaded once), a "
         "safetensors file of the same network such as `runs/NAME/model.safetensors`, or null to begin at random.",

@@ -1,62 +1,22 @@
 """From a YAML file and `key=value` overrides to a `Recipe`, or to one error that lists every problem."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
-from nlp_ft.errors import RecipeError
+from nlp_ft.errors import RecipeError, printable
 from nlp_ft.recipe import RECIPES, ImageRecipe, Recipe, TextRecipe
-from nlp_ft.recipe_errors import problems_of
+from nlp_ft.recipe_errors import problems_of, shown
+from nlp_ft.recipe_yaml import DEEPEST, parse_yaml, read_yaml
+from nlp_ft.recipe_yaml import dump_yaml as dump_yaml
 from nlp_ft.strategies import STRATEGY_PRESETS
 
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML with the scalars of YAML 1.2: `2e-5` is a number, `no` is text; a key stands once."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping whose keys are text, each once."""
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} must be text", key_node.start_mark)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key} is given twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {}
-for _tag, _pattern, _first in [
-    ("null", r"~|null|Null|NULL|", "~nN\0"),
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?\d+", "-+0123456789"),
-    ("float", r"[-+]?(?:\.\d+|\d+\.?\d*)(?:[eE][-+]?\d+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", "-+.0123456789"),
-]:
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), list(_first))
-# The empty value (`key:` alone) has no first character.
-_Loader.yaml_implicit_resolvers[""] = [("tag:yaml.org,2002:null", re.compile("$"))]
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value))
-_Loader.add_constructor("tag:yaml.org,2002:float", lambda _, node: _float(node.value))
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes every text that YAML 1.1 or 1.2 would read as something else."""
-
-
-_Dumper.yaml_implicit_resolvers = {
-    first: [
-        *yaml.SafeDumper.yaml_implicit_resolvers.get(first, []),
-        *_Loader.yaml_implicit_resolvers.get(first, []),
-    ]
-    for first in {*yaml.SafeDumper.yaml_implicit_resolvers, *_Loader.yaml_implicit_resolvers}
-}
+MOST_PROBLEMS = 50
+"""That are told at once."""
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -78,18 +38,15 @@ def recipe_from_dict(values: Mapping[str, Any], origin: str = "recipe") -> Recip
     try:
         return recipe.model_validate(_with_preset(values))
     except ValidationError as error:
-        problems = [f"{origin}: {problem}" for problem in problems_of(error, recipe)]
-        raise RecipeError("\n".join(problems)) from None
+        problems = problems_of(error, recipe)
+        more = [f"and {len(problems) - MOST_PROBLEMS} more"] if len(problems) > MOST_PROBLEMS else []
+        lines = [f"{printable(origin)}: {problem}" for problem in problems[:MOST_PROBLEMS] + more]
+        raise RecipeError("\n".join(lines)) from None
 
 
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
     """The resolved recipe as plain dicts; `recipe_from_dict` gives the same recipe back."""
     return recipe.model_dump(mode="json")
-
-
-def dump_yaml(values: Mapping[str, Any]) -> str:
-    """YAML of nested dicts, in their order."""
-    return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 def json_schema() -> str:
@@ -113,66 +70,31 @@ def json_schema() -> str:
     return json.dumps(schema, indent=2) + "\n"
 
 
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read a YAML mapping. Raises: RecipeError."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise RecipeError(f"{path}: there is no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
-        raise RecipeError(f"{path}: cannot be read as a recipe: {reason}") from None
-    values = _parse_yaml(text, str(path))
-    if not isinstance(values, dict):
-        raise RecipeError(
-            f"{path}: must hold `key: value` lines, got {'nothing' if values is None else repr(text[:40])}"
-        )
-    return values
-
-
 def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """A copy of nested dicts with `a.b=value` set. Raises: RecipeError."""
     result: dict[str, Any] = json.loads(json.dumps(values, default=str))
     for override in overrides:
         key, equals, text = override.partition("=")
-        if not equals or not all(key.split(".")):
-            raise RecipeError(f"{override!r} must have the form key=value, such as optimizer.lr=1e-4")
+        parts = key.split(".")
+        if not equals or not all(parts) or len(parts) > DEEPEST:
+            raise RecipeError(f"{shown(override)} must have the form key=value, such as optimizer.lr=1e-4")
         target = result
-        *parents, last = key.split(".")
-        for parent in parents:
+        for place, parent in enumerate(parts[:-1], start=1):
             inner = target.get(parent)
             if parent == "strategy" and isinstance(inner, str):
                 inner = {"name": inner}
-            target[parent] = inner if isinstance(inner, dict) else {}
+            if not isinstance(inner, dict | None):
+                above = printable(".".join(parts[:place]))
+                raise RecipeError(f"{shown(override)} cannot be set: {above} is no section, but {shown(inner)}")
+            target[parent] = inner or {}
             target = target[parent]
-        target[last] = _parse_yaml(text, override)
+        target[parts[-1]] = parse_yaml(text, override)
     return result
-
-
-def _parse_yaml(text: str, origin: str) -> Any:
-    try:
-        values = yaml.load(text, Loader=_Loader)  # noqa: S506  # a SafeLoader
-        json.dumps(values, default=str)  # refuses an alias that holds itself
-        return values
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
-        raise RecipeError(f"{origin}:{where} not valid YAML: {error.problem}") from None
-    except RecursionError:
-        raise RecipeError(f"{origin}: not valid YAML: it is nested too deeply") from None
-    except ValueError as error:
-        raise RecipeError(f"{origin}: not valid YAML: {error}") from None
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{origin}: not valid YAML: {str(error).splitlines()[0]}") from None
-
-
-def _float(text: str) -> float:
-    return float(re.sub(r"\.(inf|nan)", r"\1", text.lower()))
 
 
 def _recipe_class(values: Mapping[str, Any]) -> type[Recipe]:
     """That of the task; of the nearest where the task is misspelt, so that only the task is wrong."""
-    near = get_close_matches(str(values.get("task")), RECIPES, n=1, cutoff=0.3)
+    near = get_close_matches(str(values.get("task"))[:100], RECIPES, n=1, cutoff=0.3)
     return RECIPES[near[0]] if near else TextRecipe
 
 

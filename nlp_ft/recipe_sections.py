@@ -3,23 +3,17 @@
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from nlp_ft.durations import Duration
+from nlp_ft.recipe_values import MOST_LAYERS, DurationField, Paths, Pattern, Place, Real, Text, Whole
 
-DurationField = Annotated[
-    Duration,
-    BeforeValidator(lambda value: value if isinstance(value, Duration) else Duration.parse(value)),
-    PlainSerializer(str),
-    WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)?\s*(ep|st|%)$"}),
-]
-Paths = str | list[str]
 Metric = Literal["accuracy", "macro_f1", "micro_f1", "weighted_f1", "matthews", "loss"]
 
 
 def is_share(where: object) -> bool:
     """Whether `data.validation` is a share of the train split, such as `10%`."""
-    return isinstance(where, str) and re.fullmatch(r"\d+(\.\d+)?\s*%", where) is not None
+    return isinstance(where, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?\s*%", where) is not None
 
 
 class Section(BaseModel):
@@ -37,15 +31,15 @@ class DataSection(Section):
         description="One place that holds all splits: file(s), a saved dataset folder, or a Hub id. With it, `train`, "
         "`validation` and `test` are names of splits; without it they are places.",
     )
-    config: str | None = Field(None, description="Configuration of a Hub data set, such as `sst2` of `glue`.")
-    revision: str | None = Field(None, description="Commit, branch or tag of a Hub data set.")
+    config: Text | None = Field(None, description="Configuration of a Hub data set, such as `sst2` of `glue`.")
+    revision: Text | None = Field(None, description="Commit, branch or tag of a Hub data set.")
     train: Paths = Field("train", description="Place of the training rows. With `source`: a split.")
     validation: Paths | None = Field(
         None, description="As `train`, or a share of the train split such as `10%`, drawn by class; null for none."
     )
     test: Paths | None = Field(None, description="As `train`; null for none.")
-    label: str = Field("label", description="Column with the label: strings or whole numbers.")
-    label_names: list[str] | None = Field(
+    label: Text = Field("label", description="Column with the label: strings or whole numbers.")
+    label_names: list[Text] | None = Field(
         None,
         min_length=2,
         description="All labels in the order of their ids; for numeric labels the name of 0, 1, ... . Null: the labels "
@@ -76,9 +70,11 @@ class HeadSection(Section):
     type: Literal["linear", "bottleneck"] = Field(
         "linear", description="`linear`: dropout and one layer. `bottleneck`: layer, activation, dropout, layer."
     )
-    bottleneck_size: int = Field(128, ge=1, description="Units of the hidden layer of a `bottleneck` head.")
+    bottleneck_size: Whole = Field(
+        128, ge=1, le=65_536, description="Units of the hidden layer of a `bottleneck` head."
+    )
     activation: Literal["relu", "gelu", "tanh", "silu"] = Field("relu", description="Of a `bottleneck` head.")
-    dropout: float | None = Field(
+    dropout: Real | None = Field(
         None,
         ge=0,
         lt=1,
@@ -89,9 +85,9 @@ class HeadSection(Section):
 class ModelSection(Section):
     """The pretrained network and its head, whatever the task."""
 
-    name: str = Field(description="Name of the network.")
+    name: Place = Field(description="Name of the network.")
     head: HeadSection = Field(HeadSection(), description="The task layers.")
-    layer_rules: list[tuple[str, int | Literal["head"]]] = Field(
+    layer_rules: list[tuple[Pattern, Annotated[Whole, Field(ge=0, le=MOST_LAYERS)] | Literal["head"]]] = Field(
         [],
         description="For a network whose structure does not tell where a parameter is: pairs of a regular expression, "
         "searched in the parameter's full name, and a layer id (0 embeddings or stem, 1 to L blocks) or `head`. The "
@@ -103,9 +99,9 @@ class OptimizerSection(Section):
     """The optimizer and its rates."""
 
     name: Literal["adamw", "adafactor", "sgd", "lion"] = Field("adamw", description="`lion` needs lion-pytorch.")
-    lr: float = Field(5e-5, gt=0, lt=10, description="Base learning rate, per optimizer step.")
-    head_lr: float | None = Field(None, gt=0, lt=10, description="Learning rate of the head; null: `lr`.")
-    layer_decay: float = Field(
+    lr: Real = Field(5e-5, gt=0, lt=10, description="Base learning rate, per optimizer step.")
+    head_lr: Real | None = Field(None, gt=0, lt=10, description="Learning rate of the head; null: `lr`.")
+    layer_decay: Real = Field(
         0.9, gt=0, le=1, description="Factor on the rate from one block to the next below, above 0 to 1; 1 is none."
     )
     convention: Literal["top", "beit", "electra", "ulmfit"] = Field(
@@ -113,10 +109,10 @@ class OptimizerSection(Section):
         description="Which layer has the base rate: the top block (`top`), or the head, one or two above it. `ulmfit`: "
         "the top third of the blocks; `layer_decay` is from a third to the next.",
     )
-    weight_decay: float = Field(0.01, ge=0, lt=10, description="Decoupled weight decay; none on norms and biases.")
-    betas: tuple[float, float] | None = Field(None, description="Of AdamW and Lion; null: the optimizer's own.")
-    eps: float | None = Field(None, gt=0, description="Of AdamW; null: the optimizer's own.")
-    momentum: float | None = Field(None, ge=0, lt=1, description="Of SGD; null: 0.9.")
+    weight_decay: Real = Field(0.01, ge=0, lt=10, description="Decoupled weight decay; none on norms and biases.")
+    betas: tuple[Real, Real] | None = Field(None, description="Of AdamW and Lion; null: the optimizer's own.")
+    eps: Real | None = Field(None, gt=0, le=1, description="Of AdamW; null: the optimizer's own.")
+    momentum: Real | None = Field(None, ge=0, lt=1, description="Of SGD; null: 0.9.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -136,16 +132,16 @@ class ScheduleSection(Section):
         "linear", description="From the end of the warm-up on; `slanted_triangular` is Howard and Ruder's (2018)."
     )
     warmup: DurationField = Field(Duration(10, "%"), description="Linear warm-up: 0.5ep, 200st, or 10% of the run.")
-    ratio: float = Field(32, gt=1, description="Of the highest to the lowest rate of the slanted triangle.")
+    ratio: Real = Field(32, gt=1, le=1e6, description="Of the highest to the lowest rate of the slanted triangle.")
 
 
 class LossSection(Section):
     """Cross-entropy and its weights."""
 
-    class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None = Field(
+    class_weights: Literal["balanced"] | dict[Text, Annotated[Real, Field(ge=1e-6, le=1e6)]] | None = Field(
         None, description="Weight of each label by name, or `balanced`: rows / (labels x rows of the label)."
     )
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of the target spread over all labels, 0 to 1.")
+    label_smoothing: Real = Field(0.0, ge=0, lt=1, description="Share of the target spread over all labels, 0 to 1.")
     average: Literal["sample", "token"] = Field(
         "sample",
         description="What the mean of an effective batch is over: samples, or labelled tokens. They differ only where "
@@ -156,25 +152,34 @@ class LossSection(Section):
 class EarlyStoppingSection(Section):
     """When to end a run that no longer improves."""
 
-    patience: int = Field(3, ge=1, description="Evaluations in a row without a new best before the run ends.")
-    min_delta: float = Field(0.0, ge=0, description="Improvement of the metric below which it counts as none.")
+    patience: Whole = Field(
+        3, ge=1, le=1_000_000, description="Evaluations in a row without a new best before the run ends."
+    )
+    min_delta: Real = Field(0.0, ge=0, le=1000, description="Improvement of the metric below which it counts as none.")
 
 
 class TrainingSection(Section):
     """The loop."""
 
     duration: DurationField = Field(Duration(3, "ep"), description="Length of the run: 3ep or 2000st.")
-    per_device_batch_size: int = Field(32, ge=1, description="Samples of one device before accumulation.")
-    max_tokens_per_batch: int | None = Field(
+    per_device_batch_size: Whole = Field(
+        32, ge=1, le=1_000_000, description="Samples of one device before accumulation."
+    )
+    max_tokens_per_batch: Whole | None = Field(
         None,
         ge=1,
+        le=1_000_000_000,
         description="Tokens of one device before accumulation, padding included, in place of `per_device_batch_size`: "
         "as many texts of like length as fit go together, and a text that is longer goes alone. Null: go by samples.",
     )
-    eval_batch_size: int = Field(64, ge=1, description="Samples of one device when evaluating.")
-    gradient_accumulation_steps: int = Field(1, ge=1, description="Batches of one device for one optimizer step.")
+    eval_batch_size: Whole = Field(64, ge=1, le=1_000_000, description="Samples of one device when evaluating.")
+    gradient_accumulation_steps: Whole = Field(
+        1, ge=1, le=1_000_000, description="Batches of one device for one optimizer step."
+    )
     group_by_length: bool = Field(True, description="Batch texts of like length together, which saves padding.")
-    max_grad_norm: float | None = Field(1.0, gt=0, description="Clip the norm of all gradients to this; null: never.")
+    max_grad_norm: Real | None = Field(
+        1.0, gt=0, le=1e9, description="Clip the norm of all gradients to this; null: never."
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="`auto`: bf16 where the hardware computes in it natively, else fp32. fp16 needs a GPU."
     )
@@ -190,7 +195,9 @@ class TrainingSection(Section):
         description="`auto`: what frozen blocks give for a text is computed once and kept on disk for all epochs and "
         "for the next runs, where that is expected to pay.",
     )
-    feature_cache_gb: float = Field(10.0, gt=0, description="Room on disk for what all runs keep, in GB (10^9 bytes).")
+    feature_cache_gb: Real = Field(
+        10.0, gt=0, le=1e6, description="Room on disk for what all runs keep, in GB (10^9 bytes)."
+    )
     feature_precision: Literal["auto", "fp32", "half"] = Field(
         "auto", description="Of what is kept. `auto`: that of the run; `half`: bf16, or fp16 in a run of that."
     )

@@ -5,28 +5,44 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from nlp_ft.durations import Duration
-from nlp_ft.recipe_sections import DurationField, Metric, Section
+from nlp_ft.recipe_sections import Metric, Section
+from nlp_ft.recipe_values import MOST_LAYERS, DurationField, Real, Text, Whole
 
 UNFREEZING = ("gradual", "lp_ft", "ulmfit")
 """The strategies that train more and more layers."""
 
 
-class PlateauSection(Section):
+class TriggerSection(Section):
+    """What ends a phase, and its bounds."""
+
+    at_least: DurationField | None = Field(None, description="A phase lasts so long in any case: 1ep, 200st, 10%.")
+    at_most: DurationField | None = Field(None, description="And no longer than this; null: without bound.")
+
+    @model_validator(mode="after")
+    def _check_bounds(self) -> Self:
+        low, high = self.at_least, self.at_most
+        if high is not None and high.value == 0:
+            raise ValueError(f"at_most must be above 0, got {high}")
+        # In different units the length of the run decides; then the plan of the run looks.
+        if low is not None and high is not None and low.unit == high.unit and low.value > high.value:
+            raise ValueError(f"at_least must be at most at_most, which is {high}, got {low}")
+        return self
+
+
+class PlateauSection(TriggerSection):
     """A metric that no longer improves."""
 
     metric: Metric = Field("loss", description="On the validation split; the loss improves downwards.")
-    patience: int = Field(1, ge=1, description="Evaluations in a row without a better value.")
-    min_delta: float = Field(0.0, ge=0, description="Improvement of the metric below which it counts as none.")
-    at_least: DurationField | None = Field(None, description="A phase lasts so long in any case: 1ep, 200st, 10%.")
-    at_most: DurationField | None = Field(None, description="And no longer than this; null: without bound.")
+    patience: Whole = Field(1, ge=1, le=1_000_000, description="Evaluations in a row without a better value.")
+    min_delta: Real = Field(0.0, ge=0, le=1000, description="Improvement of the metric below which it counts as none.")
 
 
-class LossBelowSection(Section):
+class LossBelowSection(TriggerSection):
     """A training loss that is small enough."""
 
-    value: float = Field(gt=0, description="Mean training loss since the record before, at most 10 steps, in nats.")
-    at_least: DurationField | None = Field(None, description="A phase lasts so long in any case: 1ep, 200st, 10%.")
-    at_most: DurationField | None = Field(None, description="And no longer than this; null: without bound.")
+    value: Real = Field(
+        gt=0, le=1000, description="Mean training loss since the record before, at most 10 steps, in nats."
+    )
 
 
 class UnfreezeSection(Section):
@@ -42,14 +58,14 @@ class UnfreezeSection(Section):
     )
     plateau: PlateauSection | None = Field(None, description="In place of `every`: what ends a phase.")
     loss_below: LossBelowSection | None = Field(None, description="In place of `every`: what ends a phase.")
-    blocks_per_phase: int = Field(1, ge=1, description="Blocks (or stages) that join at a time.")
+    blocks_per_phase: Whole = Field(1, ge=1, le=MOST_LAYERS, description="Blocks (or stages) that join at a time.")
     embeddings: Literal["last", "never"] = Field("last", description="When the embeddings (or the stem) join.")
-    layers: str | None = Field(
+    layers: Text | None = Field(
         None,
         description="In place of all above: layers and the time from which each trains, such as `head: 0ep, 10-12: "
         "1ep, 1-9: 30%, embeddings: never`.",
     )
-    lr_scales: list[Annotated[float, Field(gt=0)]] | None = Field(
+    lr_scales: list[Annotated[Real, Field(gt=0, le=1e6)]] | None = Field(
         None, description="Factor on all learning rates in each phase; null: 1."
     )
     layer_warmup: DurationField = Field(
@@ -83,7 +99,7 @@ class StrategySection(Section):
         "`discriminative`: one rate for the head, one for all below; `ulmfit`: as Howard and Ruder (2018); `scratch`: "
         "everything, from random weights.",
     )
-    trainable_blocks: int | Literal["all"] = Field(
+    trainable_blocks: Annotated[Whole, Field(ge=0, le=MOST_LAYERS)] | Literal["all"] = Field(
         "all",
         description="Blocks (or stages, see `grain`) trained, counted from the top; `all` includes the embeddings or "
         "stem; 0 is the head alone.",
@@ -91,8 +107,11 @@ class StrategySection(Section):
     unfreeze: UnfreezeSection | None = Field(
         None, description="When layers begin to train; null: those of `trainable_blocks` from the start."
     )
-    reinit_top: int = Field(
-        0, ge=0, description="Blocks, counted from the top, that begin from random weights (Zhang et al. 2021)."
+    reinit_top: Whole = Field(
+        0,
+        ge=0,
+        le=MOST_LAYERS,
+        description="Blocks, counted from the top, that begin from random weights (Zhang et al. 2021).",
     )
     grain: Literal["block", "stage"] = Field(
         "block", description="What counts as one layer of an image network: each residual block, or each stage."
@@ -106,8 +125,6 @@ class StrategySection(Section):
                 f"trainable_blocks must be {expected} under {self.name}, got {self.trainable_blocks}; "
                 "did you mean strategy.name: top_layers?"
             )
-        if isinstance(self.trainable_blocks, int) and self.trainable_blocks < 0:
-            raise ValueError(f"trainable_blocks must be 0 or more, or all, got {self.trainable_blocks}")
         if self.unfreeze is None and self.name in UNFREEZING:
             raise ValueError(f"unfreeze must not be null under {self.name}; take the line away for its preset")
         if self.unfreeze is not None and self.name not in UNFREEZING:

@@ -4,7 +4,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from nlp_ft.recipe_sections import DataSection, ModelSection, Paths
+from nlp_ft.recipe_sections import DataSection, ModelSection
+from nlp_ft.recipe_values import Paths, Place, Real, Text, Whole
 
 
 class TextDataSection(DataSection):
@@ -20,16 +21,21 @@ class TextDataSection(DataSection):
         description="CSV, TSV, JSON Lines or Parquet file(s), globs, or saved dataset folders; relative to the folder "
         "the command runs in; `package:NAME/PATH` lies inside an installed package. With `source`: a split.",
     )
-    split_column: str | None = Field(None, description="Column of `source` that tells each row's split.")
-    text: str | list[str] = Field("text", description="Column with the text, or the two columns of a text pair.")
-    max_length: int = Field(128, ge=3, description="Tokens of the longest input, special tokens included.")
+    split_column: Text | None = Field(None, description="Column of `source` that tells each row's split.")
+    text: Text | list[Text] = Field("text", description="Column with the text, or the two columns of a text pair.")
+    max_length: Whole = Field(
+        128, ge=3, le=1_000_000, description="Tokens of the longest input, special tokens included."
+    )
     truncation: Literal["head", "tail", "head_tail"] = Field(
         "head", description="What is kept of a longer text: its beginning, its end, or `head_tokens` and then the end."
     )
-    head_tokens: int = Field(
-        128, ge=1, description="Tokens kept from the beginning under `head_tail` (Sun et al. 2019 keep 128 of 512)."
+    head_tokens: Whole = Field(
+        128,
+        ge=1,
+        le=1_000_000,
+        description="Tokens kept from the beginning under `head_tail` (Sun et al. 2019 keep 128 of 512).",
     )
-    num_proc: int | None = Field(None, ge=1, description="Processes that tokenize; null: as many as help.")
+    num_proc: Whole | None = Field(None, ge=1, le=1024, description="Processes that tokenize; null: as many as help.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -50,11 +56,11 @@ class TextDataSection(DataSection):
 class TextModelSection(ModelSection):
     """The pretrained encoder, its pooling and its head."""
 
-    name: str = Field(
+    name: Place = Field(
         description="Hub id, folder, or `package:NAME/PATH` inside an installed package, of an encoder with "
         "safetensors weights."
     )
-    revision: str | None = Field(None, description="Commit, branch or tag of a Hub model.")
+    revision: Text | None = Field(None, description="Commit, branch or tag of a Hub model.")
     pooling: Literal["auto", "cls", "mean", "max", "pooler"] = Field(
         "auto",
         description="From token vectors to one: `auto` and `pooler` as the architecture itself does it, or its CLS "
@@ -65,7 +71,7 @@ class TextModelSection(ModelSection):
         description="Start from the head of a finished classifier; it needs the same labels in the same order. False "
         "puts a new head in its place.",
     )
-    dropout: float | None = Field(
+    dropout: Real | None = Field(
         None, ge=0, lt=1, description="Dropout inside the encoder, share of units, 0 to 1; null: as pretrained."
     )
     trust_remote_code: bool = Field(False, description="Run Python code that comes with the model. Know its author.")

@@ -312,6 +312,37 @@ def test_predict_shows_as_many_labels_as_asked(workplace: Path, capsys: pytest.C
     assert [line.split()[-1] for line in out.splitlines()[1::2]] == ["animal", "colour", "size"]
 
 
+@pytest.mark.parametrize("number", ["0", "-1", "1.5", "²", "9" * 30, ""])
+def test_top_k_is_1_or_more(number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run_cli(capsys, "predict", "run", f"--top-k={number}", "a text")
+    assert (code, out) == (2, "")
+    assert err.endswith(f"error: argument --top-k: must be a whole number of 1 or more, got {number!r}\n")
+
+
+@pytest.mark.parametrize("path", ["$HOME/x.csv", "~nobody-here/x.csv", " ", ""])
+def test_a_path_that_the_shell_did_not_expand_is_refused(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for option in ("--file", "--output"):
+        code, out, err = run_cli(capsys, "predict", "run", f"{option}={path}", "a text")
+        assert (code, out) == (2, "")
+        assert re.search(rf"error: argument {option}: must be a path.*, got {re.escape(repr(path))}\n$", err)
+
+
+def test_a_text_and_a_label_forge_no_line_of_scores(
+    workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nlp_ft.trained_run.label_names", lambda model: ["a\x1b[2J", "b\n  1.0000  c", "size"])
+    code, out, _ = run_cli(capsys, "predict", "run", "the cat\n  1.0000  colour\x1b[1A")
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0] == r"the cat\n  1.0000  colour\x1b[1A"
+    assert sorted(line[10:] for line in lines[1:]) == [r"a\x1b[2J", r"b\n  1.0000  c", "size"]
+
+
+def test_an_argument_that_is_not_known_forges_no_line(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run_cli(capsys, "schema", "--x\nready to train\x1b[1A")
+    assert (code, err.splitlines()[-1]) == (2, r"nlp-ft: error: unrecognized arguments: --x\nready to train\x1b[1A")
+
+
 def test_predict_writes_the_predictions_of_the_pipeline_for_a_file(
     workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

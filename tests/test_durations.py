@@ -1,5 +1,6 @@
 """Durations: what is read, what is refused with which advice, and how many steps they are."""
 
+import math
 import re
 from typing import Literal
 
@@ -43,11 +44,23 @@ def test_a_duration_is_a_number_with_its_unit(text: str, value: float, unit: Lit
         (["3ep"], FORMS),
         ("1.5st", "must be a whole number of steps"),
         ("100.5%", "must be at most 100%"),
+        ("9" * 400 + "ep", "must be at most 1000000000ep"),
+        ("1000000001st", "must be at most 1000000000st"),
+        (10**400, FORMS),
+        (float("nan"), FORMS),
+        ("3²ep", FORMS),
+        ("\u0663ep", FORMS),
     ],
 )
 def test_another_form_is_refused_with_the_right_one(wrong: object, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         Duration.parse(wrong)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
+def test_a_duration_that_is_no_length_cannot_be_made(value: float) -> None:
+    with pytest.raises(ValueError, match=r"^must be a number that is 0 or more, got "):
+        Duration(value, "ep")
 
 
 @pytest.mark.parametrize(

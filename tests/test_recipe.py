@@ -35,7 +35,7 @@ layer_decay: 0.9
 """
 EXPECTED_LINES = [
     "data.truncation must be 'head', 'tail' or 'head_tail', got 'hed'; did you mean head?",
-    "data.num_proc must be at least 1, got 0",
+    "data.num_proc must be in [1, 1024], got 0",
     "data.valdation is not a key of a recipe; did you mean validation?",
     "model.name is missing: Hub id, folder, or `package:NAME/PATH` inside an installed package, of an encoder with "
     "safetensors weights.",
@@ -54,7 +54,7 @@ EXPECTED_LINES = [
     "training.duration must be a duration such as 3ep (epochs), 200st (steps) or 10% (of the run), got '3 epochs'",
     "training.metric must be 'accuracy', 'macro_f1', 'micro_f1', 'weighted_f1', 'matthews' or 'loss', got 'acuracy'; "
     "did you mean accuracy?",
-    "training.early_stopping.patience must be at least 1, got 0",
+    "training.early_stopping.patience must be in [1, 1000000], got 0",
     "seed must be in [0, 4294967296), got -1",
     "output_dir is missing: The run folder; it must not exist, unless --overwrite or --resume is given.",
     "trackers.1 must be 'tensorboard', 'wandb' or 'trackio', got 'tensorbord'; did you mean tensorboard?",
@@ -152,7 +152,7 @@ def test_a_problem_has_the_form_of_the_design_page_to_the_letter() -> None:
         (with_data(max_length="two"), "data.max_length must be a whole number, got 'two'"),
         (with_data(label_names=["a"]), "data.label_names must have at least 2 items, got ['a']"),
         (with_data(label_names=["a", "b", "a"]), "data.label_names must name each label once, got 'a' twice"),
-        (with_data(train=3), "data.train must be a text or a list of texts, got 3"),
+        (with_data(train=3), "data.train must be a text or a list of texts, got 3; put it in quotes"),
         (with_data(train=[]), "data.train must name at least one file, got []"),
         (a_recipe(optimizer={"lr": "fast"}), "optimizer.lr must be a number, got 'fast'"),
         (a_recipe(optimizer=3), "optimizer must be a section of `key: value` lines, got 3"),
@@ -161,10 +161,11 @@ def test_a_problem_has_the_form_of_the_design_page_to_the_letter() -> None:
          "strategy.trainable_blocks must be a whole number or 'all', got 'two'"),
         (a_recipe(schedule={"warmup": 10}), "schedule.warmup must be a duration such as 3ep (epochs), 200st (steps) "
          "or 10% (of the run), got 10; did you mean 10ep or 10st?"),
-        (a_recipe(loss={"class_weights": {"a": 0, "b": 1}}), "loss.class_weights.a must be above 0, got 0"),
+        (a_recipe(loss={"class_weights": {"a": 0, "b": 1}}), "loss.class_weights.a must be at least 1e-06, got 0"),
         (a_recipe(training={"batch_size": 8}),
          "training.batch_size is not a key of a recipe; did you mean per_device_batch_size?"),
-        (a_recipe(training={"max_tokens_per_batch": 0}), "training.max_tokens_per_batch must be at least 1, got 0"),
+        (a_recipe(training={"max_tokens_per_batch": 0}),
+         "training.max_tokens_per_batch must be in [1, 1000000000], got 0"),
         (a_recipe(baselines="maybe"), "baselines must be true or false, got 'maybe'"),
         (a_recipe(trackers="wandb"), "trackers must be a list, got 'wandb'"),
     ],
@@ -190,7 +191,7 @@ def test_one_mistake_is_one_line_in_plain_words(values: dict[str, Any], line: st
         (a_recipe(strategy={"trainable_blocks": 2}),
          "strategy.trainable_blocks must be all under llrd, got 2; did you mean strategy.name: top_layers?"),
         (a_recipe(strategy={"name": "top_layers", "trainable_blocks": -1}),
-         "strategy.trainable_blocks must be 0 or more, or all, got -1"),
+         "strategy.trainable_blocks must be at least 0 or 'all', got -1"),
         (a_recipe(strategy={"name": "full", "unfreeze": {}}),
          "strategy.unfreeze belongs to gradual, lp_ft, ulmfit, got it under full"),
         (a_recipe(strategy={"name": "gradual", "unfreeze": None}),
@@ -325,7 +326,7 @@ def test_a_shipped_recipe_comes_back_equal_from_its_own_dump(file: Path, tmp_pat
     assert (again, recipe_to_dict(again)) == (recipe, recipe_to_dict(recipe))
 
 
-@pytest.mark.parametrize("name", ["08", "1e3", "-1e5", "010", "no", "null", "~", "", ".5", "12:30", "a: b", " x", "é"])
+@pytest.mark.parametrize("name", ["08", "1e3", "-1e5", "010", "no", "null", "~", ".5", "12:30", "a: b", " x", "é"])
 def test_a_label_name_comes_back_as_the_same_text(name: str, tmp_path: Path) -> None:
     recipe = recipe_from_dict(with_data(label_names=[name, "other"]))
     assert load_recipe(written(tmp_path, dump_yaml(recipe_to_dict(recipe)))) == recipe

@@ -69,7 +69,7 @@ def test_the_task_decides_the_sections_and_text_is_the_default() -> None:
          ["data.augmentation.crop_scale must be two shares in (0, 1], the smaller first, got [0.5, 0.1]"]),
         (image_recipe(data={"train": "a", "augmentation": {"crop_padding": 4}}),
          ["data.augmentation.crop_padding is a setting of crop: random, not of random_resized"]),
-        (image_recipe(data={"train": "a", "image_size": 4}), ["data.image_size must be at least 8, got 4"]),
+        (image_recipe(data={"train": "a", "image_size": 4}), ["data.image_size must be in [8, 4096], got 4"]),
         (image_recipe(data={"train": "a", "image_size": 64, "resize_size": 32}),
          ["data.resize_size must be at least image_size 64, got 32"]),
         (image_recipe(data={"revision": "main", "train": "a"}),

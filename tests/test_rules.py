@@ -25,6 +25,8 @@ NEVER = {
     "nlp_ft.recipe_sections": HEAVY,
     "nlp_ft.recipe_strategy": HEAVY,
     "nlp_ft.recipe_text": HEAVY,
+    "nlp_ft.recipe_values": HEAVY,
+    "nlp_ft.recipe_yaml": HEAVY,
     "nlp_ft.durations": HEAVY,
     "nlp_ft.locations": HEAVY,
     "nlp_ft.data": ("nlp_ft.models", "nlp_ft.training", "nlp_ft.predict", "nlp_ft.inspection", "nlp_ft.cli"),
@@ -51,14 +53,19 @@ ONLY = {
         "nlp_ft.recipe_sections",
         "nlp_ft.recipe_strategy",
         "nlp_ft.recipe_text",
+        "nlp_ft.recipe_values",
     ),
-    "nlp_ft.recipe_images": ("pydantic", "nlp_ft.recipe_sections"),
-    "nlp_ft.recipe_sections": ("pydantic", "nlp_ft.durations"),
-    "nlp_ft.recipe_strategy": ("pydantic", "nlp_ft.durations", "nlp_ft.recipe_sections"),
-    "nlp_ft.recipe_text": ("pydantic", "nlp_ft.recipe_sections"),
+    "nlp_ft.recipe_images": ("pydantic", "nlp_ft.recipe_sections", "nlp_ft.recipe_values"),
+    "nlp_ft.recipe_sections": ("pydantic", "nlp_ft.durations", "nlp_ft.recipe_values"),
+    "nlp_ft.recipe_strategy": ("pydantic", "nlp_ft.durations", "nlp_ft.recipe_sections", "nlp_ft.recipe_values"),
+    "nlp_ft.recipe_text": ("pydantic", "nlp_ft.recipe_sections", "nlp_ft.recipe_values"),
+    "nlp_ft.recipe_values": ("pydantic", "pydantic_core", "nlp_ft.durations", "nlp_ft.locations"),
+    "nlp_ft.recipe_yaml": ("yaml", "nlp_ft.errors"),
+    "nlp_ft.locations": ("nlp_ft.errors",),
+    "nlp_ft.patterns": (),
 }
 # What the command line imports at its top, so that `--help` answers at once.
-LIGHT = ("nlp_ft.__version__", "nlp_ft.errors", "nlp_ft.exits")
+LIGHT = ("nlp_ft.__version__", "nlp_ft.errors", "nlp_ft.exits", "nlp_ft.locations")
 # The words of the "not" column that mean nothing else.
 REFUSED_WORDS = {
     "assigner",

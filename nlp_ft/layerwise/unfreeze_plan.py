@@ -34,7 +34,8 @@ class UnfreezePlan:
         steps_per_epoch: optimizer steps of an epoch.
 
     Raises:
-        UnfreezeError: a phase begins after the end of the run, or before the phase that it follows.
+        UnfreezeError: a phase begins after the end of the run, or before the phase that it follows, or its at_least is
+            above its at_most.
     """
 
     def __init__(self, schedule: UnfreezeSchedule, total_steps: int, steps_per_epoch: int) -> None:
@@ -45,6 +46,7 @@ class UnfreezePlan:
         latest = 0
         for number, phase in enumerate(schedule.phases):
             if not isinstance(phase.start, Duration):
+                self._check_bounds(number + 1, phase.start)
                 continue
             start = self._steps(phase.start)
             names = schedule.layer_names(phase.layers)
@@ -176,6 +178,14 @@ class UnfreezePlan:
         """Step at which each phase begins; None where a condition decides."""
         starts = (phase.start for phase in self.schedule.phases)
         return [self._steps(start) if isinstance(start, Duration) else None for start in starts]
+
+    def _check_bounds(self, number: int, start: Plateau | LossBelow) -> None:
+        low, high = start.at_least, start.at_most
+        if high is not None and self._steps(high) < max(1, self._steps(low)):
+            raise UnfreezeError(
+                f"phase {number} begins at most {high} ({self._steps(high)} steps) after the one before it, which is "
+                f"shorter than at_least {low} ({self._steps(low)} steps) or no step at all; make at_most longer"
+            )
 
     def _steps(self, duration: Duration) -> int:
         return duration.steps(self._steps_per_epoch, self.total_steps)

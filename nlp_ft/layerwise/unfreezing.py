@@ -4,6 +4,7 @@ An `UnfreezeSchedule` is data and touches no model. Over a run of known length i
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -248,8 +249,7 @@ def _parse_times(text: str, num_layers: int) -> dict[int, Duration | None]:
 def _parse_layers(name: str, num_layers: int) -> list[int]:
     if name in ("head", "embeddings"):
         return [num_layers + 1 if name == "head" else 0]
-    first, dash, last = (part.strip() for part in name.partition("-"))
-    if not first.isdigit() or (dash and not last.isdigit()):
-        return []
-    layers = list(range(int(first), int(last if dash else first) + 1))
-    return layers if layers and layers[0] >= 1 and layers[-1] <= num_layers else []
+    # The digits are bounded: a range is made, and `²` is a digit to Python.
+    match = re.fullmatch(r"([0-9]{1,6})(?:\s*-\s*([0-9]{1,6}))?", name)
+    first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    return list(range(first, last + 1)) if 1 <= first <= last <= num_layers else []

@@ -16,6 +16,7 @@ from nlp_ft.data.batching import Collator
 from nlp_ft.errors import LayerMapError, ModelError
 from nlp_ft.layerwise import LayerMap
 from nlp_ft.layerwise.layer_map import Rule
+from nlp_ft.patterns import SECONDS, endless_pattern
 from nlp_ft.recipe import ImageRecipe, Recipe, TextRecipe
 
 
@@ -147,6 +148,13 @@ def task_of(recipe: Recipe) -> Task:
 
 def map_layers(recipe: Recipe, model: PreTrainedModel, rules: Sequence[Rule] = (), example: Any = None) -> LayerMap:
     """The layer map at the grain of the recipe, whose own rules go before the given ones. Raises: LayerMapError."""
+    names = [name for name, _ in model.named_parameters()]
+    endless = endless_pattern([pattern for pattern, _ in recipe.model.layer_rules], names)
+    if endless is not None:
+        raise LayerMapError(
+            f"model.layer_rules: the search for {endless!r} in the names of the parameters takes more than {SECONDS} "
+            "seconds; a repetition inside a repetition, as in (a+)+, does that"
+        )
     rules = [*recipe.model.layer_rules, *rules]
     try:
         return LayerMap.from_model(model, rules, recipe.strategy.grain, example)

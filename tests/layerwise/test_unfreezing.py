@@ -297,3 +297,18 @@ def test_under_fsdp2_two_processes_take_the_steps_of_one_in_every_phase() -> Non
     differences = json.loads(result.stdout)
     assert len(differences) == 12
     assert max(differences) < 1e-5
+
+
+@pytest.mark.parametrize("layers", ["1-100000000000", "²", "2-1", "0", "1-", "-2", "1" * 5000, "\u0661"])
+def test_layers_that_the_model_does_not_have_are_refused_at_once(layers: str) -> None:
+    with pytest.raises(UnfreezeError, match=r"must be layers and a time, such as head: 0ep"):
+        UnfreezeSchedule.parse(f"head: 0ep, {layers}: 1ep, embeddings: never", num_layers=2)
+
+
+@pytest.mark.parametrize(
+    ("at_least", "at_most"), [("2ep", "1ep"), ("1ep", "5st"), ("50%", "1ep"), ("0st", "0st"), ("0st", "0.1%")]
+)
+def test_a_phase_whose_at_least_is_above_its_at_most_is_refused(at_least: str, at_most: str) -> None:
+    trigger = Plateau(at_least=Duration.parse(at_least), at_most=Duration.parse(at_most))
+    with pytest.raises(UnfreezeError, match=rf"^phase 2 begins at most {at_most} .*make at_most longer$"):
+        UnfreezePlan(UnfreezeSchedule.gradual(2, trigger), total_steps=100, steps_per_epoch=10)
