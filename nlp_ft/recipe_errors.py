@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from nlp_ft.errors import printable
 from nlp_ft.recipe import RECIPES, Recipe
 
+BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 OF_RIGHT_KIND = ("nlp_ft", "string_too_short", "string_too_long", "string_unicode", "finite_number")
 """Types of error of a value that has the right kind, but is refused for what it holds."""
 KINDS = {
@@ -89,18 +90,17 @@ def _expectation(details: Any, path: Sequence[str], recipe: type[Recipe]) -> str
         count = high if low is None else low
         unit = "character" if details["type"].startswith("string") else "item"
         return f"must have at {'most' if low is None else 'least'} {count} {unit}{'s' if count > 1 else ''}"
-    if not context.keys() & {"ge", "gt", "le", "lt"}:
-        kind = KINDS.get(details["type"].split("_")[0])
-        of_texts = " of texts" if kind == "a list" and "list" in str(details["loc"][-1]) else ""
-        return f"must be {kind}{of_texts}" if kind else "must be " + details["msg"].removeprefix("Input should be ")
     limits = dict(context)
     field = _field(_path_of_fields(path, recipe), recipe)
     for constraint in field.metadata if field else []:
-        limits |= {key: getattr(constraint, key) for key in ("ge", "gt", "le", "lt") if hasattr(constraint, key)}
+        limits |= {key: getattr(constraint, key) for key in BOUNDS if hasattr(constraint, key)}
+    if not context.keys() & {*BOUNDS} and not (details["type"] == "finite_number" and limits.keys() & {*BOUNDS}):
+        kind = KINDS.get(details["type"].split("_")[0])
+        of_texts = " of texts" if kind == "a list" and "list" in str(details["loc"][-1]) else ""
+        return f"must be {kind}{of_texts}" if kind else "must be " + details["msg"].removeprefix("Input should be ")
     low, high = limits.get("ge", limits.get("gt")), limits.get("le", limits.get("lt"))
     if low is None or high is None:
-        words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-        return "must be " + " and ".join(f"{words[key]} {limits[key]:g}" for key in words if key in limits)
+        return "must be " + " and ".join(f"{BOUNDS[key]} {limits[key]:g}" for key in BOUNDS if key in limits)
     return f"must be in {'[' if 'ge' in limits else '('}{_number(low)}, {_number(high)}{']' if 'le' in limits else ')'}"
 
 

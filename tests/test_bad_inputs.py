@@ -45,7 +45,7 @@ BAD_RECIPES = {
     "a_list.yaml": "must hold `key: value` lines, got '- train",
     "syntax.yaml": "line 3, column 6: not valid YAML: expected ',' or ']'",
     "twice.yaml": "line 2, column 1: not valid YAML: seed is given twice",
-    "a_cycle.yaml": "Circular reference",
+    "a_cycle.yaml": "an alias holds itself",
     "deep.yaml": "not valid YAML",
 }
 BAD_SETTINGS = [
