@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from nlp_ft.errors import RecipeError, printable
 from nlp_ft.recipe import RECIPES, ImageRecipe, Recipe, TextRecipe
 from nlp_ft.recipe_errors import problems_of, shown
-from nlp_ft.recipe_yaml import DEEPEST, parse_yaml, read_yaml
+from nlp_ft.recipe_yaml import DEEPEST, parse_yaml
 from nlp_ft.recipe_yaml import dump_yaml as dump_yaml
+from nlp_ft.recipe_yaml import read_yaml as read_yaml
 from nlp_ft.strategies import STRATEGY_PRESETS
 
 MOST_PROBLEMS = 50
