@@ -12,6 +12,10 @@ UNFREEZING = ("gradual", "lp_ft", "ulmfit")
 """The strategies that train more and more layers."""
 
 
+REPLACED_BY_LAYERS = ("order", "blocks_per_phase", "embeddings")
+"""Settings of `UnfreezeSection` that its `layers` stands in place of."""
+
+
 class TriggerSection(Section):
     """What ends a phase, and its bounds."""
 
@@ -79,9 +83,8 @@ class UnfreezeSection(Section):
         ends = [name for name in ("every", "plateau", "loss_below") if getattr(self, name) is not None]
         if len(ends) > 1:
             raise ValueError(f"{' and '.join(ends)} cannot both end a phase; give one")
-        replaced = ("order", "blocks_per_phase", "embeddings")
         fields = type(self).model_fields
-        doubled = [*ends, *(name for name in replaced if getattr(self, name) != fields[name].default)]
+        doubled = [*ends, *(name for name in REPLACED_BY_LAYERS if getattr(self, name) != fields[name].default)]
         if self.layers is not None and doubled:
             raise ValueError(f"layers says when each layer trains, so {doubled[0]} has no place beside it")
         return self

@@ -34,7 +34,14 @@ NEVER = {
     "nlp_ft.training": ("nlp_ft.predict", "nlp_ft.inspection", "nlp_ft.cli"),
     "nlp_ft.training.loop": ("nlp_ft.recipe", "nlp_ft.recipe_loader", "transformers", "pydantic"),
 }
-OF_INTEGRATIONS = ("torch", "nlp_ft.durations", "nlp_ft.errors", "nlp_ft.layerwise", "nlp_ft.integrations.strategy")
+OF_INTEGRATIONS = (
+    "torch",
+    "nlp_ft.defaults",
+    "nlp_ft.durations",
+    "nlp_ft.errors",
+    "nlp_ft.layerwise",
+    "nlp_ft.integrations.strategy",
+)
 OF_HF = (*OF_INTEGRATIONS, "transformers", "accelerate")
 # Module or package -> everything it may import beside the standard library.
 ONLY = {
@@ -46,7 +53,8 @@ ONLY = {
     "nlp_ft.errors": (),
     "nlp_ft.exits": ("nlp_ft.errors",),
     "nlp_ft.durations": (),
-    "nlp_ft.layerwise": ("torch", "nlp_ft.durations", "nlp_ft.errors", "nlp_ft.layerwise"),
+    "nlp_ft.defaults": (),
+    "nlp_ft.layerwise": ("torch", "nlp_ft.defaults", "nlp_ft.durations", "nlp_ft.errors", "nlp_ft.layerwise"),
     "nlp_ft.recipe": (
         "pydantic",
         "nlp_ft.recipe_images",
@@ -56,7 +64,7 @@ ONLY = {
         "nlp_ft.recipe_values",
     ),
     "nlp_ft.recipe_images": ("pydantic", "nlp_ft.recipe_sections", "nlp_ft.recipe_values"),
-    "nlp_ft.recipe_sections": ("pydantic", "nlp_ft.durations", "nlp_ft.recipe_values"),
+    "nlp_ft.recipe_sections": ("pydantic", "nlp_ft.defaults", "nlp_ft.durations", "nlp_ft.recipe_values"),
     "nlp_ft.recipe_strategy": ("pydantic", "nlp_ft.durations", "nlp_ft.recipe_sections", "nlp_ft.recipe_values"),
     "nlp_ft.recipe_text": ("pydantic", "nlp_ft.recipe_sections", "nlp_ft.recipe_values"),
     "nlp_ft.recipe_values": ("pydantic", "pydantic_core", "nlp_ft.durations", "nlp_ft.locations"),

@@ -200,7 +200,7 @@ class ImageCollator:
 
     def _seed(self, *numbers: int) -> None:
         drawn = np.random.SeedSequence([self.seed, self.epoch, *numbers]).generate_state(1, np.uint64)[0]
-        torch.default_generator.manual_seed(int(drawn >> 1))
+        torch.default_generator.manual_seed(int(drawn) >> 1)
 
     def _mixed(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         assert self.mixing is not None

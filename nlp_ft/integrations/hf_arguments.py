@@ -7,11 +7,17 @@ from typing import Any
 import torch
 from accelerate.utils import DistributedType
 from torch.utils.data import DataLoader
-from transformers import SchedulerType, TrainingArguments, get_scheduler
+from transformers import SchedulerType, TrainerState, TrainingArguments, get_scheduler
 
 from nlp_ft.errors import UnfreezeError
 from nlp_ft.integrations.strategy import changes, freezes
 from nlp_ft.layerwise import LrSchedule, UnfreezeSchedule
+
+HOW_TO_SIGNAL = {
+    "evaluate": 'set eval_strategy="epoch", or "steps" with a smaller eval_steps',
+    "record": 'set logging_strategy="steps" with a smaller logging_steps',
+}
+"""What to change in TrainingArguments where a phase waits for what never comes."""
 
 
 def refuse_setup(args: TrainingArguments, distributed: DistributedType, schedule: UnfreezeSchedule) -> None:
@@ -75,6 +81,19 @@ def schedule_of(args: TrainingArguments) -> Callable[[int], LrSchedule]:
         return factor
 
     return over
+
+
+def signals_of(args: TrainingArguments, state: TrainerState, per_epoch: int) -> tuple[int | None, int | None]:
+    """Steps between evaluations, and between records of the training loss; None where there is none."""
+
+    def every(strategy: str, steps: float | None) -> int | None:
+        lengths = {"epoch": per_epoch, "steps": max(1, int(steps or 1))}
+        return lengths.get(strategy)
+
+    records = [every(args.logging_strategy, state.logging_steps), every(args.save_strategy, state.save_steps)]
+    # Before a checkpoint the loss is recorded too.
+    found = [length for length in records if length is not None] if records[0] is not None else []
+    return every(args.eval_strategy, state.eval_steps), min(found, default=None)
 
 
 def steps_per_epoch(args: TrainingArguments, batches: DataLoader[Any], total_steps: int) -> int:

@@ -21,14 +21,16 @@ from transformers import (
 )
 
 from nlp_ft.errors import UnfreezeError
-from nlp_ft.integrations.hf_arguments import refuse_setup, schedule_of, steps_per_epoch
+from nlp_ft.integrations.hf_arguments import HOW_TO_SIGNAL, refuse_setup, schedule_of, signals_of, steps_per_epoch
 from nlp_ft.integrations.strategy import (
     LayerwiseSettings,
     changes,
     check_optimizer,
     freezes,
+    from_first_that_trains,
     is_labelled,
     layers_ever_trained,
+    layers_that_can_train,
     plain_metric,
     restored_state,
     saved_form,
@@ -83,8 +85,9 @@ class UnfreezeCallback(TrainerCallback):
         if model is self._model:
             return
         self.layer_map = self._given_map or LayerMap.from_model(model)
-        self.schedule = self.settings.schedule(self.layer_map.num_layers)
         self.never = frozenset(name for name, parameter in model.named_parameters() if not parameter.requires_grad)
+        schedule = self.settings.schedule(self.layer_map.num_layers)
+        self.schedule = from_first_that_trains(schedule, layers_that_can_train(model, self.layer_map, self.never))
         self._model = model
 
     def make_wrappable(self, model: nn.Module) -> None:
@@ -114,6 +117,7 @@ class UnfreezeCallback(TrainerCallback):
         plan = UnfreezePlan(
             self.schedule, state.max_steps, steps_per_epoch(args, kwargs["train_dataloader"], state.max_steps)
         )
+        plan.require_signals(*signals_of(args, state, plan.steps_per_epoch), HOW_TO_SIGNAL)
         moves_rates = plan.moves_rates
         if moves_rates and (self._user_gave_scheduler or not is_labelled(optimizer)):
             raise UnfreezeError(
@@ -224,7 +228,7 @@ class UnfreezeCallback(TrainerCallback):
         sizes: Counter[int] = Counter()
         for name, parameter in model.named_parameters():
             sizes[self.layer_map.aligned_layer(name)] += parameter.numel()
-        groups = optimizer.param_groups
+        groups = [group for group in optimizer.param_groups if group["name"] != "loss"]
         rates = {self.layer_map.aligned_layer(group["param_names"][0]): group["initial_lr"] for group in groups}
         return phase_table(plan, sizes, rates)
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from transformers import EarlyStoppingCallback, SchedulerType, Trainer, TrainerCallback
 
-from nlp_ft.errors import TrainingError
+from nlp_ft.errors import TrainingError, UnfreezeError
 from nlp_ft.integrations.hf_callback import UnfreezeCallback
 from nlp_ft.integrations.strategy import LayerwiseSettings, changes
 from nlp_ft.layerwise import LayerMap, UnfreezeSchedule, layerwise_param_groups
@@ -103,13 +103,9 @@ class LayerwiseTrainerMixin(_Base):
             self.accelerator.ddp_handler.find_unused_parameters = True
         if self.optimizer is None:
             given = self.optimizer_cls_and_kwargs
-            network: Any = self._network
-            optimizer_class, options = given or self.get_optimizer_cls_and_kwargs(self.args, network)
-            own_groups = {"params", "model", "optimizer_dict"} & options.keys()
-            is_optimizer = isinstance(optimizer_class, type) and issubclass(optimizer_class, torch.optim.Optimizer)
-            if own_groups or not is_optimizer:
-                raise TrainingError(f"optim={self.args.optim} makes its own groups, so that layers can have no rates")
-            self.optimizer_cls_and_kwargs = optimizer_class, {**options, "params": self._param_groups()}
+            optimizer_class, options, of_loss = self._optimizer_options()
+            groups = [*self._param_groups(), *self._loss_groups(of_loss)]
+            self.optimizer_cls_and_kwargs = optimizer_class, {**options, "params": groups}
             super().create_optimizer()
             self.optimizer_cls_and_kwargs = given
         assert self.optimizer is not None
@@ -136,16 +132,31 @@ class LayerwiseTrainerMixin(_Base):
     ) -> Any:
         """The loss, divided by the number of labels of the effective batch also where the model divides by its own.
 
+        A Trainer that says how its own loss is scaled (`loss_is_scaled_for_ga`) is believed.
+
         The Trainer takes any model whose `forward` has keywords for one that divides by `num_items_in_batch`, and so
         multiplies the loss and the gradients of most classifiers by accumulation steps x processes.
         """
-        if num_items_in_batch is None or not self._is_mean_loss(inputs, num_items_in_batch):
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch=num_items_in_batch)
+        is_told = getattr(self, "loss_is_scaled_for_ga", None) is not None
+        if num_items_in_batch is None or is_told or not self._is_mean_loss(inputs, num_items_in_batch):
+            found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch=num_items_in_batch)
+            self._require_gradient(found[0] if return_outputs else found, model)
+            return found
         num_labels = self._count_labels(inputs)
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch=None)
+        self._require_gradient(loss, model)
         if model.training:
             loss = loss * (num_labels / self._labels_for_each_process(num_items_in_batch))
         return (loss, outputs) if return_outputs else loss
+
+    def _require_gradient(self, loss: Any, model: nn.Module) -> None:
+        """Raises: UnfreezeError: nothing that trains in this phase has a part in the loss."""
+        if model.training and torch.is_grad_enabled() and isinstance(loss, torch.Tensor) and not loss.requires_grad:
+            trained = [name for name, parameter in self._network.named_parameters() if parameter.requires_grad]
+            raise UnfreezeError(
+                f"the loss depends on nothing that trains in this phase ({', '.join(trained[:3])}, ...): choose a "
+                "strategy whose first phase trains more, such as llrd, or top_layers with trainable_blocks"
+            )
 
     def _labels_for_each_process(self, num_items_in_batch: torch.Tensor | int) -> torch.Tensor:
         """What to divide a sum by, so that the mean over processes is the mean over the effective batch."""
@@ -201,6 +212,36 @@ class LayerwiseTrainerMixin(_Base):
             weight_decay=self.args.weight_decay,
             **self._settings.group_settings(),
         )
+
+    def _optimizer_options(self) -> tuple[type[torch.optim.Optimizer], dict[str, Any], list[nn.Parameter]]:
+        """Class and keywords of the optimizer, and what it is to hold beside the network: the weights of a loss.
+
+        SentenceTransformerTrainer groups the parameters itself, to have those of its loss among them.
+        """
+        network: Any = self._network
+        by_transformers = Trainer.get_optimizer_cls_and_kwargs(self.args, network)
+        optimizer_class, options = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(
+            self.args, network
+        )
+        is_optimizer = isinstance(optimizer_class, type) and issubclass(optimizer_class, torch.optim.Optimizer)
+        own_groups = {"params", "model", "optimizer_dict"} & options.keys()
+        is_refused = own_groups & by_transformers[1].keys() or "model" in own_groups or self.optimizer_cls_and_kwargs
+        if not is_optimizer or (own_groups and is_refused):
+            raise TrainingError(f"optim={self.args.optim} makes its own groups, so that layers can have no rates")
+        known = {id(parameter) for parameter in network.parameters()}
+        held = [parameter for key in own_groups for group in options[key] for parameter in group["params"]]
+        others = {key: value for key, value in options.items() if key not in own_groups}
+        return optimizer_class, others, [parameter for parameter in held if id(parameter) not in known]
+
+    def _loss_groups(self, parameters: list[nn.Parameter]) -> list[dict[str, Any]]:
+        """Parameters of a loss learn as the head does, and without decay."""
+        if not parameters:
+            return []
+        rate = self._settings.group_settings()["head_lr"] or self.args.learning_rate
+        labels = {"name": "loss", "layer_id": self._unfreezing.layer_map.head_layer, "stack": "", "lr_scale": 1.0}
+        names = [f"loss.{number}" for number in range(len(parameters))]
+        rates = {"lr": rate, "initial_lr": rate, "weight_decay": 0.0}
+        return [{"params": parameters, **rates, **labels, "param_names": names}]
 
     def _say_what_counts(self) -> None:
         """Name what gives way to TrainingArguments, and what may surprise."""

@@ -27,8 +27,10 @@ from nlp_ft.integrations.strategy import (
     changes,
     check_optimizer,
     freezes,
+    from_first_that_trains,
     is_labelled,
     layers_ever_trained,
+    layers_that_can_train,
     plain_metric,
     restored_state,
     saved_form,
@@ -122,10 +124,11 @@ class LayerwiseUnfreezing(Callback):
             return
         network = pl_module.get_submodule(self._network_name)
         self.layer_map = self._given_map or LayerMap.from_model(network)
-        self.schedule = self.settings.schedule(self.layer_map.num_layers)
         if network is not self._network:
             self._network = network
             self.never = frozenset(name for name, p in network.named_parameters() if not p.requires_grad)
+        schedule = self.settings.schedule(self.layer_map.num_layers)
+        self.schedule = from_first_that_trains(schedule, layers_that_can_train(network, self.layer_map, self.never))
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name not in self.never)
         _refuse_setup(trainer, pl_module, self.schedule)
@@ -143,6 +146,10 @@ class LayerwiseUnfreezing(Callback):
         check_optimizer(optimizer, network, self.layer_map, layers_ever_trained(self.schedule), self.never)
         per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
         plan = UnfreezePlan(self.schedule, int(total_steps), per_epoch)
+        # A run may be the first part of a longer one: only one without any evaluation is sure to wait for ever.
+        every = _steps_between_evaluations(trainer, per_epoch)
+        if every is None or every >= total_steps:
+            plan.require_signals(None, None, HOW_TO_SIGNAL)
         lr_schedule = self._schedule_over(per_epoch) if self._lr_schedule is not None else None
         if lr_schedule is not None and not is_labelled(optimizer):
             raise UnfreezeError("lr_schedule sets a rate for each layer: make the optimizer with layerwise_optimizer")
@@ -156,6 +163,9 @@ class LayerwiseUnfreezing(Callback):
         # Never between the micro-batches of one update.
         is_first = batch_idx % trainer.accumulate_grad_batches == 0
         if is_first and self.unfreezer.begin_step(trainer.global_step):
+            # Lightning leaves modes as it finds them, and from_pretrained gives models in eval mode. What is frozen
+            # stays in eval mode whatever this says.
+            pl_module.get_submodule(self._network_name).train()
             rewrap(trainer.strategy, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -189,6 +199,24 @@ class LayerwiseUnfreezing(Callback):
             return build_lr_schedule(name, num_steps, min(num_steps, self._warmup.steps(steps_per_epoch, num_steps)))
 
         return over
+
+
+HOW_TO_SIGNAL = {
+    "evaluate": "give the Trainer a validation loader and a smaller val_check_interval or check_val_every_n_epoch",
+    "record": "take a plateau",
+}
+"""What to change where a phase waits for what never comes."""
+
+
+def _steps_between_evaluations(trainer: Trainer, per_epoch: int) -> int | None:
+    """Optimizer steps from one evaluation to the next; None where there is none."""
+    loop = trainer.fit_loop.epoch_loop.val_loop
+    if not (trainer.enable_validation and loop._data_source.is_defined()):
+        return None
+    batches = trainer.val_check_batch
+    if batches is not None and batches < trainer.num_training_batches:
+        return math.ceil(batches / trainer.accumulate_grad_batches)
+    return per_epoch * (trainer.check_val_every_n_epoch or 1)
 
 
 def rewrap(strategy: Any, module: LightningModule) -> None:

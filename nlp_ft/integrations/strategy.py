@@ -1,5 +1,6 @@
 """What a strategy's name means for a model whose maker is someone else: a schedule of layers, and rates for them."""
 
+import logging
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -9,11 +10,14 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from nlp_ft.defaults import LAYER_DECAY
 from nlp_ft.errors import LayerMapError, UnfreezeError
 from nlp_ft.layerwise import LayerMap, Plateau, UnfreezeSchedule, UnfreezeState
 from nlp_ft.layerwise.param_groups import Convention
+from nlp_ft.layerwise.triggers import AT_ONCE
 from nlp_ft.strategies import STRATEGY_PRESETS
 
+logger = logging.getLogger(__name__)
 _SPLIT = re.compile("^(eval|val|valid|validation)[_/]")
 
 
@@ -63,7 +67,7 @@ class LayerwiseSettings:
     def preset(self) -> dict[str, dict[str, Any]]:
         """What the name stands for; the same without a name, for a schedule."""
         if isinstance(self.strategy, UnfreezeSchedule):
-            return {"strategy": {}, "optimizer": {"layer_decay": 0.9}}
+            return {"strategy": {}, "optimizer": {"layer_decay": LAYER_DECAY}}
         return STRATEGY_PRESETS[self.strategy]
 
     def schedule(self, num_layers: int) -> UnfreezeSchedule:
@@ -111,6 +115,38 @@ def plain_metrics(schedule: UnfreezeSchedule) -> UnfreezeSchedule:
 def layers_ever_trained(schedule: UnfreezeSchedule) -> frozenset[int]:
     """The layers that train in any phase."""
     return frozenset().union(*(phase.layers for phase in schedule.phases))
+
+
+def from_first_that_trains(schedule: UnfreezeSchedule, trainable: Collection[int]) -> UnfreezeSchedule:
+    """The schedule without the phases at its beginning that would train nothing: a head may be tied or empty.
+
+    Args:
+        schedule: the phases.
+        trainable: layers that have a parameter of their own that may train.
+
+    Raises:
+        UnfreezeError: no phase trains anything.
+    """
+    first = next((number for number, phase in enumerate(schedule.phases) if phase.layers & set(trainable)), None)
+    if first is None:
+        names = schedule.layer_names(schedule.phases[-1].layers)
+        raise UnfreezeError(
+            f"this strategy trains {names}, which has no parameter of its own here: it is tied to another layer or "
+            "frozen; take one that trains more, such as top_layers or llrd"
+        )
+    if first:
+        logger.warning(
+            "%s has no parameter of its own here (it is tied to another layer, or frozen): training begins with %s",
+            schedule.layer_names(schedule.phases[0].layers),
+            schedule.layer_names(schedule.phases[first].layers),
+        )
+    phases = (replace(schedule.phases[first], start=AT_ONCE), *schedule.phases[first + 1 :])
+    return replace(schedule, phases=phases)
+
+
+def layers_that_can_train(model: nn.Module, layer_map: LayerMap, never: Collection[str]) -> frozenset[int]:
+    """Layers with a parameter of their own that is not among those that never train."""
+    return frozenset(layer_map.aligned_layer(name) for name, _ in model.named_parameters() if name not in never)
 
 
 def freezes(schedule: UnfreezeSchedule) -> bool:

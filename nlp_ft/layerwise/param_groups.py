@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from nlp_ft.defaults import LAYER_DECAY, LR, WEIGHT_DECAY
 from nlp_ft.errors import LayerMapError, TrainingError
 from nlp_ft.layerwise.layer_map import LayerMap
 
@@ -51,10 +52,10 @@ def layerwise_param_groups(
     model: nn.Module,
     layer_map: LayerMap | None = None,
     *,
-    lr: float = 2e-5,
-    layer_decay: float = 0.9,
+    lr: float = LR,
+    layer_decay: float = LAYER_DECAY,
     head_lr: float | None = None,
-    weight_decay: float = 0.01,
+    weight_decay: float = WEIGHT_DECAY,
     convention: Convention = "top",
 ) -> list[dict[str, Any]]:
     """One group for each layer and for decayed or not, from the head down to the embeddings.
@@ -107,10 +108,10 @@ def layerwise_param_groups(
 def build_optimizer(
     model: nn.Module,
     *,
-    lr: float = 2e-5,
-    layer_decay: float = 0.9,
+    lr: float = LR,
+    layer_decay: float = LAYER_DECAY,
     head_lr: float | None = None,
-    weight_decay: float = 0.01,
+    weight_decay: float = WEIGHT_DECAY,
     convention: Convention = "top",
     layer_map: LayerMap | None = None,
     optimizer_class: type[torch.optim.Optimizer] = torch.optim.AdamW,

@@ -81,6 +81,11 @@ def _bounds(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: as_duration(value) if key in ("at_least", "at_most") else value for key, value in given.items()}
 
 
+def as_trigger(name: str, settings: Any) -> Trigger:
+    """The trigger of a setting of that name: as it is, or made from plain values. Raises: ValueError."""
+    return settings if isinstance(settings, Trigger) else TRIGGERS[name](settings)
+
+
 TRIGGERS: dict[str, Callable[[Any], Trigger]] = {
     "every": as_duration,
     "plateau": lambda settings: Plateau(**_bounds(settings)),

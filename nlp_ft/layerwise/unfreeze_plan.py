@@ -41,7 +41,7 @@ class UnfreezePlan:
     def __init__(self, schedule: UnfreezeSchedule, total_steps: int, steps_per_epoch: int) -> None:
         self.schedule = schedule
         self.total_steps = total_steps
-        self._steps_per_epoch = steps_per_epoch
+        self.steps_per_epoch = steps_per_epoch
         self.layer_warmup = self._steps(schedule.layer_warmup)
         latest = 0
         for number, phase in enumerate(schedule.phases):
@@ -188,7 +188,7 @@ class UnfreezePlan:
             )
 
     def _steps(self, duration: Duration) -> int:
-        return duration.steps(self._steps_per_epoch, self.total_steps)
+        return duration.steps(self.steps_per_epoch, self.total_steps)
 
     def _following(self, state: UnfreezeState) -> Trigger | None:
         return None if self.is_last(state) else self.schedule.phases[len(state.starts)].start

@@ -53,7 +53,11 @@ class Unfreezer:
         self._lr_schedule = lr_schedule
         # An optimizer of someone else has no labels; they are needed only to set rates.
         groups = optimizer.param_groups if lr_schedule else []
-        self._layers = [self._layer_map.aligned_layer(group["param_names"][0]) for group in groups]
+        own = {name for name, _ in model.named_parameters()}
+        names = [group["param_names"][0] for group in groups]
+        # What is not the model's own, such as the weights of a loss, goes with the head.
+        head = self._layer_map.head_layer
+        self._layers = [self._layer_map.aligned_layer(name) if name in own else head for name in names]
         self._never = frozenset(never)
         self._applied: frozenset[int] | None = None
 

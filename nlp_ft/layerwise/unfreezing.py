@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from nlp_ft.durations import Duration
 from nlp_ft.errors import UnfreezeError
-from nlp_ft.layerwise.triggers import AT_ONCE, TRIGGERS, Trigger, as_duration
+from nlp_ft.layerwise.triggers import AT_ONCE, TRIGGERS, Trigger, as_duration, as_trigger
 
 Order = Literal["top_down", "bottom_up", "all_at_once", "one_at_a_time"]
 Embeddings = Literal["last", "never"]
@@ -98,7 +98,7 @@ class UnfreezeSchedule:
             trainable_blocks: see `fixed`; what counts without `unfreeze`.
             unfreeze: the keywords of `gradual`, where `plateau` or `loss_below` (a mapping each) may stand in place of
                 `every`; or `layers` for the text that `parse` reads; `lr_scales`, a factor on the rates for each phase.
-                Durations may be text, and None stands for a default.
+                Triggers and durations may be objects or plain values, and None stands for a default.
 
         Raises:
             UnfreezeError: the settings do not fit the model or each other.
@@ -108,7 +108,7 @@ class UnfreezeSchedule:
         given = {key: value for key, value in unfreeze.items() if value is not None}
         layers, lr_scales = given.pop("layers", None), given.pop("lr_scales", None)
         for name in TRIGGERS.keys() & given.keys():
-            given["every"] = TRIGGERS[name](given.pop(name))
+            given["every"] = as_trigger(name, given.pop(name))
         if "layer_warmup" in given:
             given["layer_warmup"] = as_duration(given["layer_warmup"])
         schedule = cls.gradual(num_layers, **given) if layers is None else cls.parse(layers, num_layers, **given)

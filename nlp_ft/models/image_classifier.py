@@ -17,6 +17,7 @@ from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 from nlp_ft.errors import ModelError
 from nlp_ft.extras import require_torchvision
 from nlp_ft.models.heads import HeadType
+from nlp_ft.models.losses import loss_of_labels
 
 BOTTLENECK_DROPOUT = 0.5
 """As in the networks that had two layers after the features (Krizhevsky et al. 2012; Srivastava et al. 2014)."""
@@ -53,8 +54,8 @@ class ImageClassifier(PreTrainedModel):
     base_model_prefix = "backbone"
     main_input_name = "pixel_values"
     input_modalities = "image"
-    # The Trainer would otherwise multiply loss and gradients by accumulation steps x processes.
-    accepts_loss_kwargs = False
+    # The loss is divided by `num_items_in_batch`, which the Trainer therefore counts.
+    accepts_loss_kwargs = True
 
     def __init__(self, config: ImageClassifierConfig) -> None:
         super().__init__(config)
@@ -67,16 +68,20 @@ class ImageClassifier(PreTrainedModel):
         """Nothing: torchvision has initialized its network, and the layers of a bottleneck torch."""
 
     def forward(
-        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
     ) -> ImageClassifierOutputWithNoAttention:
-        """Logits, and the mean cross-entropy where labels are given.
+        """Logits, and the loss of `config.problem_type` where labels are given.
 
         Args:
             pixel_values: (batch, 3, height, width), normalized as the run folder's image processor does it.
-            labels: (batch,), label ids; -100 is left out.
+            labels: see `loss_of_labels`; so is the next.
+            num_items_in_batch: labels of the whole effective batch.
         """
         logits = self.backbone(pixel_values)
-        loss = F.cross_entropy(logits.float(), labels) if labels is not None else None
+        loss = None if labels is None else loss_of_labels(self.config, logits, labels, num_items_in_batch)
         return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits)
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:

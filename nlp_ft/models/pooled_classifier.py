@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from nlp_ft.models.heads import ClassificationHead, HeadType
+from nlp_ft.models.losses import loss_of_labels
 from nlp_ft.models.pooling import ClsPosition, Pooling, pool
 
 
@@ -54,8 +54,8 @@ class PooledClassifier(PreTrainedModel):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
-    # The Trainer would otherwise multiply loss and gradients by accumulation steps x processes.
-    accepts_loss_kwargs = False
+    # The loss is divided by `num_items_in_batch`, which the Trainer therefore counts.
+    accepts_loss_kwargs = True
 
     def __init__(self, config: PooledClassifierConfig, encoder: nn.Module | None = None) -> None:
         super().__init__(config)
@@ -89,14 +89,16 @@ class PooledClassifier(PreTrainedModel):
         token_type_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
     ) -> SequenceClassifierOutput:
-        """Logits, and the mean cross-entropy where labels are given.
+        """Logits, and the loss of `config.problem_type` where labels are given.
 
         Args:
             input_ids: (batch, seq_len); or `inputs_embeds` (batch, seq_len, hidden).
             attention_mask: (batch, seq_len), 1 for tokens and 0 for padding; None means no padding.
             token_type_ids: (batch, seq_len), for encoders that take them.
-            labels: (batch,), label ids; -100 is left out.
+            labels: see `loss_of_labels`; so is the next.
+            num_items_in_batch: labels of the whole effective batch.
         """
         given = {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "attention_mask": attention_mask}
         if self._takes_token_types:
@@ -110,7 +112,7 @@ class PooledClassifier(PreTrainedModel):
         else:
             pooled = pool(output.last_hidden_state, attention_mask, self.config.pooling, self.config.cls_position)
         logits = self.head(pooled)
-        loss = F.cross_entropy(logits.float(), labels) if labels is not None else None
+        loss = None if labels is None else loss_of_labels(self.config, logits, labels, num_items_in_batch)
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
 

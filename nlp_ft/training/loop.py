@@ -298,7 +298,7 @@ class Loop:
 
 def step_seed(seed: int, step: int, process_index: int) -> int:
     """Seed of one step's random numbers, such as dropout's, on one process."""
-    return int(np.random.SeedSequence([seed, step, process_index]).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence([seed, step, process_index]).generate_state(1, np.uint64)[0]) >> 1
 
 
 def _shown(value: float | None) -> str:

@@ -17,7 +17,9 @@ from nlp_ft.data.effective_batches import EffectiveBatches, RowBatches, TokenBat
 from nlp_ft.errors import TrainingError, UnfreezeError
 from nlp_ft.layerwise import (
     LayerMap,
+    LossBelow,
     LrSchedule,
+    Plateau,
     UnfreezePlan,
     UnfreezeSchedule,
     build_lr_schedule,
@@ -25,7 +27,7 @@ from nlp_ft.layerwise import (
 )
 from nlp_ft.recipe import Recipe
 from nlp_ft.recipe_sections import LossSection, OptimizerSection, ScheduleSection
-from nlp_ft.recipe_strategy import StrategySection
+from nlp_ft.recipe_strategy import REPLACED_BY_LAYERS, StrategySection, UnfreezeSection
 from nlp_ft.training.cpu_memory import keep_freed_memory
 from nlp_ft.training.loop import STEPS_BETWEEN_RECORDS, LoopSettings
 from nlp_ft.training.loss import ClassificationLoss
@@ -96,17 +98,23 @@ def make_unfreeze_schedule(strategy: StrategySection, num_layers: int) -> Unfree
     Raises:
         TrainingError: the strategy asks for more blocks than there are, or for layers that do not exist.
     """
-    given = (
-        strategy.unfreeze.model_dump(exclude_defaults=True, exclude={"restore_best"})
-        if strategy.unfreeze is not None
-        else None
-    )
+    given = None if strategy.unfreeze is None else unfreeze_settings(strategy.unfreeze)
     if strategy.reinit_top > num_layers:
         raise TrainingError(
             f"strategy.reinit_top must be at most {num_layers}, the blocks of this model, got {strategy.reinit_top}"
         )
     with _said_of("strategy.unfreeze: " if given is not None else "strategy."):
         return UnfreezeSchedule.from_settings(num_layers, strategy.trainable_blocks, given)
+
+
+def unfreeze_settings(section: UnfreezeSection) -> dict[str, Any]:
+    """The section as `UnfreezeSchedule.from_settings` takes it: each value as the recipe holds it, defaults too."""
+    given = {name: value for name, value in section if value is not None and name != "restore_best"}
+    for name, trigger in (("plateau", Plateau), ("loss_below", LossBelow)):
+        if name in given:
+            given[name] = trigger(**{key: value for key, value in given[name] if value is not None})
+    replaced = REPLACED_BY_LAYERS if "layers" in given else ()
+    return {name: value for name, value in given.items() if name not in replaced}
 
 
 def make_unfreeze_plan(schedule: UnfreezeSchedule, plan: LoopSettings) -> UnfreezePlan:

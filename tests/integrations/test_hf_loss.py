@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM, Trainer, default_data_collator
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
+from transformers import AutoModelForCausalLM, PreTrainedModel, Trainer, default_data_collator
 
-from nlp_ft.integrations.hf_trainer import LayerwiseTrainer
+from nlp_ft.integrations.hf_trainer import LayerwiseTrainer, LayerwiseTrainerMixin
+from nlp_ft.models.pooled_classifier import PooledClassifier, PooledClassifierConfig
 from tests.integrations.hf_runs import arguments, losses, tiny_data, tiny_model, trained
 from tests.integrations.processes import in_processes
 from tests.tiny import tiny_config
@@ -59,6 +60,85 @@ def test_micro_batches_of_different_sizes_count_by_their_rows(tmp_path: Path) ->
     changes = {**in_order(14), "gradient_accumulation_steps": 2, "per_device_train_batch_size": 4}
     ours = trained(str(tmp_path), "full", rows=14, changes=changes, layer_decay=1.0)["losses"]
     assert ours == [pytest.approx(pair, abs=2e-6) for pair in by_hand([rows[:8], rows[8:]])]
+
+
+def pooled_model() -> PreTrainedModel:
+    torch.manual_seed(0)
+    config = PooledClassifierConfig(tiny_config(), pooling="mean", num_labels=3, head_dropout=0.0)  # type: ignore[arg-type]
+    model = PooledClassifier(config)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+def test_a_model_of_ours_counts_micro_batches_of_different_sizes_by_their_rows(tmp_path: Path) -> None:
+    rows = tiny_data(14)
+    changes = {**in_order(14), "gradient_accumulation_steps": 4, "per_device_train_batch_size": 2}
+    found = trained(str(tmp_path), "full", rows=14, changes=changes, layer_decay=1.0, model=pooled_model)["losses"]
+    model = pooled_model()
+    batch = default_data_collator(rows[:8])
+    loss = cross_entropy(model(batch["input_ids"], batch["attention_mask"]).logits, batch["labels"])
+    assert found[0][0] == pytest.approx(loss.item(), abs=2e-6)
+    stock = trained(str(tmp_path), rows=14, changes=changes, model=pooled_model, trainer_class=Trainer)["losses"]
+    assert found == [pytest.approx(pair, abs=2e-6) for pair in stock]
+
+
+class MeanLossTrainer(Trainer):
+    """Follows the docstring of Transformers: a mean over the micro-batch, and that is said."""
+
+    loss_is_scaled_for_ga = False
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **unused: Any) -> Any:
+        output = model(inputs["input_ids"], inputs["attention_mask"])
+        loss = cross_entropy(output.logits, inputs["labels"])
+        return (loss, output) if return_outputs else loss
+
+
+class LayerwiseMeanLossTrainer(LayerwiseTrainerMixin, MeanLossTrainer):
+    pass
+
+
+def test_a_trainer_that_says_how_its_loss_is_scaled_is_believed(tmp_path: Path) -> None:
+    changes = {**in_order(16), "gradient_accumulation_steps": 4, "per_device_train_batch_size": 2}
+    args = arguments(tmp_path, **changes)
+    model, rows = tiny_model(), tiny_data(16)
+    trainer = LayerwiseMeanLossTrainer(strategy="full", layer_decay=1.0, model=model, args=args, train_dataset=rows)  # type: ignore[misc]
+    if not hasattr(Trainer, "loss_is_scaled_for_ga"):
+        pytest.skip("this Transformers asks for no such word")
+    trainer.train()
+    assert losses(trainer) == [pytest.approx(pair, abs=2e-6) for pair in by_hand([rows[:8], rows[8:]])]
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "labels", "expected"),
+    [
+        (None, torch.tensor([0, 2]), lambda x, y: cross_entropy(x, y)),
+        (None, torch.tensor([[1.0, 0, 1], [0, 0, 1]]), binary_cross_entropy_with_logits),
+        (
+            "multi_label_classification",
+            torch.tensor([[1, 0, 1], [0, 0, 1]]),
+            lambda x, y: binary_cross_entropy_with_logits(x, y.float()),
+        ),
+        ("regression", torch.tensor([[1.0, 2, 3], [4, 5, 6]]), mse_loss),
+    ],
+)
+def test_the_loss_of_a_model_of_ours_is_that_of_its_problem_type(problem_type: str, labels: Any, expected: Any) -> None:
+    model = pooled_model()
+    model.config.problem_type = problem_type
+    rows = default_data_collator(tiny_data(2))
+    output = model(rows["input_ids"], rows["attention_mask"], labels=labels)
+    torch.testing.assert_close(output.loss, expected(output.logits, labels))
+    halves = [
+        model(
+            rows["input_ids"][i : i + 1],
+            rows["attention_mask"][i : i + 1],
+            labels=labels[i : i + 1],
+            num_items_in_batch=labels.numel(),
+        ).loss
+        for i in range(2)
+    ]
+    torch.testing.assert_close(sum(halves), output.loss)
 
 
 def test_the_stock_trainer_multiplies_the_loss_by_the_accumulation(tmp_path: Path) -> None:

@@ -1,0 +1,37 @@
+"""The loss that a saved classifier gives for labels, by its `problem_type`: what other people's loops train with."""
+
+import torch
+from torch.nn import functional as F
+from transformers import PreTrainedConfig
+
+
+def loss_of_labels(
+    config: PreTrainedConfig, logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
+) -> torch.Tensor:
+    """Mean loss, over the labels given or over those of the whole effective batch.
+
+    As in Transformers, a missing `problem_type` follows from the labels: regression for one output, several labels a
+    row for shares (float), else one label a row.
+
+    Args:
+        config: gives `problem_type`: `single_label_classification`, `multi_label_classification` or `regression`.
+        logits: (batch, num_labels).
+        labels: (batch,) label ids, where -100 is left out; (batch, num_labels) shares; or (batch,) and (batch,
+            num_labels) numbers.
+        num_items_in_batch: labels of the effective batch, by which a Trainer wants the sum divided; None for the mean.
+    """
+    kind = config.problem_type or _problem_type(logits, labels)
+    reduction = "mean" if num_items_in_batch is None else "sum"
+    if kind == "regression":
+        total = F.mse_loss(logits.float().view_as(labels), labels.float(), reduction=reduction)
+    elif kind == "multi_label_classification":
+        total = F.binary_cross_entropy_with_logits(logits.float(), labels.float(), reduction=reduction)
+    else:
+        total = F.cross_entropy(logits.float(), labels, reduction=reduction)
+    return total if num_items_in_batch is None else total / num_items_in_batch
+
+
+def _problem_type(logits: torch.Tensor, labels: torch.Tensor) -> str:
+    if logits.shape[-1] == 1:
+        return "regression"
+    return "multi_label_classification" if labels.is_floating_point() else "single_label_classification"

@@ -1,0 +1,192 @@
+"""The first phase trains what the loss depends on, in train mode; one that waits for what never comes is refused."""
+
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    BartConfig,
+    GPT2Config,
+    PreTrainedModel,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    T5Config,
+    Trainer,
+    default_data_collator,
+)
+
+from nlp_ft.errors import UnfreezeError
+from nlp_ft.integrations.hf_trainer import LayerwiseTrainer, LayerwiseTrainerMixin
+from nlp_ft.integrations.lightning import LayerwiseUnfreezing, layerwise_optimizer
+from tests.integrations.hf_runs import Watch, arguments, tiny_data, tiny_model
+
+
+class LayerwiseSeq2SeqTrainer(LayerwiseTrainerMixin, Seq2SeqTrainer):
+    pass
+
+
+def tied(kind: str) -> PreTrainedModel:
+    """A generator whose head is the table of its embeddings."""
+    sizes = {"vocab_size": 30, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
+    torch.manual_seed(0)
+    if kind == "t5":
+        config: Any = T5Config(d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, **sizes)
+        return AutoModelForSeq2SeqLM.from_config(config)
+    if kind == "bart":
+        shape = {
+            f"{side}_{what}": 1 if what == "layers" else 2
+            for side in ("encoder", "decoder")
+            for what in ("layers", "attention_heads")
+        }
+        return AutoModelForSeq2SeqLM.from_config(BartConfig(d_model=16, max_position_embeddings=32, **shape, **sizes))
+    sizes.pop("decoder_start_token_id")
+    return AutoModelForCausalLM.from_config(GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=32, **sizes))
+
+
+def generated_rows(rows: int = 16) -> list[dict[str, Any]]:
+    return [{**row, "labels": row["input_ids"].clone()} for row in tiny_data(rows)]
+
+
+@pytest.mark.parametrize("strategy", ["gradual", "lp_ft"])
+@pytest.mark.parametrize("kind", ["t5", "bart", "gpt2"])
+def test_a_head_tied_to_the_embeddings_makes_training_begin_with_the_next_phase(
+    tmp_path: Path, kind: str, strategy: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, watch = tied(kind), Watch()
+    args = Seq2SeqTrainingArguments(**arguments(tmp_path).to_dict() | {"use_cpu": True, "logging_steps": 1})
+    trainer = LayerwiseSeq2SeqTrainer(
+        strategy=strategy, model=model, args=args, train_dataset=generated_rows(), callbacks=[watch]
+    )
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    trainer.train()
+    assert "has no parameter of its own here (it is tied to another layer, or frozen): training begins" in caplog.text
+    assert len(watch.trainable[0]) > 0
+    moved = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    assert moved & watch.trainable[0]
+    assert len(watch.trainable[-1]) == len(before)
+
+
+@pytest.mark.parametrize("kind", ["t5", "bart", "gpt2"])
+def test_the_head_alone_is_refused_where_it_has_no_parameter(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(UnfreezeError, match="trains head, which has no parameter of its own here: it is tied"):
+        LayerwiseSeq2SeqTrainer(strategy="head_only", model=tied(kind), args=Seq2SeqTrainingArguments(str(tmp_path)))
+
+
+class EmbeddingTrainer(Trainer):
+    """As SentenceTransformerTrainer: the loss is a module with weights of its own, and nothing reads the pooler."""
+
+    def __init__(self, *args: Any, loss: nn.Module, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.loss = loss
+
+    def get_optimizer_cls_and_kwargs(self, args: Any, model: Any = None) -> tuple[Any, Any]:  # type: ignore[override]
+        optimizer_class, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
+        everything = nn.Sequential(OrderedDict(model=model, loss=self.loss))
+        return optimizer_class, {**options, "optimizer_dict": [{"params": list(everything.parameters())}]}
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
+        hidden = model.bert(inputs["input_ids"], inputs["attention_mask"]).last_hidden_state.mean(1)
+        loss = nn.functional.cross_entropy(self.loss(hidden), inputs["labels"])
+        return (loss, None) if return_outputs else loss
+
+
+class LayerwiseEmbeddingTrainer(LayerwiseTrainerMixin, EmbeddingTrainer):
+    pass
+
+
+def embedding_trainer(folder: Path, strategy: str, weights_of_loss: bool) -> LayerwiseEmbeddingTrainer:
+    torch.manual_seed(0)
+    loss = nn.Linear(16, 3).requires_grad_(weights_of_loss)
+    return LayerwiseEmbeddingTrainer(  # type: ignore[misc]
+        strategy=strategy, model=tiny_model(), args=arguments(folder), train_dataset=tiny_data(), loss=loss
+    )
+
+
+def test_the_weights_of_a_loss_are_trained_in_a_group_beside_the_layers(tmp_path: Path) -> None:
+    trainer = embedding_trainer(tmp_path, "llrd", weights_of_loss=True)
+    before = trainer.loss.weight.detach().clone()  # type: ignore[operator,union-attr]
+    trainer.train()
+    assert [group["name"] for group in trainer.optimizer.param_groups][-1] == "loss"
+    assert not torch.equal(trainer.loss.weight, before)  # type: ignore[arg-type]
+
+
+def test_a_phase_on_which_the_loss_does_not_depend_is_refused_in_the_first_step(tmp_path: Path) -> None:
+    with pytest.raises(UnfreezeError, match=r"the loss depends on nothing that trains in this phase \(bert\.pooler"):
+        embedding_trainer(tmp_path, "gradual", weights_of_loss=False).train()
+
+
+@pytest.mark.parametrize(
+    ("unfreeze", "changes", "message"),
+    [
+        ({"plateau": {}}, {}, r'waits for loss on a plateau .* has 0 before its end.*set eval_strategy="epoch"'),
+        ({"plateau": {"patience": 2}}, {"eval_strategy": "epoch"}, "takes 3 evaluation.* has 1 before its end"),
+        ({"loss_below": {"value": 1.0}}, {"logging_strategy": "no"}, "training loss below 1.*set logging_strategy"),
+        ({"loss_below": {"value": 1.0}}, {"logging_steps": 500}, "has 0 before its end"),
+    ],
+)
+def test_a_phase_of_the_trainer_that_waits_for_what_never_comes_is_refused_at_the_start(
+    tmp_path: Path, unfreeze: Any, changes: Any, message: str
+) -> None:
+    trainer = LayerwiseTrainer(
+        strategy="gradual",
+        unfreeze=unfreeze,
+        model=tiny_model(),
+        args=arguments(tmp_path, **changes),
+        train_dataset=tiny_data(),
+        eval_dataset=tiny_data(8),
+    )
+    with pytest.raises(UnfreezeError, match=message):
+        trainer.train()
+
+
+class Evaluated(pl.LightningModule):
+    """A model in eval mode, as from_pretrained gives it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = tiny_model(dropout=0.1).eval()
+        self.live: list[set[str]] = []
+
+    def training_step(self, batch: dict[str, torch.Tensor], number: int) -> torch.Tensor:
+        dropouts = {name: module for name, module in self.model.named_modules() if isinstance(module, nn.Dropout)}
+        self.live.append({name for name, module in dropouts.items() if module.training})
+        loss: torch.Tensor = self.model(**batch).loss
+        return loss
+
+    def validation_step(self, batch: dict[str, torch.Tensor], number: int) -> None:
+        self.log("val_loss", self.model(**batch).loss)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return layerwise_optimizer(self.model, "gradual", lr=0.1)
+
+
+def fit(folder: Path, callback: LayerwiseUnfreezing, **settings: Any) -> Evaluated:
+    rows: Any = DataLoader(tiny_data(32), 8, collate_fn=default_data_collator)  # type: ignore[arg-type]
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=5, callbacks=[callback], default_root_dir=folder, **{**options, **settings}
+    )
+    module = Evaluated()
+    trainer.fit(module, rows, settings.pop("validation", rows) if "limit_val_batches" not in settings else None)
+    return module
+
+
+def test_lightning_trains_in_train_mode_what_a_phase_trains_though_the_model_came_in_eval_mode(tmp_path: Path) -> None:
+    module = fit(tmp_path, LayerwiseUnfreezing("gradual", unfreeze={"every": "1ep"}))
+    in_epochs = [module.live[4 * epoch] for epoch in range(5)]
+    assert in_epochs[0] == {"dropout"}
+    for blocks, live in enumerate(in_epochs[:4]):
+        assert len({name.split(".layer.")[1].split(".")[0] for name in live if ".layer." in name}) == blocks
+    assert "bert.embeddings.dropout" in in_epochs[4]
+
+
+def test_a_plateau_without_a_validation_loader_is_refused_in_lightning(tmp_path: Path) -> None:
+    with pytest.raises(UnfreezeError, match=r"has 0 before its end.*give the Trainer a validation loader"):
+        fit(tmp_path, LayerwiseUnfreezing("gradual", unfreeze={"plateau": {}}), limit_val_batches=0)
