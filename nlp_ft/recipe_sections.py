@@ -103,14 +103,19 @@ class OptimizerSection(Section):
     lr: Real = Field(LR, gt=0, lt=10, description="Base learning rate, per optimizer step.")
     head_lr: Real | None = Field(None, gt=0, lt=10, description="Learning rate of the head; null: `lr`.")
     layer_decay: Real = Field(
-        LAYER_DECAY, gt=0, le=1, description="Factor on the rate from one block to the next below, above 0 to 1; 1 is none."
+        LAYER_DECAY,
+        gt=0,
+        le=1,
+        description="Factor on the rate from one block to the next below, above 0 to 1; 1 is none.",
     )
     convention: Literal["top", "beit", "electra", "ulmfit"] = Field(
         "top",
         description="Which layer has the base rate: the top block (`top`), or the head, one or two above it. `ulmfit`: "
         "the top third of the blocks; `layer_decay` is from a third to the next.",
     )
-    weight_decay: Real = Field(WEIGHT_DECAY, ge=0, lt=10, description="Decoupled weight decay; none on norms and biases.")
+    weight_decay: Real = Field(
+        WEIGHT_DECAY, ge=0, lt=10, description="Decoupled weight decay; none on norms and biases."
+    )
     betas: tuple[Real, Real] | None = Field(None, description="Of AdamW and Lion; null: the optimizer's own.")
     eps: Real | None = Field(None, gt=0, le=1, description="Of AdamW; null: the optimizer's own.")
     momentum: Real | None = Field(None, ge=0, lt=1, description="Of SGD; null: 0.9.")
