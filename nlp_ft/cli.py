@@ -167,7 +167,8 @@ def _train(options: argparse.Namespace) -> int:
 
     recipe = load_recipe(options.recipe, options.overrides)
     # Checked again by the run itself; here it spares the seconds that importing torch takes.
-    RunFolder(recipe.output_dir, options.resume, options.overwrite)
+    if _is_main_process():
+        RunFolder(recipe.output_dir, options.resume, options.overwrite)
     from accelerate import PartialState
 
     from nlp_ft.training.run import train

@@ -78,7 +78,7 @@ class RunFolder:
         self._check_taken()
         self._to_replace = _place_of(self.final) if self.overwrite else None
         goes_on = self.resume and self.partial.exists()
-        if self.resume:
+        if self.resume and (goes_on or self._is_untidied()):
             self._check_same_recipe(self.partial if goes_on else self.final, recipe)
         if self._is_untidied():
             self.run_id = run_id_of(self.final) or ""
@@ -163,11 +163,8 @@ class RunFolder:
         run_id = run_id_of(self.partial)
         if run_id is None or self.final.exists() or not self._replaced_by(run_id).exists():
             return
-        self.run_id = run_id
-        if (self.partial / SUMMARY).exists():
-            self._put_in_place()
-        else:
-            durable.rename(self._replaced_by(run_id), self.final)
+        whole = self.partial if (self.partial / SUMMARY).exists() else self._replaced_by(run_id)
+        durable.rename(whole, self.final)
 
     def _replaced_by(self, run_id: str) -> Path:
         return self.final.with_name(f"{self.final.name}.replaced-{run_id}")

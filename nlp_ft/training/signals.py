@@ -49,14 +49,11 @@ class StopSignals:
                 yield
         finally:
             self._waits = False
-            if self._group is not None:
-                distributed.destroy_process_group(self._group)
-                self._group = None
 
     def asked(self) -> bool:
         """Whether the run should stop now: the same answer on all processes; collective."""
         if self.accelerator.num_processes > 1:
-            if self._group is None:
+            if self._group is None and distributed.get_backend() != "gloo":
                 # Over the CPU, so that asking does not wait for what an accelerator has yet to compute.
                 self._group = distributed.new_group(backend="gloo")
             told = torch.tensor(self.received)

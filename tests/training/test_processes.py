@@ -1,6 +1,7 @@
 """Two real processes (gloo, CPU) against one: same weights, same scores, both ranks equal to the bit."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from nlp_ft.recipe_loader import dump_yaml, load_recipe, recipe_from_dict
 from nlp_ft.training.run import train
 from nlp_ft.training.run_folder import RunFolder
 from tests.tiny import tiny_recipe
-from tests.training.test_run import weights
+from tests.training.test_run import same, weights
 
 ROOT = Path(__file__).parents[2]
 TOKENS = 48
@@ -63,7 +64,10 @@ def launched(folder: Path, tiny_encoder: Path) -> subprocess.CompletedProcess[st
     accumulated = recipe_of(folder, tiny_encoder, "two_accumulated", 2, 2)
     by_tokens = recipe_of(folder, tiny_encoder, "two_by_tokens", 8, 1, TOKENS)
     wrong = [str(two), "data.label=lable", f"output_dir={folder / 'wrong'}"]
-    return launch([str(two)], [str(accumulated)], [str(by_tokens)], wrong)
+    stopped = [str(two), f"output_dir={folder / 'stopped'}"]
+    return launch(
+        [str(two)], [str(accumulated)], [str(by_tokens)], [*stopped, "SIGTERM"], [*stopped, "--resume"], wrong
+    )
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +95,18 @@ def test_both_ranks_hold_equal_weights_to_the_bit(runs: dict[str, Path]) -> None
     hashes = json.loads((runs["two"] / "summary.json").read_text())["weights_hashes"]
     assert len(hashes) == 2
     assert len(set(hashes)) == 1
+
+
+def test_a_signal_to_one_process_stops_both_after_the_same_step_and_the_run_resumes_to_the_bit(
+    folder: Path, runs: dict[str, Path], launched: subprocess.CompletedProcess[str]
+) -> None:
+    assert sorted(re.findall("process . stopped with .*", launched.stdout)) == [
+        "process 0 stopped with 143",
+        "process 1 stopped with 143",
+    ]
+    assert launched.stderr.count("stopped by SIGTERM; the checkpoint after step 4 is kept in ") == 1
+    assert same(weights(folder / "stopped"), weights(runs["two"]))
+    assert (folder / "stopped/metrics.jsonl").read_text() == (runs["two"] / "metrics.jsonl").read_text()
 
 
 def test_scores_over_two_processes_with_an_uneven_last_batch_are_those_of_one(runs: dict[str, Path]) -> None:
