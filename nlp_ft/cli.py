@@ -167,7 +167,7 @@ def _train(options: argparse.Namespace) -> int:
 
     recipe = load_recipe(options.recipe, options.overrides)
     # Checked again by the run itself; here it spares the seconds that importing torch takes.
-    if _is_main_process():
+    if is_main_process():
         RunFolder(recipe.output_dir, options.resume, options.overwrite)
     from accelerate import PartialState
 
