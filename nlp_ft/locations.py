@@ -10,14 +10,31 @@ from nlp_ft.errors import NlpFtError
 PREFIX = "package:"
 
 
-def resolve_location(text: str, error: type[NlpFtError]) -> str:
-    """The path of `package:NAME/PATH`; any other text is given back as it is.
+def resolve_location(text: str, error: type[NlpFtError], field: str = "") -> str:
+    """The path of `package:NAME/PATH`, or of `~/x`; any other text is given back as it is.
+
+    Args:
+        text: as a recipe, a command line or a call has it.
+        error: what is raised.
+        field: begins the message.
 
     Raises:
-        error: the package is not installed, or holds no such file.
+        error: the package is not installed, or holds no such file; or the text can be no path.
     """
+    start = f"{field}: " if field else ""
+    if not text.strip():
+        raise error(f"{start}a path must not be blank, got {text!r}")
+    try:
+        is_possible = b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        is_possible = False
+    if not is_possible:
+        raise error(f"{start}{text!r} can be no path: it holds a NUL, or half of a surrogate pair")
     if not text.startswith(PREFIX):
-        return text
+        try:
+            return text if os.path.exists(text) else expand_home(text)
+        except ValueError as reason:
+            raise error(f"{start}{text} must be {reason}") from None
     name, _, inner = text.removeprefix(PREFIX).partition("/")
     spec = find_spec(name) if name.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:

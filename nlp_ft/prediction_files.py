@@ -4,8 +4,9 @@ import csv
 import io
 import json
 import os
+import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,6 +15,8 @@ from nlp_ft.errors import DataError
 Rows = tuple[Sequence[str], Sequence[str], Sequence[float]]
 """Of many inputs: what each is shown as, its label and its score."""
 Write = Callable[[Rows], None]
+Writer = tuple[Write, Callable[[], object]]
+"""Writes rows, and what still waits when all are written."""
 
 
 def check_output(path: str, overwrite: bool) -> None:
@@ -38,47 +41,71 @@ def prediction_file(path: str, input_name: str) -> Iterator[Write]:
         input_name: heads the first column.
     """
     file = Path(path)
-    partial = file.with_name(file.name + ".partial")
+    # A name that nobody has, in the same folder: `out.csv.partial` may be somebody's own.
+    partial = file.with_name(f".{file.name}.{uuid.uuid4().hex}.partial")
     try:
-        with partial.open("wb") as stream:
-            with _WRITERS[file.suffix.lower()](stream, input_name) as write:
+        with _disk_named(path):
+            stream = partial.open("xb")
+        with stream:
+            write_rows, finish = _WRITERS[file.suffix.lower()](stream, input_name)
+
+            def write(rows: Rows) -> None:
+                with _disk_named(path):
+                    write_rows(rows)
+
+            try:
                 yield write
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(file)
-    except BaseException:
+            except BaseException:
+                with suppress(Exception):
+                    finish()
+                raise
+            with _disk_named(path):
+                finish()
+                stream.flush()
+                os.fsync(stream.fileno())
+        with _disk_named(path):
+            partial.replace(file)
+    finally:
         partial.unlink(missing_ok=True)
-        raise
 
 
 @contextmanager
-def _csv(stream: IO[bytes], input_name: str) -> Iterator[Write]:
+def _disk_named(path: str) -> Iterator[None]:
+    """A full disk raises an error that names no file. Raises: DataError."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"--output: {path}: {error.strerror or error}; it holds what it held before") from None
+
+
+def _csv(stream: IO[bytes], input_name: str) -> Writer:
     text = io.TextIOWrapper(stream, encoding="utf-8", newline="", write_through=True)
     writer = csv.writer(text)
     writer.writerow([input_name, "label", "score"])
-    yield lambda rows: writer.writerows([item, label, f"{score:.6f}"] for item, label, score in zip(*rows, strict=True))
-    text.detach()
+
+    def write(rows: Rows) -> None:
+        writer.writerows([item, label, f"{score:.6f}"] for item, label, score in zip(*rows, strict=True))
+
+    return write, text.detach
 
 
-@contextmanager
-def _jsonl(stream: IO[bytes], input_name: str) -> Iterator[Write]:
+def _jsonl(stream: IO[bytes], input_name: str) -> Writer:
     def write(rows: Rows) -> None:
         for item, label, score in zip(*rows, strict=True):
             line = {input_name: item, "label": label, "score": round(float(score), 6)}
             stream.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
 
-    yield write
+    return write, stream.flush
 
 
-@contextmanager
-def _parquet(stream: IO[bytes], input_name: str) -> Iterator[Write]:
+def _parquet(stream: IO[bytes], input_name: str) -> Writer:
     import pyarrow
     import pyarrow.parquet
 
     fields = [(input_name, pyarrow.string()), ("label", pyarrow.string()), ("score", pyarrow.float32())]
     schema: Any = pyarrow.schema(fields)
-    with pyarrow.parquet.ParquetWriter(stream, schema) as writer:
-        yield lambda rows: writer.write_table(pyarrow.table(list(rows), schema=schema))
+    writer = pyarrow.parquet.ParquetWriter(stream, schema)
+    return lambda rows: writer.write_table(pyarrow.table(list(rows), schema=schema)), writer.close
 
 
 _WRITERS = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}

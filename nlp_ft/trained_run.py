@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from nlp_ft.data.batching import Collator
 from nlp_ft.data.streaming import CHUNK_ROWS
-from nlp_ft.errors import ModelError, RunFolderError
+from nlp_ft.errors import DataError, ModelError, RunFolderError
 from nlp_ft.models.loading import load_pretrained
 from nlp_ft.models.text import LOADING_ERRORS, label_names, quiet_transformers
 from nlp_ft.recipe import Recipe
@@ -66,6 +66,8 @@ class TrainedRun(ABC):
 
     def predict(self, inputs: Sequence[Any]) -> list[Prediction]:
         """One prediction for each input. Raises: DataError."""
+        if isinstance(inputs, str | bytes | Path):
+            raise DataError(f"predict takes a list, of one {self.input_name} or more, got {type(inputs).__name__}")
         chunks = chunked(inputs)
         return [self.prediction(row) for chunk in chunks for row in self.probabilities(chunk)]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import nlp_ft.models.pooled_classifier  # noqa: F401  # registers the class that a run folder may hold
 from nlp_ft.data.batching import PaddingCollator
-from nlp_ft.data.sources import load_files, text_columns
+from nlp_ft.data.sources import columns_of_texts, load_files, text_columns
 from nlp_ft.data.splits import progress_bars
 from nlp_ft.data.streaming import estimated_rows, stream_texts
 from nlp_ft.data.text import TextData, encode_split, load_text_data
@@ -46,9 +47,8 @@ class TextRun(TrainedRun):
     def probabilities(self, inputs: Texts, done: Callable[[int], object] = lambda count: None) -> np.ndarray:
         """Of texts, or pairs where the run was trained on pairs, truncated as in training."""
         wants_pairs = isinstance(self.recipe.data.text, list)
-        if any(isinstance(text, str) == wants_pairs for text in inputs):
-            raise DataError(f"this model takes {'pairs of texts' if wants_pairs else 'single texts'}")
-        columns = [list(map(str, column)) for column in zip(*inputs)] if wants_pairs else [list(map(str, inputs))]
+        _check_inputs(inputs, wants_pairs)
+        columns = [list(column) for column in zip(*inputs, strict=True)] if wants_pairs else [list(map(str, inputs))]
         encoded = encode_for_prediction(columns, self.tokenizer, self.recipe.data)
         lengths = np.array([len(ids) for ids in encoded["input_ids"]])
         batches = token_batches(lengths, TOKENS_PER_BATCH.get(self.device.type, TOKENS_PER_BATCH_ELSEWHERE))
@@ -98,7 +98,7 @@ class TextRun(TrainedRun):
         if data is None:
             return load_text_data(section, self.tokenizer)
         with progress_bars(False):
-            rows = load_files(data, "--data", text_columns(section))
+            rows = load_files(data, "--data", columns_of_texts(section))
         return encode_split(rows, split, f"--data ({data})", self.tokenizer, section, self.label_names)
 
     def labelled_collator(self, data: Data, split: str) -> PaddingCollator:
@@ -107,3 +107,19 @@ class TextRun(TrainedRun):
         return PaddingCollator(
             self.tokenizer, [key for key in ("input_ids", "token_type_ids", "labels") if key in columns]
         )
+
+
+def _check_inputs(inputs: Sequence[Any], wants_pairs: bool) -> None:
+    """Raises: DataError: an input is no text, or no pair of them, or holds what no tokenizer can read."""
+    for number, item in enumerate(inputs):
+        is_pair = isinstance(item, tuple | list)
+        texts = list(item) if is_pair else [item]
+        if is_pair != wants_pairs and all(isinstance(text, str) for text in texts):
+            raise DataError(f"this model takes {'pairs of texts' if wants_pairs else 'single texts'}")
+        if len(texts) != 1 + wants_pairs or not all(isinstance(text, str) for text in texts):
+            expected = "a pair of texts" if wants_pairs else "a text"
+            raise DataError(f"input {number} (from 0) must be {expected}, got {repr(item)[:60]}")
+        try:
+            "".join(texts).encode()
+        except UnicodeEncodeError:
+            raise DataError(f"input {number} (from 0) holds bytes that are no UTF-8") from None

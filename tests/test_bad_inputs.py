@@ -84,7 +84,7 @@ BAD_DATA = [
     (["data.train=one_class.csv"], ["two labels or more", "column 'label' of train holds only", "colour"]),
     (["data.test=new_label.csv"], ["test", "label", "train", "colors", "did you mean colour?"]),
     (["data.train=empty_label.csv"], ["1 row", "of train", "no label in column 'label'", "1 (from 0)"]),
-    (["data.train=floats.csv"], ["labels must be strings or whole numbers", "'label' of train holds float64"]),
+    (["data.train=floats.csv"], ["labels must be strings or whole", "'label' of train holds fractions such as 0.5"]),
     (["data.train=lonely.csv", "data.validation=50%"], ["data.validation: 50%", "by class", "nothing"]),
     (["data.train=long.csv", "model.name=short", "data.max_length=64"], ["data.max_length", "at most 16", "got 64"]),
 ]

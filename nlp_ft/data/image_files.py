@@ -1,8 +1,12 @@
 """Image files in folders and zip files: which there are, their bytes, and their pixels. Nothing is unpacked."""
 
 import io
+import lzma
 import os
+import stat
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -26,8 +30,22 @@ UNREADABLE = (
     ValueError,
     Image.DecompressionBombError,
     zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
 )
-"""What Pillow raises on files that are no whole images."""
+"""What Pillow raises on files that are no whole images, and zipfile on damaged or foreign entries."""
+ZIP_METHODS = {
+    zipfile.ZIP_STORED: "stored",
+    zipfile.ZIP_DEFLATED: "Deflate",
+    zipfile.ZIP_BZIP2: "BZIP2",
+    zipfile.ZIP_LZMA: "LZMA",
+}
+MAX_BYTES = 500_000_000
+"""Of one image: an entry of a zip file of some kilobytes can hold any number of bytes."""
 
 
 def list_images(place: str, field: str) -> dict[str, str]:
@@ -62,8 +80,16 @@ def read_bytes(image: Mapping[str, Any]) -> bytes:
     path: str = image["path"]
     if path.startswith(ZIP_PREFIX):
         name, _, archive = path.removeprefix(ZIP_PREFIX).rpartition(ZIP_MARK)
-        return _archive(archive, os.stat(archive).st_mtime_ns, os.getpid()).read(name)
+        return _archive(archive, file_stamp(archive), os.getpid()).read(name)
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError("it is a pipe, a device or a folder")
     return Path(path).read_bytes()
+
+
+def file_stamp(file: str) -> tuple[int, ...]:
+    """What another content at the same place changes: size, file number, and the time of change, which nobody sets."""
+    status = os.stat(file)
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def decode(content: bytes) -> Image.Image:
@@ -76,7 +102,10 @@ def decode(content: bytes) -> Image.Image:
     image.load()
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers; save it with 8 or 16 bits")
-    return ImageOps.exif_transpose(image)
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # a broken EXIF block raises whatever its bytes lead to; the pixels are whole
+        return image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -128,7 +157,7 @@ def _list_zip(place: str, field: str) -> dict[str, str]:
     try:
         with zipfile.ZipFile(place) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-    except (OSError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise DataError(f"{field}: {place} cannot be read as a zip file: {error}") from None
     for entry in entries:
         # Nothing is unpacked; but whoever made such a name wished to write outside of the folder.
@@ -138,10 +167,22 @@ def _list_zip(place: str, field: str) -> dict[str, str]:
             )
         if entry.flag_bits & 1:
             raise DataError(f"{field}: {place} is locked with a password; give an open one")
+        if not _is_image(entry.filename):
+            continue
+        if entry.compress_type not in ZIP_METHODS:
+            raise DataError(
+                f"{field}: {place} packs {entry.filename!r} with method {entry.compress_type}, which is not read here; "
+                "pack it with Deflate"
+            )
+        if entry.file_size > MAX_BYTES:
+            raise DataError(
+                f"{field}: {place} says that {entry.filename!r} has {entry.file_size:,} bytes; no image has more than "
+                f"{MAX_BYTES:,}"
+            )
     return {entry.filename: f"{ZIP_PREFIX}{entry.filename}{ZIP_MARK}{place}" for entry in entries}
 
 
 @lru_cache(maxsize=8)
-def _archive(place: str, changed: int, process: int) -> zipfile.ZipFile:
+def _archive(place: str, stamp: tuple[int, ...], process: int) -> zipfile.ZipFile:
     """An open zip file, as changed last, of this process: a handle shared with a worker would share its position."""
     return zipfile.ZipFile(place)

@@ -7,7 +7,7 @@ import numpy as np
 
 from nlp_ft.data.images import ImageData
 from nlp_ft.data.labels import label_counts
-from nlp_ft.data.report import conflicts, format_labels
+from nlp_ft.data.report import conflicts, format_labels, label_warnings
 from nlp_ft.layerwise.tables import text_table
 
 MODE_NAMES = {"RGB": "colour", "L": "grey", "RGBA": "with transparency", "I;16": "16-bit grey", "P": "palette"}
@@ -64,10 +64,7 @@ def _modes(described: dict[str, Any]) -> str:
 
 
 def _warnings(report: dict[str, Any]) -> list[str]:
-    lines = []
-    absent = [name for name, count in report["train"]["labels"].items() if count == 0]
-    if absent:
-        lines.append(f"look: no row of train has the label(s) {', '.join(absent)}")
+    lines = label_warnings(report)
     for split, described in report.items():
         if described["repeated_with_another_label"]:
             lines.append(f"look: {described['repeated_with_another_label']} image(s) of {split} have several labels")

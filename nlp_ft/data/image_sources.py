@@ -5,12 +5,14 @@ over files at another depth, and does not see an empty class folder.
 """
 
 import os
-from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
 
+import pyarrow
 from datasets import Dataset, Features, Image, Value
 
-from nlp_ft.data.image_files import ZIP_MARK, is_image_place, list_images
+from nlp_ft.data.image_files import ZIP_MARK, file_stamp, is_image_place, list_images
 from nlp_ft.data.sources import (
     SPLITS,
     check_columns,
@@ -21,14 +23,15 @@ from nlp_ft.data.sources import (
     root_cause,
     split_of_saved,
 )
+from nlp_ft.data.stored import stored_rows
 from nlp_ft.errors import DataError
 from nlp_ft.locations import PREFIX
 from nlp_ft.recipe_images import ImageDataSection
 from nlp_ft.recipe_sections import is_share
 
 SPLIT_FOLDERS = frozenset({"train", "training", "validation", "valid", "val", "dev", "test", "testing"})
-Entry = tuple[str, str, int, int]
-"""Reference of an image, its class, and size in bytes and time of change of the file that holds it."""
+Entry = tuple[str, str, tuple[int, ...]]
+"""Reference of an image, its class, and what tells the file that holds it from one that is put in its place."""
 
 
 def load_raw_images(data: ImageDataSection) -> dict[str, Dataset]:
@@ -60,7 +63,7 @@ def load_image_places(places: str | Sequence[str], field: str, data: ImageDataSe
         raise DataError(
             f"{field}: folders or zip files of images and other files cannot be mixed, got {', '.join(found)}"
         )
-    return load_files(found, field)
+    return load_files(found, field, [("image", data.image), ("label", data.label)])
 
 
 def with_images(rows: Dataset, data: ImageDataSection, where: str) -> Dataset:
@@ -69,7 +72,9 @@ def with_images(rows: Dataset, data: ImageDataSection, where: str) -> Dataset:
     Raises:
         DataError: there are no rows, a column is missing, or its values are no images.
     """
-    check_columns(rows, [("image", data.image), ("label", data.label)], where)
+    if data.image == data.label:
+        raise DataError(f"data.image and data.label are one column, {data.image!r}; each needs its own")
+    check_columns(rows.column_names, [("image", data.image), ("label", data.label)], where)
     if len(rows) == 0:
         raise DataError(f"{where} has no rows")
     try:
@@ -88,7 +93,7 @@ def _from_source(data: ImageDataSection, split: str, name: str | list[str]) -> D
     if not isinstance(name, str):
         raise DataError(f"{field} must be one split of data.source, got {name}")
     source = data.source if isinstance(data.source, str) else None
-    if source and not (source.startswith(PREFIX) or Path(source).exists() or Path(source).suffix or "*" in source):
+    if source and not (source.startswith(PREFIX) or os.path.exists(source) or Path(source).suffix or "*" in source):
         return from_hub(data, source, name, field)
     places = expand([data.source] if isinstance(data.source, str) else data.source, "data.source")
     if len(places) == 1 and Path(places[0]).is_dir() and not is_image_place(places[0]):
@@ -103,19 +108,19 @@ def _labelled_by_folder(places: Sequence[tuple[str, str]], field: str, data: Ima
     """Rows of (folder or zip file, sub-folder of the split or "")."""
     entries = [entry for place, split in places for entry in _entries(place, split, field)]
     features = Features({data.image: Image(decode=False), data.label: Value("string")})
-    parts = Dataset.from_generator(
-        _generate,
-        features=features,
-        gen_kwargs={"entries": entries, "image": data.image, "label": data.label},
-    )
-    assert isinstance(parts, Dataset)
-    return parts
-
-
-def _generate(entries: Sequence[Entry], image: str, label: str) -> Iterator[dict[str, object]]:
-    # Size and time are there to change the key of the cache when a file changes.
-    for reference, name, _, _ in entries:
-        yield {image: {"bytes": None, "path": reference}, label: name}
+    columns = {
+        data.image: [{"bytes": None, "path": reference} for reference, _, _ in entries],
+        data.label: [name for _, name, _ in entries],
+    }
+    # The stamps are in the key, so that what was found out about a file does not outlive it.
+    key = blake2b(repr((data.image, data.label, entries)).encode("utf-8", "surrogatepass")).hexdigest()
+    try:
+        table = pyarrow.table(columns, features.arrow_schema)
+    except UnicodeEncodeError:
+        raise DataError(f"{field}: a file's name is no UTF-8; rename it") from None
+    rows = stored_rows(key, lambda: iter([table]))
+    assert rows is not None
+    return rows
 
 
 def _entries(place: str, split: str, field: str) -> list[Entry]:
@@ -136,7 +141,10 @@ def _entries(place: str, split: str, field: str) -> list[Entry]:
             "its folders in data.train and data.test"
         )
     _refuse_empty_classes(Path(place) / split, classes, field)
-    return [(reference, name.partition("/")[0], *_stamp(reference)) for name, reference in images.items()]
+    return [
+        (reference, name.partition("/")[0], file_stamp(reference.rpartition(ZIP_MARK)[2]))
+        for name, reference in images.items()
+    ]
 
 
 def _below(images: dict[str, str], split: str, place: str, field: str) -> dict[str, str]:
@@ -166,8 +174,3 @@ def _refuse_empty_classes(folder: Path, classes: set[str], field: str) -> None:
     # A test set may lack a class; a class that train names and has no image of is an oversight.
     if empty and field == "data.train":
         raise DataError(f"{field}: {folder / empty[0]} holds no image; add some, or remove the folder")
-
-
-def _stamp(reference: str) -> tuple[int, int]:
-    status = os.stat(PurePosixPath(reference.rpartition(ZIP_MARK)[2]))
-    return status.st_size, status.st_mtime_ns

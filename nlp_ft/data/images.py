@@ -14,6 +14,7 @@ from nlp_ft.data.image_files import UNREADABLE, decode, name_of, read_bytes, rea
 from nlp_ft.data.image_sources import load_raw_images, with_images
 from nlp_ft.data.labels import LabelValue, find_labels, labels_of_model
 from nlp_ft.data.splits import draw_validation, progress_bars, useful_processes
+from nlp_ft.data.stored import stored_map
 from nlp_ft.data.workers import end_with_parent
 from nlp_ft.errors import DataError
 from nlp_ft.recipe_images import ImageDataSection
@@ -72,7 +73,7 @@ def encode_image_split(
         DataError: columns or labels differ from those of the model, or images cannot be decoded.
     """
     rows = with_images(rows, data, where)
-    labels = labels_of_model(rows, where, data.label, label_names)
+    labels = labels_of_model(rows, where, data.label, label_names, data.label_names is not None)
     return ImageData({split: _encode(rows, where, data, labels)}, list(label_names))
 
 
@@ -94,11 +95,11 @@ def _encode(rows: Dataset, where: str, data: ImageDataSection, labels: Mapping[L
         "problem": Value("string"),
     }
     with progress_bars(sys.stderr.isatty()):
-        described = rows.map(
+        described = stored_map(
+            rows,
             _describe_rows,
-            batched=True,
+            {"image": data.image, "label": data.label, "ids": {value: i for i, value in enumerate(labels)}},
             with_indices=True,
-            fn_kwargs={"image": data.image, "label": data.label, "ids": {value: i for i, value in enumerate(labels)}},
             remove_columns=rows.column_names,
             features=Features(features),
             num_proc=useful_processes(len(rows), ROWS_WORTH_A_PROCESS),

@@ -1,6 +1,8 @@
 """Labels: from the values of a column to ids 0..num_labels-1 and back to names."""
 
-from collections.abc import Mapping, Sequence
+import re
+import unicodedata
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from datasets import ClassLabel, Dataset, Value
@@ -10,29 +12,40 @@ from nlp_ft.data.sources import did_you_mean
 from nlp_ft.errors import DataError
 
 LabelValue = str | int
+MAX_LABELS = 10_000
+"""A table of label by label, as the scores need it, then has 800 MB."""
+_WHOLE = re.compile(r"0|-?[1-9][0-9]*")
+"""A whole number in its one spelling: `007` and `+1` are texts."""
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
 def find_labels(raw: Mapping[str, Dataset], column: str, label_names: Sequence[str] | None) -> dict[LabelValue, str]:
-    """Value in the column -> label name, in the order of the ids.
+    """Value in the column -> label name, in the order of the ids: that of numbers, or else of texts.
 
     Raises:
-        DataError: a missing label, a type other than string or whole number, fewer than two labels, splits that
-            disagree, or a label that train does not have.
+        DataError: a missing label, a type other than string or whole number, a label with a blank at an end, fewer
+            than two labels or too many, splits that disagree, or a label that train does not have.
     """
     values = {split: _values(rows, column, split) for split, rows in raw.items()}
     _refuse_other_names(raw, column)
-    found = sorted(values["train"], key=lambda value: (isinstance(value, str), value))
+    found = _in_order(values["train"])
     feature = raw["train"].features[column]
     if isinstance(feature, ClassLabel):
         labels = _named(dict(enumerate(feature.names)), label_names)
     elif label_names is None:
+        _refuse_fractions(found, column)
         labels = {value: str(value) for value in found}
-    elif all(isinstance(value, str) for value in found):
-        labels = {name: name for name in label_names}
     else:
-        labels = dict(enumerate(label_names))
+        _refuse_two_readings(set().union(*values.values()), column, label_names)
+        labels = _read_by(set().union(*values.values()), label_names)
     if len(labels) < 2:
         raise DataError(f"classification needs two labels or more; column {column!r} of train holds only: {found}")
+    if len(labels) > MAX_LABELS:
+        raise DataError(
+            f"column {column!r} of train has {len(labels):,} different values, more than {MAX_LABELS:,} labels; "
+            "does it hold texts or numbers of rows?"
+        )
+    _refuse_blank_names(labels.values())
     source = "data.label_names" if label_names is not None else "the train split"
     advice = "add training rows, remove those rows, or list every label in data.label_names"
     for split, present in values.items():
@@ -40,28 +53,92 @@ def find_labels(raw: Mapping[str, Dataset], column: str, label_names: Sequence[s
     return labels
 
 
-def labels_of_model(rows: Dataset, where: str, column: str, label_names: Sequence[str]) -> dict[LabelValue, str]:
+def labels_of_model(
+    rows: Dataset, where: str, column: str, label_names: Sequence[str], are_given: bool
+) -> dict[LabelValue, str]:
     """Value in the column -> label name of a trained model, in the order of the model's ids.
 
-    `where` is what errors call the rows. A value is a name where it reads like one, else an id: a model of the labels
-    1 to 5 calls them "1" to "5".
+    Names that a recipe gave are read as in training: see `_read_by`. Else a value is a name where all read like names:
+    a model of the labels 1 to 5 calls them "1" to "5".
+
+    Args:
+        rows: labelled ones.
+        where: what errors call them.
+        column: of the labels.
+        label_names: of the model.
+        are_given: whether the recipe lists them.
 
     Raises:
         DataError: a missing label, or one that the model does not know.
     """
     present = _values(rows, column, where)
     feature = rows.features[column]
+    spelled = {str(value): value for value in present}
     if isinstance(feature, ClassLabel):
         labels = _named(dict(enumerate(feature.names)), label_names)
-    elif {str(value) for value in present} <= set(label_names):
-        values = {str(value): value for value in present}
-        labels = {values.get(name, name): name for name in label_names}
-    elif any(isinstance(value, str) for value in present):
-        labels = {name: name for name in label_names}
+    elif not are_given and (spelled.keys() <= set(label_names) or all(map(_WHOLE.fullmatch, label_names))):
+        labels = {spelled.get(name, name): name for name in label_names}
     else:
-        labels = dict(enumerate(label_names))
+        labels = _read_by(present, label_names)
     _refuse_unknown(present, labels, f"{where} has label(s) that the model does not have", column, "remove those rows")
     return labels
+
+
+def alike(names: Sequence[str]) -> list[list[str]]:
+    """Names that are one but for case, blanks and invisible characters, together."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        visible = "".join(char for char in name if unicodedata.category(char) != "Cf")
+        groups.setdefault(" ".join(unicodedata.normalize("NFKC", visible).casefold().split()), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _read_by(present: Collection[LabelValue], label_names: Sequence[str]) -> dict[LabelValue, str]:
+    """Value -> name, for the names that a recipe lists: values are names, or ids that the names stand for.
+
+    Numbers are ids. So are their spellings, which is all that a CSV has: where the names are numbers themselves, and
+    else where none is a name.
+    """
+    if not any(isinstance(value, str) for value in present):
+        return dict(enumerate(label_names))
+    are_numbers = all(_WHOLE.fullmatch(str(value)) for value in present)
+    if are_numbers and (all(map(_WHOLE.fullmatch, label_names)) or not set(map(str, present)) & set(label_names)):
+        return {str(i): name for i, name in enumerate(label_names)}
+    return {name: name for name in label_names}
+
+
+def _refuse_two_readings(present: set[LabelValue], column: str, label_names: Sequence[str]) -> None:
+    """A text that is a name and another one's id: `1` of the names 1, 2, 3."""
+    texts = {value for value in present if isinstance(value, str)}
+    ids = {str(i): name for i, name in enumerate(label_names)}
+    both = [value for value in _in_order(texts) if ids.get(str(value), value) != value]
+    if both and texts <= set(label_names) and all(map(_WHOLE.fullmatch, label_names)):
+        raise DataError(
+            f"data.label_names: {both[0]} (column {column!r}) can be the label {both[0]} or the id of "
+            f"{ids[str(both[0])]}; leave label_names out to take the labels as they stand, in the order of numbers"
+        )
+
+
+def _in_order(values: Collection[LabelValue]) -> list[LabelValue]:
+    if all(_WHOLE.fullmatch(str(value)) for value in values):
+        return sorted(values, key=int)
+    return sorted(values, key=lambda value: (isinstance(value, str), value))
+
+
+def _refuse_fractions(found: Sequence[LabelValue], column: str) -> None:
+    texts = [value for value in found if isinstance(value, str)]
+    fractions = [text for text in texts if _NUMBER.fullmatch(text) and not text.lstrip("+-").isdigit()]
+    if fractions and all(map(_NUMBER.fullmatch, texts)):
+        raise DataError(
+            f"labels must be strings or whole numbers; column {column!r} of train holds fractions such as "
+            f"{fractions[0]}; if they are names of classes, list them in data.label_names"
+        )
+
+
+def _refuse_blank_names(names: Collection[str]) -> None:
+    for name in names:
+        if not name or name != name.strip():
+            raise DataError(f"data.label_names: {name!r} is blank, or begins or ends with a blank; give it a name")
 
 
 def _named(names: dict[LabelValue, str], label_names: Sequence[str] | None) -> dict[LabelValue, str]:
@@ -86,6 +163,12 @@ def _values(rows: Dataset, column: str, split: str) -> set[LabelValue]:
         where = [str(i) for i, value in enumerate(rows[column]) if value in missing]
         raise DataError(
             f"{len(where)} row(s) of {split} have no label in column {column!r}: rows {', '.join(where[:5])} (from 0)"
+        )
+    blank = sorted(value for value in values if isinstance(value, str) and value != value.strip())
+    if blank:
+        raise DataError(
+            f"{split} has the label {blank[0]!r} in column {column!r}: a blank at its beginning or end makes it "
+            "another label than without; remove it"
         )
     outside = sorted(value for value in values if is_class_label and value >= len(feature.names))
     if outside:
@@ -113,6 +196,8 @@ def _refuse_unknown(
     unknown = sorted(map(str, present - labels.keys()))
     if unknown:
         hint = did_you_mean(unknown[0], [str(value) for value in labels])
+        if unknown[0] in {str(value) for value in labels}:
+            hint = "; numbers in one file are texts in another (a CSV has texts alone): write both in one format"
         raise DataError(f"{what}: {', '.join(unknown[:5])} (column {column!r}){hint}; {advice}")
 
 

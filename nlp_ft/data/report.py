@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from nlp_ft.data.columns import numbers
-from nlp_ft.data.labels import label_counts
+from nlp_ft.data.labels import alike, label_counts
 from nlp_ft.data.text import TextData
+from nlp_ft.errors import printable
 from nlp_ft.layerwise.tables import text_table
 
 LABELS_SHOWN = 12
@@ -76,16 +77,24 @@ def format_labels(report: dict[str, Any]) -> str:
     if len(names) <= LABELS_SHOWN:
         rows = [[name, *(str(report[split]["labels"][name]) for split in splits)] for name in names]
         return "\n" + text_table(["label", *splits], rows, right=range(1, len(splits) + 1))
-    low, high = names[-1], names[0]
-    return f"\n{len(names)} labels; most rows of train: {high} ({counts[high]}); fewest: {low} ({counts[low]})"
+    high, low = (f"{printable(name)} ({counts[name]})" for name in (names[0], names[-1]))
+    return f"\n{len(names)} labels; most rows of train: {high}; fewest: {low}"
+
+
+def label_warnings(report: dict[str, Any]) -> list[str]:
+    """What is odd about the labels of train, a line each."""
+    counts = report["train"]["labels"]
+    absent = [printable(name) for name, count in counts.items() if count == 0]
+    lines = [f"look: no row of train has the label(s) {', '.join(absent)}"] if absent else []
+    for group in alike(list(counts)):
+        names = ", ".join(f"'{printable(name)}' ({counts[name]} rows)" for name in group)
+        lines.append(f"look: labels that differ in case, blanks or invisible characters alone: {names}")
+    return lines
 
 
 def _warnings(report: dict[str, Any]) -> Sequence[str]:
-    lines = []
+    lines = label_warnings(report)
     for split, described in report.items():
-        absent = [name for name, count in described["labels"].items() if count == 0] if split == "train" else []
-        if absent:
-            lines.append(f"look: no row of train has the label(s) {', '.join(absent)}")
         if described["empty"]:
             lines.append(f"look: {described['empty']} empty text(s) in {split}")
         if described["repeated_with_another_label"]:

@@ -1,114 +1,77 @@
-"""Reading the raw splits of a recipe through `datasets`; no labels and no tokens yet."""
+"""Reading the raw splits of a recipe from files, saved data sets and the Hub; no labels and no tokens yet."""
 
 import glob
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import os
+import stat
+from collections.abc import Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 import datasets
 import numpy as np
-from datasets import Dataset, DatasetDict
+import pyarrow
+from datasets import Dataset, DatasetDict, Features
 
 from nlp_ft.data.columns import unique_values, value_codes
+from nlp_ft.data.row_files import FORMATS, RowFiles
+from nlp_ft.data.stored import content_hash
 from nlp_ft.errors import DataError
 from nlp_ft.locations import PREFIX, resolve_location
 from nlp_ft.recipe_sections import DataSection, is_share
 from nlp_ft.recipe_text import TextDataSection
 
-# Texts such as "NA" or "null" are texts: pandas would read them as missing.
-_CSV = {"keep_default_na": False, "na_filter": False}
-FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
-    ".csv": ("csv", _CSV),
-    ".tsv": ("csv", {**_CSV, "sep": "\t"}),
-    ".jsonl": ("json", {}),
-    ".json": ("json", {}),
-    ".parquet": ("parquet", {}),
-}
-ROWS_OF_A_BATCH = 10_000
-"""Rows of a record batch on the disk. Opening a file reads the head of each batch, and the system maps 64 KB around it:
-of batches of 1000 short texts, the default of `datasets`, that is the whole file."""
 SPLITS = ("train", "validation", "test")
+Columns = Sequence[tuple[str, str]]
+"""(key of the recipe, column) of each column that is read."""
+_END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
 
 def load_raw_splits(data: TextDataSection) -> dict[str, Dataset]:
     """Split name -> rows, for the splits that the recipe names; a validation share is not drawn yet.
 
     Raises:
-        DataError: a file, folder, split or column is missing or cannot be read.
+        DataError: a file, folder, split or column is missing or cannot be read, or a column is no text.
     """
+    columns = columns_of_texts(data)
     raw: dict[str, Dataset] = {}
     for split in SPLITS:
         where = getattr(data, split)
         if where is None or (split == "validation" and is_share(where)):
             continue
         field = f"data.{split}"
-        rows = _from_source(data, split, where) if data.source else load_files(where, field, text_columns(data))
-        check_columns(rows, columns_of_texts(data), f"{field} ({where})")
+        rows = _from_source(data, split, where) if data.source else load_files(where, field, columns)
+        check_columns(rows.column_names, columns, f"{field} ({where})")
+        check_texts(rows.features, text_columns(data), f"{field} ({where})")
         if len(rows) == 0:
             raise DataError(f"{field} ({where}) has no rows")
         raw[split] = rows
     return raw
 
 
-def load_files(paths: str | Sequence[str], field: str, texts: Sequence[str] = ()) -> Dataset:
-    """Rows of file(s), globs or saved dataset folders; `field` is named in errors, and `texts` are columns of text.
+def load_files(paths: str | Sequence[str], field: str, columns: Columns | None = None) -> Dataset:
+    """Rows of file(s), globs or saved dataset folders; `field` is named in errors.
+
+    Args:
+        paths: where they lie.
+        field: what errors name.
+        columns: those that are read of files; None: all.
 
     Raises:
-        DataError: nothing there, formats mixed or unknown, or content that is not of its format.
+        DataError: nothing there, formats mixed or unknown, a column missing, or content that is not of its format.
     """
     files = expand([paths] if isinstance(paths, str) else paths, field)
-    if files and all(Path(file).is_dir() for file in files):
-        return datasets.concatenate_datasets([_single(_load_folder(file, field), file, field) for file in files])
-    builder, options = builder_of(files, field, texts)
-    with reading(files, builder, field):
-        rows = datasets.load_dataset(
-            builder, data_files=files, split="train", writer_batch_size=ROWS_OF_A_BATCH, **options
-        )
-    assert isinstance(rows, Dataset)
-    refuse_unnamed_fields(rows.column_names, files, builder, field)
-    return rows
-
-
-def builder_of(files: Sequence[str], field: str, texts: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    """The builder of `datasets` that reads the files, and its options; `texts` are columns of text.
-
-    Raises:
-        DataError: formats mixed or unknown, or a file that is empty or binary.
-    """
-    suffixes = {Path(file).suffix.lower() for file in files}
-    if len(suffixes) != 1 or not suffixes <= FORMATS.keys():
-        raise DataError(f"{field}: files must all be one of {', '.join(FORMATS)}, got {', '.join(sorted(suffixes))}")
-    _refuse_empty_and_binary(files, field)
-    builder, options = FORMATS[suffixes.pop()]
-    if builder == "csv":
-        # Else pandas would guess that the text 007 is a number.
-        options = {**options, "converters": dict.fromkeys(texts, str)}
-    return builder, options
-
-
-@contextmanager
-def reading(files: Sequence[str], builder: str, field: str) -> Iterator[None]:
-    """What the parser of a builder raises, as one error. Raises: DataError."""
-    level = datasets.logging.get_verbosity()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # it logs what it raises as well
-    try:
-        yield
-    except (OSError, DataError):
-        raise
-    except Exception as error:  # the builders raise whatever their parser raises
-        if "corresponds to no data" in str(error):
-            raise DataError(f"{field} ({files[0]}) has no rows") from None
-        raise DataError(f"{field}: {files[0]} cannot be read as {builder}: {root_cause(error)}") from None
-    finally:
-        datasets.logging.set_verbosity(level)
-
-
-def refuse_unnamed_fields(columns: Sequence[str], files: Sequence[str], builder: str, field: str) -> None:
-    """Raises: DataError: pandas found more fields in the rows than the header names."""
-    if "__index_level_0__" in columns:
-        raise DataError(f"{field}: {files[0]} cannot be read as {builder}: its rows have more fields than its header")
+    if all(Path(file).is_dir() for file in files):
+        parts = [_single(_load_folder(file, field), file, field) for file in files]
+        try:
+            return datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{field}: the folders hold unlike columns: {root_cause(error)}") from None
+    opened = RowFiles(files, field)
+    if columns is None:
+        return opened.load()
+    check_columns(opened.columns, columns, f"{field} ({paths})")
+    return opened.load([column for _, column in columns])
 
 
 def text_columns(data: TextDataSection) -> list[str]:
@@ -128,7 +91,7 @@ def _from_source(data: TextDataSection, split: str, name: str | list[str]) -> Da
     if not isinstance(name, str):
         raise DataError(f"{field} must be one split of data.source, got {name}")
     if data.split_column:
-        rows = load_files(data.source, "data.source", text_columns(data))
+        rows = _with_split_column(data, data.split_column, field)
         return _rows_of_value(rows, data.split_column, name, field)
     if isinstance(data.source, str) and not _is_local(data.source):
         return from_hub(data, data.source, name, field)
@@ -137,6 +100,17 @@ def _from_source(data: TextDataSection, split: str, name: str | list[str]) -> Da
     if not Path(folder).is_dir():
         raise DataError(f"data.source: {folder} is a file; name its split_column, or give the files in data.train")
     return split_of_saved(folder, name, field)
+
+
+def _with_split_column(data: TextDataSection, column: str, field: str) -> Dataset:
+    assert data.source is not None
+    files = expand([data.source] if isinstance(data.source, str) else data.source, "data.source")
+    if all(Path(file).is_dir() for file in files):
+        return load_files(data.source, "data.source")
+    opened = RowFiles(files, "data.source")
+    _require_split_column(column, opened.columns)
+    check_columns(opened.columns, columns_of_texts(data), f"{field} ({getattr(data, field.removeprefix('data.'))})")
+    return opened.load([*(name for _, name in columns_of_texts(data)), column])
 
 
 def split_of_saved(folder: str, name: str, field: str) -> Dataset:
@@ -153,7 +127,7 @@ def from_hub(data: DataSection, source: str, name: str, field: str) -> Dataset:
     """One split of a Hub data set. Raises: DataError."""
     try:
         rows = datasets.load_dataset(source, data.config, revision=data.revision, split=name)
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+    except Exception as error:  # whatever the clients of the Hub, of its servers and of the formats raise
         raise DataError(
             f"{field}: {source} is no file or folder here, and loading it from the Hub failed: {root_cause(error)}"
         ) from None
@@ -162,11 +136,7 @@ def from_hub(data: DataSection, source: str, name: str, field: str) -> Dataset:
 
 
 def _rows_of_value(rows: Dataset, column: str, value: str, field: str) -> Dataset:
-    if column not in rows.column_names:
-        raise DataError(
-            f"data.split_column: there is no column {column!r}; the columns are: {', '.join(rows.column_names)}"
-            f"{did_you_mean(column, rows.column_names)}"
-        )
+    _require_split_column(column, rows.column_names)
     found = unique_values(rows, column)
     values = list(map(str, found))
     if value not in values:
@@ -176,33 +146,76 @@ def _rows_of_value(rows: Dataset, column: str, value: str, field: str) -> Datase
     return rows.select(np.flatnonzero(np.isin(value_codes(rows, column, found), wanted)))
 
 
+def _require_split_column(column: str, columns: Sequence[str]) -> None:
+    if column not in columns:
+        raise DataError(
+            f"data.split_column: there is no column {column!r}; the columns are: {', '.join(columns)}"
+            f"{did_you_mean(column, columns)}"
+        )
+
+
 def _is_local(source: str) -> bool:
-    return source.startswith(PREFIX) or Path(source).exists() or Path(source).suffix in FORMATS or "*" in source
+    return source.startswith(PREFIX) or os.path.exists(source) or Path(source).suffix in FORMATS or "*" in source
 
 
 def expand(paths: Sequence[str], field: str) -> list[str]:
-    """The files and folders of paths, `package:NAME/PATH` and globs. Raises: DataError: there is none."""
+    """The files and folders of paths, `package:NAME/PATH` and globs; what exists by its whole name is no pattern.
+
+    Raises:
+        DataError: there is none, or it is a pipe or a device, which could not be read twice.
+    """
     files: list[str] = []
     for path in paths:
-        location = resolve_location(path, DataError)
-        found = [location] if Path(location).exists() else sorted(glob.glob(location, recursive=True))
+        location = resolve_location(path, DataError, field)
+        found = [location] if os.path.exists(location) else sorted(glob.glob(location, recursive=True))
         if not found:
             raise DataError(f"{field}: there is no {path} (looked for {Path(location).absolute()}){_near(location)}")
+        for file in found:
+            mode = os.stat(file).st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise DataError(f"{field}: {file} is a pipe or a device; save what it gives as a file, and name that")
         files += found
     return files
 
 
 def _near(location: str) -> str:
     folder = Path(location).parent
-    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    names: list[str] = []
+    with suppress(OSError):
+        names = os.listdir(folder)
     return did_you_mean(Path(location).name, names).replace("did you mean ", f"did you mean {folder}/")
 
 
 def _load_folder(folder: str, field: str) -> Dataset | DatasetDict:
+    """A saved data set, read once as a whole: what is mapped of a cut file ends the process when it is touched."""
     try:
-        return datasets.load_from_disk(folder)
+        loaded = datasets.load_from_disk(folder)
+        for rows in loaded.values() if isinstance(loaded, DatasetDict) else [loaded]:
+            files = [file["filename"] for file in rows.cache_files]
+            for file in files:
+                _check_arrow(file)
+            # Its own is what somebody wrote into state.json.
+            rows._fingerprint = content_hash(files)
     except FileNotFoundError:
+        if os.path.exists(f"{folder}/state.json") or os.path.exists(f"{folder}/dataset_dict.json"):
+            raise DataError(f"{field}: {folder} was written by save_to_disk, but files of it are missing") from None
         raise DataError(f"{field}: {folder} is a folder, but not one written by Dataset.save_to_disk") from None
+    except Exception as error:  # whatever the JSON, the features and the Arrow of a damaged folder raise
+        raise DataError(
+            f"{field}: {folder} was written by save_to_disk, but is damaged: {root_cause(error)}; write it again"
+        ) from None
+    return loaded
+
+
+def _check_arrow(file: str) -> None:
+    """Raises: pyarrow.ArrowException, OSError: the stream is cut, or a batch of it is damaged."""
+    with pyarrow.OSFile(file) as stream:
+        for batch in pyarrow.ipc.open_stream(stream):
+            batch.validate(full=True)
+    with open(file, "rb") as content:
+        content.seek(-len(_END_OF_STREAM), os.SEEK_END)
+        if content.read() != _END_OF_STREAM:
+            raise pyarrow.ArrowInvalid(f"{file} is cut")
 
 
 def _single(rows: Dataset | DatasetDict, folder: str, field: str) -> Dataset:
@@ -211,28 +224,30 @@ def _single(rows: Dataset | DatasetDict, folder: str, field: str) -> Dataset:
     return rows
 
 
-def _refuse_empty_and_binary(files: Sequence[str], field: str) -> None:
-    for file in files:
-        with open(file, "rb") as stream:
-            start = stream.read(4096)
-        if not start.strip():
-            raise DataError(f"{field}: {file} is empty")
-        if b"\0" in start and Path(file).suffix != ".parquet":
-            raise DataError(f"{field}: {file} is a binary file, not text")
-
-
-def columns_of_texts(data: TextDataSection) -> list[tuple[str, str]]:
-    """(key of the recipe, column) for each column that a text recipe names."""
+def columns_of_texts(data: TextDataSection) -> Columns:
+    """(key of the recipe, column) for each column that a text recipe names. Raises: DataError: the label is a text."""
+    if data.label in text_columns(data):
+        raise DataError(f"data.text and data.label are one column, {data.label!r}; each needs its own")
     return [*(("text", text) for text in text_columns(data)), ("label", data.label)]
 
 
-def check_columns(rows: Dataset, columns: Sequence[tuple[str, str]], where: str) -> None:
-    """Raises: DataError: a column, given as (key of the recipe, column), is not among the rows'."""
+def check_columns(found: Sequence[str], columns: Columns, where: str) -> None:
+    """Raises: DataError: a column is not among those found."""
     for field, column in columns:
-        if column not in rows.column_names:
+        if column not in found:
             raise DataError(
-                f"{where}: data.{field} is {column!r}, but the columns are: {', '.join(rows.column_names)}"
-                f"{did_you_mean(column, rows.column_names)}"
+                f"{where}: data.{field} is {column!r}, but the columns are: {', '.join(found)}"
+                f"{did_you_mean(column, found)}"
+            )
+
+
+def check_texts(features: Features, names: Sequence[str], where: str) -> None:
+    """Raises: DataError: a column is not of texts; what Python writes for a list or bytes is no text of anybody's."""
+    for name in names:
+        held = getattr(features[name], "dtype", None) if isinstance(features[name], datasets.Value) else None
+        if held not in ("string", "large_string", "string_view"):
+            raise DataError(
+                f"{where}: data.text is {name!r}, a column of {held or features[name]}, not of texts; write it as text"
             )
 
 

@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import datasets
+import pyarrow
 import pyarrow.parquet
-from datasets import Dataset, IterableDataset
+from datasets import Features
 
-from nlp_ft.data.sources import builder_of, expand, load_files, reading, refuse_unnamed_fields
+from nlp_ft.data.row_files import RowFiles
+from nlp_ft.data.sources import check_texts, expand, load_files
 from nlp_ft.errors import DataError
 
 CHUNK_ROWS = 10_000
@@ -26,23 +27,33 @@ def stream_texts(path: str, field: str, names: Sequence[str]) -> Iterator[list[l
         One list of texts for each column; a missing text is an empty one.
 
     Raises:
-        DataError: nothing there, formats mixed or unknown, no rows, a column missing, or content not of its format.
+        DataError: nothing there, formats mixed or unknown, no rows, a column missing or not of texts, or content not
+            of its format.
     """
     files = expand([path], field)
     if all(Path(file).is_dir() for file in files):
-        yield from _texts(load_files(path, field), path, field, names)
-        return
-    builder, options = builder_of(files, field, names)
-    with reading(files, builder, field):
-        rows = datasets.load_dataset(builder, data_files=files, split="train", streaming=True, **options)
-        assert isinstance(rows, IterableDataset)
-        first = next(iter(rows.with_format("arrow").iter(1)), None)
-        if first is None:
-            raise DataError(f"{field} ({files[0]}) has no rows")
-        refuse_unnamed_fields(first.column_names, files, builder, field)
-        _require(names, first.column_names, path, field)
-        # The other columns may change their types on the way.
-        yield from _texts(rows.select_columns(list(names)), path, field, names)
+        rows = load_files(path, field)
+        _require(names, rows.column_names, path, field)
+        tables: Iterator[pyarrow.Table] = rows.select_columns(list(names)).with_format("arrow").iter(CHUNK_ROWS)
+    else:
+        opened = RowFiles(files, field)
+        _require(names, opened.columns, path, field)
+        tables = opened.tables(names, CHUNK_ROWS)
+    waiting: list[list[str]] = [[] for _ in names]
+    num_rows = 0
+    for table in tables:
+        if not num_rows:
+            check_texts(Features.from_arrow_schema(table.schema), names, f"{field} ({path})")
+        num_rows += table.num_rows
+        for column, name in zip(waiting, names):
+            column += ["" if text is None else text for text in table[name].to_pylist()]
+        while len(waiting[0]) >= CHUNK_ROWS:
+            yield [column[:CHUNK_ROWS] for column in waiting]
+            waiting = [column[CHUNK_ROWS:] for column in waiting]
+    if waiting[0]:
+        yield waiting
+    if not num_rows:
+        raise DataError(f"{field} ({files[0]}) has no rows")
 
 
 def estimated_rows(path: str, field: str) -> int | None:
@@ -56,18 +67,15 @@ def estimated_rows(path: str, field: str) -> int | None:
         if file.is_dir():
             return None
         if file.suffix.lower() == ".parquet":
-            total += pyarrow.parquet.read_metadata(file).num_rows
+            try:
+                total += pyarrow.parquet.read_metadata(file).num_rows
+            except (pyarrow.ArrowException, OSError):
+                return None  # reading it will say why
             continue
         with file.open("rb") as stream:
             total += sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
         total -= file.suffix.lower() in (".csv", ".tsv")
     return total
-
-
-def _texts(rows: Dataset | IterableDataset, path: str, field: str, names: Sequence[str]) -> Iterator[list[list[str]]]:
-    for table in rows.with_format("arrow").iter(CHUNK_ROWS):
-        _require(names, table.column_names, path, field)
-        yield [["" if text is None else str(text) for text in table[name].to_pylist()] for name in names]
 
 
 def _require(names: Sequence[str], columns: Sequence[str], path: str, field: str) -> None:

@@ -11,8 +11,9 @@ from transformers import PreTrainedTokenizerBase
 
 from nlp_ft.data.columns import numbers
 from nlp_ft.data.labels import find_labels, labels_of_model
-from nlp_ft.data.sources import check_columns, columns_of_texts, load_raw_splits, text_columns
+from nlp_ft.data.sources import check_columns, check_texts, columns_of_texts, load_raw_splits, text_columns
 from nlp_ft.data.splits import draw_validation, progress_bars, useful_processes
+from nlp_ft.data.stored import stored_map
 from nlp_ft.data.tokens import encode_rows
 from nlp_ft.recipe_sections import is_share
 from nlp_ft.recipe_text import TextDataSection
@@ -44,7 +45,7 @@ class TextData:
     def texts(self, split: str) -> list[str]:
         """The text of each row; the two of a pair are joined."""
         rows = self.raw[split]
-        columns = [["" if text is None else str(text) for text in rows[name][:]] for name in self.text_columns]
+        columns = [["" if text is None else text for text in rows[name][:]] for name in self.text_columns]
         return [" ".join(texts) for texts in zip(*columns, strict=True)]
 
 
@@ -83,8 +84,9 @@ def encode_split(
     Raises:
         DataError: columns or labels differ from those of the model.
     """
-    check_columns(rows, columns_of_texts(data), where)
-    labels = labels_of_model(rows, where, data.label, label_names)
+    check_columns(rows.column_names, columns_of_texts(data), where)
+    check_texts(rows.features, text_columns(data), where)
+    labels = labels_of_model(rows, where, data.label, label_names, data.label_names is not None)
     with progress_bars(sys.stderr.isatty()):
         encoded = _encode(rows, split, tokenizer, data, labels)
     return TextData({split: rows}, {split: encoded}, list(label_names), text_columns(data), data.max_length)
@@ -103,10 +105,10 @@ def _encode(
         "text_hash": Value("int64"),
         "is_empty": Value("bool"),
     }
-    return rows.map(
+    return stored_map(
+        rows,
         encode_rows,
-        batched=True,
-        fn_kwargs={
+        {
             "tokenizer": tokenizer,
             # Where the rows came from is no part of the cache's key: it has the rows themselves.
             "data": data.model_copy(update={**PLACES, "num_proc": None}),

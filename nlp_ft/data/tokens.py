@@ -59,7 +59,7 @@ def encode_rows(
 ) -> dict[str, list[Any]]:
     """What one batch of raw rows becomes: tokens, `labels`, `num_tokens`, `text_hash`, `is_empty`."""
     end_with_parent()
-    columns = [["" if text is None else str(text) for text in batch[name]] for name in text_columns(data)]
+    columns = [["" if text is None else text for text in batch[name]] for name in text_columns(data)]
     encoded = encode_texts(columns, tokenizer, data)
     encoded["labels"] = [label_ids[value] for value in batch[data.label]]
     encoded["text_hash"] = [text_hash(texts) for texts in zip(*columns)]

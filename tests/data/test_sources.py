@@ -203,7 +203,7 @@ def test_a_missing_column_is_named_with_the_nearest(data: dict[str, Any], messag
         ("a.csv", b"text\x00\x01\x02", "data.train: FILE is a binary file, not text"),
         ("a.csv", b"text,label\n\xff\xfe,a\n", "data.train: FILE cannot be read as csv: 'utf-8' codec can't decode"),
         ("a.csv", "text,label\nx,a\ny,b,c\n", "data.train: FILE cannot be read as csv: .*Expected 2 fields in line 3"),
-        ("a.jsonl", "{bad\n", "data.train: FILE cannot be read as json: JSON parse error: "),
+        ("a.jsonl", "{bad\n", "data.train: FILE cannot be read as json: line 1: Expecting property name"),
         ("a.parquet", "not parquet", "data.train: FILE cannot be read as parquet: Parquet magic bytes not found"),
         ("a.csv", "text,label\n", r"data.train \(FILE\) has no rows"),
         ("a.json", "[]", r"data.train \(FILE\) has no rows"),

@@ -44,7 +44,7 @@ def test_chunks_hold_the_texts_of_the_whole_file_in_their_order(
     file = write(tmp_path, name)
     chunks = [chunk for [chunk] in stream_texts(file, "--file", ["text"])]
     assert [len(chunk) for chunk in chunks] == [4, 4, 2]
-    assert [text for chunk in chunks for text in chunk] == TEXTS == load_files(file, "--file", ["text"])["text"][:]
+    assert [text for chunk in chunks for text in chunk] == TEXTS == load_files(file, "--file")["text"][:]
 
 
 def test_a_column_that_changes_its_type_on_the_way_hinders_nothing(
@@ -72,8 +72,8 @@ def test_two_columns_of_several_files_stay_side_by_side(tmp_path: Path) -> None:
     [
         ("text\n", "--file (a.csv) has no rows"),
         ("words,label\nx,y\n", "--file: a.csv has no column 'text'; it has: words, label"),
-        ("text\nx,y,z\n", "--file: a.csv cannot be read as csv: its rows have more fields than its header"),
-        ("text,label\nx,y\nx,y,z\n", "--file: a.csv cannot be read as csv: Error tokenizing data."),
+        ("text\nx,y,z\n", "--file: a.csv cannot be read as csv: Expected 1 fields in line 2, saw 3"),
+        ("text,label\nx,y\nx,y,z\n", "--file: a.csv cannot be read as csv: Expected 2 fields in line 3, saw 3"),
     ],
 )
 def test_what_cannot_be_read_is_said_as_of_a_whole_file(

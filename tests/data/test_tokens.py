@@ -121,7 +121,7 @@ def test_special_tokens_are_kept_wherever_they_stand(special: list[int], truncat
 
 
 def test_a_row_becomes_tokens_label_hash_and_emptiness() -> None:
-    batch = {"text": [SHORT, None, " \n", 7], "label": ["b", "a", "b", "b"]}
+    batch = {"text": [SHORT, None, " \n", "7"], "label": ["b", "a", "b", "b"]}
     encoded = encode_rows(batch, tokenizer(), section(), {"a": 0, "b": 1})
     assert encoded["labels"] == [1, 0, 1, 1]
     assert encoded["is_empty"] == [False, True, True, False]

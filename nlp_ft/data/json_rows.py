@@ -1,0 +1,94 @@
+"""JSON Lines, or one JSON list of objects: every value has the type it is written with, and a column has one type."""
+
+import json
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import pyarrow
+
+from nlp_ft.data.unreadable import UnreadableError
+
+ROWS_FOR_NAMES = 1000
+"""Rows whose keys are the columns; a later row may lack some, and has no other that are asked for."""
+_WORDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", list: "a list"}
+_TYPES = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.float64(), bool: pyarrow.bool_()}
+
+
+def json_columns(file: str) -> list[str]:
+    """The keys of the first rows, in their order. Raises: UnreadableError, UnicodeDecodeError."""
+    return list(dict.fromkeys(name for _, row in islice(_rows(file), ROWS_FOR_NAMES) for name in row))
+
+
+def json_tables(file: str, columns: Sequence[str], num_rows: int, kinds: dict[str, type]) -> Iterator[pyarrow.Table]:
+    """The columns, so many rows or fewer at a time; a key that a row lacks is a missing value.
+
+    Args:
+        file: objects, one a line or all in one list.
+        columns: their keys.
+        num_rows: of a table.
+        kinds: the Python type of each column so far, added to; that of a file read before holds for this one too.
+
+    Raises:
+        UnreadableError, UnicodeDecodeError: no JSON, a row that is no object, a key twice, or a value of another type
+            than those before it.
+    """
+    rows = _rows(file)
+    while part := list(islice(rows, num_rows)):
+        values = [_array(name, part, kinds) for name in columns]
+        yield pyarrow.Table.from_arrays(values, names=list(columns))
+
+
+def _array(name: str, part: Sequence[tuple[str, dict[str, Any]]], kinds: dict[str, type]) -> pyarrow.Array:
+    values = [row.get(name) for _, row in part]
+    for place, value in zip(part, values):
+        if value is not None and type(value) is not kinds.setdefault(name, type(value)):
+            held, before = _WORDS.get(type(value), "an object"), _WORDS.get(kinds[name], "an object")
+            raise UnreadableError(f"{place[0]}: {name!r} is {held}, and {before} in the rows before it")
+    try:
+        return pyarrow.array(values, _TYPES.get(kinds.get(name, str)))
+    except (pyarrow.ArrowException, OverflowError, UnicodeEncodeError) as error:
+        where = f"{part[0][0]} to {part[-1][0]}"
+        reason = "half of a surrogate pair" if isinstance(error, UnicodeEncodeError) else str(error).splitlines()[0]
+        raise UnreadableError(f"{where}: {name!r} holds what cannot be kept: {reason}") from None
+
+
+def _rows(file: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where it stands, object) of each row."""
+    with open(file, encoding="utf-8-sig") as stream:
+        start = stream.read(1)
+        while start.isspace():
+            start = stream.read(1)
+        stream.seek(0)
+        if start == "[":
+            for number, row in enumerate(_parsed(stream.read(), "the list")):
+                yield f"row {number}", _object(row, f"row {number}")
+            return
+        for number, line in enumerate(stream, 1):
+            if line.strip():
+                yield f"line {number}", _object(_parsed(line, f"line {number}"), f"line {number}")
+
+
+def _object(row: Any, where: str) -> dict[str, Any]:
+    if not isinstance(row, dict):
+        raise UnreadableError(f'{where} is {_WORDS.get(type(row), "nothing")}, not an object such as {{"text": ...}}')
+    return row
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_once)
+    except RecursionError:
+        raise UnreadableError(f"{where} is nested too deeply") from None
+    except UnreadableError as error:
+        raise UnreadableError(f"{where}: {error}") from None
+    except ValueError as error:  # no JSON, or a number of thousands of digits
+        raise UnreadableError(f"{where}: {error}") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise UnreadableError(f"the key {next(name for name in names if names.count(name) > 1)!r} is given twice")
+    return found

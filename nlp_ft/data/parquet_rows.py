@@ -1,0 +1,60 @@
+"""Parquet: the types of the file; categories become what they stand for, and an index of pandas is left out."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+
+from nlp_ft.data.unreadable import UnreadableError
+
+_INDEX = re.compile(r"__index_level_\d+__")
+
+
+def parquet_columns(file: str) -> list[str]:
+    """The names of the columns. Raises: UnreadableError."""
+    with _opened(file) as opened:
+        return _columns(opened.schema_arrow)
+
+
+def parquet_tables(file: str, columns: Sequence[str], num_rows: int) -> Iterator[pyarrow.Table]:
+    """The columns, so many rows or fewer at a time. Raises: UnreadableError: the file is cut or damaged."""
+    with _opened(file) as opened:
+        batches = opened.iter_batches(batch_size=num_rows, columns=list(columns))
+        while True:
+            try:
+                batch = next(batches, None)
+                if batch is None:
+                    return
+                batch.validate(full=True)
+            except (pyarrow.ArrowException, OSError) as error:
+                raise UnreadableError(_reason(error)) from None
+            yield _decoded(pyarrow.Table.from_batches([batch]).select(list(columns)))
+
+
+def _opened(file: str) -> Any:
+    try:
+        return pyarrow.parquet.ParquetFile(file, page_checksum_verification=True)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UnreadableError(_reason(error)) from None
+
+
+def _columns(schema: pyarrow.Schema) -> list[str]:
+    described = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
+    index = {name for name in described.get("index_columns", []) if isinstance(name, str) and _INDEX.fullmatch(name)}
+    return [name for name in schema.names if name not in index]
+
+
+def _decoded(table: pyarrow.Table) -> pyarrow.Table:
+    for place, field in enumerate(table.schema):
+        kind = field.type.value_type if pyarrow.types.is_dictionary(field.type) else field.type
+        kind = pyarrow.string() if pyarrow.types.is_null(kind) else kind
+        if kind != field.type:
+            table = table.set_column(place, field.with_type(kind), table.column(place).cast(kind))
+    return table
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,146 @@
+"""Files of rows (CSV, TSV, JSON Lines, Parquet), read by one strict reader for training, scoring and predicting."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow
+from datasets import Dataset
+
+from nlp_ft.data.csv_rows import csv_columns, csv_tables
+from nlp_ft.data.json_rows import json_columns, json_tables
+from nlp_ft.data.parquet_rows import parquet_columns, parquet_tables
+from nlp_ft.data.stored import content_hash, stored_rows
+from nlp_ft.data.unreadable import UnreadableError
+from nlp_ft.errors import DataError
+
+FORMATS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+ROWS_OF_A_BATCH = 10_000
+"""Rows of a record batch on the disk. Opening a file reads the head of each batch, and the system maps 64 KB around it:
+of batches of 1000 short texts that is the whole file."""
+
+
+@dataclass(frozen=True)
+class RowFiles:
+    """Files of one format; `field` is named in errors.
+
+    Raises:
+        DataError: formats mixed or unknown, or a file that is empty or binary.
+    """
+
+    files: Sequence[str]
+    field: str
+
+    def __post_init__(self) -> None:
+        suffixes = {Path(file).suffix.lower() for file in self.files}
+        if len(suffixes) != 1 or not suffixes <= FORMATS.keys():
+            found = ", ".join(sorted(suffix or "none" for suffix in suffixes))
+            raise DataError(f"{self.field}: files must all be one of {', '.join(FORMATS)}, got {found}")
+        for file in self.files:
+            with open(file, "rb") as stream:
+                start = stream.read(4096)
+            if not start.strip():
+                raise DataError(f"{self.field}: {file} is empty")
+            if b"\0" in start and self.format != "parquet":
+                raise DataError(f"{self.field}: {file} is a binary file, not text")
+
+    @property
+    def suffix(self) -> str:
+        """The ending that all have, in small letters."""
+        return Path(self.files[0]).suffix.lower()
+
+    @property
+    def format(self) -> str:
+        """`csv`, `json` or `parquet`."""
+        return FORMATS[self.suffix]
+
+    @cached_property
+    def columns(self) -> list[str]:
+        """Of the first file. Raises: DataError."""
+        found = self._columns_of(self.files[0])
+        if not found:
+            raise DataError(f"{self.field} ({self.files[0]}) has no rows")
+        return found
+
+    def tables(self, columns: Sequence[str], num_rows: int = ROWS_OF_A_BATCH) -> Iterator[pyarrow.Table]:
+        """The columns, so many rows or fewer at a time, all tables with one schema.
+
+        Raises:
+            DataError: a file lacks a column or has it twice, or its content is not of its format.
+        """
+        kinds: dict[str, type] = {}
+        schema: pyarrow.Schema | None = None
+        for file in self.files:
+            self._require(file, columns)
+            tables = self._tables(file, columns, num_rows, kinds)
+            while True:
+                with self._reading(file):
+                    table = next(tables, None)
+                if table is None:
+                    break
+                schema = schema or table.schema
+                yield self._as_first(table, schema, file)
+
+    def load(self, columns: Sequence[str] | None = None) -> Dataset:
+        """All rows with the columns (None: all), kept on the disk. Raises: DataError: as `tables`; or no rows."""
+        wanted = self.columns if columns is None else list(dict.fromkeys(columns))
+        key = f"{self.suffix} {wanted} {content_hash(self.files)}"
+        rows = stored_rows(key, lambda: (table for table in self.tables(wanted) if table.num_rows))
+        if rows is None:
+            raise DataError(f"{self.field} ({self.files[0]}) has no rows")
+        return rows
+
+    def _columns_of(self, file: str) -> list[str]:
+        with self._reading(file):
+            if self.format == "csv":
+                return csv_columns(file, SEPARATORS[self.suffix])
+            return json_columns(file) if self.format == "json" else parquet_columns(file)
+
+    def _tables(
+        self, file: str, columns: Sequence[str], num_rows: int, kinds: dict[str, type]
+    ) -> Iterator[pyarrow.Table]:
+        if self.format == "csv":
+            return csv_tables(file, SEPARATORS[self.suffix], columns, num_rows)
+        if self.format == "json":
+            return json_tables(file, columns, num_rows, kinds)
+        return parquet_tables(file, columns, num_rows)
+
+    def _require(self, file: str, columns: Sequence[str]) -> None:
+        found = self._columns_of(file)
+        for name in columns:
+            if name not in found and not (self.format == "json" and not found):
+                raise DataError(f"{self.field}: {file} has no column {name!r}; it has: {', '.join(found)}")
+            if found.count(name) > 1:
+                raise DataError(
+                    f"{self.field}: {file} has the column {name!r} {found.count(name)} times; rename all but one"
+                )
+
+    def _as_first(self, table: pyarrow.Table, schema: pyarrow.Schema, file: str) -> pyarrow.Table:
+        for field, first in zip(table.schema, schema):
+            both = (field.type, first.type)
+            if field.type != first.type and not any(all(map(same, both)) for same in _ALIKE):
+                raise DataError(
+                    f"{self.field}: column {field.name!r} holds {field.type} in {file}, and {first.type} in the files "
+                    "before it; give it one type"
+                )
+        try:
+            return table.cast(schema)
+        except pyarrow.ArrowException as error:
+            raise DataError(f"{self.field}: {file}: {str(error).splitlines()[0]}") from None
+
+    @contextmanager
+    def _reading(self, file: str) -> Iterator[None]:
+        try:
+            yield
+        except (UnreadableError, UnicodeDecodeError) as error:
+            raise DataError(f"{self.field}: {file} cannot be read as {self.format}: {error}") from None
+
+
+_ALIKE = (
+    pyarrow.types.is_integer,
+    lambda kind: pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind) or pyarrow.types.is_null(kind),
+)
+"""Types that may differ from file to file and hold the same values."""
