@@ -47,19 +47,16 @@ def prediction_file(path: str, input_name: str) -> Iterator[Write]:
         with _disk_named(path):
             stream = partial.open("xb")
         with stream:
-            write_rows, finish = _WRITERS[file.suffix.lower()](stream, input_name)
+            with _disk_named(path), _closed_after_errors(stream):
+                write_rows, finish = _WRITERS[file.suffix.lower()](stream, input_name)
 
             def write(rows: Rows) -> None:
                 with _disk_named(path):
                     write_rows(rows)
 
-            try:
+            with _closed_after_errors(stream, finish):
                 yield write
-            except BaseException:
-                with suppress(Exception):
-                    finish()
-                raise
-            with _disk_named(path):
+            with _disk_named(path), _closed_after_errors(stream):
                 finish()
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -67,6 +64,18 @@ def prediction_file(path: str, input_name: str) -> Iterator[Write]:
             partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _closed_after_errors(stream: IO[bytes], finish: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Close after an error without another one: what is still in the buffer cannot be written either."""
+    try:
+        yield
+    except BaseException:
+        for close in (finish, stream.close):
+            with suppress(Exception):
+                close()
+        raise
 
 
 @contextmanager

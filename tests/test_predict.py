@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import random
 import subprocess
 import sys
@@ -248,3 +249,88 @@ def test_a_model_that_reads_the_first_token_predicts_the_same_with_its_last_bloc
     seen.clear()
     np.testing.assert_allclose(loaded.probabilities(texts(60)), whole, rtol=1e-5, atol=1e-7)
     assert (seen == {1}) == (setting == "auto")
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_file_of_the_users_that_is_called_partial_stays(suffix: str, tmp_path: Path) -> None:
+    own = tmp_path / f"out.{suffix}.partial"
+    own.write_text("of the user")
+    with prediction_file(str(tmp_path / f"out.{suffix}"), "text") as write:
+        write((["a"], ["x"], [0.5]))
+    assert own.read_text() == "of the user"
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_full_disk_is_one_error_that_names_the_file_and_leaves_nothing(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Path.open
+    # What is written there is refused with "No space left on device".
+    monkeypatch.setattr(Path, "open", lambda self, mode="r", **options: opened(Path("/dev/full"), "wb"))
+    output = str(tmp_path / f"out.{suffix}")
+    with (
+        pytest.raises(DataError, match=rf"^--output: .*out.{suffix}: No space left on device; it holds what it held"),
+        prediction_file(output, "text") as write,
+    ):
+        write((["a"] * 1000, ["x"] * 1000, [0.5] * 1000))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ("a text", "predict takes a list, of one text or more, got str"),
+        (["red", None], "input 1 (from 0) must be a text, got None"),
+        (["red", 7], "input 1 (from 0) must be a text, got 7"),
+        (["red", ("red", "blue")], "this model takes single texts"),
+        (["red", "bro\udcffken"], "input 1 (from 0) holds bytes that are no UTF-8"),
+    ],
+)
+def test_what_is_no_text_is_refused_by_its_number(inputs: Any, message: str, run: TextRun) -> None:
+    with pytest.raises(DataError) as caught:
+        run.predict(inputs)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("pair", "shown"), [(("red",), "('red',)"), (("red", None), "('red', None)"), (["a", "b", "c"], "['a', 'b', 'c']")]
+)
+def test_an_incomplete_pair_is_refused_and_takes_nothing_from_the_others(
+    pair: Any, shown: str, run: TextRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = run.recipe.data.model_copy(update={"text": ["text", "more"]})
+    monkeypatch.setattr(run, "recipe", run.recipe.model_copy(update={"data": data}))
+    with pytest.raises(DataError, match=r"^input 1 \(from 0\) must be a pair of texts, got ") as caught:
+        run.predict([("red", "blue"), pair])
+    assert str(caught.value).endswith(shown)
+
+
+def test_a_text_with_escape_codes_and_line_breaks_forges_no_line(
+    run: TextRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["predict", str(run.model.name_or_path), "red\n  0.9999  forged\x1b[1A", "--top-k", "1"])
+    lines = capsys.readouterr().out.splitlines()
+    assert (len(lines), lines[0]) == (2, "red\\n  0.9999  forged\\x1b[1A")
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "two"])
+def test_less_than_one_label_is_refused(count: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["predict", "no_run", "red", f"--top-k={count}"])
+    assert "--top-k" in capsys.readouterr().err
+
+
+def test_a_pipe_is_refused_and_not_waited_for(run: TextRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(SystemExit, match="2"):
+        main(["predict", str(run.model.name_or_path), "--file", str(tmp_path / "pipe.csv")])
+    assert "is a pipe or a device; save what it gives as a file" in capsys.readouterr().err
+
+
+def test_a_number_among_the_texts_of_a_file_changes_none_of_them(run: TextRun, tmp_path: Path) -> None:
+    file = tmp_path / "in.jsonl"
+    file.write_text('{"text": "red"}\n{"text": 7}\n')
+    with pytest.raises(DataError, match="line 2: 'text' is a whole number, and a text in the rows before it"):
+        predict_to_file(run, str(file), [], str(tmp_path / "out.csv"))
+    assert list(tmp_path.iterdir()) == [file]

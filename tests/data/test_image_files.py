@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from PIL import Image, UnidentifiedImageError
 
-from nlp_ft.data.image_files import decode, list_images, name_of, read_bytes, to_rgb
+from nlp_ft.data import image_files
+from nlp_ft.data.image_files import UNREADABLE, decode, list_images, name_of, read_bytes, to_rgb
+from nlp_ft.errors import DataError
 from tests.tiny_images import write_images
 
 
@@ -68,3 +70,67 @@ def test_a_zip_file_that_was_replaced_is_opened_anew(tmp_path: Path) -> None:
 def test_an_embedded_image_is_named_by_its_row() -> None:
     assert name_of({"bytes": b"x", "path": None}, 7) == "row 7"
     assert name_of({"bytes": b"x", "path": "a.png"}, 7) == "row 7 (a.png)"
+
+
+def test_a_zip_file_replaced_by_one_of_the_same_size_and_time_is_opened_anew(tmp_path: Path) -> None:
+    place = str(tmp_path / "a.zip")
+    for content in (b"first", b"other"):
+        with zipfile.ZipFile(tmp_path / "new.zip", "w") as archive:
+            archive.writestr(zipfile.ZipInfo("x/a.png"), content)
+        (tmp_path / "new.zip").replace(place)
+        os.utime(place, (1, 1))
+        [reference] = list_images(place, "f").values()
+        assert read_bytes({"bytes": None, "path": reference}) == content
+
+
+def zip_with(folder: Path, method: int = zipfile.ZIP_DEFLATED, claimed: int = 0) -> str:
+    """An image in a zip file whose directory claims another method of packing, or another size."""
+    stream = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(stream, "BMP")
+    with zipfile.ZipFile(folder / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x/a.bmp", stream.getvalue())
+    content = bytearray((folder / "a.zip").read_bytes())
+    entry = content.rindex(b"PK\x01\x02")
+    content[entry + 10 : entry + 12] = method.to_bytes(2, "little")
+    if claimed:
+        content[entry + 24 : entry + 28] = claimed.to_bytes(4, "little")
+    (folder / "a.zip").write_bytes(content)
+    return str(folder / "a.zip")
+
+
+@pytest.mark.parametrize("method", [9, 93, 99])
+def test_a_zip_file_that_is_packed_in_another_way_is_refused_by_name(method: int, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"packs 'x/a.bmp' with method {method}, which is not read here; pack it with"):
+        list_images(zip_with(tmp_path, method), "f")
+
+
+def test_an_entry_of_gigabytes_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"says that 'x/a[.]bmp' has 4,000,000,000 bytes; no image has more than"):
+        list_images(zip_with(tmp_path, claimed=4_000_000_000), "f")
+
+
+def test_damaged_packed_bytes_are_one_of_the_errors_that_are_named(tmp_path: Path) -> None:
+    place = zip_with(tmp_path)
+    content = bytearray(Path(place).read_bytes())
+    content[45:60] = b"\xff" * 15
+    Path(place).write_bytes(content)
+    [reference] = list_images(place, "f").values()
+    with pytest.raises(UNREADABLE):
+        read_bytes({"bytes": None, "path": reference})
+
+
+def test_a_broken_exif_block_leaves_the_pixels_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (4, 2), (1, 2, 3)).save(stream, "PNG")
+
+    def broken(image: Image.Image) -> None:
+        raise TypeError("whatever the bytes lead to")
+
+    monkeypatch.setattr(image_files.ImageOps, "exif_transpose", broken)
+    assert decode(stream.getvalue()).size == (4, 2)
+
+
+def test_a_pipe_among_the_images_is_named_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="it is a pipe, a device or a folder"):
+        read_bytes({"bytes": None, "path": str(tmp_path / "a.png")})

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
-from nlp_ft.data.labels import find_labels, label_counts
+from nlp_ft.data.labels import alike, find_labels, label_counts, labels_of_model
 from nlp_ft.errors import DataError
 
 REMEDY = "add training rows, remove those rows, or list every label in data.label_names"
@@ -145,3 +145,56 @@ def test_other_types_are_refused_by_name(values: list[Any], held: str) -> None:
 def test_every_label_is_counted_in_the_order_of_the_ids() -> None:
     counts = label_counts(np.array([2, 0, 2]), ["a", "b", "c", "d"])
     assert list(counts.items()) == [("a", 1), ("b", 0), ("c", 2), ("d", 0)]
+
+
+@pytest.mark.parametrize(
+    ("values", "names", "expected"),
+    [
+        (["0", "1"], ["no", "yes"], {"0": "no", "1": "yes"}),
+        (["yes", "no"], ["no", "yes"], {"no": "no", "yes": "yes"}),
+        (["0", "2"], ["1", "2", "3"], {"0": "1", "1": "2", "2": "3"}),
+        ([0, 2], ["1", "2", "3"], {0: "1", 1: "2", 2: "3"}),
+        (["1", "other"], ["1", "other"], {"1": "1", "other": "other"}),
+    ],
+)
+def test_texts_are_read_as_the_names_listed_or_as_their_ids(values: Any, names: list[str], expected: Any) -> None:
+    assert dict(found(names, train=values)) == expected
+
+
+def test_texts_that_can_be_names_and_ids_of_other_names_are_refused() -> None:
+    message = "data.label_names: 1 (column 'label') can be the label 1 or the id of 2; leave label_names out"
+    assert the_error(["1", "2", "3"], train=["1", "2"]).startswith(message)
+    assert dict(found(train=["1", "2"])) == {"1": "1", "2": "2"}
+
+
+@pytest.mark.parametrize(
+    ("values", "names", "are_given", "expected"),
+    [
+        ([1, 2], ["1", "2", "3"], True, {0: "1", 1: "2", 2: "3"}),
+        (["1", "2"], ["1", "2", "3"], True, {"0": "1", "1": "2", "2": "3"}),
+        ([1, 2], ["1", "2", "3"], False, {1: "1", 2: "2", "3": "3"}),
+        (["1", "2"], ["1", "2", "3"], False, {"1": "1", "2": "2", "3": "3"}),
+        ([1, 0], ["neg", "pos"], False, {0: "neg", 1: "pos"}),
+        (["1", "0"], ["neg", "pos"], False, {"0": "neg", "1": "pos"}),
+        (["007", "7"], ["007", "7"], False, {"007": "007", "7": "7"}),
+    ],
+)
+def test_a_trained_model_reads_labels_as_its_training_did(
+    values: Any, names: list[str], are_given: bool, expected: Any
+) -> None:
+    assert labels_of_model(rows(values), "f", "label", names, are_given) == expected
+
+
+def test_a_number_that_is_no_label_of_a_model_is_never_taken_for_an_id() -> None:
+    with pytest.raises(DataError, match="does not have: 0 "):
+        labels_of_model(rows([0, 1]), "f", "label", ["1", "2"], False)
+
+
+def test_labels_in_unlike_files_that_differ_by_their_type_alone_say_so() -> None:
+    message = the_error(train=["0", "1"], test=[0, 1])
+    assert "numbers in one file are texts in another (a CSV has texts alone): write both in one format" in message
+
+
+def test_names_that_look_alike_are_found() -> None:
+    names = ["Red", "red", "gr een", "gr\u00a0een", "blue", "bl\u200bue", "Straße", "STRASSE", "other"]
+    assert alike(names) == [["Red", "red"], ["gr een", "gr\u00a0een"], ["blue", "bl\u200bue"], ["Straße", "STRASSE"]]

@@ -131,3 +131,9 @@ def test_many_labels_are_summed_up_in_one_line(tmp_path: Path) -> None:
     rows += [("one more", "label 03")]
     text = format_data_report(report(tmp_path, train=rows))
     assert text.splitlines()[-1] == "13 labels; most rows of train: label 03 (3); fewest: label 12 (1)"
+
+
+def test_labels_that_differ_in_case_alone_are_worth_a_look(tmp_path: Path) -> None:
+    text = format_data_report(report(tmp_path, train=[("a", "Red"), ("b", "red"), ("c", "blue")]))
+    expected = "look: labels that differ in case, blanks or invisible characters alone: 'Red' (1 rows), 'red' (1 rows)"
+    assert text.splitlines()[-1] == expected
