@@ -25,13 +25,16 @@ def draw_validation(splits: dict[str, Dataset], column: str, validation: Any) ->
     """
     share = float(str(validation).rstrip("%")) / 100
     rows = splits["train"]
+    values = sorted(unique_values(rows, column))
+    codes = value_codes(rows, column, values)
+    lonely = [values[code] for code in np.flatnonzero(np.bincount(codes) < 2)]
+    problem = f"data.validation: {validation} of train cannot be drawn by class"
+    if lonely:
+        raise DataError(f"{problem}: a class of one row cannot be in both: {lonely[:5]}")
     try:
-        train, held_out = _drawn(value_codes(rows, column, sorted(unique_values(rows, column))), share)
-    except ValueError:
-        try:
-            train, held_out = _drawn(rows[column][:], share)
-        except ValueError as error:  # the same, but it names the classes
-            raise DataError(f"data.validation: {validation} of train cannot be drawn by class: {error}") from None
+        train, held_out = _drawn(codes, share)
+    except ValueError as error:
+        raise DataError(f"{problem}: {error}") from None
     drawn = {"train": rows.select(np.sort(train)), "validation": rows.select(np.sort(held_out))}
     return {**drawn, **{split: splits[split] for split in splits if split != "train"}}
 

@@ -13,6 +13,10 @@ from nlp_ft.errors import UnfreezeError
 from nlp_ft.integrations.strategy import changes, freezes
 from nlp_ft.layerwise import LrSchedule, UnfreezeSchedule
 
+CHECKPOINTING = (
+    "activation_checkpointing" if hasattr(TrainingArguments, "activation_checkpointing") else "gradient_checkpointing"
+)
+"""What this version of Transformers calls it."""
 HOW_TO_SIGNAL = {
     "evaluate": 'set eval_strategy="epoch", or "steps" with a smaller eval_steps',
     "record": 'set logging_strategy="steps" with a smaller logging_steps',

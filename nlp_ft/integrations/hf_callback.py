@@ -21,7 +21,14 @@ from transformers import (
 )
 
 from nlp_ft.errors import UnfreezeError
-from nlp_ft.integrations.hf_arguments import HOW_TO_SIGNAL, refuse_setup, schedule_of, signals_of, steps_per_epoch
+from nlp_ft.integrations.hf_arguments import (
+    CHECKPOINTING,
+    HOW_TO_SIGNAL,
+    refuse_setup,
+    schedule_of,
+    signals_of,
+    steps_per_epoch,
+)
 from nlp_ft.integrations.strategy import (
     LayerwiseSettings,
     changes,
@@ -221,7 +228,7 @@ class UnfreezeCallback(TrainerCallback):
         if reentrant and freezes(self.schedule):
             raise UnfreezeError(
                 "reentrant checkpointing gives no gradients above frozen embeddings; set "
-                'activation_checkpointing_kwargs={"use_reentrant": False} in TrainingArguments'
+                f'{CHECKPOINTING}_kwargs={{"use_reentrant": False}} in TrainingArguments'
             )
 
     def _phase_table(self, plan: UnfreezePlan, model: nn.Module, optimizer: torch.optim.Optimizer) -> str:

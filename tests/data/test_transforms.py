@@ -62,7 +62,8 @@ def test_evaluation_is_the_preset_of_the_weights_to_one_level_of_256(weights: An
     ours = evaluation_transform(Preprocessing.of_recipe(ImageDataSection(train="-"), preset))
     difference = (ours(pixels(large_image())) - preset(large_image())).abs()
     assert float(difference.max()) <= 1 / 255 / 0.224 + 1e-6
-    assert float(difference.mean()) < 2e-4
+    # Torchvision before 0.24 rounds a fifth of the values to the other of two levels.
+    assert float(difference.mean()) < 5e-3
 
 
 @pytest.mark.parametrize("weights", PRESETS, ids=str)

@@ -21,11 +21,13 @@ def two_phases(trigger: Any) -> UnfreezeSchedule:
 
 
 def test_the_stock_trainer_with_callback_and_optimizer_equals_the_layerwise_trainer_to_the_bit(tmp_path: Path) -> None:
-    ours = trained(str(tmp_path), "gradual")
+    changes = {"optim": "adamw_torch_fused"}
+    ours = trained(str(tmp_path), "gradual", changes=changes)
     model = tiny_model()
     optimizer = build_optimizer(model, lr=1e-2, head_lr=1e-3, weight_decay=0.0, layer_decay=0.9)
     stock = trained(
         str(tmp_path),
+        changes=changes,
         model=lambda: model,
         trainer_class=Trainer,
         callbacks=[UnfreezeCallback("gradual")],

@@ -15,6 +15,7 @@ from transformers import (
     T5Config,
 )
 
+from nlp_ft.integrations.hf_arguments import CHECKPOINTING
 from nlp_ft.integrations.hf_trainer import LayerwiseTrainer, LayerwiseTrainerMixin
 from tests.integrations.hf_runs import arguments, tiny_data, tiny_model, trained
 
@@ -52,7 +53,7 @@ def test_the_best_model_is_loaded_at_the_end_and_loads_in_any_program(tmp_path: 
 
 def test_gradient_checkpointing_changes_nothing(tmp_path: Path) -> None:
     plain = trained(str(tmp_path), "gradual")
-    changes = {"activation_checkpointing": True}
+    changes = {CHECKPOINTING: True}
     assert trained(str(tmp_path), "gradual", changes=changes)["hashes"] == plain["hashes"]
 
 

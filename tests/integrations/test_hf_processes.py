@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import Trainer, TrainerCallback
 
+from nlp_ft.integrations.hf_arguments import CHECKPOINTING
 from nlp_ft.integrations.hf_trainer import UnfreezeCallback
 from tests.integrations.hf_runs import tiny_data, tiny_model, trained
 from tests.integrations.processes import in_processes
@@ -45,7 +46,7 @@ def test_two_processes_stay_equal_after_every_update_and_end_as_one_does(tmp_pat
 def test_so_they_do_with_gradient_checkpointing_for_which_the_trainer_looks_for_no_unused_layers(
     tmp_path: Path,
 ) -> None:
-    changes = {"optim": "sgd", "learning_rate": 0.1, "activation_checkpointing": True}
+    changes = {"optim": "sgd", "learning_rate": 0.1, CHECKPOINTING: True}
     assert_equal_runs(*of_one_and_two(tmp_path, "gradual", changes=changes))
 
 

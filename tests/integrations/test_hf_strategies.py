@@ -14,6 +14,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 from nlp_ft.durations import Duration
 from nlp_ft.errors import TrainingError, UnfreezeError
 from nlp_ft.integrations import hf_callback
+from nlp_ft.integrations.hf_arguments import CHECKPOINTING
 from nlp_ft.integrations.hf_trainer import LayerwiseTrainer
 from nlp_ft.layerwise import LayerMap, Phase, UnfreezeSchedule, build_optimizer
 from tests.integrations.hf_runs import HEAD, NUM_BLOCKS, arguments, tiny_data, tiny_model, trained
@@ -246,7 +247,7 @@ def test_frozen_layers_in_a_divided_model_are_refused(
         ("lp_ft", {"lr_scheduler_type": "greedy", "eval_strategy": "epoch"}, "a function of the step"),
         (
             "gradual",
-            {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": True}},
+            {CHECKPOINTING: True, f"{CHECKPOINTING}_kwargs": {"use_reentrant": True}},
             "no gradients above frozen embeddings",
         ),
     ],
