@@ -23,6 +23,17 @@ TAG = "tag:yaml.org,2002:"
 class _Loader(yaml.SafeLoader):
     """Safe YAML with the scalars of YAML 1.2: `2e-5` is a number, `no` is text; a key stands once."""
 
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """A node, no deeper than `DEEPEST`."""
+        self.depth = getattr(self, "depth", 0) + 1
+        if self.depth > DEEPEST:
+            problem = f"it is nested too deeply, more than {DEEPEST} sections or lists inside each other"
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, problem, mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """A mapping whose keys are text, each once."""
         if not isinstance(node, yaml.MappingNode):

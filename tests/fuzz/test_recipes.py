@@ -78,7 +78,8 @@ def _same(given: Any, taken: Any) -> bool:
     if isinstance(taken, dict):
         return bool(taken.get("name") == given)
     if isinstance(given, str) and given.startswith("~/"):
-        return bool(taken == os.path.expanduser(given))
+        # The name of a column stays as it is.
+        return taken in (given, os.path.expanduser(given))
     return bool(given == taken) or (isinstance(given, str) and given.replace(".0", "").replace(" ", "") == taken)
 
 
