@@ -145,8 +145,8 @@ def test_a_tilde_is_the_home_folder_in_every_path(monkeypatch: pytest.MonkeyPatc
         ("a: &a {b: *a}", "line 1, column 4: not valid YAML: an alias holds itself"),
         ("a: " + "[" * 60 + "]" * 60, "line 1, column 53: not valid YAML: it is nested too deeply, more than 50 "
          "sections or lists inside each other"),
-        ("[" * 5000, "line 1, column 51: not valid YAML: it is nested too deeply, more than 50 sections or lists inside "
-         "each other"),
+        ("[" * 5000, "line 1, column 51: not valid YAML: it is nested too deeply, more than 50 sections or lists "
+         "inside each other"),
         ("a: !!bool maybe", "line 1, column 4: not valid YAML: 'maybe' is no bool"),
         ("a: !!int [1]", "line 1, column 4: not valid YAML: a sequence is no int"),
         ("a: !!map [1]", "line 1, column 4: not valid YAML: a sequence is no section of `key: value` lines"),
