@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from nlp_ft.layerwise.layer_map import LayerMap
 from nlp_ft.layerwise.prefix import ENTRY_ERRORS, TOLERANCE, block_modules, evaluating, pre_hook
+from nlp_ft.layerwise.undisturbed import undisturbed
 
 GRADIENT_TOLERANCE = 1e-4
 ZERO = 1e-6
@@ -50,10 +51,11 @@ def first_token_places(model: nn.Module, layer_map: LayerMap, example: Mapping[s
     if last is None:
         return ()
     try:
-        kept = _accepted(model, last, {key: value[:, :TRIAL_TOKENS] for key, value in example.items()})
-        proof = {key: value[:, :PROOF_TOKENS] for key, value in example.items()}
-        whole, cut = _pass(model, last, proof, ()), _pass(model, last, proof, kept)
-        other = _pass(model, last, proof, kept, token=1)
+        with undisturbed(model):
+            kept = _accepted(model, last, {key: value[:, :TRIAL_TOKENS] for key, value in example.items()})
+            proof = {key: value[:, :PROOF_TOKENS] for key, value in example.items()}
+            whole, cut = _pass(model, last, proof, ()), _pass(model, last, proof, kept)
+            other = _pass(model, last, proof, kept, token=1)
     except ENTRY_ERRORS:
         return ()
     # Another token must make a difference, or the logits say nothing about what is read.

@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from nlp_ft.layerwise.layer_map import LayerMap
+from nlp_ft.layerwise.undisturbed import undisturbed
 
 TOLERANCE = 1e-5
 ENTRY_ERRORS = (
@@ -64,8 +65,9 @@ class FrozenPrefix:
         if list(layer_map.stacks.values()) != [layer_map.num_layers]:
             return
         blocks = block_modules(model, layer_map)
-        self._forms = _forms(model, blocks.values(), example)
-        head = _first_of_head(model, layer_map, example)
+        with undisturbed(model):
+            self._forms = _forms(model, blocks.values(), example)
+            head = _first_of_head(model, layer_map, example)
         for boundary in range(1, layer_map.num_layers + 1):
             entry = head if boundary == layer_map.num_layers else blocks.get(boundary + 1)
             below = tuple(blocks[layer] for layer in range(1, boundary + 1) if layer in blocks)
@@ -80,7 +82,8 @@ class FrozenPrefix:
     def can_enter(self, boundary: int) -> bool:
         """Whether the model can be entered there; a few forward passes over the example find out, once."""
         if boundary in self._entries and boundary not in self._proved:
-            self._proved[boundary] = self._is_proved(boundary, self._example)
+            with undisturbed(self._model):
+                self._proved[boundary] = self._is_proved(boundary, self._example)
         return self._proved.get(boundary, False)
 
     def hidden_size(self, boundary: int) -> int:

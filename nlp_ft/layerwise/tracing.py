@@ -15,6 +15,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from nlp_ft.layerwise.undisturbed import undisturbed
+
 Shape = tuple[int, ...]
 
 
@@ -60,7 +62,7 @@ def trace(model: nn.Module, inputs: Any, blocks: Sequence[nn.Module], parameters
         parameters: the parameters outside all blocks.
     """
     watcher = _Watcher(blocks, parameters)
-    with _undisturbed(model), watcher.watching(model):
+    with undisturbed(model), watcher.watching(model):
         try:
             with torch.no_grad(), watcher:
                 model.forward(**inputs) if isinstance(inputs, Mapping) else model.forward(inputs)
@@ -218,22 +220,6 @@ def keeps_positions(one: Shape, other: Shape) -> bool:
 
 def _tensors(values: Any) -> Iterator[torch.Tensor]:
     return (leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor))
-
-
-@contextmanager
-def _undisturbed(model: nn.Module) -> Iterator[None]:
-    """Eval mode, with modes and random numbers put back afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
-    with torch.random.fork_rng(list(devices)):
-        for module, _ in modes:
-            # Not `model.eval()`: a frozen module may have a `train` of its own.
-            module.training = False
-        try:
-            yield
-        finally:
-            for module, mode in modes:
-                module.training = mode
 
 
 def example_inputs(model: nn.Module) -> Iterator[Any]:
