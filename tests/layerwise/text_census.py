@@ -25,6 +25,8 @@ from transformers.models.auto.modeling_auto import (
 
 MODEL_TYPES = sorted(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES)
 DEPTH = 3
+NO_DROPOUT = {"diffllama"}
+"""They have a rate in their config and refuse any but 0."""
 AUTO_CLASSES: dict[str, Any] = {
     "sequence": AutoModelForSequenceClassification,
     "token": AutoModelForTokenClassification,
@@ -148,13 +150,23 @@ def _shrunk(fields: dict[str, Any]) -> dict[str, Any]:
     return {**small, **parts}
 
 
-def build(model_type: str, head: str = "sequence", **changes: Any) -> PreTrainedModel:
-    """A tiny model with random weights."""
+def build(model_type: str, head: str = "sequence", drop_rate: float | None = None, **changes: Any) -> PreTrainedModel:
+    """A tiny model with random weights; with a rate, that of every dropout that its config knows."""
     torch.manual_seed(0)
     config = config_of(model_type, **changes)
+    if drop_rate is not None:
+        _set_drop_rates(config, drop_rate)
     config.architectures = []  # Funnel has two bare models, and AutoModel looks here for which one is meant.
     model: PreTrainedModel = AUTO_CLASSES[head].from_config(config)
     return model
+
+
+def _set_drop_rates(config: PreTrainedConfig, rate: float) -> None:
+    for name, value in vars(config).items():
+        if isinstance(value, PreTrainedConfig):
+            _set_drop_rates(value, rate)
+        elif "drop" in name and isinstance(value, float) and config.model_type not in NO_DROPOUT:
+            setattr(config, name, rate)
 
 
 def heads_of(model_type: str) -> list[str]:

@@ -1,0 +1,145 @@
+"""Which modules are in eval mode while some layers are frozen, and how they stay there.
+
+A module's mode decides what it draws by itself, as `F.dropout(..., training=self.training)` does. A container, such as
+BART's encoder, draws between the layers in it; what it draws must not reach a frozen one.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
+from inspect import unwrap
+from types import CodeType
+from typing import Any, Literal
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from nlp_ft.layerwise.layer_map import LayerMap
+
+DRAWING = {"functional", "F", "rand", "bernoulli"}
+"""Names by which code that reads `self.training` draws random numbers itself; a module of its own has its own mode."""
+
+
+Pin = Literal["whole", "own", "inside"]
+"""`whole`: all that is in the module. `own`: its own mode. `inside`: its own mode, during its forward pass."""
+
+
+def modules_to_pin(model: nn.Module, layer_map: LayerMap, layers: Collection[int]) -> dict[nn.Module, Pin]:
+    """The modules that must be in eval mode while only the given layers train, and how far.
+
+    Args:
+        model: the model, with `requires_grad` as it will be.
+        layer_map: its layer map.
+        layers: ids of the layers that train, counted as `LayerMap.aligned_layer` does.
+    """
+    held = _layers_within(model, layer_map)
+    pinned: dict[nn.Module, Pin] = {}
+    for path, module in model.named_modules():
+        own = held[path]
+        if (own and own.isdisjoint(layers)) or (path in layer_map.embedding_modules and 0 not in layers):
+            pinned[module] = "whole"
+        elif _keeps_statistics(module) and not any(p.requires_grad for p in module.parameters()):
+            # No gradient moves it; its statistics must not move either.
+            pinned[module] = "whole"
+        elif own - set(layers):
+            # It spans frozen layers and others. What the one that holds the head calls belongs to the head.
+            if layer_map.head_layer not in own:
+                pinned.update({child: "whole" for child in module.children() if not _has_parameters(child)})
+            if path and layer_map.head_layer not in own:
+                pinned.setdefault(module, "own")
+            elif draws_itself(module):
+                # Loops read the mode of the model itself, to put it back after an evaluation.
+                pinned[module] = "inside"
+    return pinned
+
+
+def keep_in_eval(model: nn.Module, pinned: Mapping[nn.Module, Pin]) -> None:
+    """Keep these modules in eval mode, whatever `train()` says, and release all others."""
+    whole = {inner for module, pin in pinned.items() if pin == "whole" for inner in module.modules()}
+    for module in model.modules():
+        _release(module)
+    # Not flag by flag: a module may have a `train` of its own, and keep a part of itself in eval mode by it.
+    model.train(model.training)
+    for module in model.modules():
+        if module in whole:
+            _pin(module, _stay)
+        elif pinned.get(module) == "own":
+            _pin(module, _pass_on)
+        elif pinned.get(module) == "inside":
+            module.register_forward_pre_hook(_enter)
+            module.register_forward_hook(_leave, always_call=True)
+
+
+def _pin(module: nn.Module, train: Callable[..., nn.Module]) -> None:
+    module.__dict__["train"] = partial(train, module, own=module.__dict__.get("train"))
+    module.training = False
+
+
+def draws_itself(module: nn.Module) -> bool:
+    """Whether a module's own code draws random numbers in train mode; told from the names it uses."""
+    kinds = [kind for kind in type(module).__mro__ if "forward" in vars(kind)]
+    methods = vars(kinds[0]).values() if kinds and kinds[0] is not nn.Module else ()
+    used = [set(_names(unwrap(method).__code__)) for method in methods if hasattr(unwrap(method), "__code__")]
+    return any("training" in names and names & DRAWING for names in used)
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
+
+
+def _layers_within(model: nn.Module, layer_map: LayerMap) -> dict[str, set[int]]:
+    """Path of each module -> the layers of all parameters in it, a tied one counted at each of its places."""
+    held: dict[str, set[int]] = {path: set() for path, _ in model.named_modules(remove_duplicate=False)}
+    first = {id(parameter): name for name, parameter in model.named_parameters()}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        layer = layer_map.aligned_layer(first[id(parameter)])
+        path = name.rpartition(".")[0]
+        while path:
+            held[path].add(layer)
+            path = path.rpartition(".")[0]
+        held[""].add(layer)
+    return held
+
+
+def _keeps_statistics(module: nn.Module) -> bool:
+    return isinstance(module, _NormBase) and module.running_mean is not None and bool(module._parameters)
+
+
+def _has_parameters(module: nn.Module) -> bool:
+    return next(module.parameters(), None) is not None
+
+
+def _release(module: nn.Module) -> None:
+    """Take our pin away; a `train` that someone else put on the module stays, and comes back."""
+    train = module.__dict__.get("train")
+    if isinstance(train, partial) and train.func in (_stay, _pass_on):
+        del module.__dict__["train"]
+        if train.keywords["own"] is not None:
+            module.__dict__["train"] = train.keywords["own"]
+    hooks: list[dict[int, Any]] = [module._forward_pre_hooks, module._forward_hooks]
+    for ours, kept in zip((_enter, _leave), hooks):
+        for key in [key for key, hook in kept.items() if hook is ours]:
+            del kept[key]
+            module._forward_hooks_always_called.pop(key, None)
+
+
+def _stay(module: nn.Module, mode: bool = True, own: Any = None) -> nn.Module:
+    return module
+
+
+def _pass_on(module: nn.Module, mode: bool = True, own: Callable[[bool], Any] | None = None) -> nn.Module:
+    """Set the mode of what is in the module, and not its own."""
+    type(module).train(module, mode) if own is None else own(mode)
+    module.training = False
+    return module
+
+
+def _enter(module: nn.Module, args: Any) -> None:
+    module.__dict__["_mode_outside"] = module.training
+    module.training = False
+
+
+def _leave(module: nn.Module, args: Any, output: Any) -> None:
+    module.training = module.__dict__.pop("_mode_outside", module.training)
