@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from nlp_ft.layerwise.layer_map import LayerMap
-from nlp_ft.layerwise.prefix import ENTRY_ERRORS, TOLERANCE, block_modules, evaluating, pre_hook
-from nlp_ft.layerwise.undisturbed import undisturbed
+from nlp_ft.layerwise.prefix import ENTRY_ERRORS, TOLERANCE, block_modules
+from nlp_ft.layerwise.undisturbed import evaluating, only_trainable, pre_hook, undisturbed
 
 GRADIENT_TOLERANCE = 1e-4
 ZERO = 1e-6
@@ -148,7 +148,13 @@ def _pass(
             given: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
             calls.append(Place(module, tuple(key for key, value in given if _is_hidden(value, shape))))
 
-    with ExitStack() as stack, evaluating(model), _alone_trainable(model, last), torch.enable_grad(), _SafeAttention():
+    with (
+        ExitStack() as stack,
+        evaluating(model),
+        only_trainable(model, last.parameters()),
+        torch.enable_grad(),
+        _SafeAttention(),
+    ):
         stack.enter_context(first_token_only(places, token))
         for module in model.modules():
             stack.enter_context(pre_hook(module, note))
@@ -167,19 +173,6 @@ class _SafeAttention(TorchFunctionMode):
             if given["key"].shape[-2] != given["value"].shape[-2]:
                 raise ValueError(f"keys {tuple(given['key'].shape)} for values {tuple(given['value'].shape)}")
         return func(*args, **(kwargs or {}))
-
-
-@contextmanager
-def _alone_trainable(model: nn.Module, block: nn.Module) -> Iterator[None]:
-    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    own = set(block.parameters())
-    try:
-        for parameter, _ in flags:
-            parameter.requires_grad_(parameter in own)
-        yield
-    finally:
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
 
 
 def _is_hidden(value: Any, shape: torch.Size) -> bool:

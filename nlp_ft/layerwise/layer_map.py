@@ -23,11 +23,12 @@ class LayerMap:
     """Parameter name -> layer id, for every parameter of a model.
 
     A model of several towers (text and vision) has several stacks: each counts its own layers from 0, and all share the
-    head. Towers are aligned at the top: the last block of each stands right below the head.
+    head. Towers are aligned at the top: the last block of each stands right below the head, or below the block of
+    another tower that it feeds.
 
     Args:
         layer_ids: name -> layer id, 0 (embeddings) to `num_layers + 1` (head).
-        num_layers: L, the number of blocks; of the highest tower where there are several.
+        num_layers: L, the number of blocks; where there are several towers, of the longest way to the head.
         parameters: name -> parameter; where given, `parameters()` and the table can tell sizes.
         notes: what a reader of the map should know, one sentence each.
         embedding_modules: names of modules without parameters that are frozen together with layer 0.
@@ -36,6 +37,8 @@ class LayerMap:
         shared_layers: layers whose block runs several times in one forward pass (ALBERT).
         input_name: what layer 0 is called.
         block_name: what layers 1..L are called.
+        blocks_above: stack -> number of blocks of another stack that stand between it and the head, such as those that
+            fuse text with images.
 
     Raises:
         LayerMapError: an id lies outside 0..L+1.
@@ -53,6 +56,7 @@ class LayerMap:
         shared_layers: Collection[int] = (),
         input_name: str = "embeddings",
         block_name: str = "block",
+        blocks_above: Mapping[str, int] | None = None,
     ) -> None:
         for name, layer_id in layer_ids.items():
             if not 0 <= layer_id <= num_layers + 1:
@@ -69,6 +73,7 @@ class LayerMap:
         self._stack_of = dict(stack_of or {})
         self._parameters = dict(parameters or {})
         self._names = (input_name, block_name)
+        self._blocks_above = dict(blocks_above or {})
 
     @classmethod
     def from_model(
@@ -100,7 +105,7 @@ class LayerMap:
         if named and ruled.keys() == named.keys():
             return cls._from_rules(model, ruled)
         found = locate(model, grain, example)
-        num_layers = max(found.stacks.values())
+        num_layers = max(depth + found.blocks_above[stack] for stack, depth in found.stacks.items())
         main = next(iter(found.stacks))
         # A rule goes for all names of a tied weight, and counts in the stack of the model's output.
         by_weight = {id(named[name]): layer_id for name, layer_id in reversed(ruled.items())}
@@ -122,6 +127,7 @@ class LayerMap:
             found.shared_layers,
             found.input_name,
             grain,
+            found.blocks_above,
         )
 
     @classmethod
@@ -164,9 +170,18 @@ class LayerMap:
         return self._stack_of.get(parameter_name, next(iter(self.stacks)))
 
     def below_head(self, parameter_name: str) -> int:
-        """How many layers below the head a parameter stands: 0 in the head, 1 in the last block of any tower."""
+        """How many layers below the head a parameter stands: 0 in the head, 1 in the last block of any tower.
+
+        The last block of a tower that feeds the blocks of another stands below the first of those.
+        """
         layer_id = self.layer_id(parameter_name)
-        return 0 if layer_id == self.head_layer else self.stacks[self.stack(parameter_name)] + 1 - layer_id
+        if layer_id == self.head_layer:
+            return 0
+        return self.blocks_to_head(self.stack(parameter_name)) + 1 - layer_id
+
+    def blocks_to_head(self, stack: str) -> int:
+        """Number of blocks between a tower's input and the head: its own, and those of another tower that it feeds."""
+        return self.stacks[stack] + self._blocks_above.get(stack, 0)
 
     def aligned_layer(self, parameter_name: str) -> int:
         """Layer id as counted in the highest tower: the same number of blocks stands above it, down to 0.

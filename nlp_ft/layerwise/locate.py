@@ -24,6 +24,8 @@ class Locations:
     """Every name of every parameter -> its stack and layer id; None where structure cannot decide."""
     stacks: dict[str, int]
     """Stack -> number of its blocks; the one of the model's output first."""
+    blocks_above: dict[str, int]
+    """Stack -> number of blocks of another stack between it and the head."""
     notes: tuple[str, ...]
     embedding_modules: tuple[str, ...]
     """Modules without parameters that run before all blocks, such as a dropout."""
@@ -67,6 +69,7 @@ def locate(model: nn.Module, grain: Grain, example: Any) -> Locations:
     return Locations(
         {name: (place[0].name, place[1]) if place else None for name, place in tied.items()},
         {stack.name: stack.num_layers for stack in stacks},
+        {stack.name: stack.above for stack in stacks},
         tuple(_notes(stacks, scene.seen, placer.unreached)),
         tuple(_before_all_blocks(model, scene.seen)),
         "stem" if len(stacks) == 1 and _reads_images(scene.seen) else "embeddings",
@@ -240,6 +243,12 @@ def _notes(stacks: Sequence[Stack], seen: Trace, unreached: Sequence[str]) -> li
     for stack in stacks:
         if not any(index in seen.begun for index in stack.layer_of):
             notes.append(f"{stack.name or 'the blocks'}: took no part in the forward pass; numbered as registered.")
+    blind = [index for index in seen.blind if any(index in stack.layer_of for stack in stacks)]
+    if blind:
+        notes.append(
+            f"{len(blind)} block(s) were handed nothing in which tensors can be found: look whether what leads into "
+            "them stands in the right layer, and say it with rules where not."
+        )
     if unreached:
         names = ", ".join(unreached[:3]) + (f" and {len(unreached) - 3} more" if len(unreached) > 3 else "")
         notes.append(f"not used in the forward pass, so placed by where they stand: {names}")

@@ -77,7 +77,8 @@ def layerwise_param_groups(
     """
     _check_rates(lr, head_lr, weight_decay)
     layer_map = layer_map or LayerMap.from_model(model)
-    scales = {stack: lr_scales(depth, layer_decay, convention) for stack, depth in layer_map.stacks.items()}
+    heights = {stack: layer_map.blocks_to_head(stack) for stack in layer_map.stacks}
+    scales = {stack: lr_scales(height, layer_decay, convention) for stack, height in heights.items()}
     no_decay = no_weight_decay_names(model)
     members: dict[tuple[int, str, int, bool], dict[str, nn.Parameter]] = {}
     for name, parameter in model.named_parameters():

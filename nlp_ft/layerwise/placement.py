@@ -4,7 +4,7 @@ Every parameter outside the blocks is placed by what flows into it and out of it
 the pass never reaches, by where it stands.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from torch import nn
@@ -71,6 +71,8 @@ class Placer:
         for name, use in sorted(reached.items(), key=lambda item: item[1].time):
             if self._feeds(self._outer[name]):
                 places[name] = self._before_or_between(_owner(name), use)
+            elif stack := self._stack_of_row(name):
+                places[name] = stack, stack.num_layers
             else:
                 after.append((name, use))
         places.update(self._after(after))
@@ -109,6 +111,25 @@ class Placer:
             return stack, stack.layer(line.blocks[-1])
         stack, line = upcoming
         return stack, stack.layer(line.blocks[0]) if use.blocks else 0
+
+    def _stack_of_row(self, name: str) -> Stack | None:
+        """Of the last item of a list with one item a block, all others of which feed a block: scales, say."""
+        for container, module in self._lists_around(name):
+            _, line = near = self._nearest(container)[-1]
+            others = [
+                other for other in self._outer if inside(other, container) and not _same_item(other, name, container)
+            ]
+            if len(module) == len(line.blocks) > 1 and others and all(self._feeds(self._outer[o]) for o in others):
+                return near[0]
+        return None
+
+    def _lists_around(self, name: str) -> Iterator[tuple[str, nn.ParameterList | nn.ModuleList]]:
+        path = _owner(name)
+        while path:
+            module = self._modules[path]
+            if isinstance(module, (nn.ParameterList, nn.ModuleList)):
+                yield path, module
+            path = path.rpartition(".")[0]
 
     def _after(self, uses: Sequence[tuple[str, Use]]) -> dict[str, Place]:
         """What flows into no block: final norms and convolutions belong to the last block, the rest is the head."""
@@ -217,6 +238,11 @@ def _num_outputs(modules: Iterable[nn.Module]) -> int | None:
         if isinstance(module, (nn.Linear, *CONVOLUTIONS)):
             last = module
     return len(last.weight) if last is not None else None
+
+
+def _same_item(one: str, other: str, container: str) -> bool:
+    index = container.count(".") + 1
+    return one.split(".")[index] == other.split(".")[index]
 
 
 def _owner(name: str) -> str:

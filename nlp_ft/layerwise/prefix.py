@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
 from nlp_ft.layerwise.layer_map import LayerMap
-from nlp_ft.layerwise.undisturbed import undisturbed
+from nlp_ft.layerwise.undisturbed import evaluating, only_trainable, pre_hook, undisturbed
 
 TOLERANCE = 1e-5
 ENTRY_ERRORS = (
@@ -57,6 +56,14 @@ class FrozenPrefix:
 
     def __init__(self, model: nn.Module, layer_map: LayerMap, example: Mapping[str, torch.Tensor]) -> None:
         self._model, self._example = model, example
+        self._above = {
+            boundary: [
+                p
+                for layer in range(boundary + 1, layer_map.num_layers + 2)
+                for p in layer_map.parameters(layer).values()
+            ]
+            for boundary in range(1, layer_map.num_layers + 1)
+        }
         self._entries: dict[int, _Entry] = {}
         self._proved: dict[int, bool] = {}
         self._widths: dict[int, int] = {}
@@ -140,6 +147,8 @@ class FrozenPrefix:
     def _is_proved(self, boundary: int, example: Mapping[str, torch.Tensor]) -> bool:
         """Whether entering gives what the whole pass gives, whatever stands at padding."""
         try:
+            if self._depends_on_what_is_above(boundary, example):
+                return False
             hidden = self.capture(example, [boundary])[boundary]
             mask = example["attention_mask"]
             if hidden.ndim == 2:
@@ -163,6 +172,25 @@ class FrozenPrefix:
             return True
         except ENTRY_ERRORS:
             return False
+
+    def _depends_on_what_is_above(self, boundary: int, example: Mapping[str, torch.Tensor]) -> bool:
+        """Whether a parameter of a higher layer is used below: rules can lift one. It trains while the boundary holds.
+
+        What is kept at a boundary is right only as long as nothing trains below it.
+        """
+        found: list[torch.Tensor] = []
+
+        def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            found.append(_hidden(args, kwargs))
+
+        above = [parameter for parameter in self._above[boundary] if parameter.is_floating_point()]
+        with ExitStack() as stack:
+            stack.enter_context(evaluating(self._model))
+            stack.enter_context(only_trainable(self._model, above))
+            stack.enter_context(pre_hook(self._entries[boundary].module, note))
+            stack.enter_context(torch.enable_grad())
+            self._model(**example)
+        return found[0].requires_grad
 
     def _gives(
         self, whole: torch.Tensor, boundary: int, hidden: torch.Tensor, inputs: Mapping[str, torch.Tensor]
@@ -225,30 +253,6 @@ def _with_hidden(
         tuple(hidden if value is replaced else value for value in args),
         {key: hidden if value is replaced else value for key, value in kwargs.items()},
     )
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; the modes are put back."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        for module, _ in modes:
-            # Not `model.eval()`: a frozen module may have a `train` of its own.
-            module.training = False
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-@contextmanager
-def pre_hook(module: nn.Module, function: Any) -> Iterator[None]:
-    handle: RemovableHandle = module.register_forward_pre_hook(function, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def _forms(model: nn.Module, blocks: Iterable[nn.Module], example: Mapping[str, torch.Tensor]) -> dict[nn.Module, int]:

@@ -41,6 +41,8 @@ class Stack:
     name: str = ""
     layer_of: dict[int, int] = field(default_factory=dict)
     """Index of a module -> layer id, 1..L."""
+    above: int = 0
+    """Number of blocks of another stack that stand between this one and the head: LXMERT's fusion blocks."""
 
     @property
     def num_layers(self) -> int:
@@ -87,6 +89,7 @@ def make_stacks(lists: Sequence[BlockList], blocks: Sequence[nn.Module], seen: T
         _number(stack, seen, grain)
     if len(stacks) > 1:
         _name(stacks)
+        _stand_below_fusion(stacks, seen)
     return stacks
 
 
@@ -162,6 +165,17 @@ def _stages(shapes: Sequence[Shape]) -> list[int]:
     for before, after in pairwise(shapes):
         numbers.append(numbers[-1] + (not keeps_positions(before, after)))
     return numbers
+
+
+def _stand_below_fusion(stacks: Sequence[Stack], seen: Trace) -> None:
+    """A tower whose output another stack takes in at some block stands below that block, and not below the head."""
+    for number, tower in enumerate(stacks):
+        own = sum(1 << index for index in tower.layer_of)
+        for other in stacks[:number]:
+            fed = [layer for index, layer in other.layer_of.items() if seen.upstream.get(index, 0) & own]
+            if fed:
+                tower.above = other.above + other.num_layers - min(fed) + 1
+                break
 
 
 def _name(stacks: Sequence[Stack]) -> None:

@@ -7,7 +7,7 @@ place count too.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 import torch
@@ -46,6 +46,8 @@ class Trace:
     """Parameter -> its first use."""
     inputs: dict[str, tuple[int, Shape]] = field(default_factory=dict)
     """Module outside the blocks, by path -> time and shape of its first input."""
+    blind: set[int] = field(default_factory=set)
+    """Blocks that were handed nothing in which tensors can be found."""
     feeding: int = 0
     """Bit mask of the parameters that some block's input depends on."""
     failure: Exception | None = None
@@ -178,7 +180,10 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's c
         self.trace.begun.setdefault(index, self.time)
         self.trace.runs[index] = self.trace.runs.get(index, 0) + 1
         upstream = 0
-        for tensor in _tensors(inputs):
+        tensors = list(_tensors(inputs))
+        if not tensors:
+            self.trace.blind.add(index)
+        for tensor in tensors:
             origin = self._origin(tensor)
             upstream |= origin.blocks
             self.trace.feeding |= origin.parameters
@@ -218,8 +223,19 @@ def keeps_positions(one: Shape, other: Shape) -> bool:
     return one[:-1] == other[:-1]
 
 
-def _tensors(values: Any) -> Iterator[torch.Tensor]:
-    return (leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor))
+def _tensors(values: Any, reach: int = 2) -> Iterator[torch.Tensor]:
+    """All tensors in arguments or results, in objects too: blocks may take a dataclass that holds the hidden states."""
+    for leaf in tree_leaves(values):
+        if isinstance(leaf, torch.Tensor):
+            yield leaf
+        elif reach and not isinstance(leaf, (nn.Module, type)) and not callable(leaf):
+            yield from _tensors(_attributes(leaf), reach - 1)
+
+
+def _attributes(value: Any) -> list[Any]:
+    if is_dataclass(value):
+        return [getattr(value, part.name, None) for part in fields(value)]
+    return list(getattr(value, "__dict__", {}).values())
 
 
 def example_inputs(model: nn.Module) -> Iterator[Any]:

@@ -8,13 +8,14 @@ numbers. Parameters are taken to stay as they are: a pass without an optimizer h
 import random
 import sys
 from collections import deque
-from collections.abc import Iterator, MutableMapping, MutableSequence, MutableSet
+from collections.abc import Iterable, Iterator, MutableMapping, MutableSequence, MutableSet
 from contextlib import contextmanager
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 REACH = 4
 """So many steps from a module's attributes: a config, its sub-config, a list in it, an item of that."""
@@ -34,6 +35,44 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
             yield
         finally:
             memory.put_back()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; the modes are put back."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        for module, _ in modes:
+            # Not `model.eval()`: a frozen module may have a `train` of its own.
+            module.training = False
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
+def only_trainable(model: nn.Module, parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """These alone have `requires_grad`; the flags are put back."""
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    own = {id(parameter) for parameter in parameters}
+    try:
+        for parameter, _ in flags:
+            parameter.requires_grad_(id(parameter) in own)
+        yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+
+@contextmanager
+def pre_hook(module: nn.Module, function: Any) -> Iterator[None]:
+    handle: RemovableHandle = module.register_forward_pre_hook(function, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager

@@ -1,0 +1,162 @@
+"""Where structure and one pass could mislead: fused towers, objects as input, a scale for each block, lifted weights."""
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import LxmertConfig, LxmertForQuestionAnswering
+
+from nlp_ft.layerwise import LayerMap, build_optimizer, set_trainable
+from nlp_ft.layerwise.prefix import FrozenPrefix
+from tests.layerwise.test_prefix import build, padded_batch
+
+
+@pytest.fixture(scope="module")
+def lxmert() -> LxmertForQuestionAnswering:
+    """Three text layers beside four of images, then two that fuse both."""
+    config = LxmertConfig(
+        **{"vocab_size": 50, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, "num_qa_labels": 3},
+        **{"l_layers": 3, "x_layers": 2, "r_layers": 4, "visual_feat_dim": 8, "max_position_embeddings": 32},
+    )
+    return LxmertForQuestionAnswering(config)
+
+
+def lxmert_map(model: nn.Module) -> LayerMap:
+    inputs = {
+        "input_ids": torch.arange(6)[None],
+        "visual_feats": torch.rand(1, 4, 8),
+        "visual_pos": torch.rand(1, 4, 4),
+    }
+    return LayerMap.from_model(model, example=inputs)
+
+
+def test_a_tower_that_feeds_fusion_blocks_has_the_rates_of_the_text_beside_it(lxmert: nn.Module) -> None:
+    groups = build_optimizer(lxmert, layer_map=lxmert_map(lxmert), lr=1.0, layer_decay=0.5).param_groups
+    rate = {name: group["lr"] for group in groups for name in group["param_names"]}
+    blocks = {"layer": (0.0625, 0.125, 0.25), "r_layers": (0.03125, 0.0625, 0.125, 0.25), "x_layers": (0.5, 1.0)}
+    for block_list, rates in blocks.items():
+        for number, expected in enumerate(rates):
+            of_block = {rate[n] for n in rate if n.startswith(f"lxmert.encoder.{block_list}.{number}.")}
+            assert of_block == {expected}, (block_list, number)
+
+
+def test_one_trainable_block_is_the_last_one_that_fuses(lxmert: nn.Module) -> None:
+    layer_map = lxmert_map(lxmert)
+    set_trainable(lxmert, layer_map, layer_map.num_layers)
+    trained = {
+        n.rpartition(".layers.")[0] or ".".join(n.split(".")[2:4])
+        for n, p in lxmert.named_parameters()
+        if p.requires_grad and ".encoder." in n
+    }
+    set_trainable(lxmert, layer_map, 0)
+    assert trained == {"x_layers.1"}
+
+
+@dataclass
+class State:
+    hidden: torch.Tensor
+
+
+class TakesObjects(nn.Module):
+    """Blocks that take the hidden states in an object."""
+
+    def __init__(self, kind: Any) -> None:
+        super().__init__()
+        self.kind = kind
+        self.words, self.positions = nn.Embedding(64, 4), nn.Embedding(16, 4)
+        self.blocks = nn.ModuleList(ObjectBlock() for _ in range(2))
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        state = self.kind(hidden=self.words(input_ids) + self.positions.weight[: input_ids.shape[1]])
+        for block in self.blocks:
+            state = block(state)
+        return self.head(state.hidden[:, 0])
+
+
+class ObjectBlock(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, state: Any) -> Any:
+        return type(state)(hidden=state.hidden + self.down(self.up(state.hidden)))
+
+
+IDS = {"input_ids": torch.arange(6)[None]}
+
+
+@pytest.mark.parametrize("kind", [State, SimpleNamespace])
+def test_embeddings_before_blocks_that_take_an_object_are_layer_0(kind: Any) -> None:
+    layer_map = LayerMap.from_model(TakesObjects(kind), example=IDS)
+    assert {name: layer_map.layer_id(name) for name in ("words.weight", "positions.weight", "head.weight")} == {
+        **{"words.weight": 0, "positions.weight": 0, "head.weight": 3}
+    }
+
+
+class Hidden:
+    """Shows its tensor to nobody who does not know it."""
+
+    __slots__ = ("_hidden",)
+
+    def __init__(self, hidden: torch.Tensor) -> None:
+        self._hidden = hidden
+
+    @property
+    def hidden(self) -> torch.Tensor:
+        return self._hidden
+
+
+def test_blocks_in_whose_input_no_tensor_is_found_are_said() -> None:
+    notes = LayerMap.from_model(TakesObjects(Hidden), example=IDS).notes
+    assert [note.partition(":")[0] for note in notes] == [
+        "2 block(s) were handed nothing in which tensors can be found"
+    ]
+
+
+class Scaled(nn.Module):
+    """What each block gives is scaled by a vector of its own, which stands in a list beside the blocks."""
+
+    def __init__(self, scales: nn.Module) -> None:
+        super().__init__()
+        self.words = nn.Embedding(64, 4)
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)) for _ in range(3))
+        self.scales, self.head = scales, nn.Linear(4, 2)
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        hidden = self.words(input_ids)
+        for block, scale in zip(self.blocks, self.scales):
+            hidden = hidden + (scale(block(hidden)) if callable(scale) else scale * block(hidden))
+        return self.head(hidden[:, 0])
+
+
+class Scale(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(4))
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden * self.factor
+
+
+@pytest.mark.parametrize("kind", ["parameters", "modules"])
+def test_scales_in_a_list_of_one_a_block_belong_to_their_blocks(kind: str) -> None:
+    three = range(3)
+    scales = nn.ParameterList(nn.Parameter(torch.ones(4)) for _ in three) if kind == "parameters" else None
+    layer_map = LayerMap.from_model(Scaled(scales or nn.ModuleList(Scale() for _ in three)), example=IDS)
+    ids = {name: layer_map.layer_id(name) for name in layer_map._layer_ids if name.startswith("scales.")}
+    assert list(ids.values()) == [1, 2, 3]
+
+
+def test_what_a_rule_lifts_above_a_boundary_closes_it_for_the_cache() -> None:
+    """It trains while all that is kept at the boundary is taken to stand still."""
+    model, batch = build("bert"), padded_batch()
+    assert FrozenPrefix(model, LayerMap.from_model(model), batch).boundaries == (1, 2)
+    lifted = LayerMap.from_model(model, rules=[("position_embeddings", "head")])
+    assert FrozenPrefix(model, lifted, batch).boundaries == ()
+    to_block_2 = LayerMap.from_model(model, rules=[("position_embeddings", 2)])
+    assert FrozenPrefix(model, to_block_2, batch).boundaries == (2,)
+    assert all(parameter.requires_grad for parameter in model.parameters())
