@@ -100,5 +100,7 @@ def audit(
                 findings.append(finding)
         except (CannotTell, LayerMapError) as reason:
             not_checked.append(f"{check.__name__}: {reason}")
+        except Exception as error:  # a model of any make may answer in any way, and the other checks can still be made
+            not_checked.append(f"{check.__name__}: this model cannot be asked, {type(error).__name__}: {error}")
     findings.sort(key=lambda finding: finding.severity)
     return AuditReport(tuple(findings), tuple(not_checked))

@@ -6,9 +6,11 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
+from nlp_ft.errors import LayerMapError
 from nlp_ft.layerwise.audit_setup import CannotTell, Finding, TrainingSetup, counted
+from nlp_ft.layerwise.modes import draws_itself, is_kept_inside, modules_to_pin
 
-DROP_RATES = ("dropout", "attention_dropout", "drop_prob")
+DROP_RATES = ("dropout", "attention_dropout", "embedding_dropout", "drop_prob", "layerdrop")
 """Attributes in which modules of torch, Transformers and timm keep a rate that `forward` applies in train mode."""
 
 
@@ -32,9 +34,8 @@ def live_batch_norm(setup: TrainingSetup) -> Iterator[Finding]:
 
 
 def live_dropout(setup: TrainingSetup) -> Iterator[Finding]:
-    """Dropout or stochastic depth in a frozen module."""
-    drops = {name: module for name, module in _frozen_modules(setup.model).items() if _drop_rate(module) > 0}
-    live = _in_train_mode(setup.model, drops)
+    """Dropout or stochastic depth in a frozen layer, or between two, where a container draws it."""
+    live = _in_train_mode(setup.model, {name: module for name, module in _still(setup).items() if _drops(module)})
     if live:
         yield Finding(
             "live_dropout",
@@ -78,6 +79,18 @@ def _frozen_modules(model: nn.Module) -> dict[str, nn.Module]:
     return frozen
 
 
+def _still(setup: TrainingSetup) -> dict[str, nn.Module]:
+    """Modules that must draw nothing: those of frozen layers, and containers that draw between such."""
+    try:
+        layers = {setup.layer_map.aligned_layer(name) for name in setup.trainable()}
+        pinned = modules_to_pin(setup.model, setup.layer_map, layers)
+    except LayerMapError:
+        return _frozen_modules(setup.model)
+    still = {inner for module, pin in pinned.items() if pin == "whole" for inner in module.modules()}
+    still |= {m for m, pin in pinned.items() if pin != "whole" and draws_itself(m) and not is_kept_inside(m)}
+    return {name: module for name, module in setup.model.named_modules() if module in still}
+
+
 def _in_train_mode(model: nn.Module, modules: Mapping[str, nn.Module]) -> list[str]:
     """Raises: CannotTell: the model as a whole is in eval mode, and what `train()` would do to these is not known."""
     if modules and not model.training:
@@ -85,10 +98,12 @@ def _in_train_mode(model: nn.Module, modules: Mapping[str, nn.Module]) -> list[s
     return [name for name, module in modules.items() if module.training]
 
 
-def _drop_rate(module: nn.Module) -> float:
+def _drops(module: nn.Module) -> bool:
+    """Whether a module has a rate above 0, or draws at one that it does not tell."""
     is_dropout = isinstance(module, _DropoutNd) or type(module).__name__ == "StochasticDepth"
-    rates = [getattr(module, name, None) for name in (("p",) if is_dropout else DROP_RATES)]
-    return max((float(rate) for rate in rates if isinstance(rate, int | float)), default=0.0)
+    values = [getattr(module, name, None) for name in (("p",) if is_dropout else DROP_RATES)]
+    rates = [float(value) for value in values if isinstance(value, int | float)]
+    return max(rates) > 0 if rates else draws_itself(module)
 
 
 def _checkpointed(model: nn.Module) -> dict[str, nn.Module]:

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from typing import Any, Literal
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from nlp_ft.errors import LayerMapError
 from nlp_ft.layerwise.locate import locate
@@ -101,6 +102,8 @@ class LayerMap:
         if grain not in ("block", "stage"):
             raise LayerMapError(f'grain must be "block" or "stage", got {grain!r}')
         named = dict(model.named_parameters(remove_duplicate=False))
+        if lazy := [name for name, parameter in named.items() if is_lazy(parameter)]:
+            raise LayerMapError(f"{lazy[0]} has no shape yet; run one batch through the model first")
         ruled = _apply_rules(named, rules)
         if named and ruled.keys() == named.keys():
             return cls._from_rules(model, ruled)

@@ -4,7 +4,7 @@ A module's mode decides what it draws by itself, as `F.dropout(..., training=sel
 BART's encoder, draws between the layers in it; what it draws must not reach a frozen one.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from functools import partial
 from inspect import unwrap
 from types import CodeType
@@ -15,9 +15,10 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from nlp_ft.layerwise.layer_map import LayerMap
 
-DRAWING = {"functional", "F", "rand", "bernoulli"}
-"""Names by which code that reads `self.training` draws random numbers itself; a module of its own has its own mode."""
-
+DRAWING = {"rand", "rand_like", "randn", "bernoulli"}
+FUNCTIONAL = {"functional", "F"}
+"""Names in code that reads `self.training` and draws by itself; `self.dropout(...)` alone calls a module, which has a
+mode of its own, and `F.batch_norm` draws nothing."""
 
 Pin = Literal["whole", "own", "inside"]
 """`whole`: all that is in the module. `own`: its own mode. `inside`: its own mode, during its forward pass."""
@@ -79,7 +80,17 @@ def draws_itself(module: nn.Module) -> bool:
     kinds = [kind for kind in type(module).__mro__ if "forward" in vars(kind)]
     methods = vars(kinds[0]).values() if kinds and kinds[0] is not nn.Module else ()
     used = [set(_names(unwrap(method).__code__)) for method in methods if hasattr(unwrap(method), "__code__")]
-    return any("training" in names and names & DRAWING for names in used)
+    return any("training" in names and _has_draw(names) for names in used)
+
+
+def _has_draw(names: Set[str]) -> bool:
+    drops = any("dropout" in name for name in names) and names & FUNCTIONAL
+    return bool(drops or names & DRAWING)
+
+
+def is_kept_inside(module: nn.Module) -> bool:
+    """Whether `keep_in_eval` holds the module in eval mode during its forward pass."""
+    return _enter in module._forward_pre_hooks.values()
 
 
 def _names(code: CodeType) -> Iterator[str]:

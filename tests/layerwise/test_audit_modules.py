@@ -4,12 +4,14 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.optim import SGD, AdamW
 from torchvision.models import convnext_tiny, resnet18
 from transformers import ViTConfig, ViTForImageClassification
 
-from nlp_ft.layerwise import audit, build_optimizer
+from nlp_ft.layerwise import LayerMap, audit, build_optimizer, set_trainable
+from tests.layerwise import text_census
 from tests.layerwise.auditing import bert, found, freeze_embeddings, loss, the_only
 from tests.layerwise.families import build
 
@@ -104,3 +106,49 @@ def test_drops_of_whole_paths_stay_live_too() -> None:
     # The first block of all has the probability 0.
     assert len(live) == 3 + 3 + 9 - 1
     assert all(name.endswith("stochastic_depth") for name in live)
+
+
+def optimizer_of(model: nn.Module) -> SGD:
+    return SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "frozen", "live"),
+    [
+        ("bart", ("shared", "embed", "encoder.layers.0."), "model.encoder"),
+        ("t5", ("shared", "encoder.block.0.", "relative_attention_bias"), "transformer.decoder.dropout"),
+        ("xlm", ("embeddings", "attentions.0.", "layer_norm_emb"), "transformer"),
+    ],
+)
+def test_a_container_that_draws_between_frozen_layers_is_live(
+    model_type: str, frozen: tuple[str, ...], live: str
+) -> None:
+    model = text_census.build(model_type, drop_rate=0.1).train()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = not any(part in name for part in frozen)
+    assert live in the_only(audit(model, optimizer_of(model)), "live_dropout", "warning")
+    set_trainable(model, LayerMap.from_model(model), 2)
+    assert found(audit(model.train(), optimizer_of(model))) == []
+
+
+def test_dropout_of_base_modules_under_lora_is_live_where_nothing_trains_alone() -> None:
+    config = LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query"], layers_to_transform=[1])
+    model = get_peft_model(build("bert"), config).train()
+    live = the_only(audit(model, optimizer_of(model)), "live_dropout", "warning")
+    start = "base_model.model.bert."
+    blocks = [f"{start}encoder.layer.0.{part}.dropout" for part in ("attention.self", "attention.output", "output")]
+    assert live == (f"{start}embeddings.dropout", *blocks)
+
+
+class Silent(nn.Sequential):
+    """Raises where it is asked for its config."""
+
+    @property
+    def config(self) -> object:
+        raise ValueError("not today")
+
+
+def test_a_model_that_cannot_be_asked_ends_in_a_report_and_not_in_a_traceback() -> None:
+    model = Silent(*(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)) for _ in range(2)))
+    report = audit(model.train(), SGD(model.parameters(), lr=0.1))
+    assert "live_dropout: this model cannot be asked, ValueError: not today" in report.not_checked

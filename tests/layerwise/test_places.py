@@ -1,4 +1,4 @@
-"""Where structure and one pass could mislead: fused towers, objects as input, a scale for each block, lifted weights."""
+"""Where structure and one pass could mislead: fused towers, objects as input, a scale a block, lifted weights."""
 
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import LxmertConfig, LxmertForQuestionAnswering
 
+from nlp_ft.errors import LayerMapError
 from nlp_ft.layerwise import LayerMap, build_optimizer, set_trainable
 from nlp_ft.layerwise.prefix import FrozenPrefix
 from tests.layerwise.test_prefix import build, padded_batch
@@ -160,3 +161,9 @@ def test_what_a_rule_lifts_above_a_boundary_closes_it_for_the_cache() -> None:
     to_block_2 = LayerMap.from_model(model, rules=[("position_embeddings", 2)])
     assert FrozenPrefix(model, to_block_2, batch).boundaries == (2,)
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_weight_without_a_shape_is_named() -> None:
+    block = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    with pytest.raises(LayerMapError, match=r"^0\.weight has no shape yet; run one batch through the model first$"):
+        LayerMap.from_model(nn.Sequential(nn.LazyLinear(3), block, block))
