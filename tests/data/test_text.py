@@ -145,7 +145,11 @@ def test_a_validation_share_has_the_same_rows_for_every_seed(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("labels", "share", "reason"),
-    [("a" * 10 + "b", "20%", "only 1 member"), ("abcd" * 5, "5%", "test_size = 1"), ("ab" * 5, "99%", "train set")],
+    [
+        ("a" * 10 + "b", "20%", "one row cannot be in both"),
+        ("abcd" * 5, "5%", "test_size = 1"),
+        ("ab" * 5, "99%", "train set"),
+    ],
 )
 def test_a_share_that_cannot_be_drawn_by_class_is_refused(labels: str, share: str, reason: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"^data.validation: {share} of train cannot be drawn by class: .*{reason}"):
