@@ -1,7 +1,7 @@
 """One trial of the fuzzer: a broken thing, a command on it in a process of its own, and how that ended.
 
-A trial ends well where the command refuses with exit code 2 and one clear message, or gives the right result. The process
-is forked, so that a signal or an endless loop ends a trial and not the fuzzer.
+A trial ends well where the command refuses with exit code 2 and one clear message, or gives the right result. The
+process is forked, so that a signal or an endless loop ends a trial and not the fuzzer.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ BYTES_MORE = 6 * 1024**3
 """Address space that a trial may take beside what it begins with."""
 MOST_LINES, LONGEST_LINE = 60, 2500
 OWN = ("cache", "going.lock")
-"""What belongs to the project in a workplace, and may come and go: features, and the lock of the run that was killed."""
+"""What belongs to the project in a workplace, and may come and go: features, and the lock of the killed run."""
 
 Check = Callable[[Path, str], str | None]
 """What is wrong with a result, given the workplace and what was printed; None for nothing."""
@@ -138,7 +138,9 @@ def at_work(work: Path) -> None:
     home = work.parent / "home"
     home.mkdir(exist_ok=True)
     datasets.config.HF_DATASETS_CACHE = home / "datasets"
-    os.environ.update(HOME=str(home), NLP_FT_CACHE=str(work / OWN[0]), TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1")
+    os.environ.update(
+        HOME=str(home), NLP_FT_CACHE=str(work / OWN[0]), TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1"
+    )
 
 
 def _run(trial: Trial, work: Path, notes: Path) -> int:

@@ -15,11 +15,14 @@ from tests.fuzz.workplace import CACHED, GOING
 STEP = "going.partial/checkpoints/step-00000009"
 RESUME = ("train", "good.yaml", *GOING)
 OF_CHECKPOINT = ("hashes.json", "metrics.jsonl", "model.safetensors", "optimizer.safetensors", "state.json")
-OTHER_SETTINGS = ("seed=1", "optimizer.lr=1e-4", "optimizer.betas=[0.8, 0.9]", "data.max_length=16", "strategy=full",
-                  "training.per_device_batch_size=4", "data.validation=test.csv", "training.duration=3ep",
-                  "model.pooling=cls", "schedule.warmup=2st", "training.precision=bf16", "loss.label_smoothing=0.1")  # fmt: skip
+OTHER_SETTINGS = (
+    "seed=1", "optimizer.lr=1e-4", "optimizer.betas=[0.8, 0.9]", "data.max_length=16", "strategy=full",
+    "training.per_device_batch_size=4", "data.validation=test.csv", "training.duration=3ep", "model.pooling=cls",
+    "schedule.warmup=2st", "training.precision=bf16", "loss.label_smoothing=0.1",
+)  # fmt: skip
 OF_RUN = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "recipe.yaml", "summary.json",
           "metrics.jsonl", "README.md")  # fmt: skip
+FOREIGN_TOKENIZER = {"auto_map": {"AutoTokenizer": ["trap.T", "trap.T"]}, "tokenizer_class": "T"}
 ON_RUNS = {"predict": ("predict", "finished", "the cat"), "eval": ("eval", "finished")}
 MACHINES: tuple[dict[str, str], ...] = (
     {"WORLD_SIZE": "2"}, {"WORLD_SIZE": "x"}, {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}, {"RANK": "x"},
@@ -178,12 +181,21 @@ def _swapped(work: Path) -> None:
 
 def _with(file: str, change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
     def prepare(work: Path) -> None:
-        values = json.loads((work / file).read_text())
+        path = work / "finished" / file
+        values = json.loads(path.read_text())
         change(values)
-        (work / file).write_text(json.dumps(values))
+        path.write_text(json.dumps(values))
         (work / "finished/trap.py").write_text(TRAP)
 
     return prepare
+
+
+def _config(**entries: object) -> Callable[[Path], None]:
+    return _with("config.json", lambda config: config.update(entries))
+
+
+def _labels(change: Callable[[dict[str, str]], object]) -> Callable[[Path], None]:
+    return _with("config.json", lambda config: change(config["id2label"]))
 
 
 CHECKPOINTS: dict[str, Callable[[Path], None]] = {
@@ -216,11 +228,11 @@ CACHES: dict[str, Callable[[Path], None]] = {
 RUNS: dict[str, Callable[[Path], None]] = {
     **{f"no {file}": _without(f"finished/{file}") for file in OF_RUN},
     **{f"{file} a folder": _as_folder(f"finished/{file}") for file in OF_RUN},
-    "foreign code": _with("finished/config.json", lambda c: c.update(auto_map={"AutoModel": "trap.Trap", "AutoConfig": "trap.Trap"})),
-    "a foreign tokenizer": _with("finished/tokenizer_config.json", lambda c: c.update(auto_map={"AutoTokenizer": ["trap.T", "trap.T"]}, tokenizer_class="T")),
-    "a label fewer": _with("finished/config.json", lambda c: c["id2label"].popitem()),
-    "a label twice": _with("finished/config.json", lambda c: c["id2label"].update({"0": "size"})),
-    "labels with escape codes": _with("finished/config.json", lambda c: c["id2label"].update({"0": "\x1b[2Ja\nerror: b"})),
-    "a hole in the ids": _with("finished/config.json", lambda c: c["id2label"].update({"7": c["id2label"].pop("1")})),
-    "unknown pooling": _with("finished/config.json", lambda c: c.update(pooling="telepathy")),
-}  # fmt: skip
+    "foreign code": _config(auto_map={"AutoModel": "trap.Trap", "AutoConfig": "trap.Trap"}),
+    "a foreign tokenizer": _with("tokenizer_config.json", lambda values: values.update(FOREIGN_TOKENIZER)),
+    "a label fewer": _labels(lambda labels: labels.popitem()),
+    "a label twice": _labels(lambda labels: labels.update({"0": "size"})),
+    "labels with escape codes": _labels(lambda labels: labels.update({"0": "\x1b[2Ja\nerror: b"})),
+    "a hole in the ids": _labels(lambda labels: labels.update({"7": labels.pop("1")})),
+    "unknown pooling": _config(pooling="telepathy"),
+}
