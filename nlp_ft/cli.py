@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from nlp_ft import __version__
+from nlp_ft.environment import check_environment, is_main_process
 from nlp_ft.errors import DataError, printable
-from nlp_ft.exits import exit_with, fail, is_main_process
+from nlp_ft.exits import exit_with, fail
 from nlp_ft.locations import expand_home
 
 DESCRIPTION = """Fine-tune encoders on texts and CNNs on images, with layer-wise learning rates.
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _run(arguments: Sequence[str] | None) -> int:
     options = _parse(arguments)
+    check_environment()
     command: Callable[[argparse.Namespace], int] = options.command
     return command(options)
 

@@ -6,6 +6,7 @@ NlpFtError
 ├── ModelError        a model that cannot be found, loaded, or given the asked pooling or head
 ├── LayerMapError     a parameter without a layer, or an architecture that is not mapped
 ├── TrainingError     a training that cannot start or go on (precision, optimizer, tracker, loss)
+├── MachineError      an environment variable, or a launch, that cannot be taken
 └── RunFolderError    a run folder that is taken, read-only, full, or not a run
 
 `Interrupted` is none of them: a signal ended the run.
@@ -66,6 +67,10 @@ class UnfreezeError(NlpFtError):
 
 class TrainingError(NlpFtError):
     """A training that cannot start or go on."""
+
+
+class MachineError(NlpFtError):
+    """An environment variable, or a launch of processes, that cannot be taken."""
 
 
 class RunFolderError(NlpFtError):

@@ -1,6 +1,5 @@
 """How a command ends: whatever happens in it becomes an exit code, and an error one clear message. Imports no torch."""
 
-import io
 import os
 import select
 import sys
@@ -8,7 +7,8 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from nlp_ft.errors import Interrupted, NlpFtError, printable
+from nlp_ft.environment import ignore_unusable_folders, is_main_process, show_what_cannot_be_shown
+from nlp_ft.errors import Interrupted, MachineError, NlpFtError, printable
 
 TRACEBACK = "NLP_FT_TRACEBACK"
 """The environment variable that adds the traceback to the message of an error."""
@@ -22,9 +22,8 @@ def exit_with(command: Callable[[], int]) -> NoReturn:
     An error of any kind, also a lack of memory, is said in one message on stderr and ends with 2; a signal ends
     with 130 or 143, and with 141 a command whose output nobody reads any more.
     """
-    # A label or a path that the terminal cannot show is escaped there, and is no reason to fail.
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    show_what_cannot_be_shown()
+    ignore_unusable_folders()
     try:
         status = command()
         _flush()
@@ -52,20 +51,18 @@ def fail(message: str) -> int:
     return FAILED
 
 
-def is_main_process() -> bool:
-    """Whether this is the process that speaks for all."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def _failed(error: BaseException) -> int:
     # A pipe to a worker may break too; that is an error to be said.
     if isinstance(error, BrokenPipeError) and _nobody_reads_stdout():
         return PIPE_CLOSED
     if os.environ.get(TRACEBACK):
         traceback.print_exception(error)
-    if isinstance(error, NlpFtError):
+    if isinstance(error, NlpFtError) and not isinstance(error, MachineError):
         return fail(str(error))
     # Unlike what the user wrote, this may have happened in one process alone.
+    if isinstance(error, MachineError):
+        _say(str(error))
+        return FAILED
     text = printable(" ".join(line.strip() for line in str(error).split("\n")))
     text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
     if isinstance(error, OSError) and (error.filename or error.strerror):

@@ -9,6 +9,7 @@ from accelerate import PartialState
 from transformers import PreTrainedModel
 
 from nlp_ft.data.splits import progress_bars
+from nlp_ft.environment import launching
 from nlp_ft.errors import DataError, NlpFtError
 from nlp_ft.layerwise import AuditReport, LayerMap, UnfreezeSchedule, audit, set_trainable_layers
 from nlp_ft.recipe import Recipe
@@ -50,7 +51,7 @@ def find_problems(recipe: Recipe) -> list[str]:
         check_model,
         check_plan,
         lambda: setup.optimizer_class(recipe.optimizer.name),
-        lambda: mixed_precision(recipe.training.precision, PartialState().device),
+        lambda: mixed_precision(recipe.training.precision, _device()),
         lambda: setup.check_trackers(recipe),
         # A run that is there already is no fault of the recipe.
         lambda: RunFolder(recipe.output_dir, overwrite=True),
@@ -62,6 +63,12 @@ def find_problems(recipe: Recipe) -> list[str]:
         except NlpFtError as error:
             problems.append(str(error))
     return list(dict.fromkeys(problems))
+
+
+def _device() -> torch.device:
+    with launching():
+        device: torch.device = PartialState().device
+    return device
 
 
 def _lengths(recipe: Recipe, task: Task, num_rows: int) -> np.ndarray:

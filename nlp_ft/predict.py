@@ -8,6 +8,7 @@ import numpy as np
 from accelerate import Accelerator
 from tqdm import tqdm
 
+from nlp_ft.environment import launching
 from nlp_ft.errors import DataError, ModelError, RunFolderError
 from nlp_ft.extras import require_torchvision
 from nlp_ft.prediction_files import prediction_file
@@ -114,7 +115,8 @@ def evaluate_run(
     if data is None and getattr(run.recipe.data, split) is None:
         raise DataError(f"the recipe of this run has no {split} split; name a file with --data")
     labelled = run.labelled(data, split)
-    accelerator = Accelerator()
+    with launching():
+        accelerator = Accelerator()
     predictions = predict_split(
         accelerator,
         run.model.to(accelerator.device),

@@ -90,6 +90,8 @@ def test_what_every_process_finds_is_said_once_and_what_one_alone_finds_is_said_
     rank: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
     monkeypatch.setattr("nlp_ft.cli._schema", raising(DataError("shared")))
     assert ended(capsys, "schema") == (2, "error: shared\n" if rank == "0" else "")
     monkeypatch.setattr("nlp_ft.cli._schema", raising(RuntimeError("alone")))
@@ -122,10 +124,11 @@ def test_a_command_whose_output_is_closed_still_works() -> None:
 
 
 def test_a_terminal_that_knows_ascii_alone_gets_escapes() -> None:
-    code = "from nlp_ft.exits import exit_with; exit_with(lambda: print('caf\\u00e9 \\udcff') or 0)"
+    shown = "print('caf\\u00e9 \\udcff', file=sys.stderr) or print('caf\\u00e9') or 0"
+    code = f"import sys; from nlp_ft.exits import exit_with; exit_with(lambda: {shown})"
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"})
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"caf\\xe9 \\udcff\n", b"")
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii:strict"})
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"caf\\xe9\n", b"caf\\xe9 \\udcff\n")
 
 
 def test_the_launched_script_ends_in_the_same_way(tmp_path: Path) -> None:

@@ -51,7 +51,8 @@ ONLY = {
     "nlp_ft.integrations.hf_trainer": (*OF_HF, "nlp_ft.integrations.hf_callback"),
     "nlp_ft.integrations.lightning": (*OF_INTEGRATIONS, "lightning"),
     "nlp_ft.errors": (),
-    "nlp_ft.exits": ("nlp_ft.errors",),
+    "nlp_ft.environment": ("accelerate", "nlp_ft.errors"),
+    "nlp_ft.exits": ("nlp_ft.environment", "nlp_ft.errors"),
     "nlp_ft.durations": (),
     "nlp_ft.defaults": (),
     "nlp_ft.layerwise": ("torch", "nlp_ft.defaults", "nlp_ft.durations", "nlp_ft.errors", "nlp_ft.layerwise"),
@@ -73,7 +74,7 @@ ONLY = {
     "nlp_ft.patterns": (),
 }
 # What the command line imports at its top, so that `--help` answers at once.
-LIGHT = ("nlp_ft.__version__", "nlp_ft.errors", "nlp_ft.exits", "nlp_ft.locations")
+LIGHT = ("nlp_ft.__version__", "nlp_ft.environment", "nlp_ft.errors", "nlp_ft.exits", "nlp_ft.locations")
 # The words of the "not" column that mean nothing else.
 REFUSED_WORDS = {
     "assigner",

@@ -1,6 +1,5 @@
 """Whether a run keeps what its frozen blocks give: decided before training by weighing work and bytes, and said."""
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -12,7 +11,7 @@ from pathlib import Path
 import torch
 from accelerate.utils import DynamoBackend, gather_object
 
-from nlp_ft.errors import TrainingError
+from nlp_ft.environment import feature_folder
 from nlp_ft.layerwise import UnfreezePlan
 from nlp_ft.layerwise.prefix import FrozenPrefix
 from nlp_ft.training.feature_cache import FeatureCache, lowest_trained
@@ -118,32 +117,13 @@ def cache_of_run(parts: Parts, state: LoopState) -> FeatureCache | None:
     return build_cache(store, left, parts.accelerator, run_name)
 
 
-def cache_folder() -> Path:
-    """`$NLP_FT_CACHE/features`, or `features` in the user's cache.
-
-    An empty variable counts as none, and so does a relative XDG_CACHE_HOME, as its specification demands
-    (https://specifications.freedesktop.org/basedir-spec/latest/).
-
-    Raises:
-        TrainingError: NLP_FT_CACHE is relative: the cache would lie in whatever folder the command runs in.
-    """
-    own = os.environ.get("NLP_FT_CACHE")
-    if own:
-        folder = Path(own).expanduser()
-        if not folder.is_absolute():
-            raise TrainingError(f"NLP_FT_CACHE must be an absolute path, got {own}; did you mean {folder.absolute()}?")
-        return folder / "features"
-    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return (home if home.is_absolute() else Path("~/.cache").expanduser()) / "nlp_ft" / "features"
-
-
 def _obstacle(parts: Parts) -> str | None:
     if parts.recipe.task != "text_classification":
         return "images are drawn anew in each epoch"
     if parts.accelerator.state.dynamo_plugin.backend != DynamoBackend.NO:
         return "the model is compiled whole"
-    if not _is_shared(parts, cache_folder()):
-        return f"{cache_folder()} cannot be written, or not by all machines; NLP_FT_CACHE names another place"
+    if not _is_shared(parts, feature_folder()):
+        return f"{feature_folder()} cannot be written, or not by all machines; NLP_FT_CACHE names another place"
     return None
 
 
@@ -163,8 +143,8 @@ def _is_shared(parts: Parts, folder: Path) -> bool:
 
 def _free_bytes(parts: Parts) -> int:
     """Room on the cache's disk beside what it holds; the least that a process sees, for all must decide alike."""
-    held = sum(file.stat().st_size for file in cache_folder().rglob("values"))
-    return int(min(gather_object([shutil.disk_usage(cache_folder()).free + held])))
+    held = sum(file.stat().st_size for file in feature_folder().rglob("values"))
+    return int(min(gather_object([shutil.disk_usage(feature_folder()).free + held])))
 
 
 def _feature_plan(parts: Parts, budget: int) -> FeaturePlan:
@@ -183,7 +163,7 @@ def _feature_plan(parts: Parts, budget: int) -> FeaturePlan:
         parts.task.collator(training=False),
         training.eval_batch_size,
         torch.float32 if exact else half,
-        cache_folder(),
+        feature_folder(),
         budget,
     )
 

@@ -14,6 +14,7 @@ from accelerate.utils import GradientAccumulationPlugin, set_seed
 
 from nlp_ft.data.batching import EpochStream
 from nlp_ft.data.effective_batches import EffectiveBatches, RowBatches, TokenBatches
+from nlp_ft.environment import check_environment, is_on, launching, num_launched, show_what_cannot_be_shown
 from nlp_ft.errors import TrainingError, UnfreezeError
 from nlp_ft.layerwise import (
     LayerMap,
@@ -39,13 +40,19 @@ def start_accelerator(recipe: Recipe, tracking_folder: Path) -> Accelerator:
     """The accelerator of a run; random numbers are seeded and kernels made deterministic where asked.
 
     Raises:
+        MachineError: the environment cannot be taken.
         TrainingError: the precision cannot be had here, or a tracker's package is missing.
     """
+    check_environment()
+    show_what_cannot_be_shown()
     check_trackers(recipe)
     check_distribution()
     # Told of no CPU, Accelerate (1.15) takes each of several CPU processes for the only one.
-    cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true") or not torch.accelerator.is_available()
-    device = PartialState(cpu=cpu).device
+    cpu = is_on("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    launched = num_launched()
+    with launching():
+        device = PartialState(cpu=cpu).device
+    precision = mixed_precision(recipe.training.precision, device)
     if recipe.training.deterministic and device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
@@ -53,15 +60,15 @@ def start_accelerator(recipe: Recipe, tracking_folder: Path) -> Accelerator:
         keep_freed_memory()
     # A second run in one process may use another precision; the state would refuse it.
     AcceleratorState._reset_state()
-    accelerator = Accelerator(
-        cpu=cpu,
-        mixed_precision=mixed_precision(recipe.training.precision, device),
-        log_with=list(recipe.trackers) or None,
-        project_dir=tracking_folder if recipe.trackers else None,
-        # The loop accumulates by itself; a number from `accelerate config` would divide the loss once more.
-        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
-    )
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    with launching():
+        accelerator = Accelerator(
+            cpu=cpu,
+            mixed_precision=precision,
+            log_with=list(recipe.trackers) or None,
+            project_dir=tracking_folder if recipe.trackers else None,
+            # The loop accumulates by itself; a number from `accelerate config` would divide the loss once more.
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        )
     if accelerator.num_processes != launched:
         raise TrainingError(f"{launched} processes were launched, but each would train alone; is the launcher set up?")
     set_seed(recipe.seed)
@@ -78,7 +85,7 @@ def check_distribution() -> None:
         "MEGATRON_LM": "it brings models of its own",
     }
     for name, reason in reasons.items():
-        if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() in ("1", "true"):
+        if is_on(f"ACCELERATE_USE_{name}"):
             raise TrainingError(
                 f"this launch asks for {name}, which a run does not take: {reason}. Launch with "
                 "`accelerate launch --multi_gpu`, or --config_file of a configuration without it"

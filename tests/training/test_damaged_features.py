@@ -11,7 +11,6 @@ import torch
 
 from nlp_ft.errors import TrainingError
 from nlp_ft.training import durable, feature_store
-from nlp_ft.training.caching import cache_folder
 from nlp_ft.training.feature_cache import Features
 from tests.training.test_feature_cache import train_as
 from tests.training.test_run import weights
@@ -120,21 +119,3 @@ def test_what_the_disk_refuses_to_one_process_is_refused_to_all(monkeypatch: pyt
 
     with pytest.raises(OSError, match="No space left on device"), together(None):
         pass
-
-
-def test_an_empty_or_relative_cache_variable_makes_no_folder_where_the_command_runs(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    usual = tmp_path / ".cache" / "nlp_ft" / "features"
-    for own, of_system in (("", ""), ("", "here"), (None, None)):
-        for name, value in (("NLP_FT_CACHE", own), ("XDG_CACHE_HOME", of_system)):
-            monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
-        assert cache_folder() == usual
-    monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
-    assert cache_folder() == Path("/elsewhere/nlp_ft/features")
-    monkeypatch.setenv("NLP_FT_CACHE", "here")
-    with pytest.raises(
-        TrainingError, match=r"NLP_FT_CACHE must be an absolute path, got here; did you mean /.*/here\?"
-    ):
-        cache_folder()

@@ -1,0 +1,168 @@
+"""What a process is told by its environment: read and checked in one place, before anything starts.
+
+An empty variable that names a folder counts as none: the libraries would take it for the current folder, or for `/`.
+"""
+
+import io
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nlp_ft.errors import MachineError
+
+FOLDERS = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
+"""Must be absolute: https://specifications.freedesktop.org/basedir-spec/latest/ bids to ignore what is not."""
+FOLDERS_OF_LIBRARIES = (
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HUGGINGFACE_HUB_CACHE",
+    "HF_ASSETS_CACHE",
+    "HF_XET_CACHE",
+    "HF_DATASETS_CACHE",
+    "HF_MODULES_CACHE",
+    "TORCH_HOME",
+)
+BOUNDS = {
+    "WORLD_SIZE": (1, 10**6),
+    "RANK": (0, 10**6),
+    "LOCAL_RANK": (-1, 10**6),
+    "LOCAL_WORLD_SIZE": (1, 10**6),
+    "MASTER_PORT": (0, 65_535),
+}
+FLAGS = (
+    "ACCELERATE_USE_CPU",
+    "ACCELERATE_USE_DEEPSPEED",
+    "ACCELERATE_USE_FSDP",
+    "ACCELERATE_USE_MEGATRON_LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG",
+    "ACCELERATE_DEBUG_MODE",
+    "ACCELERATE_CPU_AFFINITY",
+    "ACCELERATE_DYNAMO_USE_FULLGRAPH",
+    "ACCELERATE_DYNAMO_USE_DYNAMIC",
+    "ACCELERATE_DYNAMO_USE_REGIONAL_COMPILATION",
+)
+ON, OFF = ("1", "true", "yes", "on", "y", "t"), ("0", "false", "no", "off", "n", "f")
+"""As Accelerate (1.15) reads them; it takes small and capital letters alike."""
+
+
+def ignore_unusable_folders() -> None:
+    """Drop variables that name no folder; to be called before the libraries are imported that read them then."""
+    for name in (*FOLDERS, *FOLDERS_OF_LIBRARIES):
+        value = os.environ.get(name)
+        if value is not None and (not value.strip() or (name in FOLDERS and not os.path.isabs(value))):
+            del os.environ[name]
+
+
+def show_what_cannot_be_shown() -> None:
+    """From now on a label or a path that the terminal cannot show is escaped there, and is no reason to fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def check_environment() -> None:
+    """Find what would end a command later, with less clear words, or make folders where nobody looks for them.
+
+    Raises:
+        MachineError: naming the variable, its value and what it must be.
+    """
+    for name, (least, most) in BOUNDS.items():
+        _number(name, least, most)
+    for name in FLAGS:
+        is_on(name)
+    processes = num_launched()
+    if processes > 1:
+        for name in ("RANK", "MASTER_ADDR"):
+            if not os.environ.get(name, "").strip():
+                raise MachineError(
+                    f"WORLD_SIZE is {processes}, but {name} is not set: start all processes with torchrun or "
+                    "accelerate launch, which set both; for one process, unset WORLD_SIZE"
+                )
+        _number("RANK", 0, processes - 1)
+    feature_folder()
+
+
+def num_launched() -> int:
+    """Processes that the launcher started. Raises: MachineError."""
+    return _number("WORLD_SIZE", 1, BOUNDS["WORLD_SIZE"][1]) or 1
+
+
+def is_main_process() -> bool:
+    """Whether this process speaks for all; what is wrong with the numbers must be said by whoever finds it."""
+    try:
+        return num_launched() == 1 or not _number("RANK", 0, BOUNDS["RANK"][1])
+    except MachineError:
+        return True
+
+
+def is_on(flag: str) -> bool:
+    """Whether a flag is on; no if it is not set. Raises: MachineError: it is neither on nor off."""
+    value = os.environ.get(flag)
+    if value is None or value.lower() in OFF:
+        return False
+    if value.lower() in ON:
+        return True
+    raise MachineError(f"{flag} must be true or false, got {value!r}; set it so, or unset it")
+
+
+def feature_folder() -> Path:
+    """Where features of all runs lie: `$NLP_FT_CACHE/features`, or a folder in the user's cache.
+
+    Raises:
+        MachineError: NLP_FT_CACHE is relative: the cache would lie in whatever folder the command runs in; or there is
+            no home folder.
+    """
+    own = os.environ.get("NLP_FT_CACHE", "")
+    if own.strip():
+        folder = Path(os.path.expanduser(own))
+        if not folder.is_absolute():
+            raise MachineError(f"NLP_FT_CACHE must be an absolute path, got {own}; did you mean {folder.absolute()}?")
+        return folder / "features"
+    caches = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not caches.is_absolute():
+        caches = Path(os.path.expanduser("~")) / ".cache"
+    if not caches.is_absolute():
+        raise MachineError("HOME is not set, and this user has no home folder: set HOME to an absolute path")
+    return caches / "nlp_ft" / "features"
+
+
+@contextmanager
+def launching() -> Iterator[None]:
+    """Around the start of Accelerate: what it makes of the environment otherwise, as one error.
+
+    Raises:
+        MachineError: with the variables that it was told.
+    """
+    from accelerate import PartialState
+    from accelerate.state import AcceleratorState
+
+    try:
+        yield
+    except (ValueError, RuntimeError, LookupError, ImportError, NotImplementedError) as error:
+        # Half a state would count as a whole one at the next start in this process.
+        AcceleratorState._reset_state()
+        PartialState._reset_state()
+        told = [f"{name}={value}" for name, value in sorted(os.environ.items()) if _tells_a_launch(name)]
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise MachineError(
+            f"the launch cannot be joined: {lines[0]}; the environment says: {', '.join(told) or 'nothing'}"
+        ) from error
+
+
+def _tells_a_launch(name: str) -> bool:
+    return name in BOUNDS or name == "MASTER_ADDR" or name.startswith("ACCELERATE_")
+
+
+def _number(name: str, least: int, most: int) -> int | None:
+    value = os.environ.get(name)
+    if value is None:
+        return None
+    if not re.fullmatch(r"\s*-?[0-9]{1,9}\s*", value) or not least <= int(value) <= most:
+        raise MachineError(
+            f"{name} must be a whole number of {least} to {most}, got {value!r}; the launcher sets it (torchrun, "
+            "accelerate launch); without one, unset it"
+        )
+    return int(value)
