@@ -15,7 +15,7 @@ from nlp_ft.environment import feature_folder
 from nlp_ft.layerwise import UnfreezePlan
 from nlp_ft.layerwise.prefix import FrozenPrefix
 from nlp_ft.training.feature_cache import FeatureCache, lowest_trained
-from nlp_ft.training.feature_store import FeaturePlan, Split, build_cache
+from nlp_ft.training.feature_store import FeaturePlan, Split, build_cache, bytes_in
 from nlp_ft.training.loop import LoopState
 from nlp_ft.training.parts import Parts
 
@@ -137,14 +137,13 @@ def _is_shared(parts: Parts, folder: Path) -> bool:
     parts.accelerator.wait_for_everyone()
     is_seen = all(gather_object([mark.exists()]))
     if is_seen and parts.accelerator.is_main_process:
-        mark.unlink()
+        mark.unlink(missing_ok=True)
     return is_seen
 
 
 def _free_bytes(parts: Parts) -> int:
     """Room on the cache's disk beside what it holds; the least that a process sees, for all must decide alike."""
-    held = sum(file.stat().st_size for file in feature_folder().rglob("values"))
-    return int(min(gather_object([shutil.disk_usage(feature_folder()).free + held])))
+    return int(min(gather_object([shutil.disk_usage(feature_folder()).free + bytes_in(feature_folder())])))
 
 
 def _feature_plan(parts: Parts, budget: int) -> FeaturePlan:

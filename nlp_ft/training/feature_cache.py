@@ -28,12 +28,15 @@ class Features:
         lengths: vectors of each row, (rows,): its tokens, or 1 for a pooled vector.
         hidden_size: of a vector.
         dtype: of the stored values.
+        to_write: whether they are still to be made.
     """
 
-    def __init__(self, file: Path, lengths: np.ndarray, hidden_size: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self, file: Path, lengths: np.ndarray, hidden_size: int, dtype: torch.dtype, to_write: bool = False
+    ) -> None:
         self.file, self.hidden_size, self.dtype = file, hidden_size, dtype
         self.offsets = np.concatenate([[0], np.cumsum(lengths)]) * (hidden_size * dtype.itemsize)
-        self._handle = os.open(file, os.O_RDWR)
+        self._handle = os.open(file, os.O_RDWR if to_write else os.O_RDONLY)
 
     def __del__(self) -> None:
         if handle := getattr(self, "_handle", None):

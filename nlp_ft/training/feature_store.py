@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -103,8 +103,12 @@ def build_cache(
         for boundary, key in _keys(plan, boundaries, split, accelerator).items():
             folders[boundary, split] = plan.folder / key
     partial = {place: folder.with_name(f"{folder.name}.{run_name}.partial") for place, folder in folders.items()}
-    [missing] = broadcast_object_list([_missing(plan, folders) if accelerator.is_main_process else []])
+    missing: list[tuple[int, str]] = []
     try:
+        with _together(accelerator):
+            if accelerator.is_main_process:
+                missing = _missing(plan, folders)
+        [missing] = broadcast_object_list([missing])
         with _together(accelerator):
             if accelerator.is_main_process:
                 _make_room(plan, folders.values(), sum(plan.bytes_of(boundary) for boundary in {k for k, _ in missing}))
@@ -121,7 +125,8 @@ def build_cache(
         features: dict[int, dict[str, Features]] = {boundary: {} for boundary in boundaries}
         with _together(accelerator):
             for (boundary, split), folder in folders.items():
-                os.utime(folder)
+                with suppress(PermissionError):  # it may be another user's
+                    os.utime(folder)
                 features[boundary][split] = _open(plan, boundary, split, folder)
     except OSError as error:
         accelerator.print(f"feature cache: off, the disk refuses it: {error.strerror or error}\n")
@@ -146,13 +151,17 @@ def _together(accelerator: Accelerator) -> Iterator[None]:
 
 
 def _missing(plan: FeaturePlan, folders: Mapping[tuple[int, str], Path]) -> list[tuple[int, str]]:
-    """The places whose features must be made; two splits of the same rows have one folder."""
+    """The places whose features must be made; two splits of the same rows have one folder.
+
+    Raises:
+        OSError: what is damaged cannot be removed.
+    """
     missing = []
     for folder, place in {folder: place for place, folder in folders.items()}.items():
         problem = _problem(folder, _size(plan, *place)) if folder.exists() else None
         if problem:
             print(f"feature cache: {folder} {problem}, so it is made anew")
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder)
         if not folder.exists():
             missing.append(place)
     return missing
@@ -213,16 +222,36 @@ def _bytes(tensor: torch.Tensor) -> Any:
 def _make_room(plan: FeaturePlan, kept: Iterable[Path], needed: int) -> None:
     """Remove the features that were used longest ago, until there is room for the new ones."""
     plan.folder.mkdir(parents=True, exist_ok=True)
-    now = time.time()
     others = {folder for folder in plan.folder.iterdir() if folder.is_dir()} - set(kept)
-    # What another run is writing stays; what one left that was killed goes.
-    others = {f for f in others if not f.name.endswith(".partial") or now - f.stat().st_mtime > SECONDS_OF_A_DAY}
-    sizes = {folder: sum(file.stat().st_size for file in folder.iterdir()) for folder in others}
-    for folder in sorted(others, key=lambda folder: folder.stat().st_mtime):
+    unfinished = {folder for folder in others if folder.name.endswith(".partial")}
+    for folder in unfinished:
+        # What another run is writing stays; what one left that was killed goes.
+        if time.time() - _last_written(folder) > SECONDS_OF_A_DAY:
+            shutil.rmtree(folder, ignore_errors=True)
+    sizes = {folder: bytes_in(folder) for folder in others - unfinished}
+    for folder in sorted(sizes, key=_last_written):
         if sum(sizes.values()) + needed <= plan.budget:
             break
         shutil.rmtree(folder, ignore_errors=True)
         del sizes[folder]
+
+
+def bytes_in(folder: Path) -> int:
+    """Bytes of the files in a folder; what another run removes meanwhile has none."""
+    total = 0
+    for file in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            total += file.stat().st_size if file.is_file() else 0
+    return total
+
+
+def _last_written(folder: Path) -> float:
+    """When it or its values were written last, in seconds; 0 if another run has removed it."""
+    times = [0.0]
+    for place in (folder, folder / VALUES):
+        with suppress(FileNotFoundError):
+            times.append(place.stat().st_mtime)
+    return max(times)
 
 
 def _allocate(plan: FeaturePlan, boundary: int, split: str, folder: Path) -> None:
@@ -241,25 +270,27 @@ def _size(plan: FeaturePlan, boundary: int, split: str) -> int:
     return int(plan.vectors_of(boundary, split).sum()) * plan.prefix.hidden_size(boundary) * plan.dtype.itemsize
 
 
-def _open(plan: FeaturePlan, boundary: int, split: str, folder: Path) -> Features:
+def _open(plan: FeaturePlan, boundary: int, split: str, folder: Path, to_write: bool = False) -> Features:
     lengths, hidden_size = plan.vectors_of(boundary, split), plan.prefix.hidden_size(boundary)
-    return Features(folder / VALUES, lengths, hidden_size, plan.dtype)
+    return Features(folder / VALUES, lengths, hidden_size, plan.dtype, to_write)
 
 
 def _put_in_place(partial: Path, folder: Path) -> None:
-    if folder.exists():  # another run was faster
-        shutil.rmtree(partial)
-        return
     values = partial / VALUES
     index = {"key": folder.name, "bytes": values.stat().st_size, "hash": durable.content_hash(values)}
     (partial / INDEX).write_text(json.dumps(index), encoding="utf-8")
     durable.sync_tree(partial)
-    durable.rename(partial, folder)
+    try:
+        durable.rename(partial, folder)
+    except OSError:
+        if _problem(folder, values.stat().st_size):
+            raise
+        shutil.rmtree(partial)  # another run was faster
 
 
 def _fill(plan: FeaturePlan, split: str, folders: Mapping[int, Path], accelerator: Accelerator) -> None:
     """This process's share of one pass over a split."""
-    stored = {boundary: _open(plan, boundary, split, folder) for boundary, folder in folders.items()}
+    stored = {boundary: _open(plan, boundary, split, folder, to_write=True) for boundary, folder in folders.items()}
     encoded, lengths = plan.splits[split].encoded, plan.splits[split].lengths
     mine = np.argsort(-lengths, kind="stable")[accelerator.process_index :: accelerator.num_processes]
     batches = [mine[i : i + plan.batch_size] for i in range(0, len(mine), plan.batch_size)]

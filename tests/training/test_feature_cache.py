@@ -221,7 +221,7 @@ def test_what_is_decided_is_said(
 def test_rows_come_back_in_any_order_as_they_were_written(tmp_path: Path) -> None:
     lengths = np.array([2, 3, 1])
     (tmp_path / "values").write_bytes(bytes(6 * 4 * 4))
-    features = Features(tmp_path / "values", lengths, 4, torch.float32)
+    features = Features(tmp_path / "values", lengths, 4, torch.float32, to_write=True)
     vectors = torch.arange(24.0).view(6, 4)
     features.write(np.array([1, 0]), vectors[:5])
     features.write(np.array([2]), vectors[5:])

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 
 from nlp_ft.errors import RunFolderError
 from nlp_ft.recipe_loader import load_recipe
+from nlp_ft.training import trimming
 from nlp_ft.training.run import train
 from tests.tiny import save_tiny_encoder
 from tests.training.test_feature_cache import kept, largest_difference
@@ -138,3 +140,24 @@ def test_two_processes_that_trim_end_with_the_weights_of_one(tmp_path: Path, wid
     assert watched_steps(tmp_path / "two", 0) == watched_steps(tmp_path / "two", 1)
     one = trained(tmp_path, wide_encoder, "one", GRADUAL, **settings)
     assert largest_difference(one, tmp_path / "two") < 1e-5
+
+
+class Rounding(torch.nn.Module):
+    """Gives other logits at each call."""
+
+    def __init__(self, difference: float) -> None:
+        super().__init__()
+        self.difference, self.calls = difference, 0
+
+    def forward(self, **inputs: torch.Tensor) -> SimpleNamespace:
+        self.calls += 1
+        return SimpleNamespace(logits=torch.ones(2) + self.calls * self.difference)
+
+
+def test_a_table_is_trimmed_where_logits_differ_by_rounding_alone() -> None:
+    vocabulary = SimpleNamespace(trim=lambda: None, restore=lambda: None)
+    found = [
+        trimming._changes_nothing(SimpleNamespace(model=Rounding(difference), example=dict), vocabulary)  # type: ignore[arg-type]
+        for difference in (0.0, 2e-7, 1e-3)
+    ]
+    assert found == [True, True, False]
