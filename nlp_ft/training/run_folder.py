@@ -16,15 +16,15 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from nlp_ft.errors import RecipeError, RunFolderError
-from nlp_ft.recipe_loader import dump_yaml, read_yaml
+from nlp_ft.errors import RunFolderError
+from nlp_ft.recipe_loader import dump_yaml
 from nlp_ft.training import durable
 from nlp_ft.training.lock import require_free
+from nlp_ft.training.same_recipe import RECIPE, refuse_other_recipe
 
 SUMMARY = "summary.json"
 SUMMARY_TO_BE = "summary.json.writing"
 """Gets its name when everything else is on the disk: a folder with a summary is whole."""
-RECIPE = "recipe.yaml"
 MARK = "run.json"
 
 
@@ -79,7 +79,7 @@ class RunFolder:
         self._to_replace = _place_of(self.final) if self.overwrite else None
         goes_on = self.resume and self.partial.exists()
         if self.resume and (goes_on or self._is_untidied()):
-            self._check_same_recipe(self.partial if goes_on else self.final, recipe)
+            refuse_other_recipe(self.partial if goes_on else self.final, recipe)
         if self._is_untidied():
             self.run_id = run_id_of(self.final) or ""
             self._tidy()
@@ -235,25 +235,6 @@ class RunFolder:
                 f"but {free / 2**20:,.0f} MiB are free on that disk"
             )
 
-    def _check_same_recipe(self, folder: Path, recipe: Mapping[str, Any]) -> None:
-        file = folder / RECIPE
-        if not file.exists():
-            if any(folder.glob("checkpoints/step-*")):
-                raise RunFolderError(f"--resume: {file} is missing, so that nobody knows what {folder} was begun with")
-            return
-        try:
-            before = _flat(read_yaml(file))
-        except RecipeError as error:
-            raise RunFolderError(f"--resume: {error}; pass --overwrite to begin anew") from None
-        now = _flat(json.loads(json.dumps(recipe)))
-        # The same folder may be named in another way.
-        keys = sorted((before.keys() | now.keys()) - {"output_dir"})
-        different = [
-            f"{key}: {before.get(key)} then, {now.get(key)} now" for key in keys if before.get(key) != now.get(key)
-        ]
-        if different:
-            raise RunFolderError(f"--resume: {folder} was begun with another recipe; different: {'; '.join(different)}")
-
 
 def run_id_of(folder: Path) -> str | None:
     """The id of the run that writes the folder; None where none does, or the mark cannot be read."""
@@ -324,15 +305,6 @@ def _place_of(path: Path) -> tuple[int, int] | None:
         status = path.lstat()
         return status.st_dev, status.st_ino
     return None
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`a.b` -> value."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        inner = _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
-        flat.update(inner)
-    return flat
 
 
 def _entries(folder: Path) -> list[Path]:

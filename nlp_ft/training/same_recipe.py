@@ -1,0 +1,41 @@
+"""Whether the recipe that a run is resumed with is the one that began it; imports no torch."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nlp_ft.errors import RecipeError, RunFolderError
+from nlp_ft.recipe_loader import read_yaml
+
+RECIPE = "recipe.yaml"
+
+
+def refuse_other_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
+    """Raises: RunFolderError: naming each setting of the folder's recipe that is another now."""
+    file = folder / RECIPE
+    if not file.exists():
+        if any(folder.glob("checkpoints/step-*")):
+            raise RunFolderError(f"--resume: {file} is missing, so that nobody knows what {folder} was begun with")
+        return
+    try:
+        before = _flat(read_yaml(file))
+    except RecipeError as error:
+        raise RunFolderError(f"--resume: {error}; pass --overwrite to begin anew") from None
+    now = _flat(json.loads(json.dumps(recipe)))
+    # The same folder may be named in another way.
+    keys = sorted((before.keys() | now.keys()) - {"output_dir"})
+    different = [
+        f"{key}: {before.get(key)} then, {now.get(key)} now" for key in keys if before.get(key) != now.get(key)
+    ]
+    if different:
+        raise RunFolderError(f"--resume: {folder} was begun with another recipe; different: {'; '.join(different)}")
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`a.b` -> value."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        inner = _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
+        flat.update(inner)
+    return flat
