@@ -45,12 +45,13 @@ class Duration:
 
     def steps(self, steps_per_epoch: int, total_steps: int = 0) -> int:
         """In optimizer steps, rounded up for epochs and down for shares; `total_steps` is what a share is of."""
-        # In decimals, as the value was written: binary 0.55 * 100 is above 55.
+        # In decimals, as the value was written: binary 0.55 * 100 is above 55. What was multiplied or divided before,
+        # such as a third of the run, is off by its rounding alone.
         value = Decimal(repr(self.value))
         if self.unit == "ep":
-            return math.ceil(value * steps_per_epoch)
+            return math.ceil(round(value * steps_per_epoch, 9)) or math.ceil(value * steps_per_epoch)
         if self.unit == "%":
-            return math.floor(value * total_steps / 100)
+            return math.floor(round(value * total_steps / 100, 9))
         return int(value)
 
     def __str__(self) -> str:

@@ -14,7 +14,7 @@ from nlp_ft.recipe_errors import problems_of, shown
 from nlp_ft.recipe_yaml import DEEPEST, parse_yaml
 from nlp_ft.recipe_yaml import dump_yaml as dump_yaml
 from nlp_ft.recipe_yaml import read_yaml as read_yaml
-from nlp_ft.strategies import STRATEGY_PRESETS
+from nlp_ft.strategies import STRATEGY_PRESETS, laid_over
 
 MOST_PROBLEMS = 50
 """That are told at once."""
@@ -108,21 +108,5 @@ def _with_preset(values: Mapping[str, Any]) -> dict[str, Any]:
     for section, preset in STRATEGY_PRESETS.get(name, {}).items() if isinstance(name, str) else []:
         given = result.get(section)
         given = {} if given is None else given
-        result[section] = _laid_over(preset, given) if isinstance(given, dict) else given
+        result[section] = laid_over(preset, given) if isinstance(given, dict) else given
     return {key: value for key, value in result.items() if value is not None}
-
-
-def _laid_over(preset: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The given values before those of the preset, in mappings inside too.
-
-    Of the preset's `unfreeze`, what the given one replaces goes.
-    """
-    replaced = {"layers": ("every", "order"), "plateau": ("every",), "loss_below": ("every",)}
-    gone = {key for name, keys in replaced.items() if given.get(name) is not None for key in keys}
-    preset = {key: value for key, value in preset.items() if key not in gone}
-    inner = {
-        key: _laid_over(preset[key], value)
-        for key, value in given.items()
-        if isinstance(value, dict) and isinstance(preset.get(key), dict)
-    }
-    return {**preset, **given, **inner}

@@ -1,5 +1,6 @@
-"""The strategies by name: each is part of a recipe as plain data, to print, copy and override. Imports nothing."""
+"""The strategies by name: each is part of a recipe as plain data, to print, copy and override."""
 
+from collections.abc import Mapping
 from typing import Any
 
 STRATEGY_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
@@ -28,3 +29,19 @@ STRATEGY_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 `lp_ft`: linear probing, then fine-tuning (Kumar et al. 2022, https://arxiv.org/abs/2202.10054). `ulmfit`: Howard and
 Ruder 2018, https://arxiv.org/abs/1801.06146. `discriminative`: two rates, for the features and for the head.
 """
+
+
+def laid_over(preset: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The given values before those of the preset, in mappings inside too.
+
+    Of the preset's `unfreeze`, what the given one replaces goes.
+    """
+    replaced = {"layers": ("every", "order"), "plateau": ("every",), "loss_below": ("every",)}
+    gone = {key for name, keys in replaced.items() if given.get(name) is not None for key in keys}
+    preset = {key: value for key, value in preset.items() if key not in gone}
+    inner = {
+        key: laid_over(preset[key], value)
+        for key, value in given.items()
+        if isinstance(value, dict) and isinstance(preset.get(key), dict)
+    }
+    return {**preset, **given, **inner}

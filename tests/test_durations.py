@@ -101,3 +101,9 @@ def test_epochs_round_up_and_shares_round_down(text: str, steps: int) -> None:
 )
 def test_whole_steps_are_exact_whatever_binary_rounding_says(text: str, steps: int) -> None:
     assert Duration.parse(text).steps(steps_per_epoch=100, total_steps=100) == steps
+
+
+def test_what_was_multiplied_or_divided_before_is_off_by_no_step() -> None:
+    assert [Duration(0.1 * number, "ep").steps(10) for number in range(8)] == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert [Duration(100 / 9 * number, "%").steps(1, 9) for number in range(9)] == [0, 1, 2, 3, 4, 5, 6, 7, 8]
+    assert Duration(1e-12, "ep").steps(10) == 1

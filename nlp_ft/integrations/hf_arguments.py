@@ -1,5 +1,6 @@
 """What the arguments of a Hugging Face Trainer mean for layers that freeze and thaw: refused set-ups, the schedule."""
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -18,7 +19,7 @@ CHECKPOINTING = (
 )
 """What this version of Transformers calls it."""
 HOW_TO_SIGNAL = {
-    "evaluate": 'set eval_strategy="epoch", or "steps" with a smaller eval_steps',
+    "evaluate": 'set eval_strategy="epoch", or "steps" with a smaller eval_steps, and no eval_delay',
     "record": 'set logging_strategy="steps" with a smaller logging_steps',
 }
 """What to change in TrainingArguments where a phase waits for what never comes."""
@@ -98,6 +99,11 @@ def signals_of(args: TrainingArguments, state: TrainerState, per_epoch: int) -> 
     # Before a checkpoint the loss is recorded too.
     found = [length for length in records if length is not None] if records[0] is not None else []
     return every(args.eval_strategy, state.eval_steps), min(found, default=None)
+
+
+def first_evaluation(args: TrainingArguments, per_epoch: int) -> int:
+    """Step before which no evaluation is made: `eval_delay` counts epochs or steps, as `eval_strategy` does."""
+    return math.ceil((args.eval_delay or 0) * (per_epoch if args.eval_strategy == "epoch" else 1))
 
 
 def steps_per_epoch(args: TrainingArguments, batches: DataLoader[Any], total_steps: int) -> int:

@@ -24,6 +24,7 @@ from nlp_ft.errors import UnfreezeError
 from nlp_ft.integrations.hf_arguments import (
     CHECKPOINTING,
     HOW_TO_SIGNAL,
+    first_evaluation,
     refuse_setup,
     schedule_of,
     signals_of,
@@ -34,13 +35,13 @@ from nlp_ft.integrations.strategy import (
     changes,
     check_optimizer,
     freezes,
-    from_first_that_trains,
     is_labelled,
     layers_ever_trained,
     layers_that_can_train,
     plain_metric,
     restored_state,
     saved_form,
+    without_empty_phases,
 )
 from nlp_ft.layerwise import LayerMap, Plateau, UnfreezePlan, Unfreezer, UnfreezeSchedule, UnfreezeState
 from nlp_ft.layerwise.freezing import set_trainable_layers
@@ -94,7 +95,7 @@ class UnfreezeCallback(TrainerCallback):
         self.layer_map = self._given_map or LayerMap.from_model(model)
         self.never = frozenset(name for name, parameter in model.named_parameters() if not parameter.requires_grad)
         schedule = self.settings.schedule(self.layer_map.num_layers)
-        self.schedule = from_first_that_trains(schedule, layers_that_can_train(model, self.layer_map, self.never))
+        self.schedule = without_empty_phases(schedule, layers_that_can_train(model, self.layer_map, self.never))
         self._model = model
 
     def make_wrappable(self, model: nn.Module) -> None:
@@ -124,7 +125,8 @@ class UnfreezeCallback(TrainerCallback):
         plan = UnfreezePlan(
             self.schedule, state.max_steps, steps_per_epoch(args, kwargs["train_dataloader"], state.max_steps)
         )
-        plan.require_signals(*signals_of(args, state, plan.steps_per_epoch), HOW_TO_SIGNAL)
+        evaluate_from = first_evaluation(args, plan.steps_per_epoch)
+        plan.require_signals(*signals_of(args, state, plan.steps_per_epoch), HOW_TO_SIGNAL, evaluate_from)
         moves_rates = plan.moves_rates
         if moves_rates and (self._user_gave_scheduler or not is_labelled(optimizer)):
             raise UnfreezeError(

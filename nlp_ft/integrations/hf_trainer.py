@@ -15,9 +15,9 @@ import torch
 from torch import nn
 from transformers import EarlyStoppingCallback, SchedulerType, Trainer, TrainerCallback
 
-from nlp_ft.errors import TrainingError, UnfreezeError
+from nlp_ft.errors import TrainingError
 from nlp_ft.integrations.hf_callback import UnfreezeCallback
-from nlp_ft.integrations.strategy import LayerwiseSettings, changes
+from nlp_ft.integrations.strategy import LayerwiseSettings, changes, no_gradient
 from nlp_ft.layerwise import LayerMap, UnfreezeSchedule, layerwise_param_groups
 from nlp_ft.layerwise.param_groups import Convention
 
@@ -152,11 +152,7 @@ class LayerwiseTrainerMixin(_Base):
     def _require_gradient(self, loss: Any, model: nn.Module) -> None:
         """Raises: UnfreezeError: nothing that trains in this phase has a part in the loss."""
         if model.training and torch.is_grad_enabled() and isinstance(loss, torch.Tensor) and not loss.requires_grad:
-            trained = [name for name, parameter in self._network.named_parameters() if parameter.requires_grad]
-            raise UnfreezeError(
-                f"the loss depends on nothing that trains in this phase ({', '.join(trained[:3])}, ...): choose a "
-                "strategy whose first phase trains more, such as llrd, or top_layers with trainable_blocks"
-            )
+            raise no_gradient(self._network)
 
     def _labels_for_each_process(self, num_items_in_batch: torch.Tensor | int) -> torch.Tensor:
         """What to divide a sum by, so that the mean over processes is the mean over the effective batch."""
@@ -225,11 +221,17 @@ class LayerwiseTrainerMixin(_Base):
         )
         is_optimizer = isinstance(optimizer_class, type) and issubclass(optimizer_class, torch.optim.Optimizer)
         own_groups = {"params", "model", "optimizer_dict"} & options.keys()
+        held_groups = [group for key in own_groups for group in options[key]]
+        if any("lr" in group for group in held_groups):
+            raise TrainingError(
+                "learning_rate_mapping gives parameters rates of their own, which the strategy does too; leave it out "
+                "(head_lr and layer_decay set the rates of layers)"
+            )
         is_refused = own_groups & by_transformers[1].keys() or "model" in own_groups or self.optimizer_cls_and_kwargs
         if not is_optimizer or (own_groups and is_refused):
             raise TrainingError(f"optim={self.args.optim} makes its own groups, so that layers can have no rates")
         known = {id(parameter) for parameter in network.parameters()}
-        held = [parameter for key in own_groups for group in options[key] for parameter in group["params"]]
+        held = [parameter for group in held_groups for parameter in group["params"]]
         others = {key: value for key, value in options.items() if key not in own_groups}
         return optimizer_class, others, [parameter for parameter in held if id(parameter) not in known]
 

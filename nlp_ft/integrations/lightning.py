@@ -27,13 +27,14 @@ from nlp_ft.integrations.strategy import (
     changes,
     check_optimizer,
     freezes,
-    from_first_that_trains,
     is_labelled,
     layers_ever_trained,
     layers_that_can_train,
+    no_gradient,
     plain_metric,
     restored_state,
     saved_form,
+    without_empty_phases,
 )
 from nlp_ft.layerwise import (
     LayerMap,
@@ -128,7 +129,7 @@ class LayerwiseUnfreezing(Callback):
             self._network = network
             self.never = frozenset(name for name, p in network.named_parameters() if not p.requires_grad)
         schedule = self.settings.schedule(self.layer_map.num_layers)
-        self.schedule = from_first_that_trains(schedule, layers_that_can_train(network, self.layer_map, self.never))
+        self.schedule = without_empty_phases(schedule, layers_that_can_train(network, self.layer_map, self.never))
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name not in self.never)
         _refuse_setup(trainer, pl_module, self.schedule)
@@ -167,6 +168,11 @@ class LayerwiseUnfreezing(Callback):
             # stays in eval mode whatever this says.
             pl_module.get_submodule(self._network_name).train()
             rewrap(trainer.strategy, pl_module)
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: torch.Tensor) -> None:
+        """Raises: UnfreezeError: nothing that trains in this phase has a part in the loss."""
+        if not loss.requires_grad:
+            raise no_gradient(pl_module.get_submodule(self._network_name))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the scores of an evaluation within the training, as the mean over the processes."""

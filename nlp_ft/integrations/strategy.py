@@ -15,7 +15,7 @@ from nlp_ft.errors import LayerMapError, UnfreezeError
 from nlp_ft.layerwise import LayerMap, Plateau, UnfreezeSchedule, UnfreezeState
 from nlp_ft.layerwise.param_groups import Convention
 from nlp_ft.layerwise.triggers import AT_ONCE
-from nlp_ft.strategies import STRATEGY_PRESETS
+from nlp_ft.strategies import STRATEGY_PRESETS, laid_over
 
 logger = logging.getLogger(__name__)
 _SPLIT = re.compile("^(eval|val|valid|validation)[_/]")
@@ -83,7 +83,7 @@ class LayerwiseSettings:
                 )
             return plain_metrics(self.strategy)
         own = self.preset["strategy"]
-        unfreeze = {**own["unfreeze"], **(self.unfreeze or {})} if "unfreeze" in own else None
+        unfreeze = laid_over(own["unfreeze"], self.unfreeze or {}) if "unfreeze" in own else None
         blocks = self.trainable_blocks if self.trainable_blocks is not None else own.get("trainable_blocks", "all")
         return plain_metrics(UnfreezeSchedule.from_settings(num_layers, blocks, unfreeze))
 
@@ -117,8 +117,10 @@ def layers_ever_trained(schedule: UnfreezeSchedule) -> frozenset[int]:
     return frozenset().union(*(phase.layers for phase in schedule.phases))
 
 
-def from_first_that_trains(schedule: UnfreezeSchedule, trainable: Collection[int]) -> UnfreezeSchedule:
-    """The schedule without the phases at its beginning that would train nothing: a head may be tied or empty.
+def without_empty_phases(schedule: UnfreezeSchedule, trainable: Collection[int]) -> UnfreezeSchedule:
+    """The schedule without the phases that would train nothing: a head may be tied or empty, a block frozen for good.
+
+    The phase before goes on in place of one that falls out; where it is the first, the next begins at once.
 
     Args:
         schedule: the phases.
@@ -127,21 +129,37 @@ def from_first_that_trains(schedule: UnfreezeSchedule, trainable: Collection[int
     Raises:
         UnfreezeError: no phase trains anything.
     """
-    first = next((number for number, phase in enumerate(schedule.phases) if phase.layers & set(trainable)), None)
-    if first is None:
+    trains = [bool(phase.layers & set(trainable)) for phase in schedule.phases]
+    if not any(trains):
         names = schedule.layer_names(schedule.phases[-1].layers)
         raise UnfreezeError(
             f"this strategy trains {names}, which has no parameter of its own here: it is tied to another layer or "
             "frozen; take one that trains more, such as top_layers or llrd"
         )
-    if first:
-        logger.warning(
-            "%s has no parameter of its own here (it is tied to another layer, or frozen): training begins with %s",
-            schedule.layer_names(schedule.phases[0].layers),
-            schedule.layer_names(schedule.phases[first].layers),
-        )
-    phases = (replace(schedule.phases[first], start=AT_ONCE), *schedule.phases[first + 1 :])
-    return replace(schedule, phases=phases)
+    first = trains.index(True)
+    for number, phase in enumerate(schedule.phases):
+        if not trains[number]:
+            instead = (
+                f"training begins with {schedule.layer_names(schedule.phases[first].layers)}"
+                if number < first
+                else "the phase before it goes on"
+            )
+            logger.warning(
+                "%s has no parameter of its own here (it is tied to another layer, or frozen): %s",
+                schedule.layer_names(phase.layers),
+                instead,
+            )
+    _, *later = (phase for phase, kept in zip(schedule.phases, trains) if kept)
+    return replace(schedule, phases=(replace(schedule.phases[first], start=AT_ONCE), *later))
+
+
+def no_gradient(network: nn.Module) -> UnfreezeError:
+    """What to say where the loss of a step depends on nothing that trains in it."""
+    trained = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+    return UnfreezeError(
+        f"the loss depends on nothing that trains in this phase ({', '.join(trained[:3])}, ...): choose a strategy "
+        "whose first phase trains more, such as llrd, or top_layers with trainable_blocks"
+    )
 
 
 def layers_that_can_train(model: nn.Module, layer_map: LayerMap, never: Collection[str]) -> frozenset[int]:

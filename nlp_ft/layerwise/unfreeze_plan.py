@@ -66,13 +66,16 @@ class UnfreezePlan:
                 )
             latest = start
 
-    def require_signals(self, evaluate_every: int | None, record_every: int | None, how: Mapping[str, str]) -> None:
+    def require_signals(
+        self, evaluate_every: int | None, record_every: int | None, how: Mapping[str, str], evaluate_from: int = 0
+    ) -> None:
         """Prove that a phase which waits for an evaluation or a loss can begin before the run ends.
 
         Args:
             evaluate_every: steps between evaluations; None for none.
             record_every: steps between records of the training loss; None for none.
             how: what to change, for `evaluate` and for `record`.
+            evaluate_from: step before which no evaluation is made.
 
         Raises:
             UnfreezeError: it would never begin: what it waits for comes too seldom, or not at all.
@@ -88,6 +91,8 @@ class UnfreezePlan:
             )
             # What comes with the last step is too late.
             found = 0 if every is None else (self.total_steps - 1) // every
+            if every is not None and isinstance(start, Plateau) and evaluate_from > 0:
+                found = max(0, found - (evaluate_from - 1) // every)
             if found < needed:
                 names = self.schedule.layer_names(phase.layers)
                 raise UnfreezeError(

@@ -106,6 +106,7 @@ class UnfreezeSchedule:
         if unfreeze is None:
             return cls.fixed(num_layers, trainable_blocks)
         given = {key: value for key, value in unfreeze.items() if value is not None}
+        _check_names(given)
         layers, lr_scales = given.pop("layers", None), given.pop("lr_scales", None)
         for name in TRIGGERS.keys() & given.keys():
             given["every"] = as_trigger(name, given.pop(name))
@@ -188,6 +189,21 @@ class UnfreezeSchedule:
             )
             parts.append(f"block{'s' if len(blocks) > 1 else ''} {names}")
         return ", ".join([*parts, *(["embeddings"] if 0 in chosen else [])])
+
+
+def _check_names(given: Mapping[str, Any]) -> None:
+    """Raises: UnfreezeError: a setting that does not exist, or two that exclude each other."""
+    general, of_gradual = ("layer_warmup", "restart_lr", "lr_scales"), ("blocks_per_phase", "order", "embeddings")
+    known = {"layers", *general, *TRIGGERS, *of_gradual}
+    unknown = sorted(map(str, given.keys() - known))
+    if unknown:
+        raise UnfreezeError(f"{unknown[0]!r} is no setting of unfreeze; there are {', '.join(sorted(known))}")
+    ends = [name for name in TRIGGERS if name in given]
+    if len(ends) > 1:
+        raise UnfreezeError(f"{' and '.join(ends)} cannot both end a phase; give one")
+    doubled = [name for name in given if name in of_gradual or name in TRIGGERS]
+    if "layers" in given and doubled:
+        raise UnfreezeError(f"layers says when each layer trains, so {doubled[0]} has no place beside it")
 
 
 def _layer_sets(num_layers: int, blocks_per_phase: int, order: Order, embeddings: Embeddings) -> Iterable[set[int]]:

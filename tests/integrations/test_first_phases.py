@@ -22,9 +22,12 @@ from transformers import (
     default_data_collator,
 )
 
-from nlp_ft.errors import UnfreezeError
+from nlp_ft.errors import TrainingError, UnfreezeError
 from nlp_ft.integrations.hf_trainer import LayerwiseTrainer, LayerwiseTrainerMixin
 from nlp_ft.integrations.lightning import LayerwiseUnfreezing, layerwise_optimizer
+from nlp_ft.integrations.strategy import LayerwiseSettings
+from nlp_ft.layerwise import Plateau
+from nlp_ft.layerwise.triggers import AT_ONCE
 from tests.integrations.hf_runs import Watch, arguments, tiny_data, tiny_model
 
 
@@ -167,13 +170,13 @@ class Evaluated(pl.LightningModule):
         return layerwise_optimizer(self.model, "gradual", lr=0.1)
 
 
-def fit(folder: Path, callback: LayerwiseUnfreezing, **settings: Any) -> Evaluated:
+def fit(folder: Path, callback: LayerwiseUnfreezing, module: Evaluated | None = None, **settings: Any) -> Evaluated:
     rows: Any = DataLoader(tiny_data(32), 8, collate_fn=default_data_collator)  # type: ignore[arg-type]
     options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = pl.Trainer(
         accelerator="cpu", max_epochs=5, callbacks=[callback], default_root_dir=folder, **{**options, **settings}
     )
-    module = Evaluated()
+    module = module or Evaluated()
     trainer.fit(module, rows, settings.pop("validation", rows) if "limit_val_batches" not in settings else None)
     return module
 
@@ -190,3 +193,68 @@ def test_lightning_trains_in_train_mode_what_a_phase_trains_though_the_model_cam
 def test_a_plateau_without_a_validation_loader_is_refused_in_lightning(tmp_path: Path) -> None:
     with pytest.raises(UnfreezeError, match=r"has 0 before its end.*give the Trainer a validation loader"):
         fit(tmp_path, LayerwiseUnfreezing("gradual", unfreeze={"plateau": {}}), limit_val_batches=0)
+
+
+def test_an_end_of_phases_that_is_given_replaces_that_of_the_strategy() -> None:
+    found = LayerwiseSettings("lp_ft", unfreeze={"plateau": {"metric": "eval_loss"}}).schedule(3)
+    assert [phase.start for phase in found.phases] == [AT_ONCE, Plateau("loss")]
+    listed = LayerwiseSettings("lp_ft", unfreeze={"layers": "head: 0st, 1-3: 5st, embeddings: never"}).schedule(3)
+    assert [phase.layers for phase in listed.phases] == [{4}, {1, 2, 3, 4}]
+
+
+def test_a_phase_in_between_of_layers_that_are_frozen_for_good_falls_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, watch = tiny_model(), Watch()
+    model.bert.embeddings.requires_grad_(False)
+    model.bert.encoder.layer[1].requires_grad_(False)
+    trainer = LayerwiseTrainer(
+        strategy="gradual",
+        unfreeze={"order": "one_at_a_time"},
+        model=model,
+        args=arguments(tmp_path, num_train_epochs=3),
+        train_dataset=tiny_data(),
+        callbacks=[watch],
+    )
+    trainer.train()
+    trained = [{layer_of(name) for name in names} for names in watch.trainable]
+    assert trained == [{"head"}] * 4 + [{"0"}] * 4 + [{"2"}] * 2 + [{"head", "0", "2"}] * 2
+    assert caplog.text.count("the phase before it goes on") == 2
+
+
+def layer_of(name: str) -> str:
+    return name.split(".layer.")[1].split(".")[0] if ".layer." in name else "head"
+
+
+class MappedRates(EmbeddingTrainer):
+    """As SentenceTransformerTrainer does with a learning_rate_mapping."""
+
+    def get_optimizer_cls_and_kwargs(self, args: Any, model: Any = None) -> Any:
+        optimizer_class, options = super().get_optimizer_cls_and_kwargs(args, model)
+        options["optimizer_dict"].append({"params": [], "lr": 0.5})
+        return optimizer_class, options
+
+
+class LayerwiseMappedRates(LayerwiseTrainerMixin, MappedRates):
+    pass
+
+
+def test_rates_of_another_mapping_are_refused_beside_those_of_the_layers(tmp_path: Path) -> None:
+    trainer = LayerwiseMappedRates(  # type: ignore[misc]
+        strategy="llrd", model=tiny_model(), args=arguments(tmp_path), train_dataset=tiny_data(), loss=nn.Linear(16, 3)
+    )
+    with pytest.raises(TrainingError, match="learning_rate_mapping gives parameters rates of their own"):
+        trainer.train()
+
+
+class Unpooled(Evaluated):
+    """Its loss passes by the pooler and the head."""
+
+    def training_step(self, batch: dict[str, torch.Tensor], number: int) -> torch.Tensor:
+        loss: torch.Tensor = self.model.bert(batch["input_ids"]).last_hidden_state.square().mean()
+        return loss
+
+
+def test_a_phase_on_which_the_loss_does_not_depend_is_refused_in_lightning(tmp_path: Path) -> None:
+    with pytest.raises(UnfreezeError, match=r"the loss depends on nothing that trains in this phase \(bert\.pooler"):
+        fit(tmp_path, LayerwiseUnfreezing("gradual", unfreeze={"every": "1ep"}), module=Unpooled())

@@ -84,6 +84,34 @@ def test_a_model_of_ours_counts_micro_batches_of_different_sizes_by_their_rows(t
     assert found == [pytest.approx(pair, abs=2e-6) for pair in stock]
 
 
+def test_a_model_of_ours_counts_labels_that_two_processes_have_different_numbers_of(tmp_path: Path) -> None:
+    model = pooled_model()
+    batch = default_data_collator(rows_without_some_labels())
+    loss = cross_entropy(model(batch["input_ids"], batch["attention_mask"]).logits, batch["labels"])
+    loss.backward()
+    norm = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm()
+    for found in in_processes(2, _losses_of_ours, str(tmp_path)):
+        assert found == [pytest.approx((loss.item(), norm.item()), abs=2e-6)]
+
+
+def rows_without_some_labels() -> list[dict[str, Any]]:
+    """The first of two processes has one labelled row, the second three."""
+    rows = tiny_data(8)
+    for number in (0, 2, 4, 5):
+        rows[number]["labels"] = -100
+    return rows
+
+
+def _losses_of_ours(folder: str) -> list[tuple[float, float]]:
+    changes = {**in_order(8), "gradient_accumulation_steps": 4, "per_device_train_batch_size": 1}
+    rows = rows_without_some_labels()
+    trainer = LayerwiseTrainer(
+        strategy="full", layer_decay=1.0, model=pooled_model(), args=arguments(folder, **changes), train_dataset=rows
+    )
+    trainer.train()
+    return losses(trainer)
+
+
 class MeanLossTrainer(Trainer):
     """Follows the docstring of Transformers: a mean over the micro-batch, and that is said."""
 

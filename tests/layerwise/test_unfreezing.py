@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from dataclasses import asdict
+from typing import Any
 
 import pytest
 
@@ -312,3 +313,25 @@ def test_a_phase_whose_at_least_is_above_its_at_most_is_refused(at_least: str, a
     trigger = Plateau(at_least=Duration.parse(at_least), at_most=Duration.parse(at_most))
     with pytest.raises(UnfreezeError, match=rf"^phase 2 begins at most {at_most} .*make at_most longer$"):
         UnfreezePlan(UnfreezeSchedule.gradual(2, trigger), total_steps=100, steps_per_epoch=10)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"every": "1ep", "plateau": {}}, "every and plateau cannot both end a phase; give one"),
+        ({"plateau": {}, "loss_below": {"value": 1.0}}, "plateau and loss_below cannot both end a phase; give one"),
+        ({"layers": "head: 0st, 1-3: 1ep, embeddings: never", "every": "1ep"}, "so every has no place beside it"),
+        ({"evry": "1ep"}, "'evry' is no setting of unfreeze; there are blocks_per_phase, embeddings, every"),
+    ],
+)
+def test_settings_that_exclude_each_other_or_do_not_exist_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UnfreezeError, match=re.escape(message)):
+        UnfreezeSchedule.from_settings(3, unfreeze=settings)
+
+
+def test_evaluations_before_their_first_step_are_none_to_wait_for() -> None:
+    plateau = Plateau(patience=2)
+    plan = UnfreezePlan(UnfreezeSchedule.gradual(1, plateau, order="all_at_once"), total_steps=10, steps_per_epoch=10)
+    plan.require_signals(2, None, {"evaluate": "do so"}, evaluate_from=4)
+    with pytest.raises(UnfreezeError, match=r"takes 3 evaluation\(s\), but the run of 10 steps has 2 before its end"):
+        plan.require_signals(2, None, {"evaluate": "do so"}, evaluate_from=5)
