@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
 from tqdm import tqdm
 
 from nlp_ft.environment import launching
@@ -16,6 +17,7 @@ from nlp_ft.recipe import ImageRecipe, TextRecipe
 from nlp_ft.recipe_loader import load_recipe
 from nlp_ft.trained_run import Prediction, TrainedRun
 from nlp_ft.training.evaluation import Predictions, predict_split
+from nlp_ft.training.precision import precision_of_use
 
 __all__ = ["Prediction", "TrainedRun", "evaluate_run", "load_run", "predict", "predict_to_file"]
 
@@ -116,7 +118,10 @@ def evaluate_run(
         raise DataError(f"the recipe of this run has no {split} split; name a file with --data")
     labelled = run.labelled(data, split)
     with launching():
-        accelerator = Accelerator()
+        # A run in the same process may have had another precision; the state would refuse this one.
+        AcceleratorState._reset_state()
+        precision = precision_of_use(run.recipe.training.precision, PartialState().device)
+        accelerator = Accelerator(mixed_precision=precision)
     predictions = predict_split(
         accelerator,
         run.model.to(accelerator.device),

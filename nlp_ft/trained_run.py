@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from nlp_ft.data.batching import Collator
 from nlp_ft.data.streaming import CHUNK_ROWS
 from nlp_ft.errors import DataError, ModelError, RunFolderError
+from nlp_ft.models.config_checks import check_config, check_labels
 from nlp_ft.models.loading import load_pretrained
-from nlp_ft.models.text import LOADING_ERRORS, label_names, quiet_transformers
+from nlp_ft.models.text import LOADING_ERRORS, label_names, quiet_transformers, reason_of
 from nlp_ft.recipe import Recipe
-from nlp_ft.training.precision import mixed_precision
+from nlp_ft.training.precision import precision_of_use
 from nlp_ft.training.task import Data
 
 
@@ -97,15 +98,15 @@ class TrainedRun(ABC):
         """
         module: torch.nn.Module = self.model
         module.to(self.device).eval()
-        asked = "fp32" if self.recipe.training.precision == "fp32" else "auto"
-        is_half = mixed_precision(asked, self.device) == "bf16"
+        word = precision_of_use(self.recipe.training.precision, self.device)
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(word)
 
         def compute(batch: dict[str, torch.Tensor]) -> torch.Tensor:
             inputs = {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
             logits: torch.Tensor = module(**inputs).logits
             return logits.float().softmax(-1)
 
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=is_half):
+        with torch.inference_mode(), torch.autocast(self.device.type, dtype, enabled=dtype is not None):
             yield compute
 
     def prediction(self, probabilities: np.ndarray) -> Prediction:
@@ -123,7 +124,10 @@ def chunked(inputs: Sequence[Any]) -> Iterator[Sequence[Any]]:
 
 def load_whole(auto_class: Any, folder: Path, trust_remote_code: bool) -> PreTrainedModel:
     """The model of a run folder in eval mode, each of its weights from the folder. Raises: ModelError."""
-    loaded = load_pretrained(auto_class, str(folder), trust_remote_code=trust_remote_code)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    check_config(config)
+    check_labels(config)
+    loaded = load_pretrained(auto_class, str(folder), config, trust_remote_code=trust_remote_code)
     if loaded.unused:
         raise ModelError(f"its weights hold {loaded.unused[0]}, which the model of its config.json has no place for")
     loaded.model.eval()
@@ -137,4 +141,4 @@ def damage_named(folder: Path, what: str) -> Iterator[None]:
         with quiet_transformers():
             yield
     except LOADING_ERRORS as error:
-        raise RunFolderError(f"{folder}: its {what} is damaged: {str(error).strip()[:300]}") from None
+        raise RunFolderError(f"{folder}: its {what} is damaged: {reason_of(error)}") from None

@@ -15,8 +15,9 @@ from nlp_ft.data.splits import progress_bars
 from nlp_ft.data.streaming import estimated_rows, stream_texts
 from nlp_ft.data.text import TextData, encode_split, load_text_data
 from nlp_ft.data.token_batches import encode_for_prediction, token_batches
-from nlp_ft.errors import DataError
+from nlp_ft.errors import DataError, ModelError
 from nlp_ft.layerwise.first_token import Place, first_token_only, first_token_places
+from nlp_ft.models.config_checks import check_vocabulary
 from nlp_ft.models.text import require_model_files
 from nlp_ft.recipe import TextRecipe
 from nlp_ft.trained_run import TrainedRun, chunked, damage_named, load_whole
@@ -41,7 +42,11 @@ class TextRun(TrainedRun):
             require_model_files(folder)
             self.model = load_whole(AutoModelForSequenceClassification, folder, trust_remote_code)
         with damage_named(folder, "tokenizer"):
+            # Without it Transformers takes another length and other sides of truncation and padding.
+            if not (folder / "tokenizer_config.json").is_file():
+                raise ModelError("it has no tokenizer_config.json")
             self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+            check_vocabulary(self.tokenizer, self.model)
         self._first_token: tuple[Place, ...] | None = None
 
     def probabilities(self, inputs: Texts, done: Callable[[int], object] = lambda count: None) -> np.ndarray:
@@ -68,7 +73,9 @@ class TextRun(TrainedRun):
 
     def _first_token_places(self, example: dict[str, torch.Tensor]) -> tuple[Place, ...]:
         """Where one token is enough; sought on the CPU alone, on which the model was loaded."""
-        if self.recipe.training.trim_last_block == "off" or next(self.model.parameters()).device.type != "cpu":
+        is_on_cpu = next(self.model.parameters()).device.type == "cpu"
+        # Padded on the left, the first token stands elsewhere in another batch than in the trial.
+        if self.recipe.training.trim_last_block == "off" or not is_on_cpu or self.tokenizer.padding_side == "left":
             return ()
         return first_token_places(self.model, map_layers(self.recipe, self.model), example)
 

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,12 +22,12 @@ from nlp_ft import trained_run, trained_text
 from nlp_ft.cli import main
 from nlp_ft.data import streaming
 from nlp_ft.errors import DataError
-from nlp_ft.predict import load_run, predict, predict_to_file
+from nlp_ft.predict import evaluate_run, load_run, predict, predict_to_file
 from nlp_ft.prediction_files import prediction_file
 from nlp_ft.recipe_loader import recipe_from_dict
 from nlp_ft.trained_text import TextRun
 from nlp_ft.training.run import train
-from tests.tiny import WORDS, tiny_recipe
+from tests.tiny import WORDS, tiny_recipe, write_tiny_csv
 
 FORMATS = ["csv", "jsonl", "parquet"]
 
@@ -182,18 +183,27 @@ def test_nothing_in_is_nothing_out(run: TextRun) -> None:
 
 @pytest.mark.parametrize(
     ("precision", "native", "dtype"),
-    [("auto", True, "bf16"), ("auto", False, "fp32"), ("fp32", True, "fp32"), ("fp16", True, "bf16")],
+    [
+        ("auto", True, "bf16"),
+        ("auto", False, "fp32"),
+        ("fp32", True, "fp32"),
+        ("fp16", True, "fp32"),
+        ("bf16", False, "bf16"),
+    ],
 )
-def test_the_precision_is_the_one_that_training_would_have_here(
-    precision: str, native: bool, dtype: str, run: TextRun, monkeypatch: pytest.MonkeyPatch
+def test_predict_and_eval_compute_in_the_precision_that_training_would_have_here(
+    precision: str, native: bool, dtype: str, run: TextRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = set()
+    labelled = write_tiny_csv(tmp_path / "labelled.csv", 6)
     head = next(module for module in reversed(list(run.model.modules())) if isinstance(module, torch.nn.Linear))
     hook = head.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
     monkeypatch.setattr("nlp_ft.training.precision.has_native_bf16", lambda device: native)
     training = run.recipe.training.model_copy(update={"precision": precision})
     monkeypatch.setattr(run, "recipe", run.recipe.model_copy(update={"training": training}))
     run.predict(["red"])
+    monkeypatch.setattr("nlp_ft.predict.load_run", lambda folder, trust_remote_code: run)
+    evaluate_run("the run", str(labelled))
     hook.remove()
     assert seen == {{"bf16": torch.bfloat16, "fp32": torch.float32}[dtype]}
 
@@ -334,3 +344,18 @@ def test_a_number_among_the_texts_of_a_file_changes_none_of_them(run: TextRun, t
     with pytest.raises(DataError, match="line 2: 'text' is a whole number, and a text in the rows before it"):
         predict_to_file(run, str(file), [], str(tmp_path / "out.csv"))
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_padded_on_the_left_no_block_is_cut_though_the_first_texts_have_one_length(
+    tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = shutil.copytree(tiny_encoder, tmp_path / "encoder")
+    file = encoder / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "padding_side": "left"}))
+    changes: dict[str, Any] = {"model": {"name": str(encoder), "pooling": "cls"}, "training": {"duration": "1ep"}}
+    train(recipe_from_dict(tiny_recipe(tmp_path, encoder, **changes)))
+    loaded = load_run(tmp_path / "run")
+    whole = loaded.probabilities(texts(60))
+    monkeypatch.setattr(trained_text, "TRIALS_PAY", 60)
+    loaded.probabilities(["red cat"] * 60)  # where trials would be made
+    np.testing.assert_allclose(loaded.probabilities(texts(60)), whole, rtol=1e-5, atol=1e-7)

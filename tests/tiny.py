@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModel, BertTokenizer
+from transformers import AutoConfig, AutoModel, BertTokenizer, PreTrainedConfig
 
 WORDS = ["red", "green", "blue", "warm", "cold", "big", "small", "cat", "dog", "bird", "runs", "sleeps", "eats", "the"]
 LABELS = ["animal", "colour", "size"]
@@ -23,7 +23,7 @@ TINY_CONFIGS: dict[str, dict[str, object]] = {
 }
 
 
-def tiny_config(model_type: str = "bert", **changes: object) -> AutoConfig:
+def tiny_config(model_type: str = "bert", **changes: object) -> PreTrainedConfig:
     """Two blocks of 16 units."""
     common: dict[str, object] = {
         "vocab_size": len(WORDS) + 5,

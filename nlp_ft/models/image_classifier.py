@@ -5,7 +5,7 @@ It is registered with Transformers' Auto classes when nlp_ft is imported, so tha
 saved weights have torchvision's own names: `torchvision.models.get_model(name, num_classes=...)` loads them as well.
 """
 
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -44,6 +44,10 @@ class ImageClassifierConfig(PreTrainedConfig):
         self.bottleneck_size = bottleneck_size
         self.activation = activation
         self.head_dropout = head_dropout
+        if head_type not in get_args(HeadType):
+            raise ModelError(
+                f"config.json: head_type must be one of: {', '.join(get_args(HeadType))}, got {head_type!r}"
+            )
         super().__init__(**kwargs)
 
 
@@ -72,17 +76,21 @@ class ImageClassifier(PreTrainedModel):
         pixel_values: torch.Tensor,
         labels: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> ImageClassifierOutputWithNoAttention:
+        return_dict: bool | None = None,
+    ) -> ImageClassifierOutputWithNoAttention | tuple[torch.Tensor, ...]:
         """Logits, and the loss of `config.problem_type` where labels are given.
 
         Args:
             pixel_values: (batch, 3, height, width), normalized as the run folder's image processor does it.
             labels: see `loss_of_labels`; so is the next.
             num_items_in_batch: labels of the whole effective batch.
+            return_dict: False gives a tuple of what is not None; None: as the config says.
         """
         logits = self.backbone(pixel_values)
         loss = None if labels is None else loss_of_labels(self.config, logits, labels, num_items_in_batch)
-        return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits)
+        result = ImageClassifierOutputWithNoAttention(loss=loss, logits=logits)
+        as_dict = self.config.return_dict if return_dict is None else return_dict
+        return result if as_dict else result.to_tuple()
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """As Transformers does it, with torchvision's names; loading puts the prefix before them again."""
@@ -110,6 +118,9 @@ def build_backbone(config: ImageClassifierConfig) -> nn.Module:
         ModelError: torchvision is missing.
     """
     models = require_torchvision(ModelError, "torchvision.models")
+    # torchvision has networks for other tasks, too, and one that a config names may be none.
+    if config.backbone not in models.list_models(module=models):
+        raise ModelError(f"config.json: backbone {config.backbone!r} is no classification model of torchvision")
     options: dict[str, Any] = {"num_classes": config.num_labels}
     if config.backbone in ("googlenet", "inception_v3"):
         # Their auxiliary heads are for training from nothing (Szegedy et al. 2015) and are left out; their weights

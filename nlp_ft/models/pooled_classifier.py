@@ -5,13 +5,14 @@ It is registered with Transformers' Auto classes when nlp_ft is imported, so tha
 """
 
 import inspect
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from nlp_ft.errors import ModelError
 from nlp_ft.models.heads import ClassificationHead, HeadType
 from nlp_ft.models.losses import loss_of_labels
 from nlp_ft.models.pooling import ClsPosition, Pooling, pool
@@ -36,6 +37,13 @@ class PooledClassifierConfig(PreTrainedConfig):
     ) -> None:
         if isinstance(encoder_config, dict):
             encoder_config = AutoConfig.for_model(**encoder_config)
+        for name, value, known in [
+            ("pooling", pooling, get_args(Pooling)),
+            ("cls_position", cls_position, get_args(ClsPosition)),
+            ("head_type", head_type, get_args(HeadType)),
+        ]:
+            if value not in known:
+                raise ModelError(f"config.json: {name} must be one of: {', '.join(known)}, got {value!r}")
         self.encoder_config = encoder_config
         self.pooling = pooling
         self.cls_position = cls_position
@@ -60,7 +68,8 @@ class PooledClassifier(PreTrainedModel):
     def __init__(self, config: PooledClassifierConfig, encoder: nn.Module | None = None) -> None:
         super().__init__(config)
         inner = config.encoder_config
-        assert inner is not None, "a PooledClassifierConfig needs its encoder_config"
+        if inner is None:
+            raise ModelError("config.json: encoder_config is missing")
         if encoder is None:
             encoder = AutoModel.from_config(inner, **encoder_options(inner, config.pooling))
         self.encoder = encoder
@@ -72,7 +81,7 @@ class PooledClassifier(PreTrainedModel):
             config.activation,
             config.head_dropout,
         )
-        self._takes_token_types = "token_type_ids" in inspect.signature(encoder.forward).parameters
+        self._encoder_takes = set(inspect.signature(encoder.forward).parameters)
         self.post_init()  # type: ignore[no-untyped-call]  # of Transformers
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -90,7 +99,11 @@ class PooledClassifier(PreTrainedModel):
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> SequenceClassifierOutput:
+        position_ids: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> SequenceClassifierOutput | tuple[torch.Tensor, ...]:
         """Logits, and the loss of `config.problem_type` where labels are given.
 
         Args:
@@ -99,11 +112,22 @@ class PooledClassifier(PreTrainedModel):
             token_type_ids: (batch, seq_len), for encoders that take them.
             labels: see `loss_of_labels`; so is the next.
             num_items_in_batch: labels of the whole effective batch.
+            position_ids: (batch, seq_len), for encoders that take them.
+            output_attentions: give those of the encoder, too; None: as its config says.
+            output_hidden_states: likewise.
+            return_dict: False gives a tuple of what is not None; None: as the config says.
         """
-        given = {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "attention_mask": attention_mask}
-        if self._takes_token_types:
-            given["token_type_ids"] = token_type_ids
-        output = self.encoder(**{key: value for key, value in given.items() if value is not None})
+        given = {
+            "input_ids": input_ids,
+            "inputs_embeds": inputs_embeds,
+            "attention_mask": attention_mask,
+            "output_attentions": output_attentions,
+            "output_hidden_states": output_hidden_states,
+        }
+        for key, value in {"token_type_ids": token_type_ids, "position_ids": position_ids}.items():
+            if key in self._encoder_takes:
+                given[key] = value
+        output = self.encoder(**{key: value for key, value in given.items() if value is not None}, return_dict=True)
         if attention_mask is None:
             shape, device = output.last_hidden_state.shape[:2], output.last_hidden_state.device
             attention_mask = torch.ones(shape, dtype=torch.long, device=device)
@@ -113,7 +137,11 @@ class PooledClassifier(PreTrainedModel):
             pooled = pool(output.last_hidden_state, attention_mask, self.config.pooling, self.config.cls_position)
         logits = self.head(pooled)
         loss = None if labels is None else loss_of_labels(self.config, logits, labels, num_items_in_batch)
-        return SequenceClassifierOutput(loss=loss, logits=logits)
+        result = SequenceClassifierOutput(
+            loss=loss, logits=logits, hidden_states=output.get("hidden_states"), attentions=output.get("attentions")
+        )
+        as_dict = self.config.return_dict if return_dict is None else return_dict
+        return result if as_dict else result.to_tuple()
 
 
 def encoder_options(config: PreTrainedConfig, pooling: str) -> dict[str, bool]:

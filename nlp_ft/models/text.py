@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -21,40 +22,27 @@ from transformers.utils import logging as transformers_logging
 
 from nlp_ft.errors import ModelError
 from nlp_ft.locations import resolve_location
+from nlp_ft.models.config_checks import DROPOUTS, check_config
 from nlp_ft.models.loading import LoadedModel, load_pretrained, renew
 from nlp_ft.models.pooled_classifier import PooledClassifier, PooledClassifierConfig, encoder_options
 from nlp_ft.models.pooling import ClsPosition
 from nlp_ft.recipe_text import TextModelSection
 
-DROPOUT_FIELDS = (
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "dropout",
-    "attention_dropout",
-    "embedding_dropout",
-    "mlp_dropout",
-    "classifier_dropout",
-    "classifier_dropout_prob",
-    "seq_classif_dropout",
-    "summary_last_dropout",
-    "pooler_dropout",
-)
-
-
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 LOADING_ERRORS = (
     OSError,
     ValueError,
-    KeyError,
+    LookupError,
+    ArithmeticError,
+    AssertionError,
     ImportError,
     RuntimeError,
     TypeError,
     AttributeError,
     SafetensorError,
+    StrictDataclassError,
 )
-"""What Transformers raises on folders that are not whole."""
-POSITIONS_BEFORE_THE_FIRST = {"bert": 0, "distilbert": 0, "electra": 0, "albert": 0, "roberta": 2, "mpnet": 2}
-"""Position embeddings that no token uses, of the families that have one for each position."""
+"""What Transformers and torch raise on folders that are not whole, and on configs that make no sense."""
 
 
 def require_model_files(folder: Path) -> None:
@@ -67,17 +55,6 @@ def require_model_files(folder: Path) -> None:
         raise ModelError("it has no config.json")
     if not any(any(folder.glob(name)) for name in TOKENIZER_FILES):
         raise ModelError(f"it has no tokenizer, none of: {', '.join(TOKENIZER_FILES)}")
-
-
-def check_max_length(max_length: int, model: PreTrainedModel) -> None:
-    """Raises: ModelError: the encoder has fewer positions than tokens are asked for."""
-    config = getattr(model.config, "encoder_config", None) or model.config
-    unused = POSITIONS_BEFORE_THE_FIRST.get(config.model_type)
-    if unused is not None and max_length > config.max_position_embeddings - unused:
-        raise ModelError(
-            f"data.max_length must be at most {config.max_position_embeddings - unused}, the positions of this "
-            f"{config.model_type} model, got {max_length}"
-        )
 
 
 def load_tokenizer(model: TextModelSection) -> PreTrainedTokenizerBase:
@@ -114,6 +91,9 @@ def build_classifier(
     config.id2label = dict(enumerate(label_names))
     config.label2id = {name: i for i, name in enumerate(label_names)}
     config.problem_type = None
+    if tokenizer is not None and getattr(config, "pad_token_id", None) is None:
+        # By it a decoder finds the last token of each text.
+        config.pad_token_id = tokenizer.pad_token_id
     _set_dropout(config, model)
     if is_plain(model, config):
         if not pretrained:
@@ -182,6 +162,7 @@ def _load_config(model: TextModelSection) -> PreTrainedConfig:
         if Path(location).is_dir():
             require_model_files(Path(location))
         config = AutoConfig.from_pretrained(location, **_source(model))
+        check_config(config)
     if isinstance(config, PooledClassifierConfig):
         raise ModelError(f"model.name: {model.name} is a finished classifier of nlp_ft; name the encoder it came from")
     if type(config) not in AutoModelForSequenceClassification._model_mapping:
@@ -192,7 +173,7 @@ def _load_config(model: TextModelSection) -> PreTrainedConfig:
 
 def _set_dropout(config: PreTrainedConfig, model: TextModelSection) -> None:
     if model.dropout is not None:
-        for field in DROPOUT_FIELDS:
+        for field in DROPOUTS:
             if getattr(config, field, None) is not None:
                 setattr(config, field, model.dropout)
     # The plain classes read the dropout before their last layer from one of these.
@@ -202,7 +183,8 @@ def _set_dropout(config: PreTrainedConfig, model: TextModelSection) -> None:
 
 
 def _structure(auto_class: Any, model: TextModelSection, config: PreTrainedConfig, **options: Any) -> Any:
-    return auto_class.from_config(config, trust_remote_code=model.trust_remote_code, **options)
+    with _loading(model, "config"):
+        return auto_class.from_config(config, trust_remote_code=model.trust_remote_code, **options)
 
 
 def _load(auto_class: Any, model: TextModelSection, config: PreTrainedConfig, **options: Any) -> LoadedModel:
@@ -257,7 +239,7 @@ def _require_pooler(model: TextModelSection, config: PreTrainedConfig) -> None:
     from transformers import MODEL_MAPPING
 
     encoder_class: Any = MODEL_MAPPING[type(config)]
-    with torch.device("meta"):
+    with _loading(model, "config"), torch.device("meta"):
         encoder = encoder_class(config)
     if getattr(encoder, "pooler", None) is None:
         raise ModelError(
@@ -286,6 +268,14 @@ def _source(model: TextModelSection) -> dict[str, Any]:
     return {"revision": model.revision or "main", "trust_remote_code": model.trust_remote_code}
 
 
+def reason_of(error: BaseException) -> str:
+    """What a library's error says, on one line; its kind where the words alone are a bare value."""
+    words = " ".join(str(error).split())[:300]
+    if isinstance(error, LookupError | ArithmeticError | AssertionError) or not words:
+        return f"{type(error).__name__} {words}".strip()
+    return words
+
+
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """No bars for what takes a second, and no reports on weights that are new on purpose."""
@@ -307,10 +297,10 @@ def _loading(model: TextModelSection, what: str) -> Iterator[None]:
         with quiet_transformers():
             yield
     except LOADING_ERRORS as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = reason_of(error)
         if isinstance(error, ModelError):
             raise ModelError(f"model.name: {model.name}: its {what} cannot be used: {reason}") from None
         raise ModelError(
-            f"model.name: {model.name}: its {what} cannot be loaded: {reason[:300]} (expected a folder with "
+            f"model.name: {model.name}: its {what} cannot be loaded: {reason} (expected a folder with "
             "config.json, tokenizer and safetensors weights, a Hub id, or package:NAME/PATH)"
         ) from None

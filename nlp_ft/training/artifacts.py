@@ -3,6 +3,7 @@
 import csv
 import json
 import platform
+import re
 import resource
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -13,12 +14,17 @@ import numpy as np
 import torch
 
 import nlp_ft
+from nlp_ft.errors import printable
 from nlp_ft.training.describe import score_table
 from nlp_ft.training.evaluation import Predictions
 from nlp_ft.training.metrics import ConfusionMatrix, PerClass, compute
 from nlp_ft.training.task import Card
 
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "evaluate", "numpy", "scikit-learn")
+SHOWN_CHARACTERS = 200
+"""Of a label in the model card."""
+SPECIAL_IN_MARKDOWN = re.compile(r"[\\`*\[\]<>&#!|~$@]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.")
+"""Within a line; an underscore between letters is none, and a bare address would become a link."""
 
 
 def versions(of_task: Sequence[str] = ()) -> dict[str, str]:
@@ -64,18 +70,24 @@ def write_json(file: Path, values: Mapping[str, Any]) -> None:
     file.write_text(json.dumps(values, indent=2, default=_plain) + "\n", encoding="utf-8")
 
 
+def markdown_text(text: str) -> str:
+    """Somebody else's text as one line that Markdown shows letter by letter: no HTML, image, link, fence or formula."""
+    shown = printable(text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "...")
+    return SPECIAL_IN_MARKDOWN.sub(r"\\\g<0>", shown)
+
+
 def model_card(
     card: Card, labels: Sequence[str], summary: Mapping[str, Any], scores: Mapping[str, Mapping[str, float]]
 ) -> str:
     """README.md of the run folder: what the model is, what it scored, how to use it."""
-    shown = ", ".join(labels[:20]) + (", ..." if len(labels) > 20 else "")
+    shown = ", ".join(map(markdown_text, labels[:20])) + (", ..." if len(labels) > 20 else "")
     return f"""---
 library_name: transformers
 pipeline_tag: {card.pipeline_tag}
 tags: [{card.pipeline_tag}, nlp_ft]
 ---
 
-# {card.title}
+# {markdown_text(card.title)}
 
 {len(labels)} labels: {shown}.
 Strategy `{summary["strategy"]}`, seed {summary["seed"]}, {summary["num_trainable_parameters"]:,} of

@@ -1,6 +1,8 @@
 """The end of a run: its summary, and everything that its folder holds beside recipe and metrics."""
 
+import stat
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -57,11 +59,20 @@ def save_run(parts: Parts, summary: dict[str, Any], predictions: Mapping[str, Pr
         model_card(parts.task.card(parts.model), label_names(parts.model), summary, scores), encoding="utf-8"
     )
     write_json(folder / SUMMARY_TO_BE, summary)
+    _share_mode(folder)
     parts.folder.finish()
     print(
         f"\n{score_table(scores)}\n\n{summary['train_seconds']:.1f} s of training, "
         f"{summary['train_examples_per_second']:.0f} examples/s; the run folder is {parts.folder.final}"
     )
+
+
+def _share_mode(folder: Path) -> None:
+    """Let every file have the mode that an open file got here: safetensors writes for the owner alone."""
+    mode = stat.S_IMODE((folder / SUMMARY_TO_BE).stat().st_mode)
+    for file in folder.iterdir():
+        if file.is_file() and not file.is_symlink():
+            file.chmod(mode)
 
 
 def _initial(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ from nlp_ft.training.loop import LoopSettings
 from nlp_ft.training.precision import precision_name
 from nlp_ft.training.run_folder import RunFolder
 from nlp_ft.training.task import Data, Task, task_of
+from nlp_ft.training.text_task import TextTask
 
 EXAMPLE_ROWS = 3
 
@@ -113,7 +114,10 @@ def _first_token(
 ) -> tuple[Place, ...]:
     # A compiled model is left as it was compiled.
     is_compiled = accelerator.state.dynamo_plugin.backend != DynamoBackend.NO
-    if recipe.task != "text_classification" or recipe.training.trim_last_block == "off" or is_compiled:
+    if not isinstance(task, TextTask) or recipe.training.trim_last_block == "off" or is_compiled:
+        return ()
+    # Padded on the left, the first token stands elsewhere in another batch than in the trial.
+    if task.tokenizer.padding_side == "left":
         return ()
     return first_token_places(model, layer_map, example_of(task))
 

@@ -22,6 +22,13 @@ def mixed_precision(precision: str, device: torch.device) -> str:
     return "no" if precision == "fp32" else precision
 
 
+def precision_of_use(precision: str, device: torch.device) -> str:
+    """As `mixed_precision`, for what a run is used for after training: by the same rule, but on a CPU a run that was
+    trained in fp16 on a GPU is computed in float32, which holds all that fp16 does.
+    """
+    return "no" if precision == "fp16" and device.type == "cpu" else mixed_precision(precision, device)
+
+
 def has_native_bf16(device: torch.device) -> bool:
     """Whether the device has instructions for bf16 matrix products (Ampere or newer, AMX, AVX512-BF16)."""
     if device.type == "cuda":

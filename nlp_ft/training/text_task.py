@@ -15,8 +15,9 @@ from nlp_ft.data.report import describe_data, format_data_report
 from nlp_ft.data.splits import progress_bars
 from nlp_ft.data.text import TextData, load_labelled_splits, load_text_data
 from nlp_ft.layerwise import LayerMap
+from nlp_ft.models.config_checks import check_max_length, check_vocabulary
 from nlp_ft.models.pooled_classifier import PooledClassifier
-from nlp_ft.models.text import build_classifier, check_max_length, load_tokenizer
+from nlp_ft.models.text import build_classifier, load_tokenizer
 from nlp_ft.recipe import TextRecipe
 from nlp_ft.training.baselines import score_baselines
 from nlp_ft.training.task import Card, map_layers
@@ -61,11 +62,14 @@ class TextTask:
     def build_model(self, label_names: Sequence[str], pretrained: bool = True) -> PreTrainedModel:
         """Encoder, pooling, head. Raises: ModelError."""
         if not pretrained:
-            return build_classifier(self.recipe.model, label_names, pretrained=False)
+            structure = build_classifier(self.recipe.model, label_names, pretrained=False)
+            check_vocabulary(self.tokenizer, structure)
+            return structure
         is_random = self.recipe.strategy.name == "scratch"
         model = build_classifier(
             self.recipe.model, label_names, self.tokenizer, pretrained=not is_random, say=self.notes.append
         )
+        check_vocabulary(self.tokenizer, model)
         check_max_length(self.recipe.data.max_length, model)
         return model
 

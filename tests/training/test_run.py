@@ -57,6 +57,11 @@ def test_a_run_leaves_exactly_these_files_and_no_partial_folder(run: Path) -> No
     assert not run.with_name("run.partial").exists()
 
 
+def test_every_file_of_a_run_has_the_mode_that_the_umask_gives(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    assert {file.stat().st_mode for file in run.iterdir()} == {(tmp_path / "other").stat().st_mode}
+
+
 def test_the_summary_has_the_keys_that_others_rely_on(run: Path) -> None:
     summary = json.loads((run / "summary.json").read_text())
     assert summary["strategy"] == "llrd"

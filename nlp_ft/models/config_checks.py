@@ -1,0 +1,142 @@
+"""Settings of a config.json that no model can have, refused by name before anything is built of them."""
+
+from collections import Counter
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.activations import ACT2FN
+
+from nlp_ft.errors import ModelError
+
+LEAST = {
+    "vocab_size": 1,
+    "hidden_size": 1,
+    "num_hidden_layers": 0,
+    "num_attention_heads": 1,
+    "intermediate_size": 1,
+    "bottleneck_size": 1,
+    "image_size": 1,
+}
+DROPOUTS = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "dropout",
+    "attention_dropout",
+    "embedding_dropout",
+    "mlp_dropout",
+    "classifier_dropout",
+    "classifier_dropout_prob",
+    "seq_classif_dropout",
+    "summary_last_dropout",
+    "pooler_dropout",
+    "head_dropout",
+)
+ACTIVATIONS = ("hidden_act", "activation", "activation_function", "hidden_activation")
+ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
+POSITION_TABLES = ("position_embeddings", "embed_positions", "positions_embed", "wpe")
+"""What Transformers calls an embedding with a row for each position; relative positions have other names."""
+
+
+POSITIONS_BY_CONFIG = {
+    "canine": "max_position_embeddings",
+    "ctrl": "max_position_embeddings",
+    "gptj": "max_position_embeddings",
+    "mpt": "max_seq_len",
+    "reformer": "max_position_embeddings",
+}
+"""Families with a last position but no such table: its number is in this field."""
+
+
+def check_config(config: PreTrainedConfig) -> None:
+    """Raises: ModelError: a size, share, activation, attention or label that cannot be; it is named with its value."""
+    for name, least in LEAST.items():
+        value = getattr(config, name, None)
+        # Some families have a list of sizes, one for each block.
+        if isinstance(value, str | float | int) and (type(value) is not int or value < least):
+            _refuse(name, value, f"a whole number of at least {least}")
+    for name in DROPOUTS:
+        value = getattr(config, name, None)
+        if isinstance(value, str | float | int) and (isinstance(value, str | bool) or not 0 <= value <= 1):
+            _refuse(name, value, "a share in [0, 1]")
+    for name in ACTIVATIONS:
+        value = getattr(config, name, None)
+        if isinstance(value, str) and value not in ACT2FN:
+            _refuse(name, value, f"one of: {', '.join(sorted(ACT2FN))}")
+    attention = getattr(config, "_attn_implementation", None)
+    # Another name can be a repository of kernels, whose compiled code would be fetched and run.
+    if isinstance(attention, str) and attention not in ATTENTIONS:
+        _refuse("attn_implementation", attention, f"one of: {', '.join(ATTENTIONS)}")
+    inner = getattr(config, "encoder_config", None)
+    if isinstance(inner, PreTrainedConfig):
+        check_config(inner)
+
+
+def check_labels(config: PreTrainedConfig) -> None:
+    """Raises: ModelError: `id2label` has holes, or a name twice."""
+    labels = config.id2label or {}
+    missing = sorted(set(range(len(labels))) - labels.keys())
+    if missing:
+        raise ModelError(
+            f"config.json: id2label has {len(labels)} labels but none for the id {missing[0]}; their ids must be 0 to "
+            f"{len(labels) - 1}"
+        )
+    twice = [name for name, count in Counter(labels.values()).items() if count > 1]
+    if twice:
+        raise ModelError(f"config.json: id2label names {twice[0]!r} twice; each label must have a name of its own")
+
+
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
+    """Raises: ModelError: the tokenizer gives ids that the embeddings have no row for."""
+    try:
+        table = model.get_input_embeddings()
+    except NotImplementedError:
+        return
+    # Some read an id in another way than as the row of one table, such as CANINE.
+    if type(table) is not nn.Embedding or table.num_embeddings != getattr(_encoder_config(model), "vocab_size", None):
+        return
+    token, highest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    if highest >= table.num_embeddings:
+        raise ModelError(
+            f"model.name: the tokenizer gives ids up to {highest} ({token!r}), but the embeddings have "
+            f"{table.num_embeddings} rows (vocab_size); are they of the same model? Tokens that were added need "
+            "resize_token_embeddings and a save"
+        )
+
+
+def check_max_length(max_length: int, model: PreTrainedModel) -> None:
+    """Raises: ModelError: the encoder has fewer positions than tokens are asked for."""
+    usable = usable_positions(model)
+    if usable is not None and max_length > usable:
+        raise ModelError(
+            f"data.max_length must be at most {usable}, the positions of this {_encoder_config(model).model_type} "
+            f"model, got {max_length}"
+        )
+
+
+def usable_positions(model: PreTrainedModel) -> int | None:
+    """Tokens of the longest text for which there are positions; None where there is no last one."""
+    config = _encoder_config(model)
+    if config.model_type in POSITIONS_BY_CONFIG:
+        return int(getattr(config, POSITIONS_BY_CONFIG[config.model_type]))
+    found: list[int] = []
+    for owner in model.modules():
+        table: Any
+        for name, table in owner.named_children():
+            # I-BERT has an embedding class of its own.
+            if name not in POSITION_TABLES or not hasattr(table, "padding_idx"):
+                continue
+            # RoBERTa's family counts from the row after that of padding; BART's and OPT's from an offset.
+            before = 0 if table.padding_idx is None else int(table.padding_idx) + 1
+            usable = len(table.weight) - max(before, getattr(table, "offset", 0))
+            ids: Any = getattr(owner, "position_ids", None)
+            found.append(usable if ids is None else min(usable, ids.shape[-1]))
+    return min(found, default=None)
+
+
+def _encoder_config(model: PreTrainedModel) -> Any:
+    return getattr(model.config, "encoder_config", None) or model.config
+
+
+def _refuse(name: str, value: object, expected: str) -> None:
+    raise ModelError(f"config.json: {name} must be {expected}, got {value!r}")
