@@ -18,6 +18,8 @@ LEAST = {
     "bottleneck_size": 1,
     "image_size": 1,
 }
+MOST_BLOCKS = 1_000
+"""Of a model: building the modules of a million would take hours."""
 DROPOUTS = (
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",
@@ -55,6 +57,9 @@ def check_config(config: PreTrainedConfig) -> None:
         # Some families have a list of sizes, one for each block.
         if isinstance(value, str | float | int) and (type(value) is not int or value < least):
             _refuse(name, value, f"a whole number of at least {least}")
+    blocks = getattr(config, "num_hidden_layers", None)
+    if isinstance(blocks, int) and blocks > MOST_BLOCKS:
+        _refuse("num_hidden_layers", blocks, f"a whole number of at most {MOST_BLOCKS}")
     for name in DROPOUTS:
         value = getattr(config, name, None)
         if isinstance(value, str | float | int) and (isinstance(value, str | bool) or not 0 <= value <= 1):

@@ -14,7 +14,7 @@ from tests.fuzz.__main__ import all_trials, main
 from tests.fuzz.driver import GOOD, Trial, run_trial
 from tests.fuzz.workplace import make_workplace
 
-SAMPLE = 16
+SAMPLE = 5
 
 
 @pytest.fixture(scope="module")

@@ -53,7 +53,11 @@ def test_a_signal_ends_the_run_after_its_step_with_a_checkpoint_that_resumes_to_
     tiny_encoder: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
 ) -> None:
+    # Of tests in the background of a shell, Ctrl-C is ignored, and a run leaves that so.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     handlers = [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)]
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(dump_yaml(tiny_recipe(tmp_path, tiny_encoder, training=SETTINGS)))

@@ -115,7 +115,7 @@ def test_going_on_with_other_tokens_in_validation_is_refused(tmp_path: Path, wid
     assert in_a_process(file, 8) == -9
     validation = tmp_path / "validation.csv"
     validation.write_text(validation.read_text() + "warm cold,size\n")
-    with pytest.raises(RunFolderError, match="the data are not those"):
+    with pytest.raises(RunFolderError, match="texts of validation"):
         train(load_recipe(file), resume=True)
 
 
