@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -29,20 +27,6 @@ from nlp_ft.models.pooling import ClsPosition
 from nlp_ft.recipe_text import TextModelSection
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
-LOADING_ERRORS = (
-    OSError,
-    ValueError,
-    LookupError,
-    ArithmeticError,
-    AssertionError,
-    ImportError,
-    RuntimeError,
-    TypeError,
-    AttributeError,
-    SafetensorError,
-    StrictDataclassError,
-)
-"""What Transformers and torch raise on folders that are not whole, and on configs that make no sense."""
 
 
 def require_model_files(folder: Path) -> None:
@@ -296,7 +280,7 @@ def _loading(model: TextModelSection, what: str) -> Iterator[None]:
     try:
         with quiet_transformers():
             yield
-    except LOADING_ERRORS as error:
+    except Exception as error:  # each library raises what it likes, tokenizers bare exceptions
         reason = reason_of(error)
         if isinstance(error, ModelError):
             raise ModelError(f"model.name: {model.name}: its {what} cannot be used: {reason}") from None

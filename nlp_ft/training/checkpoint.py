@@ -46,7 +46,7 @@ def save_checkpoint(
     """
     target, writing = folder / f"step-{step:08d}", folder / "writing"
     folder.mkdir(exist_ok=True)
-    shutil.rmtree(writing, ignore_errors=True)
+    shutil.rmtree(writing) if writing.is_dir() else writing.unlink(missing_ok=True)
     writing.mkdir()
     tensors, scalars = optimizer_state(optimizer)
     save_file(model_tensors(model), writing / WEIGHTS)

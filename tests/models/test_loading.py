@@ -224,3 +224,19 @@ def test_code_in_a_run_folder_runs_for_the_callers_flag_alone_and_nothing_asks(
     with pytest.raises(RunFolderError):
         load_run(folder, trust_remote_code=True)
     assert (tmp_path / "ran").exists()
+
+
+def test_a_tokenizer_that_its_library_does_not_know_is_named(tiny_encoder: Path, tmp_path: Path) -> None:
+    """The library of tokenizers raises bare exceptions."""
+    folder = shutil.copytree(tiny_encoder, tmp_path / "encoder")
+    values = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps({**values, "normalizer": {"type": "Nonsense"}}))
+    with pytest.raises(ModelError, match=r"its tokenizer cannot be loaded: data did not match any variant"):
+        built(folder)
+
+
+def test_a_config_of_a_million_blocks_is_refused_before_they_are_built(tiny_encoder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_encoder, tmp_path / "encoder")
+    with_config(folder, num_hidden_layers=10**6)
+    with pytest.raises(ModelError, match=r"num_hidden_layers must be a whole number of at most 1000, got 1000000"):
+        built(folder)

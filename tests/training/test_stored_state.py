@@ -13,6 +13,7 @@ from nlp_ft.errors import Interrupted, RunFolderError
 from nlp_ft.recipe_loader import recipe_from_dict
 from nlp_ft.training import durable, identity
 from nlp_ft.training import run as run_module
+from nlp_ft.training.checkpoint import save_checkpoint
 from nlp_ft.training.run import train
 from tests.tiny import tiny_recipe
 from tests.training.test_run import same, weights
@@ -262,3 +263,12 @@ def test_a_resume_without_a_checkpoint_says_that_it_begins_at_step_0(
     shutil.rmtree(checkpoint.parent)
     train(recipe_from_dict(values), resume=True)
     assert "run.partial has no checkpoint, so training begins at step 0" in capsys.readouterr().out
+
+
+def test_a_file_in_the_place_of_an_unfinished_checkpoint_gives_way(tmp_path: Path) -> None:
+    model = torch.nn.Linear(2, 2)
+    names = [name for name, _ in model.named_parameters()]
+    optimizer = torch.optim.SGD([{"params": list(model.parameters()), "param_names": names}], lr=0.1)
+    (tmp_path / "writing").write_text("half")
+    save_checkpoint(tmp_path, 1, model, optimizer, {}, "")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["step-00000001"]
