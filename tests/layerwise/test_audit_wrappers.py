@@ -95,6 +95,7 @@ def test_a_compiled_graph_that_is_older_than_an_unfreezing_and_does_not_notice()
     assert run(compiled) == set()
 
 
+@needs_unguarded
 @pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize(("backend", "options"), [("aot_eager", None), ("eager", unguarded())])
 def test_a_compiled_graph_that_notices_or_runs_as_it_is_written_is_sound(backend: str, options: Any) -> None:
