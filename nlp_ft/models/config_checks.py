@@ -34,6 +34,7 @@ DROPOUTS = (
     "pooler_dropout",
     "head_dropout",
 )
+SWITCHES = ("output_hidden_states", "output_attentions", "is_decoder", "tie_word_embeddings")
 ACTIVATIONS = ("hidden_act", "activation", "activation_function", "hidden_activation")
 ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 POSITION_TABLES = ("position_embeddings", "embed_positions", "positions_embed", "wpe")
@@ -60,6 +61,10 @@ def check_config(config: PreTrainedConfig) -> None:
     blocks = getattr(config, "num_hidden_layers", None)
     if isinstance(blocks, int) and blocks > MOST_BLOCKS:
         _refuse("num_hidden_layers", blocks, f"a whole number of at most {MOST_BLOCKS}")
+    for name in SWITCHES:
+        value = getattr(config, name, None)
+        if value is not None and not isinstance(value, bool):
+            _refuse(name, value, "true or false")
     for name in DROPOUTS:
         value = getattr(config, name, None)
         if isinstance(value, str | float | int) and (isinstance(value, str | bool) or not 0 <= value <= 1):

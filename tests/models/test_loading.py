@@ -240,3 +240,10 @@ def test_a_config_of_a_million_blocks_is_refused_before_they_are_built(tiny_enco
     with_config(folder, num_hidden_layers=10**6)
     with pytest.raises(ModelError, match=r"num_hidden_layers must be a whole number of at most 1000, got 1000000"):
         built(folder)
+
+
+def test_a_switch_of_the_config_that_is_a_text_is_refused(tiny_encoder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_encoder, tmp_path / "encoder")
+    with_config(folder, output_hidden_states="yes")
+    with pytest.raises(ModelError, match=r"output_hidden_states must be true or false, got 'yes'"):
+        built(folder)
