@@ -39,11 +39,13 @@ def find_labels(raw: Mapping[str, Dataset], column: str, label_names: Sequence[s
         _refuse_two_readings(set().union(*values.values()), column, label_names)
         labels = _read_by(set().union(*values.values()), label_names)
     if len(labels) < 2:
-        raise DataError(f"classification needs two labels or more; column {column!r} of train holds only: {found}")
+        raise DataError(
+            f"data.label: classification needs two labels or more; column {column!r} of train holds only: {found}"
+        )
     if len(labels) > MAX_LABELS:
         raise DataError(
-            f"column {column!r} of train has {len(labels):,} different values, more than {MAX_LABELS:,} labels; "
-            "does it hold texts or numbers of rows?"
+            f"data.label: column {column!r} of train has {len(labels):,} different values, more than {MAX_LABELS:,} "
+            "labels; does it hold texts or numbers of rows?"
         )
     _refuse_blank_names(labels.values())
     source = "data.label_names" if label_names is not None else "the train split"

@@ -97,7 +97,7 @@ def test_a_zip_file_is_read_like_the_folder_and_nothing_is_unpacked(
     monkeypatch.chdir(workplace)
     if inside.count("/") > 1:
         # Two folders around the classes are one too many to guess.
-        assert the_error(train=file).startswith("classification needs two labels or more")
+        assert the_error(train=file).startswith("data.label: classification needs two labels or more")
         return
     data = load(train=file)
     assert contents(data) == expected(2)

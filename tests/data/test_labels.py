@@ -102,7 +102,7 @@ def test_rows_without_a_label_in_another_split_are_named_too() -> None:
 
 
 def test_one_class_is_refused() -> None:
-    message = "classification needs two labels or more; column 'label' of train holds only: ['a']"
+    message = "data.label: classification needs two labels or more; column 'label' of train holds only: ['a']"
     assert the_error(train=["a", "a"]) == message
 
 
