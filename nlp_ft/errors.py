@@ -13,6 +13,7 @@ NlpFtError
 """
 
 import unicodedata
+from collections.abc import Iterable
 
 _CONTROLS = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories of controls, invisible marks, lone surrogates, and separators of lines."""
@@ -33,6 +34,12 @@ def printable(text: str, keep: str = "") -> str:
     return "".join(
         char if char in keep or unicodedata.category(char) not in _CONTROLS else ascii(char)[1:-1] for char in text
     )
+
+
+def listed(names: Iterable[str], most: int = 20) -> str:
+    """`a, b and 3 more`: names on one line, not more than so many, none beyond all measure."""
+    found = [name if len(name) <= 200 else f"{name[:200]}..." for name in names]
+    return ", ".join(found[:most]) + (f" and {len(found) - most} more" if len(found) > most else "")
 
 
 class NlpFtError(ValueError):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nlp_ft.errors import DataError, NlpFtError, RecipeError, printable
+from nlp_ft.errors import DataError, NlpFtError, RecipeError, listed, printable
 from nlp_ft.layerwise.tables import text_table
 
 
@@ -36,3 +36,9 @@ def test_an_error_about_data_is_one_line_whatever_it_quotes() -> None:
 def test_a_label_forges_no_line_of_a_table() -> None:
     table = text_table(["label", "rows"], [["a\nb    9", "1"]], right={1})
     assert table.splitlines() == ["label      rows", "---------  ----", "a\\nb    9     1"]
+
+
+def test_a_list_of_names_ends_and_says_how_many_more_there_are() -> None:
+    assert listed("abc") == listed(iter("abc"), 3) == "a, b, c"
+    assert listed("abcde", 3) == "a, b, c and 2 more"
+    assert listed(["a", "b" * 201]) == f"a, {'b' * 200}..."

@@ -24,7 +24,7 @@ from nlp_ft.data.sources import (
     split_of_saved,
 )
 from nlp_ft.data.stored import stored_rows
-from nlp_ft.errors import DataError
+from nlp_ft.errors import DataError, listed
 from nlp_ft.locations import PREFIX
 from nlp_ft.recipe_images import ImageDataSection
 from nlp_ft.recipe_sections import is_share
@@ -60,9 +60,7 @@ def load_image_places(places: str | Sequence[str], field: str, data: ImageDataSe
     if all(kinds):
         return _labelled_by_folder([(place, "") for place in found], field, data)
     if any(kinds):
-        raise DataError(
-            f"{field}: folders or zip files of images and other files cannot be mixed, got {', '.join(found)}"
-        )
+        raise DataError(f"{field}: folders or zip files of images and other files cannot be mixed, got {listed(found)}")
     return load_files(found, field, [("image", data.image), ("label", data.label)])
 
 
@@ -137,7 +135,7 @@ def _entries(place: str, split: str, field: str) -> list[Entry]:
     classes = {name.partition("/")[0] for name in images}
     if classes <= SPLIT_FOLDERS:
         raise DataError(
-            f"{field}: {shown} holds splits ({', '.join(sorted(classes))}), not classes; name it in data.source, and "
+            f"{field}: {shown} holds splits ({listed(sorted(classes))}), not classes; name it in data.source, and "
             "its folders in data.train and data.test"
         )
     _refuse_empty_classes(Path(place) / split, classes, field)
@@ -156,7 +154,7 @@ def _below(images: dict[str, str], split: str, place: str, field: str) -> dict[s
     found = sorted({name.partition("/")[0] for name in images})
     if split not in found:
         near = did_you_mean(split, found)
-        raise DataError(f"{field}: {place} has no folder {split} with images; it has: {', '.join(found)}{near}")
+        raise DataError(f"{field}: {place} has no folder {split} with images; it has: {listed(found)}{near}")
     prefix = f"{split}/"
     return {name.removeprefix(prefix): reference for name, reference in images.items() if name.startswith(prefix)}
 

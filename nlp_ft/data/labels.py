@@ -9,7 +9,7 @@ from datasets import ClassLabel, Dataset, Value
 
 from nlp_ft.data.columns import unique_values
 from nlp_ft.data.sources import did_you_mean
-from nlp_ft.errors import DataError
+from nlp_ft.errors import DataError, listed
 
 LabelValue = str | int
 MAX_LABELS = 10_000
@@ -164,7 +164,7 @@ def _values(rows: Dataset, column: str, split: str) -> set[LabelValue]:
     if values & missing:
         where = [str(i) for i, value in enumerate(rows[column]) if value in missing]
         raise DataError(
-            f"{len(where)} row(s) of {split} have no label in column {column!r}: rows {', '.join(where[:5])} (from 0)"
+            f"{len(where)} row(s) of {split} have no label in column {column!r}: rows {listed(where, 5)} (from 0)"
         )
     blank = sorted(value for value in values if isinstance(value, str) and value != value.strip())
     if blank:
@@ -175,8 +175,8 @@ def _values(rows: Dataset, column: str, split: str) -> set[LabelValue]:
     outside = sorted(value for value in values if is_class_label and value >= len(feature.names))
     if outside:
         raise DataError(
-            f"{split} has label id(s) {', '.join(map(str, outside))} in column {column!r}, which has "
-            f"{len(feature.names)} names: {', '.join(feature.names)}"
+            f"{split} has label id(s) {listed(map(str, outside))} in column {column!r}, which has "
+            f"{len(feature.names)} names: {listed(feature.names)}"
         )
     return values
 
@@ -187,8 +187,8 @@ def _refuse_other_names(raw: Mapping[str, Dataset], column: str) -> None:
     for split, of_split in names.items():
         if of_split and names["train"] and of_split != names["train"]:
             raise DataError(
-                f"column {column!r} of {split} has the names {', '.join(of_split)}, but that of train has "
-                f"{', '.join(names['train'])}"
+                f"column {column!r} of {split} has the names {listed(of_split)}, but that of train has "
+                f"{listed(names['train'])}"
             )
 
 
@@ -200,7 +200,7 @@ def _refuse_unknown(
         hint = did_you_mean(unknown[0], [str(value) for value in labels])
         if unknown[0] in {str(value) for value in labels}:
             hint = "; numbers in one file are texts in another (a CSV has texts alone): write both in one format"
-        raise DataError(f"{what}: {', '.join(unknown[:5])} (column {column!r}){hint}; {advice}")
+        raise DataError(f"{what}: {listed(unknown, 5)} (column {column!r}){hint}; {advice}")
 
 
 def label_counts(label_ids: np.ndarray, names: Sequence[str]) -> dict[str, int]:

@@ -8,7 +8,7 @@ import numpy as np
 from nlp_ft.data.columns import numbers
 from nlp_ft.data.labels import alike, label_counts
 from nlp_ft.data.text import TextData
-from nlp_ft.errors import printable
+from nlp_ft.errors import listed, printable
 from nlp_ft.layerwise.tables import text_table
 
 LABELS_SHOWN = 12
@@ -85,7 +85,7 @@ def label_warnings(report: dict[str, Any]) -> list[str]:
     """What is odd about the labels of train, a line each."""
     counts = report["train"]["labels"]
     absent = [printable(name) for name, count in counts.items() if count == 0]
-    lines = [f"look: no row of train has the label(s) {', '.join(absent)}"] if absent else []
+    lines = [f"look: no row of train has the label(s) {listed(absent)}"] if absent else []
     for group in alike(list(counts)):
         names = ", ".join(f"'{printable(name)}' ({counts[name]} rows)" for name in group)
         lines.append(f"look: labels that differ in case, blanks or invisible characters alone: {names}")

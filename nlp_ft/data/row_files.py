@@ -14,7 +14,7 @@ from nlp_ft.data.json_rows import json_columns, json_tables
 from nlp_ft.data.parquet_rows import parquet_columns, parquet_tables
 from nlp_ft.data.stored import content_hash, stored_rows
 from nlp_ft.data.unreadable import UnreadableError
-from nlp_ft.errors import DataError
+from nlp_ft.errors import DataError, listed
 
 FORMATS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -112,7 +112,7 @@ class RowFiles:
         found = self._columns_of(file)
         for name in columns:
             if name not in found and not (self.format == "json" and not found):
-                raise DataError(f"{self.field}: {file} has no column {name!r}; it has: {', '.join(found)}")
+                raise DataError(f"{self.field}: {file} has no column {name!r}; it has: {listed(found)}")
             if found.count(name) > 1:
                 raise DataError(
                     f"{self.field}: {file} has the column {name!r} {found.count(name)} times; rename all but one"

@@ -16,7 +16,7 @@ from datasets import Dataset, DatasetDict, Features
 from nlp_ft.data.columns import unique_values, value_codes
 from nlp_ft.data.row_files import FORMATS, RowFiles
 from nlp_ft.data.stored import content_hash
-from nlp_ft.errors import DataError
+from nlp_ft.errors import DataError, listed
 from nlp_ft.locations import PREFIX, resolve_location
 from nlp_ft.recipe_sections import DataSection, is_share
 from nlp_ft.recipe_text import TextDataSection
@@ -119,7 +119,7 @@ def split_of_saved(folder: str, name: str, field: str) -> Dataset:
     if not isinstance(splits, DatasetDict) or name not in splits:
         found = list(map(str, splits)) if isinstance(splits, DatasetDict) else ["one unnamed split"]
         near = did_you_mean(name, found)
-        raise DataError(f"{field}: {folder} has no split {name}; it has: {', '.join(found)}{near}")
+        raise DataError(f"{field}: {folder} has no split {name}; it has: {listed(found)}{near}")
     return splits[name]
 
 
@@ -141,7 +141,7 @@ def _rows_of_value(rows: Dataset, column: str, value: str, field: str) -> Datase
     values = list(map(str, found))
     if value not in values:
         near = did_you_mean(value, values)
-        raise DataError(f"{field}: no row has {value!r} in column {column!r}; it holds: {', '.join(values)}{near}")
+        raise DataError(f"{field}: no row has {value!r} in column {column!r}; it holds: {listed(values)}{near}")
     wanted = [place for place, name in enumerate(values) if name == value]
     return rows.select(np.flatnonzero(np.isin(value_codes(rows, column, found), wanted)))
 
@@ -149,7 +149,7 @@ def _rows_of_value(rows: Dataset, column: str, value: str, field: str) -> Datase
 def _require_split_column(column: str, columns: Sequence[str]) -> None:
     if column not in columns:
         raise DataError(
-            f"data.split_column: there is no column {column!r}; the columns are: {', '.join(columns)}"
+            f"data.split_column: there is no column {column!r}; the columns are: {listed(columns)}"
             f"{did_you_mean(column, columns)}"
         )
 
@@ -220,7 +220,7 @@ def _check_arrow(file: str) -> None:
 
 def _single(rows: Dataset | DatasetDict, folder: str, field: str) -> Dataset:
     if isinstance(rows, DatasetDict):
-        raise DataError(f"{field}: {folder} holds the splits {', '.join(rows)}; name the folder in data.source")
+        raise DataError(f"{field}: {folder} holds the splits {listed(rows)}; name the folder in data.source")
     return rows
 
 
@@ -236,7 +236,7 @@ def check_columns(found: Sequence[str], columns: Columns, where: str) -> None:
     for field, column in columns:
         if column not in found:
             raise DataError(
-                f"{where}: data.{field} is {column!r}, but the columns are: {', '.join(found)}"
+                f"{where}: data.{field} is {column!r}, but the columns are: {listed(found)}"
                 f"{did_you_mean(column, found)}"
             )
 

@@ -9,7 +9,7 @@ from datasets import Features
 
 from nlp_ft.data.row_files import RowFiles
 from nlp_ft.data.sources import check_texts, expand, load_files
-from nlp_ft.errors import DataError
+from nlp_ft.errors import DataError, listed
 
 CHUNK_ROWS = 10_000
 """Rows that are sorted by length together: enough that a batch of them has next to no padding."""
@@ -81,4 +81,4 @@ def estimated_rows(path: str, field: str) -> int | None:
 def _require(names: Sequence[str], columns: Sequence[str], path: str, field: str) -> None:
     missing = [name for name in names if name not in columns]
     if missing:
-        raise DataError(f"{field}: {path} has no column {missing[0]!r}; it has: {', '.join(columns)}")
+        raise DataError(f"{field}: {path} has no column {missing[0]!r}; it has: {listed(columns)}")

@@ -20,7 +20,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from nlp_ft.errors import UnfreezeError
+from nlp_ft.errors import UnfreezeError, listed
 from nlp_ft.integrations.hf_arguments import (
     CHECKPOINTING,
     HOW_TO_SIGNAL,
@@ -109,9 +109,7 @@ class UnfreezeCallback(TrainerCallback):
         refuse_setup(args, AcceleratorState().distributed_type, self.schedule)
         if self.never and args.process_index == 0:
             logger.warning(
-                "frozen when the Trainer got the model, so they stay frozen: %s%s",
-                ", ".join(sorted(self.never)[:3]),
-                f" and {len(self.never) - 3} more" if len(self.never) > 3 else "",
+                "frozen when the Trainer got the model, so they stay frozen: %s", listed(sorted(self.never), 3)
             )
 
     def on_train_begin(

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from nlp_ft.errors import LayerMapError
+from nlp_ft.errors import LayerMapError, listed
 from nlp_ft.layerwise import audit_groups, audit_modules, audit_rates, audit_wrappers
-from nlp_ft.layerwise.audit_setup import CannotTell, Finding, TrainingSetup, shortened
+from nlp_ft.layerwise.audit_setup import CannotTell, Finding, TrainingSetup
 from nlp_ft.layerwise.layer_map import LayerMap
 from nlp_ft.layerwise.tables import text_table
 
@@ -61,9 +61,9 @@ class AuditReport:
         made = len(CHECKS) - len(skipped)
         if not self.findings:
             return "\n".join([f"{made} of {len(CHECKS)} checks made, nothing found", *skipped])
-        rows = [[found.severity, found.check, shortened(found.parameters, 1)] for found in self]
+        rows = [[found.severity, found.check, listed(found.parameters, 1)] for found in self]
         details = [
-            f"{found.check}: {found.what}\n  which:  {shortened(found.parameters)}\n"
+            f"{found.check}: {found.what}\n  which:  {listed(found.parameters, 3)}\n"
             f"  effect: {found.effect}\n  remedy: {found.remedy}"
             for found in self
         ]

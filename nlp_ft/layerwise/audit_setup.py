@@ -1,6 +1,6 @@
 """What the audit looks at, and what it says of it: `TrainingSetup` and `Finding`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from nlp_ft.errors import listed
 from nlp_ft.layerwise.layer_map import LayerMap
 
 Severity = Literal["error", "warning"]
@@ -34,7 +35,7 @@ class Finding:
     """How to mend it."""
 
     def __str__(self) -> str:
-        return f"{self.severity}: {self.check}: {self.what} ({shortened(self.parameters)}). {self.effect} {self.remedy}"
+        return f"{self.severity}: {self.check}: {self.what} ({listed(self.parameters, 3)}). {self.effect} {self.remedy}"
 
 
 class CannotTell(Exception):  # noqa: N818  # no error: the report names the check and this reason as not checked
@@ -123,12 +124,6 @@ def unwrapped(wrapper: Any, attribute: str) -> Any:
     while hasattr(wrapper, attribute):
         wrapper = getattr(wrapper, attribute)
     return wrapper
-
-
-def shortened(names: Sequence[str], shown: int = 3) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:

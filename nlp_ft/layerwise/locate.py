@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nlp_ft.errors import LayerMapError
+from nlp_ft.errors import LayerMapError, listed
 from nlp_ft.layerwise.placement import LayerId, Place, Placer
 from nlp_ft.layerwise.stacks import Grain, Stack, make_stacks
 from nlp_ft.layerwise.stand_ins import stand_ins
@@ -250,8 +250,7 @@ def _notes(stacks: Sequence[Stack], seen: Trace, unreached: Sequence[str]) -> li
             "them stands in the right layer, and say it with rules where not."
         )
     if unreached:
-        names = ", ".join(unreached[:3]) + (f" and {len(unreached) - 3} more" if len(unreached) > 3 else "")
-        notes.append(f"not used in the forward pass, so placed by where they stand: {names}")
+        notes.append(f"not used in the forward pass, so placed by where they stand: {listed(unreached, 3)}")
     if seen.failure is not None:
         notes.append(f"the forward pass failed ({_reason(seen)}), so what it did not reach is placed as registered.")
     return notes

@@ -18,7 +18,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from nlp_ft.errors import ModelError
+from nlp_ft.errors import ModelError, listed
 from nlp_ft.locations import resolve_location
 from nlp_ft.models.config_checks import DROPOUTS, check_config
 from nlp_ft.models.loading import LoadedModel, load_pretrained, renew
@@ -145,6 +145,8 @@ def _load_config(model: TextModelSection) -> PreTrainedConfig:
     with _loading(model, "config"):
         if Path(location).is_dir():
             require_model_files(Path(location))
+        elif Path(location).exists():
+            raise ModelError("it is no folder")
         config = AutoConfig.from_pretrained(location, **_source(model))
         check_config(config)
     if isinstance(config, PooledClassifierConfig):
@@ -196,13 +198,9 @@ def _settle_head(
 
 def _say_weights(loaded: LoadedModel, new: Sequence[str], say: Callable[[str], object]) -> None:
     if new:
-        say(f"not among the pretrained weights, so random at first: {_some(new)}")
+        say(f"not among the pretrained weights, so random at first: {listed(new, 2)}")
     if loaded.unused:
-        say(f"among the pretrained weights, but not used by this model: {_some(loaded.unused)}")
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
+        say(f"among the pretrained weights, but not used by this model: {listed(loaded.unused, 2)}")
 
 
 def _require_same_labels(model: TextModelSection, config: PreTrainedConfig, label_names: Sequence[str]) -> None:

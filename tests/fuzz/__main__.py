@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 from tests.fuzz import data_files, model_folders, stored
 from tests.fuzz.driver import GOOD, Trial, run_trial
@@ -21,9 +22,18 @@ SLOW = 5.0
 
 
 def all_trials(seed: int, cases: int = 0, with_images: bool = True) -> list[Trial]:
-    """Every structure, and damaged things until there are so many, in an order drawn from the seed."""
-    share = max(cases, 1)
-    found = [
+    """Every structure, and behind them damaged things until there are so many, each in an order drawn from the seed."""
+    structures = _trials(seed, 0, with_images)
+    kept = {trial.name for trial in structures}
+    drawn = [trial for trial in _trials(seed, max(cases - len(structures), 0), with_images) if trial.name not in kept]
+    for trials in (structures, drawn):
+        random.Random(seed).shuffle(trials)
+    return [*structures, *drawn][: cases or None]
+
+
+def _trials(seed: int, share: int, with_images: bool) -> list[Trial]:
+    """The structures of each kind, and so many damaged things of each."""
+    return [
         *data_files.trials(seed, share, with_images),
         *model_folders.trials(seed, share),
         *stored.checkpoints(seed, share),
@@ -31,8 +41,6 @@ def all_trials(seed: int, cases: int = 0, with_images: bool = True) -> list[Tria
         *stored.runs(seed, share),
         *stored.machines(),
     ]
-    random.Random(seed).shuffle(found)
-    return found[:cases] if cases else found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,7 +22,17 @@ from pathlib import Path
 from typing import Literal
 
 Class = Literal[
-    "right", "refused", "unclear", "wrong", "taken", "traceback", "hang", "crash", "lost files", "left-over files"
+    "right",
+    "refused",
+    "not taken",
+    "unclear",
+    "wrong",
+    "taken",
+    "traceback",
+    "hang",
+    "crash",
+    "lost files",
+    "left-over files",
 ]
 GOOD: tuple[Class, ...] = ("right", "refused")
 SECONDS = 60
@@ -47,9 +57,11 @@ class Trial:
         named: a refusal must name one of these; empty for no such demand.
         check: of the result, where the command ends with 0 (or 1, an audit's).
         must_refuse: there is no right result.
+        must_succeed: there is one, so that a refusal is bad.
         writes: names in the workplace that a success may add, change or remove.
         keeps: names that a refusal may add (a run that ended in training keeps its checkpoint).
         environment: of the process.
+        most_bytes: to which a file may grow, as on a disk that is nearly full; 0 for no limit.
     """
 
     name: str
@@ -58,9 +70,11 @@ class Trial:
     named: tuple[str, ...] = ()
     check: Check | None = None
     must_refuse: bool = False
+    must_succeed: bool = False
     writes: tuple[str, ...] = ()
     keeps: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    most_bytes: int = 0
 
     @property
     def kind(self) -> str:
@@ -157,6 +171,8 @@ def _run(trial: Trial, work: Path, notes: Path) -> int:
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
     _limit_memory()
+    if trial.most_bytes:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (trial.most_bytes, resource.RLIM_INFINITY))
     return command(trial.arguments)
 
 
@@ -201,6 +217,8 @@ def _classify(trial: Trial, code: int | None, work: Path, notes: Path) -> tuple[
         return "left-over files", ", ".join(left)
     if re.search(r"[\x00-\x08\x0b-\x1f\x7f\u200b\u202e]", out + err):
         return "unclear", f"control characters: {out + err!r}"
+    if code == 2 and trial.must_succeed:
+        return "not taken", err[-500:]
     if code == 2:
         fault = fault_of_message(err, trial.named)
         return ("unclear", fault) if fault else ("refused", "")

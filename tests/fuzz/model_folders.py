@@ -46,7 +46,7 @@ def trials(seed: int, count: int) -> Iterator[Trial]:
 
 def _trial(name: str, command: str, prepare: Callable[[Path], None], must_refuse: bool = False) -> Trial:
     writes = ("run",) if command == "train" else ()
-    return Trial(f"model: {name}, {command}", prepare, COMMANDS[command], NAMED, None, must_refuse, writes)
+    return Trial(f"model: {name}, {command}", prepare, COMMANDS[command], NAMED, None, must_refuse, writes=writes)
 
 
 def _set(**entries: object) -> Callable[[Path], None]:

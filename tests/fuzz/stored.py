@@ -1,6 +1,7 @@
 """Broken things that a run stored: checkpoints, feature caches, and run folders that predict and eval read."""
 
 import json
+import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ OF_RUN = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_confi
           "metrics.jsonl", "README.md")  # fmt: skip
 FOREIGN_TOKENIZER = {"auto_map": {"AutoTokenizer": ["trap.T", "trap.T"]}, "tokenizer_class": "T"}
 ON_RUNS = {"predict": ("predict", "finished", "the cat"), "eval": ("eval", "finished")}
+HARMLESS = {"COLUMNS", "LANG", "NO_COLOR", "TERM"}
 MACHINES: tuple[dict[str, str], ...] = (
     {"WORLD_SIZE": "2"}, {"WORLD_SIZE": "x"}, {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}, {"RANK": "x"},
     {"LOCAL_RANK": "x"}, {"ACCELERATE_MIXED_PRECISION": "telepathy"}, {"ACCELERATE_DYNAMO_BACKEND": "telepathy"},
@@ -37,12 +39,12 @@ MACHINES: tuple[dict[str, str], ...] = (
 def checkpoints(seed: int, count: int) -> Iterator[Trial]:
     """A run that was killed, broken and resumed: it ends with the weights of the unbroken run, or is refused."""
     for setting in OTHER_SETTINGS:
-        yield Trial(f"checkpoint: other {setting}", _nothing, (*RESUME, setting, "--resume"), (), None, True)
+        yield Trial(f"checkpoint: other {setting}", _nothing, (*RESUME, setting, "--resume"), must_refuse=True)
     for do in TENSORS:
         for file in ("model.safetensors", "optimizer.safetensors"):
             yield _resumed(f"{file} {do}", change_tensors(f"{STEP}/{file}", seed, do))
     for name, change in CHECKPOINTS.items():
-        yield _resumed(name, change)
+        yield _resumed(name, change, must_succeed=name in UNHARMED)
     for number in range(count):
         draw = f"{seed} {number}"
         file = random.Random(draw).choice(OF_CHECKPOINT)
@@ -58,7 +60,7 @@ def checkpoints(seed: int, count: int) -> Iterator[Trial]:
 def caches(seed: int, count: int) -> Iterator[Trial]:
     """Damaged features, then the same training: the weights are those of before."""
     for name, change in CACHES.items():
-        yield _trained_again(name, change)
+        yield _trained_again(name, change, must_succeed=True)
     for number in range(count):
         draw = f"{seed} {number}"
         file = random.Random(draw).choice(["values", "index.json"])
@@ -88,10 +90,24 @@ def machines() -> Iterator[Trial]:
     """Wrong surroundings of a command."""
     for environment in MACHINES:
         said = " ".join(f"{key}={value!r}" for key, value in environment.items())
+        rest = {"must_succeed": environment.keys() <= HARMLESS, "writes": ("run",), "environment": environment}
         for arguments in (("predict", "finished", "the cat"), ("train", "good.yaml", "strategy=head_only")):
-            yield Trial(f"machine: {said}", _nothing, arguments, writes=("run",), environment=environment)
+            yield Trial(f"machine: {said}, {arguments[0]}", _nothing, arguments, **rest)
     out = ("predict", "finished", "--file", "test.csv", "--output")
-    yield Trial("machine: a file beside --output", _user_file, (*out, "out.csv"), writes=("out.csv",))
+    yield Trial("machine: a file beside --output", _user_file, (*out, "out.csv"), (), None, False, True, ("out.csv",))
+    for name, prepare, arguments in STOPPED:
+        yield Trial(f"machine: {name}", prepare, arguments, must_refuse=True, keeps=("run.partial", "going.partial"))
+    for size in (2000, 20_000):
+        full = {"must_refuse": True, "keeps": ("run.partial", "going.partial"), "most_bytes": size}
+        yield Trial(f"machine: disk full at {size}, train", _nothing, ("train", "good.yaml"), **full)
+        yield Trial(f"machine: disk full at {size}, resume", _nothing, (*RESUME, "--resume"), **full)
+        yield Trial(
+            f"machine: disk full at {size}, predict",
+            _nothing,
+            (*out, "out.jsonl"),
+            writes=("out.jsonl",),
+            most_bytes=size,
+        )
     yield Trial("machine: --output taken", _user_file, (*out, "mine.csv"), must_refuse=True)
     yield Trial("machine: --output in no folder", _nothing, (*out, "no/out.csv"), must_refuse=True)
     yield Trial(
@@ -107,14 +123,14 @@ def machines() -> Iterator[Trial]:
     )
 
 
-def _resumed(name: str, prepare: Callable[[Path], None]) -> Trial:
-    same = _same_weights("going", "finished")
-    return Trial(f"checkpoint: {name}", prepare, (*RESUME, "--resume"), (), same, writes=("going", "going.partial"))
+def _resumed(name: str, prepare: Callable[[Path], None], must_succeed: bool = False) -> Trial:
+    same, writes = _same_weights("going", "finished"), ("going", "going.partial")
+    return Trial(f"checkpoint: {name}", prepare, (*RESUME, "--resume"), (), same, False, must_succeed, writes)
 
 
-def _trained_again(name: str, prepare: Callable[[Path], None]) -> Trial:
-    arguments = ("train", "good.yaml", *CACHED, "output_dir=again")
-    return Trial(f"cache: {name}", prepare, arguments, (), _same_weights("again", "cached"), writes=("again",))
+def _trained_again(name: str, prepare: Callable[[Path], None], must_succeed: bool = False) -> Trial:
+    arguments, same = ("train", "good.yaml", *CACHED, "output_dir=again"), _same_weights("again", "cached")
+    return Trial(f"cache: {name}", prepare, arguments, (), same, False, must_succeed, ("again",))
 
 
 def _read(name: str, command: str, prepare: Callable[[Path], None], must_refuse: bool = False) -> Trial:
@@ -143,6 +159,10 @@ def _user_file(work: Path) -> None:
 def _user_folder(work: Path) -> None:
     (work / "run.partial").mkdir()
     (work / "run.partial/mine").write_text("mine")
+
+
+def _pipe(name: str) -> Callable[[Path], None]:
+    return lambda work: os.mkfifo(work / name)
 
 
 def _without(place: str) -> Callable[[Path], None]:
@@ -213,6 +233,17 @@ CHECKPOINTS: dict[str, Callable[[Path], None]] = {
     "another model's weights": _copied("encoder/model.safetensors", f"{STEP}/model.safetensors"),
     "a finished run's name is taken": _copied("train.csv", "going"),
 }
+STOPPED: tuple[tuple[str, Callable[[Path], None], tuple[str, ...]], ...] = (
+    ("a pipe for a recipe", _pipe("pipe.yaml"), ("validate", "pipe.yaml")),
+    ("a pipe for rows to train on", _pipe("pipe.csv"), ("train", "good.yaml", "data.train=pipe.csv")),
+    ("a pipe for rows to predict", _pipe("pipe.csv"), ("predict", "finished", "--file", "pipe.csv")),
+    ("a pipe for rows to evaluate", _pipe("pipe.jsonl"), ("eval", "finished", "--data", "pipe.jsonl")),
+    ("a pipe for a model", _pipe("pipe"), ("train", "good.yaml", "model.name=pipe")),
+    ("a pipe for a run", _pipe("pipe"), ("predict", "pipe", "the cat")),
+    ("a pipe at output_dir", _pipe("run"), ("train", "good.yaml", "--overwrite")),
+    ("no room at --output", _nothing, ("predict", "finished", "--file", "test.csv", "--output", "/dev/full")),
+)
+UNHARMED = {"as it was", "a half one"}
 CACHES: dict[str, Callable[[Path], None]] = {
     "as it was": _nothing,
     "no values": _without("cache/features/*/values"),

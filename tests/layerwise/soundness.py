@@ -3,7 +3,7 @@
 Each question gives the names for which it does not hold; empty when all is well.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -44,8 +44,8 @@ def _told(value: Any) -> Any:
 def live_where_frozen(model: nn.Module, layer_map: LayerMap, lowest: int, inputs: Any) -> list[str]:
     """What differs between two passes in train mode though the layers below `lowest` are frozen.
 
-    Told of what the frozen modules with weights of their own give, of what the first module that trains is given, and
-    of what the base model gives where the head alone trains.
+    Told of what the frozen modules with weights of their own give, of what the first module that trains as a whole is
+    given (what it draws before its weights is its own), and of what the base model gives where the head alone trains.
     """
     set_trainable(model, layer_map, lowest)
     model.train()
@@ -68,20 +68,20 @@ def _watched_pass(
             return  # run again after what trains, a frozen block is given something else
         seen.setdefault(name, []).extend(leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor))
 
-    def enter(stack: str, module: nn.Module, args: Any) -> None:
-        if stack not in entered:
-            entered.add(stack)
-            note(f"into layer {lowest} of {stack or 'the model'}", args)
+    def enter(stacks: frozenset[str], module: nn.Module, *given: Any) -> None:
+        for stack in stacks - entered:
+            note(f"into layer {lowest} of {stack or 'the model'}", given)
+        entered.update(stacks)
 
     hooks: list[Any] = []
     for path, module in model.named_modules():
-        names = [f"{path}.{name}".lstrip(".") for name, _ in module.named_parameters(recurse=False)]
+        names = [f"{path}.{name}".lstrip(".") for name, _ in module.named_parameters()]
         layers = {layer_map.aligned_layer(name) for name in names}
-        if names and not any(p.requires_grad for p in module.parameters()):
+        if next(module.parameters(recurse=False), None) is not None and not _trains(module.parameters()):
             hooks.append(module.register_forward_hook(lambda _, args, out, path=path: note(path, out)))
-        elif lowest < layer_map.head_layer and lowest in layers:
-            stack = layer_map.stack(names[0])
-            hooks.append(module.register_forward_pre_hook(partial(enter, stack)))
+        elif lowest < layer_map.head_layer and lowest in layers and _trains_whole(module):
+            stacks = frozenset(layer_map.stack(name) for name in names)
+            hooks.append(module.register_forward_pre_hook(partial(enter, stacks), with_kwargs=True))
     base = getattr(model, "base_model", model)
     if lowest == layer_map.head_layer and base is not model and not any(p.requires_grad for p in base.parameters()):
         hooks.append(base.register_forward_hook(lambda _, args, out: note("base model", out)))
@@ -103,7 +103,8 @@ def random_where_frozen(model: nn.Module, layer_map: LayerMap, lowest: int, inpu
     set_trainable(model, layer_map, lowest)
     model.train()
     modules = dict(model.named_modules())
-    first = [m for m in modules.values() if any(p.requires_grad for p in m.parameters(recurse=False))]
+    # A head's own dropout may stand before its weights: what holds nothing but what trains is entered there.
+    first = [m for m in modules.values() if _trains(m.parameters(recurse=False)) or _trains_whole(m)]
     watch = _Draws()
     hooks = [module.register_forward_pre_hook(lambda *_: watch.stop()) for module in first]
     try:
@@ -115,6 +116,15 @@ def random_where_frozen(model: nn.Module, layer_map: LayerMap, lowest: int, inpu
     frozen = {id(m) for m in modules.values() if not any(p.requires_grad for p in m.parameters())}
     live = [path for path, m in modules.items() if isinstance(m, _NormBase) and m.training and id(m) in frozen]
     return watch.drawn + live
+
+
+def _trains(parameters: Iterable[nn.Parameter]) -> bool:
+    return any(parameter.requires_grad for parameter in parameters)
+
+
+def _trains_whole(module: nn.Module) -> bool:
+    flags = [parameter.requires_grad for parameter in module.parameters()]
+    return bool(flags) and all(flags)
 
 
 class _Draws(TorchDispatchMode):
