@@ -38,6 +38,7 @@ from nlp_ft.integrations.strategy import (
     is_labelled,
     layers_ever_trained,
     layers_that_can_train,
+    no_gradient,
     plain_metric,
     restored_state,
     saved_form,
@@ -82,6 +83,7 @@ class UnfreezeCallback(TrainerCallback):
         self._model: nn.Module | None = None
         self._user_gave_scheduler = False
         self._is_training = False
+        self._is_new_phase = False
 
     def bind(self, model: nn.Module) -> None:
         """Get to know a model: its layers, and what its maker froze. Only what is new about a model is done again.
@@ -146,10 +148,21 @@ class UnfreezeCallback(TrainerCallback):
     ) -> None:
         """Freeze and thaw what is due before an update, and set the rates."""
         assert self.unfreezer is not None
-        if self.unfreezer.begin_step(state.global_step) and args.torch_compile:
+        begins = self.unfreezer.begin_step(state.global_step)
+        self._is_new_phase = self._is_new_phase or begins
+        if begins and args.torch_compile:
             # A graph compiled with frozen layers may be used again after they thaw (pytorch #139476).
             torch.compiler.reset()
         self.rates = self._rates(kwargs["optimizer"])
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Raises: UnfreezeError: the loss reaches nothing of the model that trains, but weights of its own perhaps."""
+        model = kwargs["model"]
+        if self._is_new_phase and all(p.grad is None for p in model.parameters() if p.requires_grad):
+            raise no_gradient(model)
+        self._is_new_phase = False
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Have the loss recorded before a checkpoint: a resumed run would not know the part before it."""

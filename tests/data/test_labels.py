@@ -88,7 +88,10 @@ def test_a_listed_label_may_be_missing_from_train() -> None:
     [
         (["a", None, "b", ""], "2 row(s) of train have no label in column 'label': rows 1, 3 (from 0)"),
         ([0, None, 1, -1], "1 row(s) of train have no label in column 'label': rows 1 (from 0)"),
-        ([None] * 7 + ["a"], "7 row(s) of train have no label in column 'label': rows 0, 1, 2, 3, 4 and 2 more (from 0)"),
+        (
+            [None] * 7 + ["a"],
+            "7 row(s) of train have no label in column 'label': rows 0, 1, 2, 3, 4 and 2 more (from 0)",
+        ),
         (class_rows([0, 1, -1]), "1 row(s) of train have no label in column 'label': rows 2 (from 0)"),
     ],
 )

@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from nlp_ft.errors import TrainingError, UnfreezeError
-from nlp_ft.integrations.hf_trainer import LayerwiseTrainer, LayerwiseTrainerMixin
+from nlp_ft.integrations.hf_trainer import LayerwiseTrainer, LayerwiseTrainerMixin, UnfreezeCallback
 from nlp_ft.integrations.lightning import LayerwiseUnfreezing, layerwise_optimizer
 from nlp_ft.integrations.strategy import LayerwiseSettings
 from nlp_ft.layerwise import Plateau
@@ -123,6 +123,24 @@ def test_the_weights_of_a_loss_are_trained_in_a_group_beside_the_layers(tmp_path
 def test_a_phase_on_which_the_loss_does_not_depend_is_refused_in_the_first_step(tmp_path: Path) -> None:
     with pytest.raises(UnfreezeError, match=r"the loss depends on nothing that trains in this phase \(bert\.pooler"):
         embedding_trainer(tmp_path, "gradual", weights_of_loss=False).train()
+
+
+def test_a_phase_in_which_the_loss_alone_would_learn_is_refused_in_the_first_step(tmp_path: Path) -> None:
+    trainer = embedding_trainer(tmp_path, "head_only", weights_of_loss=True)
+    before = trainer.loss.weight.detach().clone()  # type: ignore[operator,union-attr]
+    with pytest.raises(UnfreezeError, match=r"the loss depends on nothing that trains in this phase \(bert\.pooler"):
+        trainer.train()
+    assert torch.equal(trainer.loss.weight, before)  # type: ignore[arg-type]
+
+
+def test_a_trainer_with_the_callback_alone_refuses_a_phase_that_learns_nothing(tmp_path: Path) -> None:
+    model = tiny_model()
+    trainer = EmbeddingTrainer(
+        model=model, args=arguments(tmp_path), train_dataset=tiny_data(), loss=nn.Linear(16, 3),
+        callbacks=[UnfreezeCallback("head_only")], optimizers=(torch.optim.SGD(model.parameters(), 0.1), None),
+    )  # fmt: skip
+    with pytest.raises(UnfreezeError, match="the loss depends on nothing that trains in this phase"):
+        trainer.train()
 
 
 @pytest.mark.parametrize(
