@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow
@@ -15,7 +16,7 @@ _INDEX = re.compile(r"__index_level_\d+__")
 
 def parquet_columns(file: str) -> list[str]:
     """The names of the columns. Raises: UnreadableError."""
-    with _opened(file) as opened:
+    with _opened(file) as opened, _told():
         return _columns(opened.schema_arrow)
 
 
@@ -24,21 +25,25 @@ def parquet_tables(file: str, columns: Sequence[str], num_rows: int) -> Iterator
     with _opened(file) as opened:
         batches = opened.iter_batches(batch_size=num_rows, columns=list(columns))
         while True:
-            try:
+            with _told():
                 batch = next(batches, None)
                 if batch is None:
                     return
                 batch.validate(full=True)
-            except (pyarrow.ArrowException, OSError) as error:
-                raise UnreadableError(_reason(error)) from None
             yield _decoded(pyarrow.Table.from_batches([batch]).select(list(columns)))
 
 
 def _opened(file: str) -> Any:
-    try:
+    with _told():
         return pyarrow.parquet.ParquetFile(file, page_checksum_verification=True)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UnreadableError(_reason(error)) from None
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except (pyarrow.ArrowException, OSError, ValueError) as error:  # names and pandas' notes may be damaged, too
+        raise UnreadableError((str(error).splitlines() or [type(error).__name__])[0]) from None
 
 
 def _columns(schema: pyarrow.Schema) -> list[str]:
@@ -54,7 +59,3 @@ def _decoded(table: pyarrow.Table) -> pyarrow.Table:
         if kind != field.type:
             table = table.set_column(place, field.with_type(kind), table.column(place).cast(kind))
     return table
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

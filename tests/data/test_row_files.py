@@ -273,3 +273,13 @@ def test_a_hub_that_cannot_be_reached_is_one_error(error: Exception, monkeypatch
     monkeypatch.setattr(datasets, "load_dataset", fail)
     with pytest.raises(DataError, match=r"^data[.]train: someone/rows is no file or folder here, and loading it from"):
         load_raw_splits(TextDataSection(source="someone/rows"))
+
+
+@pytest.mark.parametrize("broken", ["name", "notes of pandas"])
+def test_a_parquet_file_with_a_broken_name_or_notes_is_refused(broken: str) -> None:
+    table = pyarrow.table({"text": ["a", "b"], "label": ["x", "y"]})
+    notes = {"pandas": "{"} if broken == "notes of pandas" else {}
+    pyarrow.parquet.write_table(table.replace_schema_metadata(notes), "a.parquet", store_schema=bool(notes))
+    content = Path("a.parquet").read_bytes()
+    message = the_error(content if notes else content.replace(b"text", b"\xf4ext"), "a.parquet")
+    assert message.startswith("data.train: a.parquet cannot be read as parquet: ")

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 from torch import nn
 
 from nlp_ft.errors import LayerMapError
@@ -129,6 +131,8 @@ def test_the_layers_are_numbered_in_the_order_in_which_they_run(family: str, hea
 @pytest.mark.parametrize("num_layers", [1, 2])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_short_encoder_is_mapped_in_the_order_in_which_it_runs(family: str, num_layers: int) -> None:
+    if (family, num_layers) == ("modernbert", 1) and Version(transformers.__version__) < Version("5.10"):
+        pytest.skip("this Transformers cannot make a ModernBERT of one block, all of whose attention is global")
     model = build(family, num_layers=num_layers)
     layer_map = LayerMap.from_model(model)
     assert layers_as_they_run(model, layer_map) == list(range(layer_map.num_layers + 2))

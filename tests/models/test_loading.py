@@ -245,5 +245,5 @@ def test_a_config_of_a_million_blocks_is_refused_before_they_are_built(tiny_enco
 def test_a_switch_of_the_config_that_is_a_text_is_refused(tiny_encoder: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_encoder, tmp_path / "encoder")
     with_config(folder, output_hidden_states="yes")
-    with pytest.raises(ModelError, match=r"output_hidden_states must be true or false, got 'yes'"):
+    with pytest.raises(ModelError, match=r"output_hidden_states('| must be true or false).*'yes'"):
         built(folder)
