@@ -21,7 +21,7 @@ _PUBLIC = {
     "Recipe": "nlp_ft.recipe",
     "build_optimizer": "nlp_ft.layerwise",
     "layerwise_param_groups": "nlp_ft.layerwise",
-    "load_recipe": "nlp_ft.recipe_loader",
+    "load_recipe": "nlp_ft.recipe.loader",
     "train": "nlp_ft.training.run",
 }
 __all__ = sorted(_PUBLIC)

@@ -164,7 +164,7 @@ def _add_trust(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from nlp_ft.recipe_loader import load_recipe
+    from nlp_ft.recipe.loader import load_recipe
     from nlp_ft.training.run_folder import RunFolder
 
     recipe = load_recipe(options.recipe, options.overrides)
@@ -184,8 +184,8 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _eval(options: argparse.Namespace) -> int:
-    from nlp_ft.predict import evaluate_run
-    from nlp_ft.training.describe import per_class_table, score_table
+    from nlp_ft.prediction.predict import evaluate_run
+    from nlp_ft.training.layer_table import per_class_table, score_table
 
     predictions, names = evaluate_run(options.run, options.data, options.split, options.trust_remote_code)
     print(f"{per_class_table(predictions, names)}\n")
@@ -194,14 +194,14 @@ def _eval(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from nlp_ft.prediction_files import check_output
+    from nlp_ft.prediction.files import check_output
 
     if bool(options.inputs) == bool(options.file):
         raise DataError("predict needs texts or images on the command line, or --file, and not both")
     if options.output:
         # Said before the seconds that loading takes.
         check_output(options.output, options.overwrite)
-    from nlp_ft.predict import load_run, predict_to_file
+    from nlp_ft.prediction.predict import load_run, predict_to_file
 
     run = load_run(options.run, options.trust_remote_code)
     if options.output:
@@ -224,7 +224,7 @@ def _layers(options: argparse.Namespace) -> int:
 
 
 def _validate(options: argparse.Namespace) -> int:
-    from nlp_ft.recipe_loader import load_recipe
+    from nlp_ft.recipe.loader import load_recipe
 
     recipe = load_recipe(options.recipe, options.overrides)
     from nlp_ft.inspection import find_problems
@@ -245,7 +245,7 @@ def _audit(options: argparse.Namespace) -> int:
 
 
 def _schema(options: argparse.Namespace) -> int:
-    from nlp_ft.recipe_loader import json_schema
+    from nlp_ft.recipe.loader import json_schema
 
     print(json_schema(), end="")
     return 0

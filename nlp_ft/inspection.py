@@ -13,12 +13,12 @@ from nlp_ft.environment import launching
 from nlp_ft.errors import DataError, NlpFtError
 from nlp_ft.layerwise import AuditReport, LayerMap, UnfreezeSchedule, audit, set_trainable_layers
 from nlp_ft.recipe import Recipe
-from nlp_ft.recipe_loader import apply_overrides, load_recipe, recipe_from_dict
+from nlp_ft.recipe.loader import apply_overrides, load_recipe, recipe_from_dict
+from nlp_ft.tasks.task import Task, task_of
 from nlp_ft.training import setup
-from nlp_ft.training.describe import layer_table
+from nlp_ft.training.layer_table import layer_table
 from nlp_ft.training.precision import mixed_precision
 from nlp_ft.training.run_folder import RunFolder
-from nlp_ft.training.task import Task, task_of
 
 
 def find_problems(recipe: Recipe) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torchvision
 
-from nlp_ft.recipe_loader import dump_yaml
+from nlp_ft.recipe.loader import dump_yaml
 from tests.test_bad_inputs import Trap, assert_fails, failure, work_in
 from tests.tiny_images import noisy_image, tiny_image_recipe, write_images
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nlp_ft.cli import main
-from nlp_ft.recipe_loader import dump_yaml
+from nlp_ft.recipe.loader import dump_yaml
 from tests.tiny import save_tiny_encoder, tiny_recipe
 
 GOOD_ROWS = "the cat,animal\nthe dog,animal\nred,colour\nblue,colour\nbig,size\nsmall,size\n"

@@ -17,7 +17,7 @@ from transformers import pipeline
 
 import nlp_ft
 from nlp_ft.cli import build_parser, main
-from nlp_ft.recipe_loader import dump_yaml
+from nlp_ft.recipe.loader import dump_yaml
 from nlp_ft.training import setup
 from tests.tiny import LABELS, tiny_recipe
 
@@ -330,7 +330,9 @@ def test_a_path_that_the_shell_did_not_expand_is_refused(path: str, capsys: pyte
 def test_a_text_and_a_label_forge_no_line_of_scores(
     workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nlp_ft.trained_run.label_names", lambda model: ["a\x1b[2J", "b\n  1.0000  c", "size"])
+    monkeypatch.setattr(
+        "nlp_ft.prediction.trained_run.label_names", lambda model: ["a\x1b[2J", "b\n  1.0000  c", "size"]
+    )
     code, out, _ = run_cli(capsys, "predict", "run", "the cat\n  1.0000  colour\x1b[1A")
     assert code == 0
     lines = out.splitlines()

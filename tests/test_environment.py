@@ -11,7 +11,7 @@ from nlp_ft.cli import main
 from nlp_ft.environment import check_environment, feature_folder, ignore_unusable_folders, is_main_process, launching
 from nlp_ft.errors import MachineError
 from nlp_ft.recipe import Recipe
-from nlp_ft.recipe_loader import load_recipe
+from nlp_ft.recipe.loader import load_recipe
 from nlp_ft.training.setup import start_accelerator
 
 TWO = {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "localhost"}

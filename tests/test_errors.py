@@ -3,7 +3,7 @@
 import pytest
 
 from nlp_ft.errors import DataError, NlpFtError, RecipeError, listed, printable
-from nlp_ft.layerwise.tables import text_table
+from nlp_ft.tables import text_table
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from nlp_ft.cli import build_parser
-from nlp_ft.recipe_loader import load_recipe, recipe_from_dict
-from nlp_ft.strategies import STRATEGY_PRESETS
+from nlp_ft.recipe.loader import load_recipe, recipe_from_dict
+from nlp_ft.recipe.presets import STRATEGY_PRESETS
 from nlp_ft.training.run import train
 from tests.tiny import tiny_recipe
 from tests.tiny_images import write_images

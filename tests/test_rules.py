@@ -19,20 +19,13 @@ HEAVY = ("torch", "transformers", "datasets", "accelerate", "sklearn", "evaluate
 # Module or package -> what it may never import, at the top or inside a function.
 NEVER = {
     "nlp_ft.recipe": HEAVY,
-    "nlp_ft.recipe_errors": HEAVY,
-    "nlp_ft.recipe_images": HEAVY,
-    "nlp_ft.recipe_loader": HEAVY,
-    "nlp_ft.recipe_sections": HEAVY,
-    "nlp_ft.recipe_strategy": HEAVY,
-    "nlp_ft.recipe_text": HEAVY,
-    "nlp_ft.recipe_values": HEAVY,
-    "nlp_ft.recipe_yaml": HEAVY,
     "nlp_ft.durations": HEAVY,
     "nlp_ft.locations": HEAVY,
-    "nlp_ft.data": ("nlp_ft.models", "nlp_ft.training", "nlp_ft.predict", "nlp_ft.inspection", "nlp_ft.cli"),
-    "nlp_ft.models": ("nlp_ft.data", "nlp_ft.training", "nlp_ft.predict", "nlp_ft.inspection", "nlp_ft.cli"),
-    "nlp_ft.training": ("nlp_ft.predict", "nlp_ft.inspection", "nlp_ft.cli"),
-    "nlp_ft.training.loop": ("nlp_ft.recipe", "nlp_ft.recipe_loader", "transformers", "pydantic"),
+    "nlp_ft.data": ("nlp_ft.models", "nlp_ft.tasks", "nlp_ft.training", "nlp_ft.prediction", "nlp_ft.inspection"),
+    "nlp_ft.models": ("nlp_ft.data", "nlp_ft.tasks", "nlp_ft.training", "nlp_ft.prediction", "nlp_ft.inspection"),
+    "nlp_ft.tasks": ("nlp_ft.training", "nlp_ft.prediction", "nlp_ft.inspection", "nlp_ft.cli"),
+    "nlp_ft.training": ("nlp_ft.prediction", "nlp_ft.inspection", "nlp_ft.cli"),
+    "nlp_ft.training.loop": ("nlp_ft.recipe", "nlp_ft.tasks", "transformers", "pydantic"),
 }
 OF_INTEGRATIONS = (
     "torch",
@@ -45,34 +38,27 @@ OF_INTEGRATIONS = (
 OF_HF = (*OF_INTEGRATIONS, "transformers", "accelerate")
 # Module or package -> everything it may import beside the standard library.
 ONLY = {
-    "nlp_ft.integrations.strategy": (*OF_INTEGRATIONS, "nlp_ft.strategies"),
+    "nlp_ft.integrations.strategy": (*OF_INTEGRATIONS, "nlp_ft.recipe.presets"),
     "nlp_ft.integrations.hf_arguments": OF_HF,
     "nlp_ft.integrations.hf_callback": (*OF_HF, "nlp_ft.integrations.hf_arguments"),
     "nlp_ft.integrations.hf_trainer": (*OF_HF, "nlp_ft.integrations.hf_callback"),
     "nlp_ft.integrations.lightning": (*OF_INTEGRATIONS, "lightning"),
     "nlp_ft.errors": (),
+    "nlp_ft.tables": ("nlp_ft.errors",),
     "nlp_ft.environment": ("accelerate", "nlp_ft.errors"),
     "nlp_ft.exits": ("nlp_ft.environment", "nlp_ft.errors"),
     "nlp_ft.durations": (),
     "nlp_ft.defaults": (),
-    "nlp_ft.layerwise": ("torch", "nlp_ft.defaults", "nlp_ft.durations", "nlp_ft.errors", "nlp_ft.layerwise"),
-    "nlp_ft.recipe": (
-        "pydantic",
-        "nlp_ft.recipe_images",
-        "nlp_ft.recipe_sections",
-        "nlp_ft.recipe_strategy",
-        "nlp_ft.recipe_text",
-        "nlp_ft.recipe_values",
+    "nlp_ft.layerwise": (
+        "torch", "nlp_ft.defaults", "nlp_ft.durations", "nlp_ft.errors", "nlp_ft.layerwise", "nlp_ft.tables"
     ),
-    "nlp_ft.recipe_images": ("pydantic", "nlp_ft.recipe_sections", "nlp_ft.recipe_values"),
-    "nlp_ft.recipe_sections": ("pydantic", "nlp_ft.defaults", "nlp_ft.durations", "nlp_ft.recipe_values"),
-    "nlp_ft.recipe_strategy": ("pydantic", "nlp_ft.durations", "nlp_ft.recipe_sections", "nlp_ft.recipe_values"),
-    "nlp_ft.recipe_text": ("pydantic", "nlp_ft.recipe_sections", "nlp_ft.recipe_values"),
-    "nlp_ft.recipe_values": ("pydantic", "pydantic_core", "nlp_ft.durations", "nlp_ft.locations"),
-    "nlp_ft.recipe_yaml": ("yaml", "nlp_ft.errors"),
+    "nlp_ft.recipe": (
+        "pydantic", "pydantic_core", "yaml", "nlp_ft.defaults", "nlp_ft.durations", "nlp_ft.errors", "nlp_ft.locations",
+        "nlp_ft.recipe",
+    ),
     "nlp_ft.locations": ("nlp_ft.errors",),
     "nlp_ft.patterns": (),
-}
+}  # fmt: skip
 # What the command line imports at its top, so that `--help` answers at once.
 LIGHT = ("nlp_ft.__version__", "nlp_ft.environment", "nlp_ft.errors", "nlp_ft.exits", "nlp_ft.locations")
 # The words of the "not" column that mean nothing else.
@@ -163,7 +149,7 @@ def test_importing_the_package_imports_no_torch_and_no_transformers() -> None:
 
 
 def test_reading_a_recipe_imports_no_torch_and_no_transformers() -> None:
-    read = "from nlp_ft.recipe_loader import recipe_from_dict, json_schema; json_schema(); "
+    read = "from nlp_ft.recipe.loader import recipe_from_dict, json_schema; json_schema(); "
     read += "recipe_from_dict({'data': {'train': 'a.csv'}, 'model': {'name': 'm'}, 'output_dir': 'x'}); "
     assert run_python(f"import sys; {read} print(sorted(set(sys.modules) & set({HEAVY})))").strip() == "[]"
 

@@ -8,7 +8,7 @@ import numpy as np
 from nlp_ft.data.images import ImageData
 from nlp_ft.data.labels import label_counts
 from nlp_ft.data.report import conflicts, format_labels, label_warnings
-from nlp_ft.layerwise.tables import text_table
+from nlp_ft.tables import text_table
 
 MODE_NAMES = {"RGB": "colour", "L": "grey", "RGBA": "with transparency", "I;16": "16-bit grey", "P": "palette"}
 

@@ -26,8 +26,8 @@ from nlp_ft.data.sources import (
 from nlp_ft.data.stored import stored_rows
 from nlp_ft.errors import DataError, listed
 from nlp_ft.locations import PREFIX
-from nlp_ft.recipe_images import ImageDataSection
-from nlp_ft.recipe_sections import is_share
+from nlp_ft.recipe.images import ImageDataSection
+from nlp_ft.recipe.sections import is_share
 
 SPLIT_FOLDERS = frozenset({"train", "training", "validation", "valid", "val", "dev", "test", "testing"})
 Entry = tuple[str, str, tuple[int, ...]]

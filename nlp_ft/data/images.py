@@ -17,8 +17,8 @@ from nlp_ft.data.splits import draw_validation, progress_bars, useful_processes
 from nlp_ft.data.stored import stored_map
 from nlp_ft.data.workers import end_with_parent
 from nlp_ft.errors import DataError
-from nlp_ft.recipe_images import ImageDataSection
-from nlp_ft.recipe_sections import is_share
+from nlp_ft.recipe.images import ImageDataSection
+from nlp_ft.recipe.sections import is_share
 
 ROWS_WORTH_A_PROCESS = 2_000
 UNREADABLE_SHOWN = 5

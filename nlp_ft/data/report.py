@@ -9,7 +9,7 @@ from nlp_ft.data.columns import numbers
 from nlp_ft.data.labels import alike, label_counts
 from nlp_ft.data.text import TextData
 from nlp_ft.errors import listed, printable
-from nlp_ft.layerwise.tables import text_table
+from nlp_ft.tables import text_table
 
 LABELS_SHOWN = 12
 

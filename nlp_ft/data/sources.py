@@ -18,8 +18,8 @@ from nlp_ft.data.row_files import FORMATS, RowFiles
 from nlp_ft.data.stored import content_hash
 from nlp_ft.errors import DataError, listed
 from nlp_ft.locations import PREFIX, resolve_location
-from nlp_ft.recipe_sections import DataSection, is_share
-from nlp_ft.recipe_text import TextDataSection
+from nlp_ft.recipe.sections import DataSection, is_share
+from nlp_ft.recipe.text import TextDataSection
 
 SPLITS = ("train", "validation", "test")
 Columns = Sequence[tuple[str, str]]

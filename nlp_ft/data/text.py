@@ -15,8 +15,8 @@ from nlp_ft.data.sources import check_columns, check_texts, columns_of_texts, lo
 from nlp_ft.data.splits import draw_validation, progress_bars, useful_processes
 from nlp_ft.data.stored import stored_map
 from nlp_ft.data.tokens import encode_rows
-from nlp_ft.recipe_sections import is_share
-from nlp_ft.recipe_text import TextDataSection
+from nlp_ft.recipe.sections import is_share
+from nlp_ft.recipe.text import TextDataSection
 
 ROWS_WORTH_A_PROCESS = 20_000
 ROWS_ENCODED_TOGETHER = 2500

@@ -6,7 +6,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from nlp_ft.data.tokens import encode_texts
-from nlp_ft.recipe_text import TextDataSection
+from nlp_ft.recipe.text import TextDataSection
 
 ROWS_ENCODED_TOGETHER = 1000
 """The tokenizer's lists of Python integers take ten times the memory of an array."""

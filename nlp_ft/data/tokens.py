@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from nlp_ft.data.sources import text_columns
 from nlp_ft.data.workers import end_with_parent
-from nlp_ft.recipe_text import TextDataSection
+from nlp_ft.recipe.text import TextDataSection
 
 
 def encode_texts(

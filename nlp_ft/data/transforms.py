@@ -17,7 +17,7 @@ from transformers import BitImageProcessor
 from nlp_ft.data.batching import IGNORED_LABEL
 from nlp_ft.data.image_files import decode, read_bytes, to_rgb
 from nlp_ft.errors import DataError
-from nlp_ft.recipe_images import AugmentationSection, ImageDataSection
+from nlp_ft.recipe.images import AugmentationSection, ImageDataSection
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 IMAGE_SIZE = 224

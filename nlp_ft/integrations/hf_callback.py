@@ -46,7 +46,7 @@ from nlp_ft.integrations.strategy import (
 )
 from nlp_ft.layerwise import LayerMap, Plateau, UnfreezePlan, Unfreezer, UnfreezeSchedule, UnfreezeState
 from nlp_ft.layerwise.freezing import set_trainable_layers
-from nlp_ft.layerwise.phase_table import phase_table
+from nlp_ft.layerwise.unfreezing.phase_table import phase_table
 
 logger = logging.getLogger(__name__)
 SAVED_AS = "nlp_ft_unfreezing"

@@ -14,8 +14,8 @@ from nlp_ft.defaults import LAYER_DECAY
 from nlp_ft.errors import LayerMapError, UnfreezeError
 from nlp_ft.layerwise import LayerMap, Plateau, UnfreezeSchedule, UnfreezeState
 from nlp_ft.layerwise.param_groups import Convention
-from nlp_ft.layerwise.triggers import AT_ONCE
-from nlp_ft.strategies import STRATEGY_PRESETS, laid_over
+from nlp_ft.layerwise.unfreezing.triggers import AT_ONCE
+from nlp_ft.recipe.presets import STRATEGY_PRESETS, laid_over
 
 logger = logging.getLogger(__name__)
 _SPLIT = re.compile("^(eval|val|valid|validation)[_/]")

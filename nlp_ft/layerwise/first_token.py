@@ -17,9 +17,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from nlp_ft.layerwise.discovery.undisturbed import evaluating, only_trainable, pre_hook, undisturbed
 from nlp_ft.layerwise.layer_map import LayerMap
 from nlp_ft.layerwise.prefix import ENTRY_ERRORS, TOLERANCE, block_modules
-from nlp_ft.layerwise.undisturbed import evaluating, only_trainable, pre_hook, undisturbed
 
 GRADIENT_TOLERANCE = 1e-4
 ZERO = 1e-6

@@ -13,9 +13,9 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from nlp_ft.errors import LayerMapError
-from nlp_ft.layerwise.locate import locate
-from nlp_ft.layerwise.stacks import Grain
-from nlp_ft.layerwise.tables import text_table
+from nlp_ft.layerwise.discovery.locate import locate
+from nlp_ft.layerwise.discovery.stacks import Grain
+from nlp_ft.tables import text_table
 
 Rule = tuple[str, int | Literal["head"]]
 

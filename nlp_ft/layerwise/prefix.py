@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from nlp_ft.layerwise.discovery.undisturbed import evaluating, only_trainable, pre_hook, undisturbed
 from nlp_ft.layerwise.layer_map import LayerMap
-from nlp_ft.layerwise.undisturbed import evaluating, only_trainable, pre_hook, undisturbed
 
 TOLERANCE = 1e-5
 ENTRY_ERRORS = (

@@ -24,7 +24,7 @@ from nlp_ft.models.config_checks import DROPOUTS, check_config
 from nlp_ft.models.loading import LoadedModel, load_pretrained, renew
 from nlp_ft.models.pooled_classifier import PooledClassifier, PooledClassifierConfig, encoder_options
 from nlp_ft.models.pooling import ClsPosition
-from nlp_ft.recipe_text import TextModelSection
+from nlp_ft.recipe.text import TextModelSection
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 

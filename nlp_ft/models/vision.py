@@ -15,7 +15,7 @@ from nlp_ft.errors import ModelError
 from nlp_ft.extras import require_torchvision
 from nlp_ft.locations import resolve_location
 from nlp_ft.models.image_classifier import ImageClassifier, ImageClassifierConfig
-from nlp_ft.recipe_images import ImageModelSection
+from nlp_ft.recipe.images import ImageModelSection
 
 PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".pkl")
 AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")

@@ -11,8 +11,8 @@ from datasets import Dataset
 from torch.nn import functional as F
 
 from nlp_ft.data.batching import Collator, load_batches
-from nlp_ft.training.feature_cache import FeatureCache
-from nlp_ft.training.metrics import score
+from nlp_ft.tasks.metrics import score
+from nlp_ft.training.features.cache import FeatureCache
 
 
 @dataclass(frozen=True)

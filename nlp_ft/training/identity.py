@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from nlp_ft.data.columns import content_of
 from nlp_ft.errors import RunFolderError
 from nlp_ft.models.vocabulary import UsedVocabulary
-from nlp_ft.training.artifacts import versions
+from nlp_ft.training.model_card import versions
 from nlp_ft.training.parts import Parts
 from nlp_ft.training.precision import precision_name
 

@@ -18,9 +18,9 @@ from accelerate import Accelerator
 
 from nlp_ft.errors import TrainingError
 from nlp_ft.layerwise import Unfreezer, UnfreezeState
-from nlp_ft.layerwise.triggers import is_better
+from nlp_ft.layerwise.unfreezing.triggers import is_better
 from nlp_ft.training.clipping import clip_gradients
-from nlp_ft.training.feature_cache import FeatureCache
+from nlp_ft.training.features.cache import FeatureCache
 from nlp_ft.training.loss import ClassificationLoss
 from nlp_ft.training.progress import Progress
 from nlp_ft.training.wrapping import rewrapped

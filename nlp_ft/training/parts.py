@@ -12,19 +12,19 @@ from nlp_ft.data.batching import EpochStream
 from nlp_ft.layerwise import LayerMap, Unfreezer, set_trainable_layers
 from nlp_ft.layerwise.first_token import Place, first_token_places
 from nlp_ft.layerwise.freezing import count_parameters
-from nlp_ft.layerwise.phase_table import phase_table
+from nlp_ft.layerwise.unfreezing.phase_table import phase_table
 from nlp_ft.models.reinit import reinit_top
 from nlp_ft.models.text import unused_parameters
 from nlp_ft.recipe import Recipe
+from nlp_ft.tasks.task import Data, Task, task_of
+from nlp_ft.tasks.text_classification import TextTask
 from nlp_ft.training import setup
-from nlp_ft.training.describe import layer_table
 from nlp_ft.training.evaluation import Predictions, predict_split
-from nlp_ft.training.feature_cache import FeatureCache
+from nlp_ft.training.features.cache import FeatureCache
+from nlp_ft.training.layer_table import layer_table
 from nlp_ft.training.loop import LoopSettings
 from nlp_ft.training.precision import precision_name
 from nlp_ft.training.run_folder import RunFolder
-from nlp_ft.training.task import Data, Task, task_of
-from nlp_ft.training.text_task import TextTask
 
 EXAMPLE_ROWS = 3
 

@@ -16,17 +16,17 @@ from nlp_ft.layerwise.first_token import first_token_only
 from nlp_ft.models.text import quiet_transformers
 from nlp_ft.models.vocabulary import UsedVocabulary
 from nlp_ft.recipe import Recipe
-from nlp_ft.recipe_loader import recipe_to_dict
+from nlp_ft.recipe.loader import recipe_to_dict
 from nlp_ft.training import lock, setup
 from nlp_ft.training.agreement import errors_of_all, require_equal_weights
-from nlp_ft.training.caching import cache_of_run
 from nlp_ft.training.checkpoint import METRICS, step_of_latest
-from nlp_ft.training.finish import save_run, summarize
+from nlp_ft.training.features.decide import cache_of_run
 from nlp_ft.training.keeper import Keeper
 from nlp_ft.training.loop import Loop, LoopHooks, LoopState
 from nlp_ft.training.parts import Parts, announce, build_parts
 from nlp_ft.training.random_bits import fast_random_bits
 from nlp_ft.training.run_folder import MetricsLog, RunFolder, writing
+from nlp_ft.training.save import save_run, summarize
 from nlp_ft.training.signals import StopSignals
 from nlp_ft.training.trimming import trimmed, used_vocabulary, whole
 

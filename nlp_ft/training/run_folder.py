@@ -17,7 +17,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from nlp_ft.errors import RunFolderError
-from nlp_ft.recipe_loader import dump_yaml
+from nlp_ft.recipe.loader import dump_yaml
 from nlp_ft.training import durable
 from nlp_ft.training.lock import require_free
 from nlp_ft.training.same_recipe import RECIPE, refuse_other_recipe

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nlp_ft.errors import RecipeError, RunFolderError
-from nlp_ft.recipe_loader import read_yaml
+from nlp_ft.recipe.loader import read_yaml
 
 RECIPE = "recipe.yaml"
 

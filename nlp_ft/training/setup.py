@@ -27,13 +27,13 @@ from nlp_ft.layerwise import (
     build_optimizer,
 )
 from nlp_ft.recipe import Recipe
-from nlp_ft.recipe_sections import LossSection, OptimizerSection, ScheduleSection
-from nlp_ft.recipe_strategy import REPLACED_BY_LAYERS, StrategySection, UnfreezeSection
+from nlp_ft.recipe.sections import LossSection, OptimizerSection, ScheduleSection
+from nlp_ft.recipe.strategy import REPLACED_BY_LAYERS, StrategySection, UnfreezeSection
+from nlp_ft.tasks.task import Task
 from nlp_ft.training.cpu_memory import keep_freed_memory
 from nlp_ft.training.loop import STEPS_BETWEEN_RECORDS, LoopSettings
 from nlp_ft.training.loss import ClassificationLoss
 from nlp_ft.training.precision import mixed_precision
-from nlp_ft.training.task import Task
 
 
 def start_accelerator(recipe: Recipe, tracking_folder: Path) -> Accelerator:

@@ -9,8 +9,8 @@ from accelerate.utils import DynamoBackend
 from nlp_ft.data.columns import mark_values
 from nlp_ft.layerwise.prefix import TOLERANCE
 from nlp_ft.models.vocabulary import UsedVocabulary, lookup_table
+from nlp_ft.tasks.text_classification import TextTask
 from nlp_ft.training.parts import Parts
-from nlp_ft.training.text_task import TextTask
 
 ELEMENTWISE = ("adamw", "sgd", "lion")
 """Optimizers that update an element from its own gradient and history alone; Adafactor takes means over rows."""

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 
-from nlp_ft.recipe_loader import load_recipe
+from nlp_ft.recipe.loader import load_recipe
 from nlp_ft.training import loop, run
 
 WORKS = {

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nlp_ft.recipe_loader import recipe_from_dict
+from nlp_ft.recipe.loader import recipe_from_dict
 from nlp_ft.training.run import train
 
 SOURCE = ("airplane", "automobile", "bird", "cat", "deer")

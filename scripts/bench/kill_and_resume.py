@@ -107,13 +107,13 @@ class Harness:
     def __init__(self, work: Path, seed: int) -> None:
         self.work, self.random, self.tally = work, random.Random(seed), Tally()
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["nlp_ft.training.run", "nlp_ft.training.text_task", "lion_pytorch"])
+        self.context.set_forkserver_preload(["nlp_ft.training.run", "nlp_ft.tasks.text_classification", "lion_pytorch"])
         self.recipe = work / "recipe.yaml"
         self.whole: dict[int, Path] = {}
 
     def prepare(self) -> None:
         """Model, data and recipe, and the runs that nothing stops."""
-        from nlp_ft.recipe_loader import dump_yaml
+        from nlp_ft.recipe.loader import dump_yaml
         from tests.tiny import save_tiny_encoder, tiny_recipe
 
         save_tiny_encoder(self.work / "encoder")

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from nlp_ft.errors import LayerMapError
 from nlp_ft.layerwise import LayerMap
-from nlp_ft.layerwise.tables import text_table
+from nlp_ft.tables import text_table
 from tests.layerwise import text_census, text_oracle, vision_census
 
 Differences = Callable[[Any, LayerMap], list[str]]

@@ -24,7 +24,7 @@ from nlp_ft.data.text import load_text_data
 from nlp_ft.layerwise import LayerMap, UnfreezePlan, Unfreezer, UnfreezeSchedule, build_lr_schedule, build_optimizer
 from nlp_ft.models.text import build_classifier, load_tokenizer
 from nlp_ft.recipe import TextRecipe
-from nlp_ft.recipe_loader import load_recipe
+from nlp_ft.recipe.loader import load_recipe
 from nlp_ft.training.loop import Loop, LoopHooks, LoopSettings, LoopState
 from nlp_ft.training.loss import ClassificationLoss
 

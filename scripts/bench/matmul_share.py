@@ -33,7 +33,7 @@ from nlp_ft.layerwise.first_token import first_token_only, first_token_places
 from nlp_ft.locations import resolve_location
 from nlp_ft.models.text import build_classifier
 from nlp_ft.recipe import Recipe, TextRecipe
-from nlp_ft.recipe_loader import recipe_from_dict
+from nlp_ft.recipe.loader import recipe_from_dict
 from nlp_ft.training.loop import Loop
 from nlp_ft.training.run import train
 

@@ -27,10 +27,10 @@ from transformers import pipeline
 
 from nlp_ft.data.batching import PaddingCollator
 from nlp_ft.data.token_batches import encode_for_prediction
-from nlp_ft.predict import load_run, predict_to_file
-from nlp_ft.recipe_loader import recipe_from_dict
-from nlp_ft.trained_run import TrainedRun
-from nlp_ft.trained_text import TextRun
+from nlp_ft.prediction.predict import load_run, predict_to_file
+from nlp_ft.prediction.text_run import TextRun
+from nlp_ft.prediction.trained_run import TrainedRun
+from nlp_ft.recipe.loader import recipe_from_dict
 from nlp_ft.training.precision import has_native_bf16
 from nlp_ft.training.run import train
 

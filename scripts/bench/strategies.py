@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nlp_ft.recipe_loader import load_recipe
+from nlp_ft.recipe.loader import load_recipe
 
 STRATEGIES: dict[str, list[str]] = {
     "head_only": ["strategy=head_only", "optimizer={lr: 1e-2}"],

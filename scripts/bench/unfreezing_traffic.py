@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nlp_ft.layerwise import LayerMap, UnfreezeSchedule, set_trainable_layers
 from nlp_ft.models.text import build_classifier
-from nlp_ft.recipe_text import TextModelSection
+from nlp_ft.recipe.text import TextModelSection
 
 
 def wrap(model: torch.nn.Module, sent: list[int], **options: Any) -> DistributedDataParallel:

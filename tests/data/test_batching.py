@@ -13,7 +13,7 @@ from nlp_ft.data.batching import IGNORED_LABEL, EpochStream, PaddingCollator, lo
 from nlp_ft.data.effective_batches import PADDING_ROW, EffectiveBatches, RowBatches, TokenBatches, epoch_batches
 from nlp_ft.errors import DataError
 from nlp_ft.models.text import load_tokenizer
-from nlp_ft.recipe_text import TextModelSection
+from nlp_ft.recipe.text import TextModelSection
 
 KEYS = ["input_ids", "token_type_ids", "labels"]
 

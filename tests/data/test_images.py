@@ -17,7 +17,7 @@ from nlp_ft.data.image_report import describe_images, format_image_report
 from nlp_ft.data.image_sources import load_image_places
 from nlp_ft.data.images import ImageData, encode_image_split, image_hash, load_image_data
 from nlp_ft.errors import DataError
-from nlp_ft.recipe_images import ImageDataSection
+from nlp_ft.recipe.images import ImageDataSection
 from tests.tiny_images import COLOURS, noisy_image, write_images
 
 CIFAR10 = Path(__file__).parents[3] / "shared/data/cifar10"

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from nlp_ft.data.report import conflicts, describe_data, format_data_report
 from nlp_ft.data.text import load_text_data
 from nlp_ft.models.text import load_tokenizer
-from nlp_ft.recipe_text import TextDataSection, TextModelSection
+from nlp_ft.recipe.text import TextDataSection, TextModelSection
 
 # Each letter is one token, and [CLS] and [SEP] are two more: 3, 4, 4, 4, 2, 14 and 3 tokens.
 TRAIN = [("a", "x"), ("a b", "x"), ("A  B", "y"), ("a b", "z"), ("", "x"), ("a b c d e f g h i j k l", "y"), ("a", "x")]

@@ -17,7 +17,7 @@ from nlp_ft.data.sources import load_files, load_raw_splits
 from nlp_ft.data.streaming import stream_texts
 from nlp_ft.data.text import load_labelled_splits
 from nlp_ft.errors import DataError
-from nlp_ft.recipe_text import TextDataSection
+from nlp_ft.recipe.text import TextDataSection
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from datasets import Dataset, DatasetDict
 
 from nlp_ft.data.sources import load_files, load_raw_splits
 from nlp_ft.errors import DataError
-from nlp_ft.recipe_text import TextDataSection
+from nlp_ft.recipe.text import TextDataSection
 
 ROWS = [{"text": "one, with a comma", "label": "a"}, {"text": 'two\nlines "quoted"', "label": "b"}]
 TEXTS = [row["text"] for row in ROWS]

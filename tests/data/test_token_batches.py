@@ -10,7 +10,7 @@ from nlp_ft.data import token_batches as token_batches_module
 from nlp_ft.data.token_batches import encode_for_prediction, token_batches
 from nlp_ft.data.tokens import encode_texts
 from nlp_ft.models.text import load_tokenizer
-from nlp_ft.recipe_text import TextDataSection, TextModelSection
+from nlp_ft.recipe.text import TextDataSection, TextModelSection
 
 LONG = " ".join(f"word{number}" for number in range(60))
 TEXTS = ["yes", LONG, "", "the red bird", "no"]

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from nlp_ft.data.tokens import encode_rows, encode_texts, kept_positions, text_hash
 from nlp_ft.models.text import load_tokenizer
-from nlp_ft.recipe_text import TextDataSection, TextModelSection
+from nlp_ft.recipe.text import TextDataSection, TextModelSection
 
 SHORT = "my card never arrived"
 LONG = " ".join(f"word{number} is here," for number in range(40))

@@ -21,7 +21,7 @@ from nlp_ft.data.transforms import (
     training_transform,
 )
 from nlp_ft.errors import DataError
-from nlp_ft.recipe_images import AugmentationSection, ImageDataSection
+from nlp_ft.recipe.images import AugmentationSection, ImageDataSection
 from tests.tiny_images import noisy_image, write_images
 
 PRESETS = [ResNet18_Weights.IMAGENET1K_V1, ResNet50_Weights.IMAGENET1K_V2, Swin_T_Weights.IMAGENET1K_V1]

@@ -14,8 +14,8 @@ import pytest
 from nlp_ft.cli import main
 from nlp_ft.errors import RecipeError
 from nlp_ft.recipe import Recipe
-from nlp_ft.recipe_loader import dump_yaml, load_recipe, recipe_from_dict, recipe_to_dict
-from nlp_ft.recipe_yaml import parse_yaml
+from nlp_ft.recipe.loader import dump_yaml, load_recipe, recipe_from_dict, recipe_to_dict
+from nlp_ft.recipe.yaml_reader import parse_yaml
 from tests.fuzz.recipes import Case, cases
 from tests.tiny import tiny_recipe
 

@@ -4,18 +4,28 @@ import importlib
 import os
 from pathlib import Path
 
-from nlp_ft.recipe_loader import dump_yaml
+from nlp_ft.recipe.loader import dump_yaml
 from tests.fuzz.driver import at_work, command, in_process
 from tests.tiny import save_tiny_encoder, tiny_recipe
 from tests.tiny_images import tiny_image_recipe
 
 GOING = ("training.checkpoint_every=3st", "output_dir=going")
 LOADED = (
-    "accelerate", "nlp_ft.inspection", "nlp_ft.predict", "nlp_ft.trained_images", "nlp_ft.trained_text",
-    "nlp_ft.training.image_task", "nlp_ft.training.run", "nlp_ft.training.text_task", "pyarrow.parquet",
-    "sklearn.metrics", "torch._dynamo", "transformers.models.align", "transformers.models.bert.modeling_bert",
+    "accelerate",
+    "nlp_ft.inspection",
+    "nlp_ft.prediction.image_run",
+    "nlp_ft.prediction.predict",
+    "nlp_ft.prediction.text_run",
+    "nlp_ft.tasks.image_classification",
+    "nlp_ft.tasks.text_classification",
+    "nlp_ft.training.run",
+    "pyarrow.parquet",
+    "sklearn.metrics",
+    "torch._dynamo",
+    "transformers.models.align",
+    "transformers.models.bert.modeling_bert",
     "transformers.models.bert.tokenization_bert",
-)  # fmt: skip
+)
 """Loaded once, for all the processes that are forked."""
 CACHED = ("strategy=head_only", "training.feature_cache=auto")
 

@@ -27,7 +27,7 @@ from nlp_ft.integrations.hf_trainer import LayerwiseTrainer, LayerwiseTrainerMix
 from nlp_ft.integrations.lightning import LayerwiseUnfreezing, layerwise_optimizer
 from nlp_ft.integrations.strategy import LayerwiseSettings
 from nlp_ft.layerwise import Plateau
-from nlp_ft.layerwise.triggers import AT_ONCE
+from nlp_ft.layerwise.unfreezing.triggers import AT_ONCE
 from tests.integrations.hf_runs import Watch, arguments, tiny_data, tiny_model
 
 

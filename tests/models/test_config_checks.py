@@ -15,10 +15,10 @@ from nlp_ft.models.config_checks import check_config, usable_positions
 from nlp_ft.models.image_classifier import ImageClassifier, ImageClassifierConfig
 from nlp_ft.models.pooled_classifier import PooledClassifierConfig
 from nlp_ft.models.text import build_classifier, load_tokenizer
-from nlp_ft.predict import load_run
+from nlp_ft.prediction.predict import load_run
 from nlp_ft.recipe import TextRecipe
-from nlp_ft.recipe_loader import dump_yaml, recipe_from_dict
-from nlp_ft.recipe_text import TextModelSection
+from nlp_ft.recipe.loader import dump_yaml, recipe_from_dict
+from nlp_ft.recipe.text import TextModelSection
 from tests.layerwise.text_census import build
 from tests.tiny import LABELS, save_tiny_encoder, tiny_config, tiny_recipe
 

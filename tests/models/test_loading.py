@@ -13,9 +13,9 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from nlp_ft.errors import ModelError, RunFolderError
 from nlp_ft.models.text import build_classifier, load_tokenizer
-from nlp_ft.predict import load_run
-from nlp_ft.recipe_loader import recipe_from_dict
-from nlp_ft.recipe_text import TextModelSection
+from nlp_ft.prediction.predict import load_run
+from nlp_ft.recipe.loader import recipe_from_dict
+from nlp_ft.recipe.text import TextModelSection
 from nlp_ft.training.run import train
 from tests.tiny import tiny_recipe
 

@@ -18,7 +18,7 @@ from nlp_ft.data.transforms import Preprocessing, evaluation_transform, pixels
 from nlp_ft.errors import ModelError
 from nlp_ft.models.image_classifier import ImageClassifier
 from nlp_ft.models.vision import build_image_classifier, weights_entry
-from nlp_ft.recipe_images import ImageModelSection
+from nlp_ft.recipe.images import ImageModelSection
 from tests.rounding import assert_equal_but_for_rounding
 
 ALL = torchvision.models.list_models(module=torchvision.models)

@@ -9,7 +9,7 @@ from lion_pytorch import Lion
 from torch import nn
 
 from nlp_ft.models.vocabulary import UsedVocabulary, lookup_table
-from tests.layerwise.test_text_census import BUILT
+from tests.layerwise.discovery.test_text_census import BUILT
 from tests.layerwise.text_census import batch, build
 
 ROWS = 50

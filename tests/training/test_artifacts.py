@@ -2,8 +2,8 @@
 
 import pytest
 
-from nlp_ft.training.artifacts import markdown_text, model_card
-from nlp_ft.training.task import Card
+from nlp_ft.tasks.task import Card
+from nlp_ft.training.model_card import markdown_text, model_card
 
 SUMMARY = {
     "strategy": "llrd",

@@ -16,11 +16,11 @@ from transformers import AutoModelForImageClassification, pipeline
 from nlp_ft.cli import main
 from nlp_ft.errors import DataError
 from nlp_ft.models.image_classifier import ImageClassifier
-from nlp_ft.predict import evaluate_run, load_run, predict
-from nlp_ft.recipe_loader import dump_yaml, recipe_from_dict
+from nlp_ft.prediction.predict import evaluate_run, load_run, predict
+from nlp_ft.recipe.loader import dump_yaml, recipe_from_dict
+from nlp_ft.tasks.task import task_of
 from nlp_ft.training import run as run_module
 from nlp_ft.training.run import train
-from nlp_ft.training.task import task_of
 from tests.tiny_images import noisy_image, tiny_image_recipe
 from tests.training.test_run import records, same, weights
 

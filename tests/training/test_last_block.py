@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from nlp_ft.recipe_loader import load_recipe
+from nlp_ft.recipe.loader import load_recipe
 from nlp_ft.training.run import train
-from tests.training.test_feature_cache import kept, largest_difference
+from tests.training.features.test_feature_cache import kept, largest_difference
 from tests.training.test_gradual import assert_equal_to_the_bit, write_recipe
 from tests.training.watched import in_a_process, watched_train
 

@@ -11,7 +11,7 @@ import torch
 from accelerate.commands.config.config_args import load_config_from_file
 
 from nlp_ft.errors import RunFolderError
-from nlp_ft.recipe_loader import dump_yaml, load_recipe, recipe_from_dict
+from nlp_ft.recipe.loader import dump_yaml, load_recipe, recipe_from_dict
 from nlp_ft.training.run import train
 from nlp_ft.training.run_folder import RunFolder
 from tests.tiny import tiny_recipe

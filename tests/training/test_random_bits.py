@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from nlp_ft.recipe_loader import recipe_from_dict
+from nlp_ft.recipe.loader import recipe_from_dict
 from nlp_ft.training.loop import Loop
 from nlp_ft.training.random_bits import draw, fast_random_bits, threshold
 from nlp_ft.training.run import train

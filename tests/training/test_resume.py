@@ -13,7 +13,7 @@ import pytest
 from nlp_ft.cli import main
 from nlp_ft.errors import RunFolderError
 from nlp_ft.recipe import Recipe
-from nlp_ft.recipe_loader import dump_yaml, recipe_from_dict
+from nlp_ft.recipe.loader import dump_yaml, recipe_from_dict
 from nlp_ft.training import keeper
 from nlp_ft.training import run as run_module
 from nlp_ft.training.run import train

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, pipeline
 
 from nlp_ft.errors import RunFolderError, TrainingError
-from nlp_ft.predict import evaluate_run, predict
-from nlp_ft.recipe_loader import load_recipe, recipe_from_dict
+from nlp_ft.prediction.predict import evaluate_run, predict
+from nlp_ft.recipe.loader import load_recipe, recipe_from_dict
 from nlp_ft.training.run import train
 from tests.tiny import save_tiny_encoder, tiny_recipe
 
@@ -279,7 +279,7 @@ def test_tensorboard_gets_the_metrics(tmp_path: Path, tiny_encoder: Path) -> Non
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs the system's own count of a process")
 def test_the_peak_memory_is_that_of_the_process_and_not_of_the_one_that_started_it() -> None:
     child = (
-        "from nlp_ft.training.artifacts import peak_memory_bytes, torch; print(peak_memory_bytes(torch.device('cpu')))"
+        "from nlp_ft.training.model_card import peak_memory_bytes, torch; print(peak_memory_bytes(torch.device('cpu')))"
     )
     parent = f"import subprocess, sys; held = b'x' * 3 * 2**30; subprocess.run([sys.executable, '-c', {child!r}])"
     done = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, check=True)

@@ -12,7 +12,7 @@ import pytest
 
 from nlp_ft.cli import main
 from nlp_ft.errors import Interrupted, RunFolderError
-from nlp_ft.recipe_loader import dump_yaml, recipe_from_dict
+from nlp_ft.recipe.loader import dump_yaml, recipe_from_dict
 from nlp_ft.training import run as run_module
 from nlp_ft.training.run import train
 from tests.tiny import tiny_recipe

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nlp_ft.errors import Interrupted, RunFolderError
-from nlp_ft.recipe_loader import recipe_from_dict
+from nlp_ft.recipe.loader import recipe_from_dict
 from nlp_ft.training import durable, identity
 from nlp_ft.training import run as run_module
 from nlp_ft.training.checkpoint import save_checkpoint

@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file
 
 from nlp_ft.errors import RunFolderError
-from nlp_ft.recipe_loader import load_recipe
+from nlp_ft.recipe.loader import load_recipe
 from nlp_ft.training import trimming
 from nlp_ft.training.run import train
 from tests.tiny import save_tiny_encoder
-from tests.training.test_feature_cache import kept, largest_difference
+from tests.training.features.test_feature_cache import kept, largest_difference
 from tests.training.test_gradual import assert_equal_to_the_bit, write_recipe
 from tests.training.watched import in_a_process, in_two_processes, watched_steps, watched_train
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from nlp_ft.recipe_loader import load_recipe
+from nlp_ft.recipe.loader import load_recipe
 from nlp_ft.training import loop
 from nlp_ft.training.agreement import weights_hash
 from nlp_ft.training.run import train

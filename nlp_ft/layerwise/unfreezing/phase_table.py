@@ -1,0 +1,48 @@
+"""The phases of a plan for people to read, before training: a table and a timeline."""
+
+from collections.abc import Mapping
+from itertools import pairwise
+
+from nlp_ft.layerwise.unfreezing.plan import UnfreezePlan
+from nlp_ft.tables import text_table
+
+
+def phase_table(plan: UnfreezePlan, sizes: Mapping[int, int], rates: Mapping[int, float]) -> str:
+    """The phases as a table and a timeline.
+
+    Args:
+        plan: the plan.
+        sizes: layer id -> number of parameters.
+        rates: layer id -> its base learning rate.
+    """
+    total = sum(sizes.values())
+    rows = []
+    for number, (phase, start) in enumerate(zip(plan.schedule.phases, plan.expected_starts())):
+        trained = sum(sizes.get(layer, 0) for layer in phase.layers)
+        chosen = [rates[layer] * phase.lr_scale for layer in phase.layers if layer in rates]
+        span = f"{min(chosen):.2g}" if min(chosen) == max(chosen) else f"{min(chosen):.2g} to {max(chosen):.2g}"
+        begins = f"step {start}" if start is not None else str(phase.start)
+        names = plan.schedule.layer_names(phase.layers)
+        rows.append([str(number + 1), begins, names, span, f"{trained:,}", f"{trained / total:.1%}"])
+    header = ["phase", "begins", "layers that train", "lr", "parameters", "share"]
+    return text_table(header, rows, right={0, 3, 4, 5}) + "\n\n" + _timeline(plan)
+
+
+def _timeline(plan: UnfreezePlan, width: int = 60) -> str:
+    """A row a layer, from the head down, with a mark while it trains; not to scale where a condition decides."""
+    schedule, starts = plan.schedule, plan.expected_starts()
+    known = [start for start in starts if start is not None]
+    to_scale = len(known) == len(starts)
+    edges = [start * width // plan.total_steps for start in known] if to_scale else _even(len(starts), width)
+    spans = [end - start for start, end in pairwise([*edges, width])]
+    lines = [
+        f"{schedule.layer_names([layer]):>10}  "
+        + "".join(("#" if layer in phase.layers else ".") * span for phase, span in zip(schedule.phases, spans))
+        for layer in range(schedule.num_layers + 1, -1, -1)
+    ]
+    scale = f"steps 0 to {plan.total_steps}" if to_scale else "not to scale: conditions decide when phases begin"
+    return "\n".join([*lines, f"{'':>10}  {scale}"])
+
+
+def _even(parts: int, width: int) -> list[int]:
+    return [width * part // parts for part in range(parts)]

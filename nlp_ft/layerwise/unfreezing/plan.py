@@ -1,0 +1,207 @@
+"""An `UnfreezeSchedule` over a run: what trains at a step, at which factor, and when the next phase begins.
+
+All of it is a function of the step and, where a metric or a loss decides, of a small `UnfreezeState` that a checkpoint
+holds: a resumed run decides as the unbroken one did.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from nlp_ft.durations import Duration
+from nlp_ft.errors import UnfreezeError
+from nlp_ft.layerwise.unfreezing.schedule import UnfreezeSchedule
+from nlp_ft.layerwise.unfreezing.triggers import LossBelow, Plateau, Trigger, is_better
+
+
+@dataclass
+class UnfreezeState:
+    """What a plan has decided so far; plain values, for a checkpoint."""
+
+    starts: list[int] = field(default_factory=lambda: [0])
+    """Step at which each phase so far began; the last one is running."""
+    best: float | None = None
+    """Best value of the metric within the running phase."""
+    waited: int = 0
+    """Evaluations since then."""
+
+
+class UnfreezePlan:
+    """An `UnfreezeSchedule` over a run of known length.
+
+    Args:
+        schedule: the phases.
+        total_steps: optimizer steps of the run.
+        steps_per_epoch: optimizer steps of an epoch.
+
+    Raises:
+        UnfreezeError: a phase begins after the end of the run, or before the phase that it follows, or its at_least is
+            above its at_most.
+    """
+
+    def __init__(self, schedule: UnfreezeSchedule, total_steps: int, steps_per_epoch: int) -> None:
+        self.schedule = schedule
+        self.total_steps = total_steps
+        self.steps_per_epoch = steps_per_epoch
+        self.layer_warmup = self._steps(schedule.layer_warmup)
+        latest = 0
+        for number, phase in enumerate(schedule.phases):
+            if not isinstance(phase.start, Duration):
+                self._check_bounds(number + 1, phase.start)
+                continue
+            start = self._steps(phase.start)
+            names = schedule.layer_names(phase.layers)
+            if number and start == latest:
+                raise UnfreezeError(
+                    f"phase {number + 1} ({names}) would begin at step {start} together with the phase before it: the "
+                    f"run of {total_steps} steps is too short for {len(schedule.phases)} phases; make it longer, or "
+                    "the phases fewer (blocks_per_phase)"
+                )
+            if number and start < latest:
+                raise UnfreezeError(f"phase {number + 1} begins at step {start}, not after the phase before ({latest})")
+            if start >= total_steps:
+                raise UnfreezeError(
+                    f"phase {number + 1} ({names}) would begin at step {start}, but the "
+                    f"run ends at step {total_steps}; make the run longer, the phases shorter or fewer, or let layers "
+                    "stay frozen"
+                )
+            latest = start
+
+    def require_signals(
+        self, evaluate_every: int | None, record_every: int | None, how: Mapping[str, str], evaluate_from: int = 0
+    ) -> None:
+        """Prove that a phase which waits for an evaluation or a loss can begin before the run ends.
+
+        Args:
+            evaluate_every: steps between evaluations; None for none.
+            record_every: steps between records of the training loss; None for none.
+            how: what to change, for `evaluate` and for `record`.
+            evaluate_from: step before which no evaluation is made.
+
+        Raises:
+            UnfreezeError: it would never begin: what it waits for comes too seldom, or not at all.
+        """
+        for number, phase in enumerate(self.schedule.phases[1:], start=2):
+            start = phase.start
+            if isinstance(start, Duration) or start.at_most is not None:
+                continue
+            what, every, needed = (
+                ("evaluation(s)", evaluate_every, start.patience + 1)
+                if isinstance(start, Plateau)
+                else ("record(s) of the training loss", record_every, 1)
+            )
+            # What comes with the last step is too late.
+            found = 0 if every is None else (self.total_steps - 1) // every
+            if every is not None and isinstance(start, Plateau) and evaluate_from > 0:
+                found = max(0, found - (evaluate_from - 1) // every)
+            if found < needed:
+                names = self.schedule.layer_names(phase.layers)
+                raise UnfreezeError(
+                    f"phase {number} ({names}) waits for {start}, which takes {needed} {what}, but the run of "
+                    f"{self.total_steps} steps has {found} before its end, so that it would never begin; "
+                    f"{how['evaluate' if isinstance(start, Plateau) else 'record']}, or set at_most"
+                )
+
+    @property
+    def moves_rates(self) -> bool:
+        """Whether it changes rates beside what a learning-rate schedule over the run does."""
+        phases = self.schedule.phases
+        return self.schedule.restart_lr or self.layer_warmup > 0 or any(phase.lr_scale != 1 for phase in phases)
+
+    def layers(self, state: UnfreezeState) -> frozenset[int]:
+        """Ids of the layers that train now."""
+        return self.schedule.phases[len(state.starts) - 1].layers
+
+    def is_last(self, state: UnfreezeState) -> bool:
+        """Whether no phase follows."""
+        return len(state.starts) == len(self.schedule.phases)
+
+    def on_step(self, state: UnfreezeState, step: int) -> bool:
+        """Begin the phase that is due before update `step`; True when one began."""
+        following = self._following(state)
+        if following is None:
+            return False
+        if isinstance(following, Duration):
+            due = step >= self._steps(following)
+        else:
+            due = following.at_most is not None and self._lasted(state, step, following.at_most)
+        return due and self._begin(state, step)
+
+    def on_scores(self, state: UnfreezeState, step: int, scores: Mapping[str, float]) -> bool:
+        """Note an evaluation made after `step` updates; True when it begins the next phase.
+
+        Raises:
+            UnfreezeError: the scores lack the metric.
+        """
+        following = self._following(state)
+        if not isinstance(following, Plateau):
+            return False
+        if following.metric not in scores:
+            raise UnfreezeError(f"no metric {following.metric!r} to wait for; there are {', '.join(scores)}")
+        value = scores[following.metric]
+        if is_better(following.metric, value, state.best, following.min_delta):
+            state.best, state.waited = value, 0
+        else:
+            state.waited += 1
+        done = state.waited >= following.patience and self._lasted(state, step, following.at_least)
+        return done and self._begin(state, step)
+
+    def on_loss(self, state: UnfreezeState, step: int, loss: float) -> bool:
+        """Note a mean training loss after `step` updates; True when it begins the next phase."""
+        following = self._following(state)
+        if not isinstance(following, LossBelow):
+            return False
+        return loss < following.value and self._lasted(state, step, following.at_least) and self._begin(state, step)
+
+    def thawed_at(self, state: UnfreezeState, layer: int) -> int | None:
+        """Step from which a layer has trained without a break; None while it is frozen."""
+        begun = None
+        for phase, start in zip(self.schedule.phases, state.starts):
+            begun = (start if begun is None else begun) if layer in phase.layers else None
+        return begun
+
+    def lr_scale(self, state: UnfreezeState, step: int, layer: int) -> float:
+        """Factor on a layer's rate beside the schedule: 0 while frozen, else the phase's scale times its warm-up."""
+        thawed = self.thawed_at(state, layer)
+        if thawed is None:
+            return 0.0
+        scale = self.schedule.phases[len(state.starts) - 1].lr_scale
+        if thawed > 0 and step - thawed < self.layer_warmup:
+            scale *= (step - thawed + 1) / (self.layer_warmup + 1)
+        return scale
+
+    def lr_span(self, state: UnfreezeState) -> tuple[int, int]:
+        """First step and length of what the learning-rate schedule runs over: the run, or with restarts the phase."""
+        if not self.schedule.restart_lr:
+            return 0, self.total_steps
+        start, following = state.starts[-1], self._following(state)
+        end = self._steps(following) if isinstance(following, Duration) else self.total_steps
+        if not isinstance(following, Duration) and following is not None and following.at_most is not None:
+            end = start + self._steps(following.at_most)
+        return start, min(end, self.total_steps) - start
+
+    def expected_starts(self) -> list[int | None]:
+        """Step at which each phase begins; None where a condition decides."""
+        starts = (phase.start for phase in self.schedule.phases)
+        return [self._steps(start) if isinstance(start, Duration) else None for start in starts]
+
+    def _check_bounds(self, number: int, start: Plateau | LossBelow) -> None:
+        low, high = start.at_least, start.at_most
+        if high is not None and self._steps(high) < max(1, self._steps(low)):
+            raise UnfreezeError(
+                f"phase {number} begins at most {high} ({self._steps(high)} steps) after the one before it, which is "
+                f"shorter than at_least {low} ({self._steps(low)} steps) or no step at all; make at_most longer"
+            )
+
+    def _steps(self, duration: Duration) -> int:
+        return duration.steps(self.steps_per_epoch, self.total_steps)
+
+    def _following(self, state: UnfreezeState) -> Trigger | None:
+        return None if self.is_last(state) else self.schedule.phases[len(state.starts)].start
+
+    def _lasted(self, state: UnfreezeState, step: int, length: Duration) -> bool:
+        return step - state.starts[-1] >= self._steps(length)
+
+    def _begin(self, state: UnfreezeState, step: int) -> bool:
+        state.starts.append(step)
+        state.best, state.waited = None, 0
+        return True

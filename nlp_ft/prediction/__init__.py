@@ -1,0 +1,1 @@
+"""A run folder, loaded: predictions, evaluations, files in and out."""

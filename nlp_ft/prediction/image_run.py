@@ -1,0 +1,96 @@
+"""A trained image classifier: image files, folders or Pillow images in, labels out."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+import nlp_ft.models.image_classifier  # noqa: F401  # registers the class of the run folder
+from nlp_ft.data.image_files import UNREADABLE, is_image_place, list_images, name_of, reason
+from nlp_ft.data.image_sources import load_image_places
+from nlp_ft.data.images import ImageData, encode_image_split, load_image_data
+from nlp_ft.data.sources import expand
+from nlp_ft.data.splits import progress_bars
+from nlp_ft.data.transforms import ImageCollator, Preprocessing, evaluation_transform, pixels, read_pixels
+from nlp_ft.errors import DataError
+from nlp_ft.prediction.trained_run import TrainedRun, chunked, damage_named, load_whole
+from nlp_ft.recipe import ImageRecipe
+from nlp_ft.tasks.task import Data
+
+BATCH_SIZE = 64
+
+
+class ImageRun(TrainedRun):
+    """See `TrainedRun`. Raises: RunFolderError: model or image processor are damaged."""
+
+    input_name = "image"
+
+    def __init__(self, folder: Path, recipe: ImageRecipe, trust_remote_code: bool = False) -> None:
+        self.recipe: ImageRecipe = recipe
+        with damage_named(folder, "model"):
+            self.model = load_whole(AutoModelForImageClassification, folder, trust_remote_code)
+        with damage_named(folder, "image processor"):
+            processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=trust_remote_code)
+            self.preprocessing = Preprocessing.of_processor(processor)
+        self.transform = evaluation_transform(self.preprocessing)
+
+    def probabilities(
+        self, inputs: Sequence[str | Path | Image.Image], done: Callable[[int], object] = lambda count: None
+    ) -> np.ndarray:
+        """Of image files, those named by `read`, or Pillow images, each made the size that training saw."""
+        computed = []
+        with self.computing() as compute:
+            for start in range(0, len(inputs), BATCH_SIZE):
+                batch = torch.stack([self._pixel_values(item) for item in inputs[start : start + BATCH_SIZE]])
+                computed.append(compute({"pixel_values": batch}))
+                done(len(batch))
+        probabilities: np.ndarray = torch.cat(computed).cpu().numpy()
+        return probabilities
+
+    def read(self, file: str | None, words: Sequence[str]) -> Iterator[Sequence[str]]:
+        """Image files, and all images in folders and zip files."""
+        return chunked(self._named(file, words))
+
+    def expected_inputs(self, file: str | None, words: Sequence[str]) -> int | None:
+        """The images."""
+        return len(self._named(file, words))
+
+    def _named(self, file: str | None, words: Sequence[str]) -> list[str]:
+        if file:
+            raise DataError("--file is for texts; name image files, folders or zip files after the run")
+        found: list[str] = []
+        for place in expand(words, "predict"):
+            images = list(list_images(place, "predict").values()) if is_image_place(place) else [place]
+            if not images:
+                raise DataError(f"predict: {place} holds no image")
+            found += images
+        return found
+
+    def shown(self, item: str | Path | Image.Image) -> str:
+        """The file's name."""
+        return name_of({"bytes": None, "path": str(item)}, 0)
+
+    def labelled(self, data: str | None, split: str) -> ImageData:
+        """Labelled images."""
+        section = self.recipe.data
+        if data is None:
+            return load_image_data(section)
+        with progress_bars(False):
+            rows = load_image_places(data, "--data", section)
+        return encode_image_split(rows, split, f"--data ({data})", section, self.label_names)
+
+    def labelled_collator(self, data: Data, split: str) -> ImageCollator:
+        """Decodes and transforms as the saved image processor does."""
+        return ImageCollator(self.preprocessing)
+
+    def _pixel_values(self, item: str | Path | Image.Image) -> torch.Tensor:
+        if isinstance(item, Image.Image):
+            return self.transform(pixels(ImageOps.exif_transpose(item)))
+        image = {"bytes": None, "path": str(item)}
+        try:
+            return self.transform(read_pixels(image))
+        except UNREADABLE as error:
+            raise DataError(f"predict: {name_of(image, 0)} cannot be read: {reason(error)}") from None

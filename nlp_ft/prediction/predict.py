@@ -1,0 +1,133 @@
+"""Using a run folder: predictions for new inputs, and scores on a labelled file or split."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
+from tqdm import tqdm
+
+from nlp_ft.environment import launching
+from nlp_ft.errors import DataError, ModelError, RunFolderError
+from nlp_ft.extras import require_torchvision
+from nlp_ft.prediction.files import prediction_file
+from nlp_ft.prediction.trained_run import Prediction, TrainedRun
+from nlp_ft.recipe import ImageRecipe, TextRecipe
+from nlp_ft.recipe.loader import load_recipe
+from nlp_ft.training.evaluation import Predictions, predict_split
+from nlp_ft.training.precision import precision_of_use
+
+__all__ = ["Prediction", "TrainedRun", "evaluate_run", "load_run", "predict", "predict_to_file"]
+
+
+def load_run(folder: str | Path, trust_remote_code: bool = False) -> TrainedRun:
+    """Load a finished run.
+
+    Args:
+        folder: a run folder.
+        trust_remote_code: run Python code that the folder holds. What its own recipe says of it does not count: the
+            folder may come from someone else.
+
+    Raises:
+        RunFolderError: it is no run folder, or damaged.
+    """
+    folder = Path(folder)
+    missing = [name for name in ("recipe.yaml", "config.json", "model.safetensors") if not (folder / name).exists()]
+    if missing:
+        partial = folder.with_name(folder.name + ".partial").exists()
+        hint = "; its training has not finished: pass --resume to nlp-ft train" if partial else ""
+        raise RunFolderError(f"{folder} is no finished run: it has no {', '.join(missing)}{hint}")
+    recipe = load_recipe(folder / "recipe.yaml")
+    if isinstance(recipe, ImageRecipe):
+        require_torchvision(ModelError)
+        from nlp_ft.prediction.image_run import ImageRun
+
+        return ImageRun(folder, recipe, trust_remote_code)
+    from nlp_ft.prediction.text_run import TextRun
+
+    assert isinstance(recipe, TextRecipe)
+    return TextRun(folder, recipe, trust_remote_code)
+
+
+def predict(folder: str | Path, inputs: Sequence[Any], trust_remote_code: bool = False) -> list[Prediction]:
+    """Classify texts, pairs of texts, or images, treated as the run's own evaluation treats them.
+
+    Args:
+        folder: a run folder.
+        inputs: single texts, or pairs where the run was trained on pairs; image files or Pillow images.
+        trust_remote_code: see `load_run`.
+
+    Raises:
+        RunFolderError: it is no run folder.
+        DataError: single texts for a model of pairs, or the other way round; or an image that cannot be read.
+    """
+    return load_run(folder, trust_remote_code).predict(inputs)
+
+
+def predict_to_file(run: TrainedRun, file: str | None, words: Sequence[str], output: str) -> int:
+    """Classify inputs of any number, in their order, and write each with its label and score as they are done.
+
+    Args:
+        run: from `load_run`.
+        file: CSV, TSV, JSON Lines or Parquet with the recipe's text column(s); None takes the words.
+        words: texts, or image files, folders and zip files.
+        output: a file that ends in .csv, .jsonl or .parquet; it is there when all predictions are in it.
+
+    Returns:
+        How many predictions were written.
+
+    Raises:
+        DataError: an input cannot be read.
+    """
+    names = np.array(run.label_names, object)
+    written = 0
+    with (
+        prediction_file(output, run.input_name) as write,
+        tqdm(total=run.expected_inputs(file, words), unit=run.input_name, disable=None, leave=False) as bar,
+    ):
+        for inputs in run.read(file, words):
+            probabilities = run.probabilities(inputs, bar.update)
+            labels = names[probabilities.argmax(-1)].tolist()
+            write(([run.shown(item) for item in inputs], labels, probabilities.max(-1).tolist()))
+            written += len(inputs)
+    return written
+
+
+def evaluate_run(
+    folder: str | Path, data: str | None = None, split: str = "test", trust_remote_code: bool = False
+) -> tuple[Predictions, list[str]]:
+    """Predictions of a run on labelled rows.
+
+    Args:
+        folder: a run folder.
+        data: file(s) with the columns of the recipe, or class folders; None takes a split of the recipe.
+        split: `train`, `validation` or `test` of the recipe, when `data` is None.
+        trust_remote_code: see `load_run`.
+
+    Returns:
+        The predictions, and the label names in the order of their ids.
+
+    Raises:
+        RunFolderError: it is no run folder.
+        DataError: the rows cannot be read, or have labels that the model does not know.
+    """
+    run = load_run(folder, trust_remote_code)
+    if data is None and getattr(run.recipe.data, split) is None:
+        raise DataError(f"the recipe of this run has no {split} split; name a file with --data")
+    labelled = run.labelled(data, split)
+    with launching():
+        # A run in the same process may have had another precision; the state would refuse this one.
+        AcceleratorState._reset_state()
+        precision = precision_of_use(run.recipe.training.precision, PartialState().device)
+        accelerator = Accelerator(mixed_precision=precision)
+    predictions = predict_split(
+        accelerator,
+        run.model.to(accelerator.device),
+        labelled.encoded[split],
+        labelled.lengths(split),
+        run.labelled_collator(labelled, split),
+        run.recipe.training.eval_batch_size,
+    )
+    return predictions, run.label_names

@@ -1,0 +1,132 @@
+"""A trained text classifier: texts or pairs of them in, labels out."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+import nlp_ft.models.pooled_classifier  # noqa: F401  # registers the class that a run folder may hold
+from nlp_ft.data.batching import PaddingCollator
+from nlp_ft.data.sources import columns_of_texts, load_files, text_columns
+from nlp_ft.data.splits import progress_bars
+from nlp_ft.data.streaming import estimated_rows, stream_texts
+from nlp_ft.data.text import TextData, encode_split, load_text_data
+from nlp_ft.data.token_batches import encode_for_prediction, token_batches
+from nlp_ft.errors import DataError, ModelError
+from nlp_ft.layerwise.first_token import Place, first_token_only, first_token_places
+from nlp_ft.models.config_checks import check_vocabulary
+from nlp_ft.models.text import require_model_files
+from nlp_ft.prediction.trained_run import TrainedRun, chunked, damage_named, load_whole
+from nlp_ft.recipe import TextRecipe
+from nlp_ft.tasks.task import Data, map_layers
+
+Texts = Sequence[str] | Sequence[tuple[str, str]]
+TOKENS_PER_BATCH = {"cpu": 1024}
+"""More gain nothing where the matrix products already take all the time, and leave the processor's cache."""
+TOKENS_PER_BATCH_ELSEWHERE = 16_384
+TRIALS_PAY = 512
+"""Texts from which on it is worth a second to find out whether the last block needs but the first token."""
+
+
+class TextRun(TrainedRun):
+    """See `TrainedRun`. Raises: RunFolderError: model or tokenizer are damaged."""
+
+    input_name = "text"
+
+    def __init__(self, folder: Path, recipe: TextRecipe, trust_remote_code: bool = False) -> None:
+        self.recipe: TextRecipe = recipe
+        with damage_named(folder, "model"):
+            require_model_files(folder)
+            self.model = load_whole(AutoModelForSequenceClassification, folder, trust_remote_code)
+        with damage_named(folder, "tokenizer"):
+            # Without it Transformers takes another length and other sides of truncation and padding.
+            if not (folder / "tokenizer_config.json").is_file():
+                raise ModelError("it has no tokenizer_config.json")
+            self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+            check_vocabulary(self.tokenizer, self.model)
+        self._first_token: tuple[Place, ...] | None = None
+
+    def probabilities(self, inputs: Texts, done: Callable[[int], object] = lambda count: None) -> np.ndarray:
+        """Of texts, or pairs where the run was trained on pairs, truncated as in training."""
+        wants_pairs = isinstance(self.recipe.data.text, list)
+        _check_inputs(inputs, wants_pairs)
+        columns = [list(column) for column in zip(*inputs, strict=True)] if wants_pairs else [list(map(str, inputs))]
+        encoded = encode_for_prediction(columns, self.tokenizer, self.recipe.data)
+        lengths = np.array([len(ids) for ids in encoded["input_ids"]])
+        batches = token_batches(lengths, TOKENS_PER_BATCH.get(self.device.type, TOKENS_PER_BATCH_ELSEWHERE))
+        collator = PaddingCollator(self.tokenizer, list(encoded))
+        computed = []
+        if self._first_token is None and len(inputs) >= TRIALS_PAY:
+            ends = collator([{key: encoded[key][row] for key in encoded} for row in (batches[0][0], batches[-1][-1])])
+            self._first_token = self._first_token_places(ends)
+        with self.computing() as compute, first_token_only(self._first_token or ()):
+            for batch in batches:
+                rows = [{key: encoded[key][row] for key in encoded} for row in batch]
+                computed.append(compute(collator(rows)))
+                done(len(batch))
+        probabilities = np.empty((len(inputs), len(self.label_names)), np.float32)
+        probabilities[np.concatenate(batches)] = torch.cat(computed).cpu().numpy()
+        return probabilities
+
+    def _first_token_places(self, example: dict[str, torch.Tensor]) -> tuple[Place, ...]:
+        """Where one token is enough; sought on the CPU alone, on which the model was loaded."""
+        is_on_cpu = next(self.model.parameters()).device.type == "cpu"
+        # Padded on the left, the first token stands elsewhere in another batch than in the trial.
+        if self.recipe.training.trim_last_block == "off" or not is_on_cpu or self.tokenizer.padding_side == "left":
+            return ()
+        return first_token_places(self.model, map_layers(self.recipe, self.model), example)
+
+    def read(self, file: str | None, words: Sequence[str]) -> Iterator[Texts]:
+        """The texts of a file with the recipe's text column(s), or those given, paired up for a model of pairs."""
+        names = text_columns(self.recipe.data)
+        if file:
+            with progress_bars(False):
+                for columns in stream_texts(file, "--file", names):
+                    yield columns[0] if len(names) == 1 else list(zip(*columns, strict=True))
+            return
+        if len(words) % len(names):
+            raise DataError(f"this model takes pairs of texts, got {len(words)} texts")
+        yield from chunked(words if len(names) == 1 else list(zip(words[::2], words[1::2], strict=True)))
+
+    def expected_inputs(self, file: str | None, words: Sequence[str]) -> int | None:
+        """Rows of the file, or the words."""
+        return estimated_rows(file, "--file") if file else len(words) // len(text_columns(self.recipe.data))
+
+    def shown(self, item: str | tuple[str, str]) -> str:
+        """The text, or both of a pair."""
+        return item if isinstance(item, str) else " | ".join(item)
+
+    def labelled(self, data: str | None, split: str) -> TextData:
+        """Labelled texts."""
+        section = self.recipe.data
+        if data is None:
+            return load_text_data(section, self.tokenizer)
+        with progress_bars(False):
+            rows = load_files(data, "--data", columns_of_texts(section))
+        return encode_split(rows, split, f"--data ({data})", self.tokenizer, section, self.label_names)
+
+    def labelled_collator(self, data: Data, split: str) -> PaddingCollator:
+        """Pads."""
+        columns = data.encoded[split].column_names
+        return PaddingCollator(
+            self.tokenizer, [key for key in ("input_ids", "token_type_ids", "labels") if key in columns]
+        )
+
+
+def _check_inputs(inputs: Sequence[Any], wants_pairs: bool) -> None:
+    """Raises: DataError: an input is no text, or no pair of them, or holds what no tokenizer can read."""
+    for number, item in enumerate(inputs):
+        is_pair = isinstance(item, tuple | list)
+        texts = list(item) if is_pair else [item]
+        if is_pair != wants_pairs and all(isinstance(text, str) for text in texts):
+            raise DataError(f"this model takes {'pairs of texts' if wants_pairs else 'single texts'}")
+        if len(texts) != 1 + wants_pairs or not all(isinstance(text, str) for text in texts):
+            expected = "a pair of texts" if wants_pairs else "a text"
+            raise DataError(f"input {number} (from 0) must be {expected}, got {repr(item)[:60]}")
+        try:
+            "".join(texts).encode()
+        except UnicodeEncodeError:
+            raise DataError(f"input {number} (from 0) holds bytes that are no UTF-8") from None

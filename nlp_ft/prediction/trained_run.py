@@ -1,0 +1,144 @@
+"""A run folder, loaded: what is the same for texts and images."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoConfig, PreTrainedModel
+
+from nlp_ft.data.batching import Collator
+from nlp_ft.data.streaming import CHUNK_ROWS
+from nlp_ft.errors import DataError, ModelError, RunFolderError
+from nlp_ft.models.config_checks import check_config, check_labels
+from nlp_ft.models.loading import load_pretrained
+from nlp_ft.models.text import label_names, quiet_transformers, reason_of
+from nlp_ft.recipe import Recipe
+from nlp_ft.tasks.task import Data
+from nlp_ft.training.precision import precision_of_use
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Of one input: the likeliest label, its probability, and the probability of every label."""
+
+    label: str
+    score: float
+    scores: dict[str, float]
+
+
+class TrainedRun(ABC):
+    """A model with its recipe; how it reads inputs is the subclass's part."""
+
+    input_name: str
+    """What an input is called where it is shown: `text` or `image`."""
+    recipe: Recipe
+    model: PreTrainedModel
+
+    @cached_property
+    def label_names(self) -> list[str]:
+        """In the order of their ids."""
+        return label_names(self.model)
+
+    @abstractmethod
+    def read(self, file: str | None, words: Sequence[str]) -> Iterator[Sequence[Any]]:
+        """The inputs that a command line names, at most `CHUNK_ROWS` at a time. Raises: DataError."""
+
+    @abstractmethod
+    def expected_inputs(self, file: str | None, words: Sequence[str]) -> int | None:
+        """About how many inputs `read` will give, for a progress bar; None where that is not known."""
+
+    @abstractmethod
+    def probabilities(self, inputs: Sequence[Any], done: Callable[[int], object] = lambda count: None) -> np.ndarray:
+        """(inputs, num_labels), of inputs that fit into memory together.
+
+        Args:
+            inputs: one or more.
+            done: is told how many more are done.
+
+        Raises:
+            DataError: an input is not of the kind that the run was trained on, or cannot be read.
+        """
+
+    def predict(self, inputs: Sequence[Any]) -> list[Prediction]:
+        """One prediction for each input. Raises: DataError."""
+        if isinstance(inputs, str | bytes | Path):
+            raise DataError(f"predict takes a list, of one {self.input_name} or more, got {type(inputs).__name__}")
+        chunks = chunked(inputs)
+        return [self.prediction(row) for chunk in chunks for row in self.probabilities(chunk)]
+
+    @abstractmethod
+    def shown(self, item: Any) -> str:
+        """An input as one line."""
+
+    @abstractmethod
+    def labelled(self, data: str | None, split: str) -> Data:
+        """Labelled rows of file(s), or of a split of the recipe, under the split's name. Raises: DataError."""
+
+    @abstractmethod
+    def labelled_collator(self, data: Data, split: str) -> Collator:
+        """Makes batches of labelled rows."""
+
+    @cached_property
+    def device(self) -> torch.device:
+        """The best one there is."""
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+    @contextmanager
+    def computing(self) -> Iterator[Callable[[dict[str, torch.Tensor]], torch.Tensor]]:
+        """Inside, the model is in eval mode on the device, and computes as the recipe asks if the device can.
+
+        Gives the function from a batch to its probabilities, (batch, num_labels), which stay on the device: fetching
+        them would wait for the batch. The weights are cast once for all batches.
+        """
+        module: torch.nn.Module = self.model
+        module.to(self.device).eval()
+        word = precision_of_use(self.recipe.training.precision, self.device)
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(word)
+
+        def compute(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+            inputs = {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
+            logits: torch.Tensor = module(**inputs).logits
+            return logits.float().softmax(-1)
+
+        with torch.inference_mode(), torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+            yield compute
+
+    def prediction(self, probabilities: np.ndarray) -> Prediction:
+        """Of one input's probabilities, (num_labels,)."""
+        best = int(probabilities.argmax())
+        scores = {name: float(p) for name, p in zip(self.label_names, probabilities, strict=True)}
+        return Prediction(self.label_names[best], float(probabilities[best]), scores)
+
+
+def chunked(inputs: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """The inputs, at most `CHUNK_ROWS` at a time."""
+    for start in range(0, len(inputs), CHUNK_ROWS):
+        yield inputs[start : start + CHUNK_ROWS]
+
+
+def load_whole(auto_class: Any, folder: Path, trust_remote_code: bool) -> PreTrainedModel:
+    """The model of a run folder in eval mode, each of its weights from the folder. Raises: ModelError."""
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    check_config(config)
+    check_labels(config)
+    loaded = load_pretrained(auto_class, str(folder), config, trust_remote_code=trust_remote_code)
+    if loaded.unused:
+        raise ModelError(f"its weights hold {loaded.unused[0]}, which the model of its config.json has no place for")
+    loaded.model.eval()
+    return loaded.model
+
+
+@contextmanager
+def damage_named(folder: Path, what: str) -> Iterator[None]:
+    """Whatever loading raises, as one error. Raises: RunFolderError."""
+    try:
+        with quiet_transformers():
+            yield
+    except Exception as error:  # each library raises what it likes, tokenizers bare exceptions
+        raise RunFolderError(f"{folder}: its {what} is damaged: {reason_of(error)}") from None

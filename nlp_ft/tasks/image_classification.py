@@ -1,0 +1,134 @@
+"""Image classification: images, their transforms, a torchvision network."""
+
+import os
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from nlp_ft.data.columns import content_of, fingerprint
+from nlp_ft.data.image_report import describe_images, format_image_report
+from nlp_ft.data.image_sources import load_raw_images
+from nlp_ft.data.images import ImageData, load_image_data
+from nlp_ft.data.labels import find_labels, label_counts
+from nlp_ft.data.splits import progress_bars
+from nlp_ft.data.transforms import ImageCollator, Preprocessing
+from nlp_ft.layerwise import LayerMap
+from nlp_ft.layerwise.layer_map import Rule
+from nlp_ft.models.vision import build_image_classifier, weights_entry
+from nlp_ft.recipe import ImageRecipe
+from nlp_ft.tasks.baselines import score_majority
+from nlp_ft.tasks.task import Card, map_layers
+
+MOST_WORKERS = 8
+
+
+class ImageTask:
+    """See `Task`."""
+
+    # From a last batch of one image BatchNorm can take no statistics, and from one of a few only bad ones.
+    drop_last = True
+    libraries: tuple[str, ...] = ("torchvision", "pillow")
+    group_by_length = False
+
+    def __init__(self, recipe: ImageRecipe) -> None:
+        self.recipe = recipe
+
+    @cached_property
+    def preprocessing(self) -> Preprocessing:
+        """Of the weights, but for what the recipe says. Raises: NlpFtError."""
+        entry = weights_entry(self.recipe.model)
+        return Preprocessing.of_recipe(self.recipe.data, None if entry is None else entry.transforms())
+
+    @cached_property
+    def data(self) -> ImageData:
+        """The splits, every image of which can be decoded. Raises: DataError."""
+        return load_image_data(self.recipe.data)
+
+    @property
+    def notes(self) -> list[str]:
+        """Size and normalization, and where they come from; the auxiliary heads that are left out."""
+        model, p = self.recipe.model, self.preprocessing
+        of_weights = weights_entry(model) is not None
+        source = f"of {model.name} {model.weights}" if of_weights else "of ImageNet (the weights name none)"
+        mean, std = (", ".join(f"{value:g}" for value in values) for values in (p.mean, p.std))
+        notes = [
+            f"images of {p.image_size} x {p.image_size} pixels, for evaluation the middle of the image resized to "
+            f"{p.resize_size}; normalization {source}: mean {mean}, deviation {std}",
+        ]
+        if model.name in ("googlenet", "inception_v3"):
+            notes.append(f"the auxiliary heads of {model.name} are left out")
+        return notes
+
+    @property
+    def num_workers(self) -> int:
+        """As the recipe says, else as many as there are cores, where an accelerator would wait for them."""
+        if self.recipe.data.num_workers is not None:
+            return self.recipe.data.num_workers
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(MOST_WORKERS, cores) if torch.accelerator.is_available() else 0
+
+    def label_counts(self) -> dict[str, int]:
+        """Of the decoded rows: an image that cannot be read is found."""
+        return label_counts(self.data.labels("train"), self.data.label_names)
+
+    def label_names(self) -> list[str]:
+        """Of the listed images: none is decoded."""
+        with progress_bars(False):
+            raw = load_raw_images(self.recipe.data)
+            return list(find_labels(raw, self.recipe.data.label, self.recipe.data.label_names).values())
+
+    def build_model(self, label_names: Sequence[str], pretrained: bool = True) -> PreTrainedModel:
+        """The network with a new last layer. Raises: NlpFtError."""
+        model = self.recipe.model
+        if self.recipe.strategy.name == "scratch":
+            model = model.model_copy(update={"weights": None})
+        return build_image_classifier(model, label_names, self.preprocessing.image_size, pretrained)
+
+    def map_layers(self, model: PreTrainedModel) -> LayerMap:
+        """Stem, blocks or stages, head. Raises: LayerMapError."""
+        size = self.preprocessing.image_size
+        example = {"pixel_values": torch.zeros(1, 3, size, size, device=model.device)}
+        # By structure a bottleneck of convolutions (SqueezeNet's) reads like one more part of the last stage.
+        head: Rule = (rf"(^|\.)backbone\.{re.escape(str(model.head_name))}\.", "head")
+        return map_layers(self.recipe, model, [head], example)
+
+    def collator(self, training: bool) -> ImageCollator:
+        """Decodes and transforms; for training with augmentation."""
+        augmentation = self.recipe.data.augmentation if training else None
+        return ImageCollator(self.preprocessing, augmentation, len(self.data.label_names), self.recipe.seed)
+
+    def describe_data(self) -> dict[str, Any]:
+        """Rows, labels, sizes, modes, odd images."""
+        return describe_images(self.data)
+
+    def format_report(self, report: dict[str, Any]) -> str:
+        """As tables."""
+        return format_image_report(report)
+
+    def identity(self) -> dict[str, str]:
+        """Pixels and labels of each split, and how images become inputs."""
+        found = {"size and normalization of the images": content_of(self.preprocessing)}
+        for split, encoded in self.data.encoded.items():
+            found[f"images of {split}"] = fingerprint(encoded, "image_hash")
+            found[f"labels of {split}"] = fingerprint(encoded, "labels")
+        return found
+
+    def score_baselines(self) -> dict[str, dict[str, float]]:
+        """The majority label."""
+        split = "test" if "test" in self.data.encoded else "validation"
+        return score_majority(self.data.labels("train"), self.data.labels(split))
+
+    def save_preprocessor(self, folder: Path) -> None:
+        """An image processor of Transformers that does what evaluation did."""
+        self.preprocessing.image_processor().save_pretrained(folder)
+
+    def card(self, model: PreTrainedModel) -> Card:
+        """An image classifier."""
+        model_of = self.recipe.model
+        origin = f"{model_of.name} ({model_of.weights or 'random weights'})"
+        return Card(f"Image classifier fine-tuned from {origin}", "image-classification", True, '"image.jpg"')

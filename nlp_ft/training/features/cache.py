@@ -1,0 +1,119 @@
+"""What a frozen prefix gives for each row, computed once; later steps begin above it.
+
+Rows are stored unpadded, by their number, so that any order and any batch can be put together. `store.py` makes
+the files, `caching.py` decides whether they pay.
+"""
+
+import errno
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nlp_ft.errors import TrainingError
+from nlp_ft.layerwise import UnfreezePlan, UnfreezeState
+from nlp_ft.layerwise.prefix import FrozenPrefix
+
+
+class Features:
+    """What stands at one boundary for the rows of one split, in a file that is there.
+
+    It is read and written, never mapped: a mapped file that someone cuts would end the process with a signal.
+
+    Args:
+        file: raw values, rows one after the other.
+        lengths: vectors of each row, (rows,): its tokens, or 1 for a pooled vector.
+        hidden_size: of a vector.
+        dtype: of the stored values.
+        to_write: whether they are still to be made.
+    """
+
+    def __init__(
+        self, file: Path, lengths: np.ndarray, hidden_size: int, dtype: torch.dtype, to_write: bool = False
+    ) -> None:
+        self.file, self.hidden_size, self.dtype = file, hidden_size, dtype
+        self.offsets = np.concatenate([[0], np.cumsum(lengths)]) * (hidden_size * dtype.itemsize)
+        self._handle = os.open(file, os.O_RDWR if to_write else os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if handle := getattr(self, "_handle", None):
+            os.close(handle)
+
+    def write(self, rows: np.ndarray, vectors: torch.Tensor) -> None:
+        """Keep the vectors of so many rows, (all their vectors, hidden). Raises: OSError: there is no room."""
+        values = vectors.contiguous().view(torch.uint8).flatten().numpy().data
+        start = 0
+        for row in rows:
+            first, last = int(self.offsets[row]), int(self.offsets[row + 1])
+            part = values[start : start + last - first]
+            if os.pwrite(self._handle, part, first) != len(part):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            start += last - first
+
+    def read(self, rows: Sequence[int]) -> torch.Tensor:
+        """The vectors of the rows, (all their vectors, hidden), in float32.
+
+        Raises:
+            TrainingError: the file is shorter than it was.
+        """
+        borders = [(int(self.offsets[row]), int(self.offsets[row + 1])) for row in rows]
+        content = bytearray().join(os.pread(self._handle, last - first, first) for first, last in borders)
+        if len(content) != sum(last - first for first, last in borders):
+            raise TrainingError(
+                f"feature cache: {self.file} was cut while the run read it; pass --resume to go on from the last "
+                "checkpoint, with features made anew"
+            )
+        return torch.frombuffer(content, dtype=self.dtype).view(-1, self.hidden_size).float()
+
+
+class FeatureCache:
+    """The features of all splits at the boundaries that a run uses, and the way to enter the model with them.
+
+    Args:
+        prefix: the model's boundaries.
+        features: boundary -> split name -> its features.
+    """
+
+    def __init__(self, prefix: FrozenPrefix, features: Mapping[int, Mapping[str, Features]]) -> None:
+        self._prefix = prefix
+        self._features = features
+        self.boundary = 0
+
+    def use(self, plan: UnfreezePlan, state: UnfreezeState) -> None:
+        """Begin at the highest boundary below which nothing has trained so far."""
+        lowest = lowest_trained(plan, len(state.starts))
+        self.boundary = max((k for k in self._features if k < lowest), default=0)
+
+    @contextmanager
+    def entered(
+        self, split: str, rows: torch.Tensor, inputs: dict[str, torch.Tensor]
+    ) -> Iterator[dict[str, torch.Tensor]]:
+        """Inside, the model begins at the boundary; gives the inputs for its forward pass.
+
+        Args:
+            split: the rows' split.
+            rows: their numbers, (batch,).
+            inputs: their keyword arguments, with `attention_mask` (batch, seq_len).
+        """
+        if not self.boundary:
+            yield inputs
+            return
+        mask = inputs["attention_mask"].bool()
+        vectors = self._features[self.boundary][split].read(rows.tolist()).to(mask.device, non_blocking=True)
+        if self._prefix.takes_one_vector(self.boundary):
+            # No token but the first is looked at any more.
+            inputs = {key: value[:, :1] for key, value in inputs.items()}
+            hidden = vectors if self._prefix.is_pooled(self.boundary) else vectors[:, None]
+        else:
+            hidden = vectors.new_zeros(*mask.shape, vectors.shape[-1])
+            hidden[mask] = vectors
+        with self._prefix.entered(self.boundary, hidden):
+            yield inputs
+
+
+def lowest_trained(plan: UnfreezePlan, phases: int) -> int:
+    """The lowest layer that trains in any of the first phases; what was thawed once has left its cached values."""
+    return min(layer for phase in plan.schedule.phases[:phases] for layer in phase.layers)

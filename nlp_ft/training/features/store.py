@@ -1,0 +1,311 @@
+"""The files of a feature cache: named after everything that their content depends on, made once, never believed unseen.
+
+The folder of a boundary is named by the weights below it, the token ids, how they were computed and the versions; the
+next run finds it again, and with other weights or data it is another folder. Beside its values lie their size and a
+hash of them: what does not fit is made anew. Folders used longest ago give way to new ones.
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
+from datasets import Dataset
+from tqdm import tqdm
+
+from nlp_ft.data.batching import Collator, load_batches
+from nlp_ft.layerwise import LayerMap
+from nlp_ft.layerwise.prefix import FrozenPrefix
+from nlp_ft.training import durable
+from nlp_ft.training.features.cache import FeatureCache, Features
+
+SECONDS_OF_A_DAY = 86_400
+VALUES, INDEX = "values", "index.json"
+"""Files of a folder: the values, and their size, hash and key."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows to keep features of.
+
+    Args:
+        encoded: the rows.
+        lengths: tokens of each, (rows,).
+    """
+
+    encoded: Dataset
+    lengths: np.ndarray
+
+
+@dataclass(frozen=True)
+class FeaturePlan:
+    """What a cache would be built from.
+
+    Args:
+        model: the bare model.
+        layer_map: of the model.
+        prefix: its boundaries.
+        splits: by name.
+        collator: makes batches of the rows.
+        batch_size: rows of a batch in the pass.
+        dtype: of the stored values.
+        folder: where features of all runs lie.
+        budget: bytes that they may take together.
+    """
+
+    model: torch.nn.Module
+    layer_map: LayerMap
+    prefix: FrozenPrefix
+    splits: Mapping[str, Split]
+    collator: Collator
+    batch_size: int
+    dtype: torch.dtype
+    folder: Path
+    budget: int
+
+    def vectors_of(self, boundary: int, split: str) -> np.ndarray:
+        """Vectors of each row there, (rows,)."""
+        lengths = self.splits[split].lengths
+        return np.ones_like(lengths) if self.prefix.takes_one_vector(boundary) else lengths
+
+    def bytes_of(self, boundary: int) -> int:
+        """Bytes on disk."""
+        vectors = sum(int(self.vectors_of(boundary, split).sum()) for split in self.splits)
+        return vectors * self.prefix.hidden_size(boundary) * self.dtype.itemsize
+
+
+def build_cache(
+    plan: FeaturePlan, boundaries: Sequence[int], accelerator: Accelerator, run_name: str
+) -> FeatureCache | None:
+    """Find the features on disk, or make them in one pass that all processes share; collective.
+
+    What lies there is read once from end to end before it counts. None where the disk gives no room: that is said.
+
+    Args:
+        plan: what to build from.
+        boundaries: which to keep.
+        accelerator: tells this process's share of the rows.
+        run_name: tells this run's unfinished files from another's.
+    """
+    folders: dict[tuple[int, str], Path] = {}
+    for split in plan.splits:
+        for boundary, key in _keys(plan, boundaries, split, accelerator).items():
+            folders[boundary, split] = plan.folder / key
+    partial = {place: folder.with_name(f"{folder.name}.{run_name}.partial") for place, folder in folders.items()}
+    missing: list[tuple[int, str]] = []
+    try:
+        with _together(accelerator):
+            if accelerator.is_main_process:
+                missing = _missing(plan, folders)
+        [missing] = broadcast_object_list([missing])
+        with _together(accelerator):
+            if accelerator.is_main_process:
+                _make_room(plan, folders.values(), sum(plan.bytes_of(boundary) for boundary in {k for k, _ in missing}))
+                for boundary, split in missing:
+                    _allocate(plan, boundary, split, partial[boundary, split])
+        with _together(accelerator):
+            for split in dict.fromkeys(split for _, split in missing):
+                of_split = [boundary for boundary, name in missing if name == split]
+                _fill(plan, split, {boundary: partial[boundary, split] for boundary in of_split}, accelerator)
+        with _together(accelerator):
+            if accelerator.is_main_process:
+                for place in missing:
+                    _put_in_place(partial[place], folders[place])
+        features: dict[int, dict[str, Features]] = {boundary: {} for boundary in boundaries}
+        with _together(accelerator):
+            for (boundary, split), folder in folders.items():
+                with suppress(PermissionError):  # it may be another user's
+                    os.utime(folder)
+                features[boundary][split] = _open(plan, boundary, split, folder)
+    except OSError as error:
+        accelerator.print(f"feature cache: off, the disk refuses it: {error.strerror or error}\n")
+        if accelerator.is_main_process:
+            for folder in partial.values():
+                shutil.rmtree(folder, ignore_errors=True)
+        return None
+    return FeatureCache(plan.prefix, features)
+
+
+@contextmanager
+def _together(accelerator: Accelerator) -> Iterator[None]:
+    """What the disk refuses to one process is refused to all; collective. Raises: OSError."""
+    refusal: tuple[int | None, str] | None = None
+    try:
+        yield
+    except OSError as error:
+        refusal = error.errno, error.strerror or str(error)
+    refusals = [found for found in gather_object([refusal]) if found is not None]
+    if refusals:
+        raise OSError(*refusals[0])
+
+
+def _missing(plan: FeaturePlan, folders: Mapping[tuple[int, str], Path]) -> list[tuple[int, str]]:
+    """The places whose features must be made; two splits of the same rows have one folder.
+
+    Raises:
+        OSError: what is damaged cannot be removed.
+    """
+    missing = []
+    for folder, place in {folder: place for place, folder in folders.items()}.items():
+        problem = _problem(folder, _size(plan, *place)) if folder.exists() else None
+        if problem:
+            print(f"feature cache: {folder} {problem}, so it is made anew")
+            shutil.rmtree(folder)
+        if not folder.exists():
+            missing.append(place)
+    return missing
+
+
+def _problem(folder: Path, size: int) -> str | None:
+    """What is wrong with features on the disk; None where they are what was written."""
+    try:
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        if not isinstance(index, dict) or index.get("key") != folder.name:
+            return "is not what its name says"
+        if (folder / VALUES).stat().st_size != size or index.get("bytes") != size:
+            return "is not whole"
+        return None if durable.content_hash(folder / VALUES) == index.get("hash") else "is damaged"
+    except (OSError, ValueError):
+        return "cannot be read"
+
+
+def _keys(plan: FeaturePlan, boundaries: Sequence[int], split: str, accelerator: Accelerator) -> dict[int, str]:
+    """Boundary -> a name made of all that its features depend on."""
+    digest = blake2b(digest_size=16)
+    columns = [name for name in plan.splits[split].encoded.column_names if name in ("input_ids", "token_type_ids")]
+    for column in columns:
+        for chunk in plan.splits[split].encoded.with_format("arrow")[:][column].chunks:
+            digest.update(np.ascontiguousarray(chunk.flatten().to_numpy(zero_copy_only=False)).data)
+    facts = {
+        "lengths": blake2b(plan.splits[split].lengths.tobytes()).hexdigest(),
+        "config": plan.model.config.to_json_string(),  # type: ignore[union-attr, operator]  # of Transformers
+        "class": type(plan.model).__qualname__,
+        "dtype": str(plan.dtype),
+        "versions": [torch.__version__, transformers.__version__],
+        # What the last bits depend on.
+        "precision": accelerator.mixed_precision,
+        "batch_size": plan.batch_size,
+        "num_processes": accelerator.num_processes,
+        "device": accelerator.device.type,
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+    }
+    digest.update(json.dumps(facts, sort_keys=True).encode())
+    for name, buffer in plan.model.named_buffers():
+        digest.update(name.encode())
+        digest.update(_bytes(buffer))
+    keys: dict[int, str] = {}
+    for layer in range(max(boundaries) + 1):
+        for name in sorted(plan.layer_map.parameters(layer)):
+            digest.update(name.encode())
+            digest.update(_bytes(plan.model.get_parameter(name)))
+        if layer in boundaries:
+            keys[layer] = f"{digest.hexdigest()}-{layer}"
+    return keys
+
+
+def _bytes(tensor: torch.Tensor) -> Any:
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+
+
+def _make_room(plan: FeaturePlan, kept: Iterable[Path], needed: int) -> None:
+    """Remove the features that were used longest ago, until there is room for the new ones."""
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    others = {folder for folder in plan.folder.iterdir() if folder.is_dir()} - set(kept)
+    unfinished = {folder for folder in others if folder.name.endswith(".partial")}
+    for folder in unfinished:
+        # What another run is writing stays; what one left that was killed goes.
+        if time.time() - _last_written(folder) > SECONDS_OF_A_DAY:
+            shutil.rmtree(folder, ignore_errors=True)
+    sizes = {folder: bytes_in(folder) for folder in others - unfinished}
+    for folder in sorted(sizes, key=_last_written):
+        if sum(sizes.values()) + needed <= plan.budget:
+            break
+        shutil.rmtree(folder, ignore_errors=True)
+        del sizes[folder]
+
+
+def bytes_in(folder: Path) -> int:
+    """Bytes of the files in a folder; what another run removes meanwhile has none."""
+    total = 0
+    for file in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            total += file.stat().st_size if file.is_file() else 0
+    return total
+
+
+def _last_written(folder: Path) -> float:
+    """When it or its values were written last, in seconds; 0 if another run has removed it."""
+    times = [0.0]
+    for place in (folder, folder / VALUES):
+        with suppress(FileNotFoundError):
+            times.append(place.stat().st_mtime)
+    return max(times)
+
+
+def _allocate(plan: FeaturePlan, boundary: int, split: str, folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    size = _size(plan, boundary, split)
+    with (folder / VALUES).open("wb") as stream:
+        stream.truncate(size)
+        if size and hasattr(os, "posix_fallocate"):
+            # A full disk is better known now than after half of the pass.
+            os.posix_fallocate(stream.fileno(), 0, size)
+
+
+def _size(plan: FeaturePlan, boundary: int, split: str) -> int:
+    """Bytes of the values of one split."""
+    return int(plan.vectors_of(boundary, split).sum()) * plan.prefix.hidden_size(boundary) * plan.dtype.itemsize
+
+
+def _open(plan: FeaturePlan, boundary: int, split: str, folder: Path, to_write: bool = False) -> Features:
+    lengths, hidden_size = plan.vectors_of(boundary, split), plan.prefix.hidden_size(boundary)
+    return Features(folder / VALUES, lengths, hidden_size, plan.dtype, to_write)
+
+
+def _put_in_place(partial: Path, folder: Path) -> None:
+    values = partial / VALUES
+    index = {"key": folder.name, "bytes": values.stat().st_size, "hash": durable.content_hash(values)}
+    (partial / INDEX).write_text(json.dumps(index), encoding="utf-8")
+    durable.sync_tree(partial)
+    try:
+        durable.rename(partial, folder)
+    except OSError:
+        if _problem(folder, values.stat().st_size):
+            raise
+        shutil.rmtree(partial)  # another run was faster
+
+
+def _fill(plan: FeaturePlan, split: str, folders: Mapping[int, Path], accelerator: Accelerator) -> None:
+    """This process's share of one pass over a split."""
+    stored = {boundary: _open(plan, boundary, split, folder, to_write=True) for boundary, folder in folders.items()}
+    encoded, lengths = plan.splits[split].encoded, plan.splits[split].lengths
+    mine = np.argsort(-lengths, kind="stable")[accelerator.process_index :: accelerator.num_processes]
+    batches = [mine[i : i + plan.batch_size] for i in range(0, len(mine), plan.batch_size)]
+    loaded = load_batches(encoded, batches, plan.collator)
+    shown = tqdm(
+        zip(batches, loaded), total=len(batches), desc=f"frozen blocks over {split}", leave=False, disable=None
+    )
+    with accelerator.autocast():
+        for rows, batch in shown:
+            inputs = {key: value.to(accelerator.device) for key, value in batch.items() if key not in ("labels", "row")}
+            for boundary, hidden in plan.prefix.capture(inputs, list(stored)).items():
+                if plan.prefix.is_pooled(boundary):
+                    vectors = hidden
+                elif plan.prefix.takes_one_vector(boundary):
+                    vectors = hidden[:, 0]
+                else:
+                    vectors = hidden[inputs["attention_mask"].bool()]
+                stored[boundary].write(rows, vectors.to("cpu", plan.dtype))

@@ -1,0 +1,120 @@
+"""What a finished run leaves in its folder beside model and tokenizer: summary, tables, model card."""
+
+import csv
+import json
+import platform
+import re
+import resource
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import nlp_ft
+from nlp_ft.errors import printable
+from nlp_ft.tasks.metrics import ConfusionMatrix, PerClass, compute
+from nlp_ft.tasks.task import Card
+from nlp_ft.training.evaluation import Predictions
+from nlp_ft.training.layer_table import score_table
+
+LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "evaluate", "numpy", "scikit-learn")
+SHOWN_CHARACTERS = 200
+"""Of a label in the model card."""
+SPECIAL_IN_MARKDOWN = re.compile(r"[\\`*\[\]<>&#!|~$@]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.")
+"""Within a line; an underscore between letters is none, and a bare address would become a link."""
+
+
+def versions(of_task: Sequence[str] = ()) -> dict[str, str]:
+    """Versions of nlp_ft, Python and the libraries that a result depends on, those of the task among them."""
+    return {
+        "nlp_ft": nlp_ft.__version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in (*LIBRARIES, *of_task)},
+    }
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory in use so far: of the accelerator where there is one, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    # On Linux getrusage counts in the process that started this one.
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    for line in lines:
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def write_class_tables(folder: Path, split: str, predictions: Predictions, label_names: Sequence[str]) -> None:
+    """`<split>_per_class.csv` and `<split>_confusion_matrix.csv` (a row for each true label)."""
+    columns = (predictions.predicted, predictions.labels)
+    per_class = compute(PerClass, *columns, label_names=label_names)["per_class"]
+    matrix = compute(ConfusionMatrix, *columns, num_labels=len(label_names))["confusion_matrix"]
+    with (folder / f"{split}_per_class.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(per_class[0]))
+        writer.writeheader()
+        writer.writerows(per_class)
+    with (folder / f"{split}_confusion_matrix.csv").open("w", newline="", encoding="utf-8") as stream:
+        rows = csv.writer(stream)
+        rows.writerow(["true label", *label_names])
+        rows.writerows([name, *row] for name, row in zip(label_names, matrix, strict=True))
+
+
+def write_json(file: Path, values: Mapping[str, Any]) -> None:
+    """JSON that people read too."""
+    file.write_text(json.dumps(values, indent=2, default=_plain) + "\n", encoding="utf-8")
+
+
+def markdown_text(text: str) -> str:
+    """Somebody else's text as one line that Markdown shows letter by letter: no HTML, image, link, fence or formula."""
+    shown = printable(text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "...")
+    return SPECIAL_IN_MARKDOWN.sub(r"\\\g<0>", shown)
+
+
+def model_card(
+    card: Card, labels: Sequence[str], summary: Mapping[str, Any], scores: Mapping[str, Mapping[str, float]]
+) -> str:
+    """README.md of the run folder: what the model is, what it scored, how to use it."""
+    shown = ", ".join(map(markdown_text, labels[:20])) + (", ..." if len(labels) > 20 else "")
+    return f"""---
+library_name: transformers
+pipeline_tag: {card.pipeline_tag}
+tags: [{card.pipeline_tag}, nlp_ft]
+---
+
+# {markdown_text(card.title)}
+
+{len(labels)} labels: {shown}.
+Strategy `{summary["strategy"]}`, seed {summary["seed"]}, {summary["num_trainable_parameters"]:,} of
+{summary["num_parameters"]:,} parameters trained, {summary["train_seconds"]:.0f} seconds of training
+({summary["train_examples_per_second"]:.0f} examples a second on {summary["device"]}).
+
+```text
+{score_table(scores)}
+```
+
+One run with one seed: compare several seeds before you trust a small difference.
+
+## Use
+
+```python
+{"import nlp_ft  # registers the model's class" + chr(10) if card.needs_import else ""}from transformers import pipeline
+
+classify = pipeline("{card.pipeline_tag}", model="PATH/TO/THIS/FOLDER")
+print(classify({card.call}))
+```
+
+`recipe.yaml` holds every setting, `summary.json` every figure, `metrics.jsonl` the course of the training,
+`layers.txt` the learning rate of each layer.
+"""
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is not JSON")

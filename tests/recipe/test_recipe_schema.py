@@ -1,0 +1,50 @@
+"""The JSON Schema of recipes: every key described, both tasks in it, and the shipped file up to date."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import nlp_ft
+from nlp_ft.recipe import ImageRecipe, Recipe
+from nlp_ft.recipe.loader import json_schema
+from nlp_ft.recipe.sections import DataSection, ModelSection, Section
+from nlp_ft.recipe.strategy import TriggerSection
+
+SCHEMA_FILE = Path(nlp_ft.__file__).parent / "recipe/recipe.schema.json"
+
+
+def test_every_field_of_the_json_schema_is_described() -> None:
+    schema = json.loads(json_schema())
+    objects = {"Recipe": schema, **schema["$defs"]}
+    fields = {f"{name}.{key}": field for name, found in objects.items() for key, field in found["properties"].items()}
+    bases = (DataSection, ModelSection, TriggerSection, Recipe, ImageRecipe)  # ImageRecipe has the keys of TextRecipe
+    leaves = [section for section in _subclasses(Section) if section not in bases]
+    assert len(fields) == sum(len(section.model_fields) for section in leaves)
+    undescribed = [name for name, field in fields.items() if not (field.get("description") or _section(field, objects))]
+    assert undescribed == []
+
+
+def test_the_schema_file_is_the_json_schema_of_recipes() -> None:
+    assert SCHEMA_FILE.read_text(encoding="utf-8") == json_schema()
+
+
+def test_the_schema_has_the_sections_of_both_tasks() -> None:
+    schema = json.loads(json_schema())
+    assert schema["if"] == {"properties": {"task": {"const": "image_classification"}}, "required": ["task"]}
+    for branch, data, model in (
+        ("then", "ImageDataSection", "ImageModelSection"),
+        ("else", "TextDataSection", "TextModelSection"),
+    ):
+        found = schema[branch]["properties"]
+        assert (found["data"]["$ref"], found["model"]["$ref"]) == (f"#/$defs/{data}", f"#/$defs/{model}")
+    assert schema["additionalProperties"] is False
+
+
+def _subclasses(section: type[Section]) -> list[type[Section]]:
+    return [found for child in section.__subclasses__() for found in (child, *_subclasses(child))]
+
+
+def _section(field: dict[str, Any], objects: dict[str, Any]) -> str | None:
+    """What the section says of itself: pydantic leaves the field's description out where the two are the same."""
+    found: str | None = objects[field["$ref"].rsplit("/", 1)[-1]].get("description") if "$ref" in field else None
+    return found

@@ -1,0 +1,47 @@
+"""The metric modules against scikit-learn's definitions worked out by hand, with the network switched off."""
+
+import numpy as np
+import pytest
+
+from nlp_ft.tasks.metrics import F1, Accuracy, ConfusionMatrix, MatthewsCorrelation, PerClass, compute, score
+
+PREDICTED = np.array([0, 0, 1, 1, 2, 2, 2, 0])
+LABELS = np.array([0, 0, 0, 1, 1, 2, 2, 2])
+# F1: label 0 has 2 hits, 3 predicted, 3 true; label 1 has 1, 2, 2; label 2 has 2, 3, 3.
+F1S = [2 / 3, 1 / 2, 2 / 3]
+
+
+def test_scores_are_those_worked_out_by_hand() -> None:
+    assert score(PREDICTED, LABELS) == pytest.approx(
+        {
+            "accuracy": 5 / 8,
+            "macro_f1": sum(F1S) / 3,
+            "micro_f1": 5 / 8,
+            "weighted_f1": (3 * F1S[0] + 2 * F1S[1] + 3 * F1S[2]) / 8,
+            # (c s - sum t p) / sqrt((s^2 - sum p^2)(s^2 - sum t^2)), c = 5, s = 8, t = p = (3, 2, 3)
+            "matthews": (5 * 8 - 22) / (8**2 - 22),
+        },
+        abs=1e-12,
+    )
+
+
+def test_the_confusion_matrix_has_a_row_for_each_true_label_even_an_absent_one() -> None:
+    matrix = compute(ConfusionMatrix, PREDICTED, LABELS, num_labels=4)["confusion_matrix"]
+    assert matrix == [[2, 1, 0, 0], [0, 1, 1, 0], [1, 0, 2, 0], [0, 0, 0, 0]]
+
+
+def test_the_per_class_table_names_labels_and_counts() -> None:
+    rows = compute(PerClass, PREDICTED, LABELS, label_names=["a", "b", "c"])["per_class"]
+    assert [row["label"] for row in rows] == ["a", "b", "c"]
+    assert [row["precision"] for row in rows] == pytest.approx([2 / 3, 1 / 2, 2 / 3])
+    assert [row["recall"] for row in rows] == pytest.approx([2 / 3, 1 / 2, 2 / 3])
+    assert [row["support"] for row in rows] == [3.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize("metric", [Accuracy, F1, MatthewsCorrelation])
+def test_batches_added_one_by_one_give_the_same_as_all_at_once(metric: type[Accuracy]) -> None:
+    whole = metric(keep_in_memory=True).compute(predictions=PREDICTED, references=LABELS)
+    parts = metric()
+    for start, end in ((0, 3), (3, 4), (4, 8)):
+        parts.add_batch(predictions=PREDICTED[start:end], references=LABELS[start:end])
+    assert parts.compute() == whole
