@@ -2,7 +2,6 @@
 
 import argparse
 import re
-import shlex
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -176,20 +175,18 @@ def _train(options: argparse.Namespace) -> int:
     from nlp_ft.training.run import train
 
     train(recipe, resume=options.resume, overwrite=options.overwrite)
-    if is_main_process():
-        example = "image.jpg" if recipe.task == "image_classification" else '"a text of your own"'
-        print(f"next: nlp-ft predict {printable(shlex.quote(recipe.output_dir))} {example}")
     PartialState().destroy_process_group()
     return 0
 
 
 def _eval(options: argparse.Namespace) -> int:
     from nlp_ft.prediction.predict import evaluate_run
-    from nlp_ft.training.layer_table import per_class_table, score_table
+    from nlp_ft.tasks.outputs import score_table
 
-    predictions, names = evaluate_run(options.run, options.data, options.split, options.trust_remote_code)
-    print(f"{per_class_table(predictions, names)}\n")
-    print(score_table({options.data or options.split: predictions.scores()}))
+    predictions = evaluate_run(options.run, options.data, options.split, options.trust_remote_code)
+    if table := predictions.table():
+        print(f"{table}\n")
+    print(score_table({options.data or options.split: predictions.scores()}, predictions.outputs.shown_metrics))
     return 0
 
 
@@ -211,8 +208,8 @@ def _predict(options: argparse.Namespace) -> int:
     for inputs in run.read(options.file, options.inputs):
         for item, prediction in zip(inputs, run.predict(inputs), strict=True):
             print(printable(run.shown(item)))
-            for label in sorted(prediction.scores, key=lambda name: -prediction.scores[name])[: options.top_k]:
-                print(f"  {prediction.scores[label]:.4f}  {printable(label)}")
+            for line in run.outputs.lines(prediction, options.top_k):
+                print(f"  {line}")
     return 0
 
 

@@ -14,7 +14,8 @@ from nlp_ft.errors import DataError, NlpFtError
 from nlp_ft.layerwise import AuditReport, LayerMap, UnfreezeSchedule, audit, set_trainable_layers
 from nlp_ft.recipe import Recipe
 from nlp_ft.recipe.loader import apply_overrides, load_recipe, recipe_from_dict
-from nlp_ft.tasks.task import Task, task_of
+from nlp_ft.tasks.registry import task_of
+from nlp_ft.tasks.task import Task
 from nlp_ft.training import setup
 from nlp_ft.training.layer_table import layer_table
 from nlp_ft.training.precision import mixed_precision
@@ -39,7 +40,7 @@ def find_problems(recipe: Recipe) -> list[str]:
 
     def check_plan() -> None:
         if rows:
-            setup.make_loss(recipe.loss, rows)
+            task.make_loss()
             batches = setup.make_effective_batches(recipe, task, num_processes=1)
             plan = setup.plan_steps(recipe, batches.steps_per_epoch(_lengths(recipe, task, sum(rows.values()))), False)
             setup.make_lr_schedule(recipe.schedule, plan)

@@ -331,7 +331,7 @@ def test_a_text_and_a_label_forge_no_line_of_scores(
     workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "nlp_ft.prediction.trained_run.label_names", lambda model: ["a\x1b[2J", "b\n  1.0000  c", "size"]
+        "nlp_ft.tasks.text_classification.label_names", lambda model: ["a\x1b[2J", "b\n  1.0000  c", "size"]
     )
     code, out, _ = run_cli(capsys, "predict", "run", "the cat\n  1.0000  colour\x1b[1A")
     assert code == 0

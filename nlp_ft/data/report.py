@@ -24,7 +24,9 @@ def format_data_report(report: dict[str, Any]) -> str:
     fields = ["rows", "median_tokens", "p95_tokens", "max_tokens", "truncated", "empty", "repeated"]
     rows = [[split, *(_cell(field, described[field]) for field in fields)] for split, described in report.items()]
     header = ["split", *(field.replace("_", " ") for field in fields)]
-    return "\n".join([text_table(header, rows, right=range(1, len(header))), format_labels(report), *_warnings(report)])
+    table = text_table(header, rows, right=range(1, len(header)))
+    labels = format_numbers(report) if _has_numbers(report) else format_labels(report)
+    return "\n".join([table, labels, *_warnings(report)])
 
 
 def _describe_split(data: TextData, split: str) -> dict[str, Any]:
@@ -33,7 +35,7 @@ def _describe_split(data: TextData, split: str) -> dict[str, Any]:
     labels = data.labels(split)
     described: dict[str, Any] = {
         "rows": len(num_tokens),
-        "labels": label_counts(labels, data.label_names),
+        "labels": label_counts(labels, data.label_names) if data.label_names else described_numbers(labels),
         "median_tokens": float(np.median(num_tokens)),
         "p95_tokens": float(np.percentile(num_tokens, 95)),
         "max_tokens": int(num_tokens.max()),
@@ -47,6 +49,27 @@ def _describe_split(data: TextData, split: str) -> dict[str, Any]:
         nearest = train[np.minimum(np.searchsorted(train, hashes), len(train) - 1)]
         described["also_in_train"] = int((nearest == hashes).sum())
     return described
+
+
+def described_numbers(labels: np.ndarray) -> dict[str, float]:
+    """Mean, deviation and range of labels that are numbers, (rows,)."""
+    return {
+        "mean": float(labels.mean()),
+        "deviation": float(labels.std()),
+        "least": float(labels.min()),
+        "greatest": float(labels.max()),
+    }
+
+
+def format_numbers(report: dict[str, Any]) -> str:
+    """A table of the numbers of each split."""
+    rows = [[split, *(f"{value:g}" for value in described["labels"].values())] for split, described in report.items()]
+    return "\n" + text_table(["numbers of", "mean", "deviation", "least", "greatest"], rows, right=range(1, 5))
+
+
+def _has_numbers(report: dict[str, Any]) -> bool:
+    # Of labels there are counts, which are whole.
+    return any(isinstance(value, float) for value in report["train"]["labels"].values())
 
 
 def num_repeated(hashes: np.ndarray) -> int:
@@ -93,7 +116,7 @@ def label_warnings(report: dict[str, Any]) -> list[str]:
 
 
 def _warnings(report: dict[str, Any]) -> Sequence[str]:
-    lines = label_warnings(report)
+    lines = [] if _has_numbers(report) else label_warnings(report)
     for split, described in report.items():
         if described["empty"]:
             lines.append(f"look: {described['empty']} empty text(s) in {split}")

@@ -1,7 +1,7 @@
 """What texts and images do alike with the splits of a recipe."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,31 +17,33 @@ SPLIT_SEED = 0
 """Of a validation share: the same rows for every seed of a run, so that seeds can be compared."""
 
 
-def draw_validation(splits: dict[str, Dataset], column: str, validation: Any) -> dict[str, Dataset]:
-    """The splits with a share of train, such as `10%`, as validation, drawn by the classes in the column.
+def draw_validation(splits: dict[str, Dataset], column: str | None, validation: Any) -> dict[str, Dataset]:
+    """The splits with a share of train, such as `10%`, as validation, drawn by the classes in a column, if any.
 
     Raises:
         DataError: a class has too few rows to be in both.
     """
     share = float(str(validation).rstrip("%")) / 100
     rows = splits["train"]
-    values = sorted(unique_values(rows, column))
-    codes = value_codes(rows, column, values)
-    lonely = [values[code] for code in np.flatnonzero(np.bincount(codes) < 2)]
-    problem = f"data.validation: {validation} of train cannot be drawn by class"
-    if lonely:
-        raise DataError(f"{problem}: a class of one row cannot be in both: {lonely[:5]}")
+    problem, codes = f"data.validation: {validation} of train cannot be drawn", None
+    if column is not None:
+        values = sorted(unique_values(rows, column))
+        codes = value_codes(rows, column, values)
+        lonely = [values[code] for code in np.flatnonzero(np.bincount(codes) < 2)]
+        problem += " by class"
+        if lonely:
+            raise DataError(f"{problem}: a class of one row cannot be in both: {lonely[:5]}")
     try:
-        train, held_out = _drawn(codes, share)
+        train, held_out = _drawn(len(rows), codes, share)
     except ValueError as error:
         raise DataError(f"{problem}: {error}") from None
     drawn = {"train": rows.select(np.sort(train)), "validation": rows.select(np.sort(held_out))}
     return {**drawn, **{split: splits[split] for split in splits if split != "train"}}
 
 
-def _drawn(labels: Sequence[Any] | np.ndarray, share: float) -> list[np.ndarray]:
+def _drawn(num_rows: int, labels: np.ndarray | None, share: float) -> list[np.ndarray]:
     """Rows that stay and rows that are held out."""
-    numbers = np.arange(len(labels))
+    numbers = np.arange(num_rows)
     drawn: list[np.ndarray] = train_test_split(numbers, test_size=share, stratify=labels, random_state=SPLIT_SEED)
     return drawn
 

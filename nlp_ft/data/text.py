@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from nlp_ft.data.columns import numbers
 from nlp_ft.data.labels import find_labels, labels_of_model
+from nlp_ft.data.number_labels import check_numbers
 from nlp_ft.data.sources import check_columns, check_texts, columns_of_texts, load_raw_splits, text_columns
 from nlp_ft.data.splits import draw_validation, progress_bars, useful_processes
 from nlp_ft.data.stored import stored_map
@@ -39,7 +40,7 @@ class TextData:
         return np.minimum(numbers(self.encoded[split], "num_tokens").astype(np.int64), self.max_length)
 
     def labels(self, split: str) -> np.ndarray:
-        """Label id of each row, (rows,)."""
+        """Label id, or number, of each row, (rows,)."""
         return numbers(self.encoded[split], "labels")
 
     def texts(self, split: str) -> list[str]:
@@ -47,6 +48,15 @@ class TextData:
         rows = self.raw[split]
         columns = [["" if text is None else text for text in rows[name][:]] for name in self.text_columns]
         return [" ".join(texts) for texts in zip(*columns, strict=True)]
+
+
+def load_numbered_splits(data: TextDataSection) -> dict[str, Dataset]:
+    """The raw splits, a validation share drawn, whose labels are numbers. Raises: DataError."""
+    raw = load_raw_splits(data)
+    check_numbers(raw, data.label)
+    if is_share(data.validation):
+        raw = draw_validation(raw, None, data.validation)
+    return raw
 
 
 def load_labelled_splits(data: TextDataSection) -> tuple[dict[str, Dataset], dict[str | int, str]]:
@@ -58,17 +68,22 @@ def load_labelled_splits(data: TextDataSection) -> tuple[dict[str, Dataset], dic
     return raw, labels
 
 
-def load_text_data(data: TextDataSection, tokenizer: PreTrainedTokenizerBase) -> TextData:
+def load_text_data(data: TextDataSection, tokenizer: PreTrainedTokenizerBase, has_numbers: bool = False) -> TextData:
     """Read, label and tokenize the splits of a recipe.
 
+    Args:
+        data: section of the recipe.
+        tokenizer: of the model.
+        has_numbers: the labels are numbers to learn; False takes them for classes.
+
     Raises:
-        DataError: what is read cannot be trained on; see `load_raw_splits` and `find_labels`.
+        DataError: what is read cannot be trained on; see `load_raw_splits`, `find_labels` and `check_numbers`.
     """
     with progress_bars(False):
-        raw, labels = load_labelled_splits(data)
+        raw, labels = (load_numbered_splits(data), None) if has_numbers else load_labelled_splits(data)
     with progress_bars(sys.stderr.isatty()):
         encoded = {split: _encode(rows, split, tokenizer, data, labels) for split, rows in raw.items()}
-    return TextData(raw, encoded, list(labels.values()), text_columns(data), data.max_length)
+    return TextData(raw, encoded, list((labels or {}).values()), text_columns(data), data.max_length)
 
 
 def encode_split(
@@ -77,23 +92,31 @@ def encode_split(
     where: str,
     tokenizer: PreTrainedTokenizerBase,
     data: TextDataSection,
-    label_names: Sequence[str],
+    label_names: Sequence[str] | None,
 ) -> TextData:
-    """Labelled rows for a model whose labels are known, as one split; errors call them `where`.
+    """Labelled rows for a model whose labels are known (None: numbers), as one split; errors call them `where`.
 
     Raises:
         DataError: columns or labels differ from those of the model.
     """
     check_columns(rows.column_names, columns_of_texts(data), where)
     check_texts(rows.features, text_columns(data), where)
-    labels = labels_of_model(rows, where, data.label, label_names, data.label_names is not None)
+    labels = None
+    if label_names is None:
+        check_numbers({where: rows}, data.label)
+    else:
+        labels = labels_of_model(rows, where, data.label, label_names, data.label_names is not None)
     with progress_bars(sys.stderr.isatty()):
         encoded = _encode(rows, split, tokenizer, data, labels)
-    return TextData({split: rows}, {split: encoded}, list(label_names), text_columns(data), data.max_length)
+    return TextData({split: rows}, {split: encoded}, list(label_names or ()), text_columns(data), data.max_length)
 
 
 def _encode(
-    rows: Dataset, split: str, tokenizer: PreTrainedTokenizerBase, data: TextDataSection, labels: dict[str | int, str]
+    rows: Dataset,
+    split: str,
+    tokenizer: PreTrainedTokenizerBase,
+    data: TextDataSection,
+    labels: dict[str | int, str] | None,
 ) -> Dataset:
     probe = tokenizer("a")
     features: dict[str, Any] = {"input_ids": List(Value("int32"))}
@@ -101,7 +124,7 @@ def _encode(
         features["token_type_ids"] = List(Value("int8"))
     features |= {
         "num_tokens": Value("int32"),
-        "labels": ClassLabel(names=list(labels.values())),
+        "labels": Value("float32") if labels is None else ClassLabel(names=list(labels.values())),
         "text_hash": Value("int64"),
         "is_empty": Value("bool"),
     }
@@ -112,7 +135,7 @@ def _encode(
             "tokenizer": tokenizer,
             # Where the rows came from is no part of the cache's key: it has the rows themselves.
             "data": data.model_copy(update={**PLACES, "num_proc": None}),
-            "label_ids": {value: i for i, value in enumerate(labels)},
+            "label_ids": None if labels is None else {value: i for i, value in enumerate(labels)},
         },
         remove_columns=rows.column_names,
         features=Features(features),

@@ -55,13 +55,17 @@ def encode_rows(
     batch: Mapping[str, list[Any]],
     tokenizer: PreTrainedTokenizerBase,
     data: TextDataSection,
-    label_ids: Mapping[str | int, int],
+    label_ids: Mapping[str | int, int] | None,
 ) -> dict[str, list[Any]]:
-    """What one batch of raw rows becomes: tokens, `labels`, `num_tokens`, `text_hash`, `is_empty`."""
+    """What one batch of raw rows becomes: tokens, `labels`, `num_tokens`, `text_hash`, `is_empty`.
+
+    Without `label_ids` the labels are numbers.
+    """
     end_with_parent()
     columns = [["" if text is None else text for text in batch[name]] for name in text_columns(data)]
     encoded = encode_texts(columns, tokenizer, data)
-    encoded["labels"] = [label_ids[value] for value in batch[data.label]]
+    values = batch[data.label]
+    encoded["labels"] = [float(v) for v in values] if label_ids is None else [label_ids[v] for v in values]
     encoded["text_hash"] = [text_hash(texts) for texts in zip(*columns)]
     encoded["is_empty"] = [not any(text.strip() for text in texts) for texts in zip(*columns)]
     return encoded

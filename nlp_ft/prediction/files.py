@@ -5,15 +5,17 @@ import io
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from nlp_ft.errors import DataError
 
-Rows = tuple[Sequence[str], Sequence[str], Sequence[float]]
-"""Of many inputs: what each is shown as, its label and its score."""
+Rows = tuple[Sequence[Any], ...]
+"""The values of each column."""
+Columns = Mapping[str, type]
+"""Name -> `str` or `float`."""
 Write = Callable[[Rows], None]
 Writer = tuple[Write, Callable[[], object]]
 """Writes rows, and what still waits when all are written."""
@@ -33,12 +35,12 @@ def check_output(path: str, overwrite: bool) -> None:
 
 
 @contextmanager
-def prediction_file(path: str, input_name: str) -> Iterator[Write]:
+def prediction_file(path: str, columns: Columns) -> Iterator[Write]:
     """Open a file for rows of predictions; it is renamed to `path` at the end, and removed after an error.
 
     Args:
         path: ends in .csv, .jsonl or .parquet, which says the format.
-        input_name: heads the first column.
+        columns: their names in order; the first holds the inputs.
     """
     file = Path(path)
     # A name that nobody has, in the same folder: `out.csv.partial` may be somebody's own.
@@ -48,7 +50,7 @@ def prediction_file(path: str, input_name: str) -> Iterator[Write]:
             stream = partial.open("xb")
         with stream:
             with _disk_named(path), _closed_after_errors(stream):
-                write_rows, finish = _WRITERS[file.suffix.lower()](stream, input_name)
+                write_rows, finish = _WRITERS[file.suffix.lower()](stream, columns)
 
             def write(rows: Rows) -> None:
                 with _disk_named(path):
@@ -87,34 +89,40 @@ def _disk_named(path: str) -> Iterator[None]:
         raise DataError(f"--output: {path}: {error.strerror or error}; it holds what it held before") from None
 
 
-def _csv(stream: IO[bytes], input_name: str) -> Writer:
+def _csv(stream: IO[bytes], columns: Columns) -> Writer:
     text = io.TextIOWrapper(stream, encoding="utf-8", newline="", write_through=True)
     writer = csv.writer(text)
-    writer.writerow([input_name, "label", "score"])
+    writer.writerow(columns)
 
     def write(rows: Rows) -> None:
-        writer.writerows([item, label, f"{score:.6f}"] for item, label, score in zip(*rows, strict=True))
+        shown = [map("{:.6f}".format, values) if kind is float else values for kind, values in _typed(columns, rows)]
+        writer.writerows(zip(*shown, strict=True))
 
     return write, text.detach
 
 
-def _jsonl(stream: IO[bytes], input_name: str) -> Writer:
+def _jsonl(stream: IO[bytes], columns: Columns) -> Writer:
     def write(rows: Rows) -> None:
-        for item, label, score in zip(*rows, strict=True):
-            line = {input_name: item, "label": label, "score": round(float(score), 6)}
+        shown = [[round(v, 6) for v in values] if kind is float else values for kind, values in _typed(columns, rows)]
+        for row in zip(*shown, strict=True):
+            line = dict(zip(columns, row))
             stream.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
 
     return write, stream.flush
 
 
-def _parquet(stream: IO[bytes], input_name: str) -> Writer:
+def _parquet(stream: IO[bytes], columns: Columns) -> Writer:
     import pyarrow
     import pyarrow.parquet
 
-    fields = [(input_name, pyarrow.string()), ("label", pyarrow.string()), ("score", pyarrow.float32())]
-    schema: Any = pyarrow.schema(fields)
+    kinds = {str: pyarrow.string(), float: pyarrow.float32()}
+    schema: Any = pyarrow.schema([(name, kinds[kind]) for name, kind in columns.items()])
     writer = pyarrow.parquet.ParquetWriter(stream, schema)
     return lambda rows: writer.write_table(pyarrow.table(list(rows), schema=schema)), writer.close
+
+
+def _typed(columns: Columns, rows: Rows) -> list[tuple[type, Sequence[Any]]]:
+    return list(zip(columns.values(), rows, strict=True))
 
 
 _WRITERS = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}

@@ -16,6 +16,7 @@ from nlp_ft.data.sources import expand
 from nlp_ft.data.splits import progress_bars
 from nlp_ft.data.transforms import ImageCollator, Preprocessing, evaluation_transform, pixels, read_pixels
 from nlp_ft.errors import DataError
+from nlp_ft.models.text import label_names
 from nlp_ft.prediction.trained_run import TrainedRun, chunked, damage_named, load_whole
 from nlp_ft.recipe import ImageRecipe
 from nlp_ft.tasks.task import Data
@@ -37,7 +38,7 @@ class ImageRun(TrainedRun):
             self.preprocessing = Preprocessing.of_processor(processor)
         self.transform = evaluation_transform(self.preprocessing)
 
-    def probabilities(
+    def activated(
         self, inputs: Sequence[str | Path | Image.Image], done: Callable[[int], object] = lambda count: None
     ) -> np.ndarray:
         """Of image files, those named by `read`, or Pillow images, each made the size that training saw."""
@@ -47,8 +48,8 @@ class ImageRun(TrainedRun):
                 batch = torch.stack([self._pixel_values(item) for item in inputs[start : start + BATCH_SIZE]])
                 computed.append(compute({"pixel_values": batch}))
                 done(len(batch))
-        probabilities: np.ndarray = torch.cat(computed).cpu().numpy()
-        return probabilities
+        found: np.ndarray = torch.cat(computed).cpu().numpy()
+        return found
 
     def read(self, file: str | None, words: Sequence[str]) -> Iterator[Sequence[str]]:
         """Image files, and all images in folders and zip files."""
@@ -80,7 +81,7 @@ class ImageRun(TrainedRun):
             return load_image_data(section)
         with progress_bars(False):
             rows = load_image_places(data, "--data", section)
-        return encode_image_split(rows, split, f"--data ({data})", section, self.label_names)
+        return encode_image_split(rows, split, f"--data ({data})", section, label_names(self.model))
 
     def labelled_collator(self, data: Data, split: str) -> ImageCollator:
         """Decodes and transforms as the saved image processor does."""

@@ -1,25 +1,30 @@
 """Using a run folder: predictions for new inputs, and scores on a labelled file or split."""
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from tqdm import tqdm
 
 from nlp_ft.environment import launching
-from nlp_ft.errors import DataError, ModelError, RunFolderError
-from nlp_ft.extras import require_torchvision
+from nlp_ft.errors import DataError, RunFolderError
 from nlp_ft.prediction.files import prediction_file
-from nlp_ft.prediction.trained_run import Prediction, TrainedRun
-from nlp_ft.recipe import ImageRecipe, TextRecipe
+from nlp_ft.prediction.trained_run import TrainedRun
 from nlp_ft.recipe.loader import load_recipe
-from nlp_ft.training.evaluation import Predictions, predict_split
+from nlp_ft.tasks.outputs import Predictions
+from nlp_ft.tasks.registry import task_class
+from nlp_ft.training.evaluation import predict_split
 from nlp_ft.training.precision import precision_of_use
 
-__all__ = ["Prediction", "TrainedRun", "evaluate_run", "load_run", "predict", "predict_to_file"]
+__all__ = ["TrainedRun", "evaluate_run", "load_run", "predict", "predict_to_file"]
+RUNS = {
+    "texts": "nlp_ft.prediction.text_run:TextRun",
+    "images": "nlp_ft.prediction.image_run:ImageRun",
+}
+"""What a task's inputs are -> module and class that reads them."""
 
 
 def load_run(folder: str | Path, trust_remote_code: bool = False) -> TrainedRun:
@@ -40,18 +45,12 @@ def load_run(folder: str | Path, trust_remote_code: bool = False) -> TrainedRun:
         hint = "; its training has not finished: pass --resume to nlp-ft train" if partial else ""
         raise RunFolderError(f"{folder} is no finished run: it has no {', '.join(missing)}{hint}")
     recipe = load_recipe(folder / "recipe.yaml")
-    if isinstance(recipe, ImageRecipe):
-        require_torchvision(ModelError)
-        from nlp_ft.prediction.image_run import ImageRun
-
-        return ImageRun(folder, recipe, trust_remote_code)
-    from nlp_ft.prediction.text_run import TextRun
-
-    assert isinstance(recipe, TextRecipe)
-    return TextRun(folder, recipe, trust_remote_code)
+    module, _, class_name = RUNS[task_class(recipe.task).inputs].partition(":")
+    run: TrainedRun = getattr(import_module(module), class_name)(folder, recipe, trust_remote_code)
+    return run
 
 
-def predict(folder: str | Path, inputs: Sequence[Any], trust_remote_code: bool = False) -> list[Prediction]:
+def predict(folder: str | Path, inputs: Sequence[Any], trust_remote_code: bool = False) -> list[Any]:
     """Classify texts, pairs of texts, or images, treated as the run's own evaluation treats them.
 
     Args:
@@ -81,33 +80,28 @@ def predict_to_file(run: TrainedRun, file: str | None, words: Sequence[str], out
     Raises:
         DataError: an input cannot be read.
     """
-    names = np.array(run.label_names, object)
     written = 0
     with (
-        prediction_file(output, run.input_name) as write,
+        prediction_file(output, {run.input_name: str, **run.outputs.columns}) as write,
         tqdm(total=run.expected_inputs(file, words), unit=run.input_name, disable=None, leave=False) as bar,
     ):
         for inputs in run.read(file, words):
-            probabilities = run.probabilities(inputs, bar.update)
-            labels = names[probabilities.argmax(-1)].tolist()
-            write(([run.shown(item) for item in inputs], labels, probabilities.max(-1).tolist()))
+            values = run.outputs.values(run.activated(inputs, bar.update))
+            write(([run.shown(item) for item in inputs], *values))
             written += len(inputs)
     return written
 
 
 def evaluate_run(
     folder: str | Path, data: str | None = None, split: str = "test", trust_remote_code: bool = False
-) -> tuple[Predictions, list[str]]:
-    """Predictions of a run on labelled rows.
+) -> Predictions:
+    """Predictions of a run on labelled rows, with `scores()` and `table()`.
 
     Args:
         folder: a run folder.
         data: file(s) with the columns of the recipe, or class folders; None takes a split of the recipe.
         split: `train`, `validation` or `test` of the recipe, when `data` is None.
         trust_remote_code: see `load_run`.
-
-    Returns:
-        The predictions, and the label names in the order of their ids.
 
     Raises:
         RunFolderError: it is no run folder.
@@ -122,12 +116,12 @@ def evaluate_run(
         AcceleratorState._reset_state()
         precision = precision_of_use(run.recipe.training.precision, PartialState().device)
         accelerator = Accelerator(mixed_precision=precision)
-    predictions = predict_split(
+    return predict_split(
         accelerator,
         run.model.to(accelerator.device),
+        run.outputs,
         labelled.encoded[split],
         labelled.lengths(split),
         run.labelled_collator(labelled, split),
         run.recipe.training.eval_batch_size,
     )
-    return predictions, run.label_names

@@ -18,9 +18,10 @@ from nlp_ft.data.token_batches import encode_for_prediction, token_batches
 from nlp_ft.errors import DataError, ModelError
 from nlp_ft.layerwise.first_token import Place, first_token_only, first_token_places
 from nlp_ft.models.config_checks import check_vocabulary
-from nlp_ft.models.text import require_model_files
+from nlp_ft.models.text import label_names, require_model_files
 from nlp_ft.prediction.trained_run import TrainedRun, chunked, damage_named, load_whole
 from nlp_ft.recipe import TextRecipe
+from nlp_ft.tasks.registry import task_class
 from nlp_ft.tasks.task import Data, map_layers
 
 Texts = Sequence[str] | Sequence[tuple[str, str]]
@@ -38,6 +39,7 @@ class TextRun(TrainedRun):
 
     def __init__(self, folder: Path, recipe: TextRecipe, trust_remote_code: bool = False) -> None:
         self.recipe: TextRecipe = recipe
+        self.has_numbers: bool = task_class(recipe.task).has_numbers
         with damage_named(folder, "model"):
             require_model_files(folder)
             self.model = load_whole(AutoModelForSequenceClassification, folder, trust_remote_code)
@@ -49,7 +51,7 @@ class TextRun(TrainedRun):
             check_vocabulary(self.tokenizer, self.model)
         self._first_token: tuple[Place, ...] | None = None
 
-    def probabilities(self, inputs: Texts, done: Callable[[int], object] = lambda count: None) -> np.ndarray:
+    def activated(self, inputs: Texts, done: Callable[[int], object] = lambda count: None) -> np.ndarray:
         """Of texts, or pairs where the run was trained on pairs, truncated as in training."""
         wants_pairs = isinstance(self.recipe.data.text, list)
         _check_inputs(inputs, wants_pairs)
@@ -67,9 +69,10 @@ class TextRun(TrainedRun):
                 rows = [{key: encoded[key][row] for key in encoded} for row in batch]
                 computed.append(compute(collator(rows)))
                 done(len(batch))
-        probabilities = np.empty((len(inputs), len(self.label_names)), np.float32)
-        probabilities[np.concatenate(batches)] = torch.cat(computed).cpu().numpy()
-        return probabilities
+        found = torch.cat(computed).cpu().numpy()
+        in_order = np.empty_like(found)
+        in_order[np.concatenate(batches)] = found
+        return in_order
 
     def _first_token_places(self, example: dict[str, torch.Tensor]) -> tuple[Place, ...]:
         """Where one token is enough; sought on the CPU alone, on which the model was loaded."""
@@ -103,10 +106,11 @@ class TextRun(TrainedRun):
         """Labelled texts."""
         section = self.recipe.data
         if data is None:
-            return load_text_data(section, self.tokenizer)
+            return load_text_data(section, self.tokenizer, self.has_numbers)
+        names = None if self.has_numbers else label_names(self.model)
         with progress_bars(False):
             rows = load_files(data, "--data", columns_of_texts(section))
-        return encode_split(rows, split, f"--data ({data})", self.tokenizer, section, self.label_names)
+        return encode_split(rows, split, f"--data ({data})", self.tokenizer, section, names)
 
     def labelled_collator(self, data: Data, split: str) -> PaddingCollator:
         """Pads."""

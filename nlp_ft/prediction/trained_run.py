@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,19 +16,12 @@ from nlp_ft.data.streaming import CHUNK_ROWS
 from nlp_ft.errors import DataError, ModelError, RunFolderError
 from nlp_ft.models.config_checks import check_config, check_labels
 from nlp_ft.models.loading import load_pretrained
-from nlp_ft.models.text import label_names, quiet_transformers, reason_of
+from nlp_ft.models.text import quiet_transformers, reason_of
 from nlp_ft.recipe import Recipe
+from nlp_ft.tasks.outputs import Outputs
+from nlp_ft.tasks.registry import task_class
 from nlp_ft.tasks.task import Data
 from nlp_ft.training.precision import precision_of_use
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Of one input: the likeliest label, its probability, and the probability of every label."""
-
-    label: str
-    score: float
-    scores: dict[str, float]
 
 
 class TrainedRun(ABC):
@@ -41,9 +33,10 @@ class TrainedRun(ABC):
     model: PreTrainedModel
 
     @cached_property
-    def label_names(self) -> list[str]:
-        """In the order of their ids."""
-        return label_names(self.model)
+    def outputs(self) -> Outputs:
+        """What the outputs of the model mean."""
+        outputs: Outputs = task_class(self.recipe.task).outputs_of(self.model)
+        return outputs
 
     @abstractmethod
     def read(self, file: str | None, words: Sequence[str]) -> Iterator[Sequence[Any]]:
@@ -54,8 +47,8 @@ class TrainedRun(ABC):
         """About how many inputs `read` will give, for a progress bar; None where that is not known."""
 
     @abstractmethod
-    def probabilities(self, inputs: Sequence[Any], done: Callable[[int], object] = lambda count: None) -> np.ndarray:
-        """(inputs, num_labels), of inputs that fit into memory together.
+    def activated(self, inputs: Sequence[Any], done: Callable[[int], object] = lambda count: None) -> np.ndarray:
+        """What `Outputs.activate` gives, (inputs, outputs), for inputs that fit into memory together.
 
         Args:
             inputs: one or more.
@@ -65,12 +58,12 @@ class TrainedRun(ABC):
             DataError: an input is not of the kind that the run was trained on, or cannot be read.
         """
 
-    def predict(self, inputs: Sequence[Any]) -> list[Prediction]:
-        """One prediction for each input. Raises: DataError."""
+    def predict(self, inputs: Sequence[Any]) -> list[Any]:
+        """One prediction for each input, see `Outputs.prediction`. Raises: DataError."""
         if isinstance(inputs, str | bytes | Path):
             raise DataError(f"predict takes a list, of one {self.input_name} or more, got {type(inputs).__name__}")
         chunks = chunked(inputs)
-        return [self.prediction(row) for chunk in chunks for row in self.probabilities(chunk)]
+        return [self.outputs.prediction(row) for chunk in chunks for row in self.activated(chunk)]
 
     @abstractmethod
     def shown(self, item: Any) -> str:
@@ -93,7 +86,7 @@ class TrainedRun(ABC):
     def computing(self) -> Iterator[Callable[[dict[str, torch.Tensor]], torch.Tensor]]:
         """Inside, the model is in eval mode on the device, and computes as the recipe asks if the device can.
 
-        Gives the function from a batch to its probabilities, (batch, num_labels), which stay on the device: fetching
+        Gives the function from a batch to its activated outputs, (batch, outputs), which stay on the device: fetching
         them would wait for the batch. The weights are cast once for all batches.
         """
         module: torch.nn.Module = self.model
@@ -104,16 +97,10 @@ class TrainedRun(ABC):
         def compute(batch: dict[str, torch.Tensor]) -> torch.Tensor:
             inputs = {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
             logits: torch.Tensor = module(**inputs).logits
-            return logits.float().softmax(-1)
+            return self.outputs.activate(logits.float())
 
         with torch.inference_mode(), torch.autocast(self.device.type, dtype, enabled=dtype is not None):
             yield compute
-
-    def prediction(self, probabilities: np.ndarray) -> Prediction:
-        """Of one input's probabilities, (num_labels,)."""
-        best = int(probabilities.argmax())
-        scores = {name: float(p) for name, p in zip(self.label_names, probabilities, strict=True)}
-        return Prediction(self.label_names[best], float(probabilities[best]), scores)
 
 
 def chunked(inputs: Sequence[Any]) -> Iterator[Sequence[Any]]:

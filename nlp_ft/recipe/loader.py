@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from nlp_ft.errors import RecipeError, printable
 from nlp_ft.recipe import RECIPES, ImageRecipe, Recipe, TextRecipe
-from nlp_ft.recipe.presets import STRATEGY_PRESETS, laid_over
+from nlp_ft.recipe.presets import STRATEGY_PRESETS, TASK_PRESETS, laid_over
 from nlp_ft.recipe.problems import problems_of, shown
 from nlp_ft.recipe.yaml_reader import DEEPEST, parse_yaml
 from nlp_ft.recipe.yaml_reader import dump_yaml as dump_yaml
@@ -100,13 +100,22 @@ def _recipe_class(values: Mapping[str, Any]) -> type[Recipe]:
 
 
 def _with_preset(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe laid over the preset of its strategy."""
+    """The recipe laid over the presets of its task and its strategy."""
     result = dict(values)
+    for section, preset in _named(TASK_PRESETS, result.get("task")).items():
+        result[section] = _laid(preset, result.get(section))
     strategy = result.get("strategy", "llrd")
     result["strategy"] = {"name": strategy} if isinstance(strategy, str) else strategy
     name = result["strategy"].get("name") if isinstance(result["strategy"], dict) else None
-    for section, preset in STRATEGY_PRESETS.get(name, {}).items() if isinstance(name, str) else []:
-        given = result.get(section)
-        given = {} if given is None else given
-        result[section] = laid_over(preset, given) if isinstance(given, dict) else given
+    for section, preset in _named(STRATEGY_PRESETS, name).items():
+        result[section] = _laid(preset, result.get(section))
     return {key: value for key, value in result.items() if value is not None}
+
+
+def _named(presets: Mapping[str, dict[str, dict[str, Any]]], name: Any) -> dict[str, dict[str, Any]]:
+    return presets.get(name, {}) if isinstance(name, str) else {}
+
+
+def _laid(preset: Mapping[str, Any], given: Any) -> Any:
+    given = {} if given is None else given
+    return laid_over(preset, given) if isinstance(given, dict) else given

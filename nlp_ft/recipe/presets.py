@@ -31,6 +31,10 @@ Ruder 2018, https://arxiv.org/abs/1801.06146. `discriminative`: two rates, for t
 """
 
 
+TASK_PRESETS: dict[str, dict[str, dict[str, Any]]] = {"text_regression": {"training": {"metric": "spearman"}}}
+"""Task -> what of its recipes has another default than in classification."""
+
+
 def laid_over(preset: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """The given values before those of the preset, in mappings inside too.
 

@@ -3,15 +3,18 @@
 The field descriptions carry the units; the JSON Schema made from them completes recipes in editors.
 """
 
-from typing import Literal, Self
+from collections.abc import Sequence
+from typing import ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
 from nlp_ft.recipe.images import ImageDataSection, ImageModelSection
 from nlp_ft.recipe.sections import (
+    ClassMetric,
     DataSection,
     LossSection,
     ModelSection,
+    NumberMetric,
     OptimizerSection,
     ScheduleSection,
     Section,
@@ -25,8 +28,10 @@ from nlp_ft.recipe.values import Folder, Whole
 class Recipe(Section):
     """A fine-tuning run, from data to run folder; `TextRecipe` and `ImageRecipe` say what `data` and `model` hold."""
 
-    task: Literal["text_classification", "image_classification"] = Field(
-        "text_classification", description="What is classified; it decides which keys `data` and `model` have."
+    task: Literal["text_classification", "text_regression", "image_classification"] = Field(
+        "text_classification",
+        description="What is learned: a label or a number for each text or pair of texts, or a label for each image. "
+        "It decides which keys `data` and `model` have.",
     )
     data: DataSection = Field(description="Where rows and labels come from.")
     model: ModelSection = Field(description="The pretrained network and its head.")
@@ -72,6 +77,8 @@ class Recipe(Section):
 class TextRecipe(Recipe):
     """Text classification."""
 
+    metrics: ClassVar[tuple[str, ...]] = get_args(ClassMetric)
+
     data: TextDataSection = Field(description="Where the texts and labels come from.")
     model: TextModelSection = Field(description="The pretrained encoder, its pooling and its head.")
 
@@ -79,6 +86,25 @@ class TextRecipe(Recipe):
     def _check_task(self) -> Self:
         if self.strategy.grain != "block":
             raise ValueError(f"strategy.grain {self.strategy.grain} is for images; the layers of a text are its blocks")
+        _require_metrics(self, self.metrics)
+        return self
+
+
+class RegressionRecipe(TextRecipe):
+    """A number for each text or pair of texts, such as how alike the two are."""
+
+    metrics: ClassVar[tuple[str, ...]] = get_args(NumberMetric)
+
+    @model_validator(mode="after")
+    def _check_numbers(self) -> Self:
+        of_labels = {
+            "data.label_names": self.data.label_names is not None,
+            "loss.class_weights": self.loss.class_weights is not None,
+            "loss.label_smoothing": self.loss.label_smoothing != 0,
+        }
+        for field, is_set in of_labels.items():
+            if is_set:
+                raise ValueError(f"{field} is for labels; text_regression learns numbers")
         return self
 
 
@@ -95,8 +121,22 @@ class ImageRecipe(Recipe):
                 f"training.max_tokens_per_batch {self.training.max_tokens_per_batch} is for texts; of images, "
                 "training.per_device_batch_size says how many go together"
             )
+        _require_metrics(self, get_args(ClassMetric))
         return self
 
 
-RECIPES: dict[str, type[Recipe]] = {"text_classification": TextRecipe, "image_classification": ImageRecipe}
+def _require_metrics(recipe: Recipe, known: Sequence[str]) -> None:
+    given: dict[str, str] = {"training.metric": recipe.training.metric}
+    if recipe.strategy.unfreeze is not None and recipe.strategy.unfreeze.plateau is not None:
+        given["strategy.unfreeze.plateau.metric"] = recipe.strategy.unfreeze.plateau.metric
+    for field, metric in given.items():
+        if metric not in known:
+            raise ValueError(f"{field} {metric} is no metric of {recipe.task}, which has {', '.join(known)}")
+
+
+RECIPES: dict[str, type[Recipe]] = {
+    "text_classification": TextRecipe,
+    "text_regression": RegressionRecipe,
+    "image_classification": ImageRecipe,
+}
 """Task -> the recipe of it."""

@@ -9,7 +9,9 @@ from nlp_ft.defaults import LAYER_DECAY, LR, WEIGHT_DECAY
 from nlp_ft.durations import Duration
 from nlp_ft.recipe.values import MOST_LAYERS, DurationField, Paths, Pattern, Place, Real, Text, Whole
 
-Metric = Literal["accuracy", "macro_f1", "micro_f1", "weighted_f1", "matthews", "loss"]
+ClassMetric = Literal["accuracy", "macro_f1", "micro_f1", "weighted_f1", "matthews", "loss"]
+NumberMetric = Literal["spearman", "pearson", "mse", "mae", "loss"]
+Metric = Literal[ClassMetric, NumberMetric]
 
 
 def is_share(where: object) -> bool:
@@ -193,7 +195,11 @@ class TrainingSection(Section):
     checkpoint_every: DurationField = Field(
         Duration(1, "ep"), description="1ep or 200st between checkpoints, from which --resume goes on."
     )
-    metric: Metric = Field("accuracy", description="By which the best model is chosen.")
+    metric: Metric = Field(
+        "accuracy",
+        description="Metric that chooses the best model: of labels accuracy, the F1s, matthews or loss; of numbers "
+        "spearman (the default of text_regression), pearson, mse, mae or loss.",
+    )
     keep: Literal["best", "last"] = Field("best", description="The model to save; without validation the last.")
     early_stopping: EarlyStoppingSection | None = Field(None, description="Null: the run goes its full length.")
     feature_cache: Literal["auto", "off"] = Field(

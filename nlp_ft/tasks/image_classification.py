@@ -19,21 +19,27 @@ from nlp_ft.data.splits import progress_bars
 from nlp_ft.data.transforms import ImageCollator, Preprocessing
 from nlp_ft.layerwise import LayerMap
 from nlp_ft.layerwise.layer_map import Rule
+from nlp_ft.models.text import label_names
 from nlp_ft.models.vision import build_image_classifier, weights_entry
 from nlp_ft.recipe import ImageRecipe
 from nlp_ft.tasks.baselines import score_majority
+from nlp_ft.tasks.classes import ClassOutputs, make_loss
+from nlp_ft.tasks.losses import ClassificationLoss
 from nlp_ft.tasks.task import Card, map_layers
 
 MOST_WORKERS = 8
 
 
-class ImageTask:
+class ImageClassification:
     """See `Task`."""
 
     # From a last batch of one image BatchNorm can take no statistics, and from one of a few only bad ones.
+    inputs = "images"
     drop_last = True
+    example_input = "image.jpg"
     libraries: tuple[str, ...] = ("torchvision", "pillow")
     group_by_length = False
+    tokenizer = None
 
     def __init__(self, recipe: ImageRecipe) -> None:
         self.recipe = recipe
@@ -97,6 +103,20 @@ class ImageTask:
         head: Rule = (rf"(^|\.)backbone\.{re.escape(str(model.head_name))}\.", "head")
         return map_layers(self.recipe, model, [head], example)
 
+    @staticmethod
+    def outputs_of(model: PreTrainedModel) -> ClassOutputs:
+        """The labels of a trained model."""
+        return ClassOutputs(label_names(model))
+
+    @property
+    def outputs(self) -> ClassOutputs:
+        """One of the labels."""
+        return ClassOutputs(self.data.label_names)
+
+    def make_loss(self) -> ClassificationLoss:
+        """Cross-entropy with the weights of the recipe. Raises: TrainingError."""
+        return make_loss(self.recipe.loss, self.label_counts())
+
     def collator(self, training: bool) -> ImageCollator:
         """Decodes and transforms; for training with augmentation."""
         augmentation = self.recipe.data.augmentation if training else None
@@ -131,4 +151,10 @@ class ImageTask:
         """An image classifier."""
         model_of = self.recipe.model
         origin = f"{model_of.name} ({model_of.weights or 'random weights'})"
-        return Card(f"Image classifier fine-tuned from {origin}", "image-classification", True, '"image.jpg"')
+        return Card(
+            f"Image classifier fine-tuned from {origin}",
+            "image-classification",
+            True,
+            '"image.jpg"',
+            label_names(model),
+        )

@@ -1,6 +1,6 @@
-"""Metrics as `evaluate.Metric` modules of our own: those of the Hub are downloaded at run time, these are not.
+"""Scores of label ids by scikit-learn, over all rows of all processes at once.
 
-Each is computed by scikit-learn from predicted and true label ids, over all rows of all processes at once.
+`ClassificationScores` is an `evaluate.Metric` of our own: those of the Hub are downloaded at run time, this one is not.
 """
 
 from collections.abc import Sequence
@@ -11,89 +11,53 @@ import evaluate
 import numpy as np
 from sklearn import metrics as sk
 
-_FEATURES = datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")})
 
+class ClassificationScores(evaluate.Metric):  # type: ignore[misc]  # evaluate is not typed
+    """Accuracy; F1 as macro, micro and weighted mean over the labels that occur; Matthews correlation.
 
-class _LabelMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate is not typed
-    """Base of the metrics over label ids; subclasses say what they compute in their docstring."""
+    For several labels the correlation is that of Gorodkin 2004, https://doi.org/10.1016/j.compbiolchem.2004.09.006.
+    """
 
     def _info(self) -> evaluate.MetricInfo:
+        ids = datasets.Value("int64")
         return evaluate.MetricInfo(
             description=type(self).__doc__ or "",
             citation="Pedregosa et al. 2011, Scikit-learn: Machine Learning in Python, JMLR 12",
-            features=_FEATURES,
+            features=datasets.Features({"predictions": ids, "references": ids}),
             reference_urls=["https://scikit-learn.org/stable/modules/model_evaluation.html"],
         )
 
-
-class Accuracy(_LabelMetric):
-    """Share of the rows whose label is right."""
-
     def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
-        return {"accuracy": float(sk.accuracy_score(references, predictions))}
-
-
-class F1(_LabelMetric):
-    """F1 as macro, micro and weighted mean over the labels that occur in either column."""
-
-    def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
+        means = ("macro", "micro", "weighted")
         return {
-            f"{average}_f1": float(sk.f1_score(references, predictions, average=average, zero_division=0))
-            for average in ("macro", "micro", "weighted")
+            "accuracy": float(sk.accuracy_score(references, predictions)),
+            **{f"{m}_f1": float(sk.f1_score(references, predictions, average=m, zero_division=0)) for m in means},
+            "matthews": float(sk.matthews_corrcoef(references, predictions)),
         }
-
-
-class MatthewsCorrelation(_LabelMetric):
-    """Matthews correlation, -1 to 1 (Gorodkin 2004 for several labels)."""
-
-    def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
-        return {"matthews": float(sk.matthews_corrcoef(references, predictions))}
-
-
-class ConfusionMatrix(_LabelMetric):
-    """Rows are true labels, columns predicted ones; `num_labels` fixes its size."""
-
-    def _compute(
-        self, predictions: Sequence[int], references: Sequence[int], num_labels: int | None = None
-    ) -> dict[str, Any]:
-        labels = range(num_labels) if num_labels else None
-        return {"confusion_matrix": sk.confusion_matrix(references, predictions, labels=labels).tolist()}
-
-
-class PerClass(_LabelMetric):
-    """Precision, recall, F1 and support of each label."""
-
-    def _compute(
-        self, predictions: Sequence[int], references: Sequence[int], label_names: Sequence[str] = ()
-    ) -> dict[str, Any]:
-        columns = sk.precision_recall_fscore_support(
-            references, predictions, labels=range(len(label_names)), zero_division=0
-        )
-        fields = ("precision", "recall", "f1", "support")
-        return {
-            "per_class": [
-                {"label": name, **{field: float(column[i]) for field, column in zip(fields, columns)}}
-                for i, name in enumerate(label_names)
-            ]
-        }
-
-
-METRICS = (Accuracy, F1, MatthewsCorrelation)
 
 
 def score(predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
     """accuracy, macro_f1, micro_f1, weighted_f1 and matthews of label ids, each array (rows,)."""
-    scores: dict[str, float] = {}
-    for metric in METRICS:
-        scores |= compute(metric, predictions, references)
+    # In memory: no files, no locks.
+    scores: dict[str, float] = ClassificationScores(keep_in_memory=True).compute(
+        predictions=predictions, references=references
+    )
     return scores
 
 
-def compute(
-    metric: type[_LabelMetric], predictions: np.ndarray, references: np.ndarray, **options: Any
-) -> dict[str, Any]:
-    """One metric in this process's memory; no files, no locks."""
-    result: dict[str, Any] = metric(keep_in_memory=True).compute(
-        predictions=predictions, references=references, **options
+def confusion_matrix(predictions: np.ndarray, references: np.ndarray, num_labels: int) -> list[list[int]]:
+    """Counts of rows: a row for each true label, a column for each predicted one."""
+    matrix: list[list[int]] = sk.confusion_matrix(references, predictions, labels=range(num_labels)).tolist()
+    return matrix
+
+
+def per_class(predictions: np.ndarray, references: np.ndarray, label_names: Sequence[str]) -> list[dict[str, Any]]:
+    """`label`, `precision`, `recall`, `f1` and `support` of each label, in the order of the names."""
+    columns = sk.precision_recall_fscore_support(
+        references, predictions, labels=range(len(label_names)), zero_division=0
     )
-    return result
+    fields = ("precision", "recall", "f1", "support")
+    return [
+        {"label": name, **{field: float(column[i]) for field, column in zip(fields, columns)}}
+        for i, name in enumerate(label_names)
+    ]

@@ -1,6 +1,6 @@
-"""A task: everything that differs between texts and images on the way from a recipe to a run folder.
+"""A task: everything that differs between kinds of inputs and of outputs, on the way from a recipe to a run folder.
 
-A new kind of input is one class like `TextTask` or `ImageTask`, and one recipe class.
+A new task is one class and its line in registry.py, and one class of recipes.
 """
 
 from collections.abc import Sequence
@@ -10,14 +10,16 @@ from typing import Any, Protocol
 
 import numpy as np
 from datasets import Dataset
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from nlp_ft.data.batching import Collator
-from nlp_ft.errors import LayerMapError, ModelError
+from nlp_ft.errors import LayerMapError
 from nlp_ft.layerwise import LayerMap
 from nlp_ft.layerwise.layer_map import Rule
 from nlp_ft.patterns import SECONDS, endless_pattern
-from nlp_ft.recipe import ImageRecipe, Recipe, TextRecipe
+from nlp_ft.recipe import Recipe
+from nlp_ft.tasks.losses import ClassificationLoss
+from nlp_ft.tasks.outputs import Outputs
 
 
 class Data(Protocol):
@@ -52,19 +54,40 @@ class Card:
     """Whether the saved class is one of ours, which `import nlp_ft` makes known."""
     call: str
     """Arguments of the pipeline in the example."""
+    labels: Sequence[str]
+    """In the order of their ids; empty where the model gives numbers."""
 
 
 class Task(Protocol):
     """The recipe's input and model."""
 
+    inputs: str
+    """`texts` or `images`: what a trained run reads."""
     drop_last: bool
     """Whether training leaves out the batch of an epoch that is not full."""
+    example_input: str
+    """What may be typed behind `nlp-ft predict RUN`."""
     libraries: tuple[str, ...]
     """Distributions, beside the common ones, whose versions a result depends on."""
 
     @property
     def data(self) -> Data:
         """The splits, read at first use. Raises: NlpFtError."""
+        ...
+
+    @staticmethod
+    def outputs_of(model: PreTrainedModel) -> Outputs:
+        """What the outputs of a trained model mean."""
+        ...
+
+    @property
+    def outputs(self) -> Outputs:
+        """What the outputs of the model mean."""
+        ...
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase | None:
+        """The tokenizer whose ids the model reads; None where it reads no texts."""
         ...
 
     @property
@@ -98,6 +121,10 @@ class Task(Protocol):
         """The layer map at the grain of the recipe. Raises: LayerMapError."""
         ...
 
+    def make_loss(self) -> ClassificationLoss:
+        """The loss of the recipe. Raises: TrainingError: it does not fit the labels."""
+        ...
+
     def collator(self, training: bool) -> Collator:
         """Makes batches of the labelled rows; with what is drawn for training, or without."""
         ...
@@ -125,25 +152,6 @@ class Task(Protocol):
     def card(self, model: PreTrainedModel) -> Card:
         """For README.md of the run folder."""
         ...
-
-
-def task_of(recipe: Recipe) -> Task:
-    """The task of a recipe.
-
-    Raises:
-        ModelError: it needs a package that is not installed.
-    """
-    if isinstance(recipe, ImageRecipe):
-        from nlp_ft.extras import require_torchvision
-
-        require_torchvision(ModelError)
-        from nlp_ft.tasks.image_classification import ImageTask
-
-        return ImageTask(recipe)
-    from nlp_ft.tasks.text_classification import TextTask
-
-    assert isinstance(recipe, TextRecipe)
-    return TextTask(recipe)
 
 
 def map_layers(recipe: Recipe, model: PreTrainedModel, rules: Sequence[Rule] = (), example: Any = None) -> LayerMap:

@@ -17,16 +17,21 @@ from nlp_ft.data.text import TextData, load_labelled_splits, load_text_data
 from nlp_ft.layerwise import LayerMap
 from nlp_ft.models.config_checks import check_max_length, check_vocabulary
 from nlp_ft.models.pooled_classifier import PooledClassifier
-from nlp_ft.models.text import build_classifier, load_tokenizer
+from nlp_ft.models.text import build_classifier, label_names, load_tokenizer
 from nlp_ft.recipe import TextRecipe
 from nlp_ft.tasks.baselines import score_baselines
+from nlp_ft.tasks.classes import ClassOutputs, make_loss
+from nlp_ft.tasks.losses import ClassificationLoss
 from nlp_ft.tasks.task import Card, map_layers
 
 
-class TextTask:
+class TextClassification:
     """See `Task`."""
 
+    inputs = "texts"
+    has_numbers = False
     drop_last = False
+    example_input = '"a text of your own"'
     libraries: tuple[str, ...] = ("tokenizers",)
     num_workers = 0
 
@@ -46,7 +51,9 @@ class TextTask:
         return load_text_data(self.recipe.data, self.tokenizer)
 
     def label_counts(self) -> dict[str, int]:
-        """Of the raw rows: nothing is tokenized."""
+        """Of the raw rows, where they are not tokenized already."""
+        if "data" in vars(self):
+            return label_counts(self.data.labels("train"), self.data.label_names)
         with progress_bars(False):
             raw, labels = load_labelled_splits(self.recipe.data)
         rows, column, ids = raw["train"], self.recipe.data.label, {value: i for i, value in enumerate(labels)}
@@ -76,6 +83,20 @@ class TextTask:
     def map_layers(self, model: PreTrainedModel) -> LayerMap:
         """Embeddings, blocks, head. Raises: LayerMapError."""
         return map_layers(self.recipe, model)
+
+    @staticmethod
+    def outputs_of(model: PreTrainedModel) -> ClassOutputs:
+        """The labels of a trained model."""
+        return ClassOutputs(label_names(model))
+
+    @property
+    def outputs(self) -> ClassOutputs:
+        """One of the labels."""
+        return ClassOutputs(self.data.label_names)
+
+    def make_loss(self) -> ClassificationLoss:
+        """Cross-entropy with the weights of the recipe. Raises: TrainingError."""
+        return make_loss(self.recipe.loss, self.label_counts())
 
     def collator(self, training: bool) -> PaddingCollator:
         """Pads; nothing is drawn."""
@@ -123,4 +144,5 @@ class TextTask:
             "text-classification",
             isinstance(model, PooledClassifier),
             '"a text", truncation=True',
+            label_names(model),
         )

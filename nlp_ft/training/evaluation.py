@@ -1,36 +1,22 @@
 """Predictions over a whole split, gathered once over all processes, each row exactly once."""
 
 from contextlib import nullcontext
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from datasets import Dataset
-from torch.nn import functional as F
 
 from nlp_ft.data.batching import Collator, load_batches
-from nlp_ft.tasks.metrics import score
+from nlp_ft.tasks.outputs import Outputs, Predictions
 from nlp_ft.training.features.cache import FeatureCache
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Of every row of a split, in the order of the rows; each array (rows,)."""
-
-    predicted: np.ndarray
-    labels: np.ndarray
-    losses: np.ndarray
-
-    def scores(self) -> dict[str, float]:
-        """Every metric by name, `loss` among them."""
-        return {"loss": float(self.losses.mean()), **score(self.predicted, self.labels)}
 
 
 def predict_split(
     accelerator: Accelerator,
     model: torch.nn.Module,
+    outputs: Outputs,
     encoded: Dataset,
     lengths: np.ndarray,
     collator: Collator,
@@ -43,6 +29,7 @@ def predict_split(
     Args:
         accelerator: tells this process's share.
         model: prepared or not; the wrapper of several processes is left aside, since it would wait for the others.
+        outputs: what the model's logits mean.
         encoded: the rows.
         lengths: tokens of each text, or zeros, (rows,).
         collator: makes a batch.
@@ -56,7 +43,7 @@ def predict_split(
     order = np.argsort(-lengths, kind="stable")
     mine = order[accelerator.process_index :: accelerator.num_processes]
     batches = [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
-    results = np.zeros((len(mine), 4))  # row number, predicted label, label, loss
+    results = np.zeros((len(mine), 4))  # row number, prediction, reference, loss
     done = 0
     with torch.inference_mode(), accelerator.autocast():
         for rows, batch in zip(batches, load_batches(encoded, batches, collator, num_workers)):
@@ -68,11 +55,13 @@ def predict_split(
             }
             with features.entered("validation", batch["row"], inputs) if features else nullcontext(inputs) as inputs:
                 logits = module(**inputs).logits.float().cpu()
-            losses = F.cross_entropy(logits, labels, reduction="none")
-            columns = [rows, logits.argmax(-1).numpy(), labels.numpy(), losses.numpy()]
+            losses = outputs.row_losses(logits, labels)
+            columns = [rows, outputs.decode(logits).numpy(), labels.numpy(), losses.numpy()]
             results[done : done + len(rows)] = np.stack(columns, axis=1)
             done += len(rows)
     module.train(was_training)
     gathered = np.concatenate(gather_object([results]))
     gathered = gathered[np.argsort(gathered[:, 0])]
-    return Predictions(gathered[:, 1].astype(np.int64), gathered[:, 2].astype(np.int64), gathered[:, 3])
+    kind = np.dtype(encoded.features["labels"].dtype)
+    predicted, references = (gathered[:, column].astype(kind) for column in (1, 2))
+    return Predictions(outputs, predicted, references, gathered[:, 3])

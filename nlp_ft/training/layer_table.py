@@ -1,4 +1,4 @@
-"""What was decided, as text: the layer table with its rates, the plan of steps, the scores."""
+"""The layer table: modules, rates and what trains, as text."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,10 +6,6 @@ from typing import Any
 from nlp_ft.layerwise import LayerMap
 from nlp_ft.layerwise.layer_map import common_modules
 from nlp_ft.tables import text_table
-from nlp_ft.tasks.metrics import PerClass, compute
-from nlp_ft.training.evaluation import Predictions
-
-SHOWN_METRICS = ("accuracy", "macro_f1", "weighted_f1", "matthews", "loss")
 
 
 def layer_table(layer_map: LayerMap, groups: Sequence[Mapping[str, Any]]) -> str:
@@ -34,21 +30,3 @@ def layer_table(layer_map: LayerMap, groups: Sequence[Mapping[str, Any]]) -> str
         )
     header = ["layer", "name", "modules", "parameters", "lr", "lr scale", "weight decay", "trainable"]
     return "\n".join([text_table(header, rows, right={0, 3, 4, 5, 6}), *layer_map.notes])
-
-
-def score_table(scores: Mapping[str, Mapping[str, float]]) -> str:
-    """A row for each scored thing (`validation`, `test`, a baseline), a column for each metric."""
-    names = [name for name in SHOWN_METRICS if any(name in values for values in scores.values())]
-    rows = [
-        [title, *(f"{values[name]:.4f}" if name in values else "-" for name in names)]
-        for title, values in scores.items()
-    ]
-    return text_table(["", *(name.replace("_", " ") for name in names)], rows, right=range(1, len(names) + 1))
-
-
-def per_class_table(predictions: Predictions, label_names: Sequence[str]) -> str:
-    """Precision, recall, F1 and support of each label."""
-    rows = compute(PerClass, predictions.predicted, predictions.labels, label_names=label_names)["per_class"]
-    fields = ("precision", "recall", "f1")
-    cells = [[row["label"], *(f"{row[field]:.4f}" for field in fields), f"{row['support']:.0f}"] for row in rows]
-    return text_table(["label", *fields, "support"], cells, right=range(1, 5))

@@ -21,7 +21,6 @@ from nlp_ft.layerwise import Unfreezer, UnfreezeState
 from nlp_ft.layerwise.unfreezing.triggers import is_better
 from nlp_ft.training.clipping import clip_gradients
 from nlp_ft.training.features.cache import FeatureCache
-from nlp_ft.training.loss import ClassificationLoss
 from nlp_ft.training.progress import Progress
 from nlp_ft.training.wrapping import rewrapped
 
@@ -65,6 +64,18 @@ class LoopState:
     """Means over the processes, of the steps since the last record; there are some where a signal ended the run."""
 
 
+class Loss(Protocol):
+    """The loss of an effective batch that arrives in parts: the sum of `total` over the sum of `weight`."""
+
+    def total(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Sum over one part; logits and labels begin with (batch, ...)."""
+        ...
+
+    def weight(self, labels: torch.Tensor) -> torch.Tensor:
+        """What one part adds to the divisor."""
+        ...
+
+
 class EpochBatches(Protocol):
     """The effective batches of an epoch from one on, each as this process's micro-batches with labels (batch,)."""
 
@@ -97,7 +108,7 @@ class Loop:
         model: prepared by the accelerator.
         optimizer: prepared by the accelerator; its groups carry `initial_lr`.
         unfreezer: says which layers train at each step, and at which rates.
-        loss: sums and divisors, see `ClassificationLoss`.
+        loss: sums and divisors.
         batches: gives the batches of an epoch.
         settings: lengths and limits.
         hooks: what to call on the way.
@@ -111,7 +122,7 @@ class Loop:
         model: torch.nn.Module,
         optimizer: torch.optim.Optimizer,
         unfreezer: Unfreezer,
-        loss: ClassificationLoss,
+        loss: Loss,
         batches: EpochBatches,
         settings: LoopSettings,
         hooks: LoopHooks,

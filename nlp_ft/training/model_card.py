@@ -1,6 +1,5 @@
 """What a finished run leaves in its folder beside model and tokenizer: summary, tables, model card."""
 
-import csv
 import json
 import platform
 import re
@@ -15,10 +14,7 @@ import torch
 
 import nlp_ft
 from nlp_ft.errors import printable
-from nlp_ft.tasks.metrics import ConfusionMatrix, PerClass, compute
 from nlp_ft.tasks.task import Card
-from nlp_ft.training.evaluation import Predictions
-from nlp_ft.training.layer_table import score_table
 
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "evaluate", "numpy", "scikit-learn")
 SHOWN_CHARACTERS = 200
@@ -50,21 +46,6 @@ def peak_memory_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def write_class_tables(folder: Path, split: str, predictions: Predictions, label_names: Sequence[str]) -> None:
-    """`<split>_per_class.csv` and `<split>_confusion_matrix.csv` (a row for each true label)."""
-    columns = (predictions.predicted, predictions.labels)
-    per_class = compute(PerClass, *columns, label_names=label_names)["per_class"]
-    matrix = compute(ConfusionMatrix, *columns, num_labels=len(label_names))["confusion_matrix"]
-    with (folder / f"{split}_per_class.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, list(per_class[0]))
-        writer.writeheader()
-        writer.writerows(per_class)
-    with (folder / f"{split}_confusion_matrix.csv").open("w", newline="", encoding="utf-8") as stream:
-        rows = csv.writer(stream)
-        rows.writerow(["true label", *label_names])
-        rows.writerows([name, *row] for name, row in zip(label_names, matrix, strict=True))
-
-
 def write_json(file: Path, values: Mapping[str, Any]) -> None:
     """JSON that people read too."""
     file.write_text(json.dumps(values, indent=2, default=_plain) + "\n", encoding="utf-8")
@@ -76,11 +57,10 @@ def markdown_text(text: str) -> str:
     return SPECIAL_IN_MARKDOWN.sub(r"\\\g<0>", shown)
 
 
-def model_card(
-    card: Card, labels: Sequence[str], summary: Mapping[str, Any], scores: Mapping[str, Mapping[str, float]]
-) -> str:
-    """README.md of the run folder: what the model is, what it scored, how to use it."""
-    shown = ", ".join(map(markdown_text, labels[:20])) + (", ..." if len(labels) > 20 else "")
+def model_card(card: Card, summary: Mapping[str, Any], scores: str) -> str:
+    """README.md of the run folder: what the model is, what it scored (a table), how to use it."""
+    shown = ", ".join(map(markdown_text, card.labels[:20])) + (", ..." if len(card.labels) > 20 else "")
+    gives = f"{len(card.labels)} labels: {shown}." if card.labels else "One number for each input."
     return f"""---
 library_name: transformers
 pipeline_tag: {card.pipeline_tag}
@@ -89,13 +69,13 @@ tags: [{card.pipeline_tag}, nlp_ft]
 
 # {markdown_text(card.title)}
 
-{len(labels)} labels: {shown}.
+{gives}
 Strategy `{summary["strategy"]}`, seed {summary["seed"]}, {summary["num_trainable_parameters"]:,} of
 {summary["num_parameters"]:,} parameters trained, {summary["train_seconds"]:.0f} seconds of training
 ({summary["train_examples_per_second"]:.0f} examples a second on {summary["device"]}).
 
 ```text
-{score_table(scores)}
+{scores}
 ```
 
 One run with one seed: compare several seeds before you trust a small difference.

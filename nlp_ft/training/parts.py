@@ -16,10 +16,11 @@ from nlp_ft.layerwise.unfreezing.phase_table import phase_table
 from nlp_ft.models.reinit import reinit_top
 from nlp_ft.models.text import unused_parameters
 from nlp_ft.recipe import Recipe
-from nlp_ft.tasks.task import Data, Task, task_of
-from nlp_ft.tasks.text_classification import TextTask
+from nlp_ft.tasks.outputs import Outputs, Predictions
+from nlp_ft.tasks.registry import task_of
+from nlp_ft.tasks.task import Data, Task
 from nlp_ft.training import setup
-from nlp_ft.training.evaluation import Predictions, predict_split
+from nlp_ft.training.evaluation import predict_split
 from nlp_ft.training.features.cache import FeatureCache
 from nlp_ft.training.layer_table import layer_table
 from nlp_ft.training.loop import LoopSettings
@@ -51,6 +52,11 @@ class Parts:
         """The splits."""
         return self.task.data
 
+    @property
+    def outputs(self) -> Outputs:
+        """What the model's outputs mean."""
+        return self.task.outputs
+
     def example(self) -> dict[str, torch.Tensor]:
         """Inputs of a few rows of train, on the device."""
         return {key: value.to(self.accelerator.device) for key, value in example_of(self.task).items()}
@@ -60,6 +66,7 @@ class Parts:
         return predict_split(
             self.accelerator,
             self.model,
+            self.outputs,
             self.data.encoded[split],
             self.data.lengths(split),
             self.task.collator(training=False),
@@ -114,7 +121,7 @@ def _first_token(
 ) -> tuple[Place, ...]:
     # A compiled model is left as it was compiled.
     is_compiled = accelerator.state.dynamo_plugin.backend != DynamoBackend.NO
-    if not isinstance(task, TextTask) or recipe.training.trim_last_block == "off" or is_compiled:
+    if task.tokenizer is None or recipe.training.trim_last_block == "off" or is_compiled:
         return ()
     # Padded on the left, the first token stands elsewhere in another batch than in the trial.
     if task.tokenizer.padding_side == "left":

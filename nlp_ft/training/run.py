@@ -10,7 +10,6 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from nlp_ft.data.labels import label_counts
 from nlp_ft.errors import Interrupted, RunFolderError
 from nlp_ft.layerwise.first_token import first_token_only
 from nlp_ft.models.text import quiet_transformers
@@ -166,7 +165,7 @@ def _fit(parts: Parts, vocabulary: UsedVocabulary | None, signals: StopSignals) 
         model,
         optimizer,
         parts.unfreezer,
-        setup.make_loss(parts.recipe.loss, label_counts(parts.data.labels("train"), parts.data.label_names)),
+        parts.task.make_loss(),
         parts.stream,
         parts.plan,
         LoopHooks(

@@ -1,5 +1,6 @@
 """The end of a run: its summary, and everything that its folder holds beside recipe and metrics."""
 
+import shlex
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,12 +8,12 @@ from typing import Any
 
 import torch
 
+from nlp_ft.errors import printable
 from nlp_ft.layerwise.freezing import count_parameters
-from nlp_ft.models.text import label_names
-from nlp_ft.training.evaluation import Predictions
-from nlp_ft.training.layer_table import layer_table, score_table
+from nlp_ft.tasks.outputs import Predictions, score_table
+from nlp_ft.training.layer_table import layer_table
 from nlp_ft.training.loop import LoopState
-from nlp_ft.training.model_card import model_card, peak_memory_bytes, versions, write_class_tables, write_json
+from nlp_ft.training.model_card import model_card, peak_memory_bytes, versions, write_json
 from nlp_ft.training.parts import Parts
 from nlp_ft.training.precision import precision_name
 from nlp_ft.training.run_folder import SUMMARY_TO_BE
@@ -48,22 +49,22 @@ def summarize(parts: Parts, state: LoopState, predictions: Mapping[str, Predicti
 
 def save_run(parts: Parts, summary: dict[str, Any], predictions: Mapping[str, Predictions]) -> None:
     """Fill the partial folder and give it its name."""
-    folder, data = parts.folder.partial, parts.data
+    folder = parts.folder.partial
     parts.model.save_pretrained(folder)
     parts.task.save_preprocessor(folder)
     for split, of_split in predictions.items():
-        write_class_tables(folder, split, of_split, data.label_names)
+        of_split.write_tables(folder, split)
     scores = {**summary["metrics"], **{f"baseline: {name}": s for name, s in summary["baselines"].items()}}
+    table = score_table(scores, parts.outputs.shown_metrics)
     (folder / "layers.txt").write_text(layer_table(parts.layer_map, _initial(parts.optimizer)) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(
-        model_card(parts.task.card(parts.model), label_names(parts.model), summary, scores), encoding="utf-8"
-    )
+    (folder / "README.md").write_text(model_card(parts.task.card(parts.model), summary, table), encoding="utf-8")
     write_json(folder / SUMMARY_TO_BE, summary)
     _share_mode(folder)
     parts.folder.finish()
     print(
-        f"\n{score_table(scores)}\n\n{summary['train_seconds']:.1f} s of training, "
-        f"{summary['train_examples_per_second']:.0f} examples/s; the run folder is {parts.folder.final}"
+        f"\n{table}\n\n{summary['train_seconds']:.1f} s of training, "
+        f"{summary['train_examples_per_second']:.0f} examples/s; the run folder is {parts.folder.final}\n"
+        f"next: nlp-ft predict {printable(shlex.quote(parts.recipe.output_dir))} {parts.task.example_input}"
     )
 
 

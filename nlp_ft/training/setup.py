@@ -1,7 +1,7 @@
 """From the sections of a recipe to the objects of the loop."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,12 +27,11 @@ from nlp_ft.layerwise import (
     build_optimizer,
 )
 from nlp_ft.recipe import Recipe
-from nlp_ft.recipe.sections import LossSection, OptimizerSection, ScheduleSection
+from nlp_ft.recipe.sections import OptimizerSection, ScheduleSection
 from nlp_ft.recipe.strategy import REPLACED_BY_LAYERS, StrategySection, UnfreezeSection
 from nlp_ft.tasks.task import Task
 from nlp_ft.training.cpu_memory import keep_freed_memory
 from nlp_ft.training.loop import STEPS_BETWEEN_RECORDS, LoopSettings
-from nlp_ft.training.loss import ClassificationLoss
 from nlp_ft.training.precision import mixed_precision
 
 
@@ -183,32 +182,6 @@ def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
         lion: type[torch.optim.Optimizer] = Lion
         return lion
     return {"adamw": torch.optim.AdamW, "adafactor": torch.optim.Adafactor, "sgd": torch.optim.SGD}[name]
-
-
-def make_loss(settings: LossSection, train_rows: Mapping[str, int]) -> ClassificationLoss:
-    """The loss with its class weights; `train_rows` counts the rows of each label, in the order of the ids.
-
-    Raises:
-        TrainingError: the weights do not name exactly the labels, or a balanced one would be infinite.
-    """
-    weights = _class_weights(settings, train_rows)
-    tensor = torch.tensor(weights, dtype=torch.float32) if weights is not None else None
-    return ClassificationLoss(tensor, settings.label_smoothing, settings.average)
-
-
-def _class_weights(settings: LossSection, train_rows: Mapping[str, int]) -> list[float] | None:
-    if settings.class_weights is None:
-        return None
-    if settings.class_weights == "balanced":
-        absent = ", ".join(name for name, count in train_rows.items() if count == 0)
-        if absent:
-            raise TrainingError(f"loss.class_weights: balanced needs rows of every label in train; none of: {absent}")
-        total = sum(train_rows.values())
-        return [total / (len(train_rows) * count) for count in train_rows.values()]
-    if set(settings.class_weights) != set(train_rows):
-        different = ", ".join(sorted(set(settings.class_weights) ^ set(train_rows))[:5])
-        raise TrainingError(f"loss.class_weights must name exactly the labels of the data; different: {different}")
-    return [settings.class_weights[name] for name in train_rows]
 
 
 def make_effective_batches(recipe: Recipe, task: Task, num_processes: int) -> EffectiveBatches:

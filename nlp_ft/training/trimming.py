@@ -9,7 +9,6 @@ from accelerate.utils import DynamoBackend
 from nlp_ft.data.columns import mark_values
 from nlp_ft.layerwise.prefix import TOLERANCE
 from nlp_ft.models.vocabulary import UsedVocabulary, lookup_table
-from nlp_ft.tasks.text_classification import TextTask
 from nlp_ft.training.parts import Parts
 
 ELEMENTWISE = ("adamw", "sgd", "lion")
@@ -20,7 +19,7 @@ LARGEST_SHARE = 0.5
 
 def used_vocabulary(parts: Parts) -> UsedVocabulary | None:
     """The rows of the embedding table that train and validation use; None where it stays whole."""
-    if not isinstance(parts.task, TextTask) or parts.recipe.training.trim_vocabulary == "off":
+    if parts.task.tokenizer is None or parts.recipe.training.trim_vocabulary == "off":
         return None
     embedding = lookup_table(parts.model)
     if embedding is None or not _trains_by_elements(parts, embedding.weight):

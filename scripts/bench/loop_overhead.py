@@ -25,8 +25,8 @@ from nlp_ft.layerwise import LayerMap, UnfreezePlan, Unfreezer, UnfreezeSchedule
 from nlp_ft.models.text import build_classifier, load_tokenizer
 from nlp_ft.recipe import TextRecipe
 from nlp_ft.recipe.loader import load_recipe
+from nlp_ft.tasks.losses import ClassificationLoss
 from nlp_ft.training.loop import Loop, LoopHooks, LoopSettings, LoopState
-from nlp_ft.training.loss import ClassificationLoss
 
 
 def bare_loop(

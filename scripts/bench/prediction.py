@@ -77,7 +77,7 @@ def profiled(run: TextRun, texts: list[str]) -> dict[str, float]:
     collator = PaddingCollator(run.tokenizer, list(rows))
     padding, _ = seconds(lambda: collator([{key: rows[key][i] for key in rows} for i in range(len(texts))]))
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
-        total, _ = seconds(lambda: run.probabilities(texts))
+        total, _ = seconds(lambda: run.activated(texts))
     of_kernel = {event.key: event.self_cpu_time_total / 1e6 / total for event in profiler.key_averages()}
     parts = {"tokenizer": tokenizing / total, "padding": padding / total}
     parts["matrix products"] = sum(of_kernel.get(name, 0.0) for name in MATRIX_PRODUCTS)

@@ -30,6 +30,7 @@ from nlp_ft.training.run import train
 from tests.tiny import WORDS, tiny_recipe, write_tiny_csv
 
 FORMATS = ["csv", "jsonl", "parquet"]
+COLUMNS = {"text": str, "label": str, "score": float}
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +103,7 @@ def test_no_more_than_one_chunk_of_a_file_is_read_ahead_of_its_predictions(
     run: TextRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[str] = []
-    read_chunks, compute = TextRun.read, TextRun.probabilities
+    read_chunks, compute = TextRun.read, TextRun.activated
 
     def noting_read(self: TextRun, *arguments: Any) -> Iterator[Any]:
         for chunk in read_chunks(self, *arguments):
@@ -114,7 +115,7 @@ def test_no_more_than_one_chunk_of_a_file_is_read_ahead_of_its_predictions(
         return compute(self, inputs, *arguments)
 
     monkeypatch.setattr(TextRun, "read", noting_read)
-    monkeypatch.setattr(TextRun, "probabilities", noting_compute)
+    monkeypatch.setattr(TextRun, "activated", noting_compute)
     predict_to_file(run, write_texts(tmp_path / "in.jsonl", texts(101)), [], str(tmp_path / "out.csv"))
     assert events == ["read 40", "computed 40", "read 40", "computed 40", "read 21", "computed 21"]
 
@@ -134,7 +135,7 @@ def test_an_error_on_the_way_leaves_what_was_there_and_nothing_else(suffix: str,
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_a_file_has_its_name_only_when_it_is_whole(suffix: str, tmp_path: Path) -> None:
     output = tmp_path / f"out.{suffix}"
-    with prediction_file(str(output), "text") as write:
+    with prediction_file(str(output), COLUMNS) as write:
         write((["a, b", "ü\n"], ["x", "y"], [0.5, 0.25]))
         [partial] = tmp_path.iterdir()
         assert (partial.name[:8], partial.suffix) == (f".out.{suffix}"[:8], ".partial")
@@ -252,12 +253,12 @@ def test_a_model_that_reads_the_first_token_predicts_the_same_with_its_last_bloc
     seen: set[int] = set()
     feed_forward = loaded.model.encoder.encoder.layer[1].intermediate
     feed_forward.register_forward_pre_hook(lambda module, args: seen.add(args[0].shape[1]))
-    whole = loaded.probabilities(texts(60))
+    whole = loaded.activated(texts(60))
     assert max(seen) > 1
     monkeypatch.setattr(text_run, "TRIALS_PAY", 60)
-    loaded.probabilities(texts(60))  # with the trials
+    loaded.activated(texts(60))  # with the trials
     seen.clear()
-    np.testing.assert_allclose(loaded.probabilities(texts(60)), whole, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(loaded.activated(texts(60)), whole, rtol=1e-5, atol=1e-7)
     assert (seen == {1}) == (setting == "auto")
 
 
@@ -265,7 +266,7 @@ def test_a_model_that_reads_the_first_token_predicts_the_same_with_its_last_bloc
 def test_a_file_of_the_users_that_is_called_partial_stays(suffix: str, tmp_path: Path) -> None:
     own = tmp_path / f"out.{suffix}.partial"
     own.write_text("of the user")
-    with prediction_file(str(tmp_path / f"out.{suffix}"), "text") as write:
+    with prediction_file(str(tmp_path / f"out.{suffix}"), COLUMNS) as write:
         write((["a"], ["x"], [0.5]))
     assert own.read_text() == "of the user"
 
@@ -280,7 +281,7 @@ def test_a_full_disk_is_one_error_that_names_the_file_and_leaves_nothing(
     output = str(tmp_path / f"out.{suffix}")
     with (
         pytest.raises(DataError, match=rf"^--output: .*out.{suffix}: No space left on device; it holds what it held"),
-        prediction_file(output, "text") as write,
+        prediction_file(output, COLUMNS) as write,
     ):
         write((["a"] * 1000, ["x"] * 1000, [0.5] * 1000))
     assert list(tmp_path.iterdir()) == []
@@ -355,7 +356,7 @@ def test_padded_on_the_left_no_block_is_cut_though_the_first_texts_have_one_leng
     changes: dict[str, Any] = {"model": {"name": str(encoder), "pooling": "cls"}, "training": {"duration": "1ep"}}
     train(recipe_from_dict(tiny_recipe(tmp_path, encoder, **changes)))
     loaded = load_run(tmp_path / "run")
-    whole = loaded.probabilities(texts(60))
+    whole = loaded.activated(texts(60))
     monkeypatch.setattr(text_run, "TRIALS_PAY", 60)
-    loaded.probabilities(["red cat"] * 60)  # where trials would be made
-    np.testing.assert_allclose(loaded.probabilities(texts(60)), whole, rtol=1e-5, atol=1e-7)
+    loaded.activated(["red cat"] * 60)  # where trials would be made
+    np.testing.assert_allclose(loaded.activated(texts(60)), whole, rtol=1e-5, atol=1e-7)

@@ -18,7 +18,8 @@ from nlp_ft.errors import DataError
 from nlp_ft.models.image_classifier import ImageClassifier
 from nlp_ft.prediction.predict import evaluate_run, load_run, predict
 from nlp_ft.recipe.loader import dump_yaml, recipe_from_dict
-from nlp_ft.tasks.task import task_of
+from nlp_ft.tasks.classes import ClassOutputs
+from nlp_ft.tasks.registry import task_of
 from nlp_ft.training import run as run_module
 from nlp_ft.training.run import train
 from tests.tiny_images import noisy_image, tiny_image_recipe
@@ -75,11 +76,11 @@ def test_the_pipeline_the_auto_class_and_predict_agree_with_the_summary(run: Pat
         assert prediction.scores == pytest.approx(answer, abs=1e-5)
     assert [prediction.label for prediction in ours] == [file.parent.name for file in files]
     assert isinstance(AutoModelForImageClassification.from_pretrained(run), ImageClassifier)
-    predictions, names = evaluate_run(run)
-    assert names == ["blue", "green", "red"]
+    predictions = evaluate_run(run)
+    assert predictions.outputs == ClassOutputs(["blue", "green", "red"])
     summary = json.loads((run / "summary.json").read_text())
     assert predictions.scores() == summary["metrics"]["test"]
-    assert evaluate_run(run, str(run.parent / "test"))[0].scores() == summary["metrics"]["test"]
+    assert evaluate_run(run, str(run.parent / "test")).scores() == summary["metrics"]["test"]
 
 
 def test_predict_takes_files_folders_zip_files_and_pillow_images(

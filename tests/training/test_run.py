@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, pipeline
 from nlp_ft.errors import RunFolderError, TrainingError
 from nlp_ft.prediction.predict import evaluate_run, predict
 from nlp_ft.recipe.loader import load_recipe, recipe_from_dict
+from nlp_ft.tasks.classes import ClassOutputs
 from nlp_ft.training.run import train
 from tests.tiny import save_tiny_encoder, tiny_recipe
 
@@ -80,9 +81,9 @@ def test_the_summary_has_the_keys_that_others_rely_on(run: Path) -> None:
 
 
 def test_the_saved_model_scores_what_the_summary_says(run: Path) -> None:
-    predictions, names = evaluate_run(run, split="test")
+    predictions = evaluate_run(run, split="test")
     summary = json.loads((run / "summary.json").read_text())
-    assert names == ["animal", "colour", "size"]
+    assert predictions.outputs == ClassOutputs(["animal", "colour", "size"])
     assert predictions.scores() == summary["metrics"]["test"]
     texts = ["the the cat", "the blue", "big"]
     classify = pipeline("text-classification", model=str(run))

@@ -11,11 +11,15 @@ from nlp_ft.errors import UnfreezeError
 AT_ONCE = Duration(0, "st")
 
 
+LOWER_IS_BETTER = ("loss", "mse", "mae")
+"""How names of losses and errors end."""
+
+
 def is_better(metric: str, value: float, best: float | None, min_delta: float = 0.0) -> bool:
     """Whether a value of a metric improves on the best so far; NaN never does, and gives way to any number.
 
     Args:
-        metric: its name; names that end in "loss" improve downwards, all others upwards.
+        metric: its name; those that end as `LOWER_IS_BETTER` says improve downwards, all others upwards.
         value: the new value.
         best: the best before; None for none.
         min_delta: what it must improve by at least, in the metric's unit.
@@ -24,7 +28,7 @@ def is_better(metric: str, value: float, best: float | None, min_delta: float = 
         return False
     if best is None:
         return True
-    gain = best - value if metric.endswith("loss") else value - best
+    gain = best - value if metric.endswith(LOWER_IS_BETTER) else value - best
     return gain > min_delta
 
 
@@ -33,7 +37,7 @@ class Plateau:
     """Begin the next phase when a metric has stopped improving within this one.
 
     Args:
-        metric: name of a validation score; names that end in "loss" improve downwards, all others upwards.
+        metric: name of a validation score; losses and errors improve downwards, see `LOWER_IS_BETTER`.
         patience: evaluations in a row without a better value.
         min_delta: what counts as better, in the metric's unit.
         at_least: the phase before lasts at least so long.

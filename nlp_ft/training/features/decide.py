@@ -118,7 +118,7 @@ def cache_of_run(parts: Parts, state: LoopState) -> FeatureCache | None:
 
 
 def _obstacle(parts: Parts) -> str | None:
-    if parts.recipe.task != "text_classification":
+    if parts.task.tokenizer is None:
         return "images are drawn anew in each epoch"
     if parts.accelerator.state.dynamo_plugin.backend != DynamoBackend.NO:
         return "the model is compiled whole"

@@ -29,6 +29,6 @@ SUMMARY = {
 )
 def test_labels_and_the_models_name_are_escaped_in_the_model_card(label: str, shown: str) -> None:
     assert markdown_text(label) == shown
-    card = model_card(Card(f"Tuned from {label}", "text-classification", False, '"a"'), [label, "b"], SUMMARY, {})
+    card = model_card(Card(f"Tuned from {label}", "text-classification", False, '"a"', [label, "b"]), SUMMARY, "")
     assert f"# Tuned from {shown}\n" in card
     assert f"2 labels: {shown}, b.\n" in card

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nlp_ft.training.loss import ClassificationLoss
+from nlp_ft.tasks.losses import ClassificationLoss
 
 torch.manual_seed(3)
 LOGITS = torch.randn(11, 4)

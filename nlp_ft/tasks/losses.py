@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch.nn import functional as F
 
-IGNORED_LABEL = -100
+from nlp_ft.data.batching import IGNORED_LABEL
 
 
 class ClassificationLoss:
@@ -80,3 +80,19 @@ class ClassificationLoss:
         if self.class_weights is not None:
             self.class_weights = self.class_weights.to(device)
         return self.class_weights
+
+
+class SquaredLoss:
+    """Squared error of an effective batch that arrives in parts, as `ClassificationLoss` is for labels."""
+
+    def total(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Sum over one part, of logits (batch, 1) and numbers (batch,); -100 is left out."""
+        return (_squares(logits, labels) * (labels != IGNORED_LABEL)).sum()
+
+    def weight(self, labels: torch.Tensor) -> torch.Tensor:
+        """The rows of one part that count."""
+        return (labels != IGNORED_LABEL).sum().float()
+
+
+def _squares(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return (logits.float().squeeze(-1) - labels).square()

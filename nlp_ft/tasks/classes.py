@@ -1,0 +1,120 @@
+"""The outputs of a classifier: one of several labels for each row, of a text or of an image."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from nlp_ft.errors import TrainingError, listed, printable
+from nlp_ft.recipe.sections import LossSection
+from nlp_ft.tables import text_table
+from nlp_ft.tasks.losses import ClassificationLoss
+from nlp_ft.tasks.metrics import confusion_matrix, per_class, score
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The likeliest label of an input, its probability, and the probability of every label."""
+
+    label: str
+    score: float
+    scores: dict[str, float]
+
+
+@dataclass(frozen=True)
+class ClassOutputs:
+    """See `Outputs`."""
+
+    label_names: list[str]
+    """In the order of their ids."""
+    shown_metrics: ClassVar = ("accuracy", "macro_f1", "weighted_f1", "matthews", "loss")
+    columns: ClassVar[Mapping[str, type]] = {"label": str, "score": float}
+
+    def row_losses(self, logits: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy, without weights or smoothing."""
+        return F.cross_entropy(logits, references, reduction="none")
+
+    def decode(self, logits: torch.Tensor) -> torch.Tensor:
+        """The id of the likeliest label."""
+        return logits.argmax(-1)
+
+    def activate(self, logits: torch.Tensor) -> torch.Tensor:
+        """Probabilities, (batch, num_labels)."""
+        return logits.float().softmax(-1)
+
+    def score(self, predicted: np.ndarray, references: np.ndarray) -> dict[str, float]:
+        """Accuracy, F1 as macro, micro and weighted mean, Matthews correlation."""
+        return score(predicted, references)
+
+    def table(self, predicted: np.ndarray, references: np.ndarray) -> str:
+        """Precision, recall, F1 and support of each label."""
+        fields = ("precision", "recall", "f1")
+        cells = [
+            [row["label"], *(f"{row[field]:.4f}" for field in fields), f"{row['support']:.0f}"]
+            for row in per_class(predicted, references, self.label_names)
+        ]
+        return text_table(["label", *fields, "support"], cells, right=range(1, 5))
+
+    def write_tables(self, folder: Path, split: str, predicted: np.ndarray, references: np.ndarray) -> None:
+        """`<split>_per_class.csv` and `<split>_confusion_matrix.csv` (a row for each true label)."""
+        rows = per_class(predicted, references, self.label_names)
+        matrix = confusion_matrix(predicted, references, len(self.label_names))
+        with (folder / f"{split}_per_class.csv").open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        with (folder / f"{split}_confusion_matrix.csv").open("w", newline="", encoding="utf-8") as stream:
+            table = csv.writer(stream)
+            table.writerow(["true label", *self.label_names])
+            table.writerows([name, *row] for name, row in zip(self.label_names, matrix, strict=True))
+
+    def prediction(self, activated: np.ndarray) -> Prediction:
+        """The likeliest label, and the probability of each."""
+        best = int(activated.argmax())
+        scores = {name: float(p) for name, p in zip(self.label_names, activated, strict=True)}
+        return Prediction(self.label_names[best], float(activated[best]), scores)
+
+    def values(self, activated: np.ndarray) -> tuple[Sequence[Any], ...]:
+        """Labels, and their probabilities."""
+        labels = np.array(self.label_names, object)[activated.argmax(-1)]
+        return labels.tolist(), activated.max(-1).tolist()
+
+    def lines(self, prediction: Prediction, top_k: int) -> list[str]:
+        """A line for each of the likeliest labels."""
+        likeliest = sorted(prediction.scores, key=lambda name: -prediction.scores[name])[:top_k]
+        return [f"{prediction.scores[label]:.4f}  {printable(label)}" for label in likeliest]
+
+
+def make_loss(settings: LossSection, train_rows: Mapping[str, int]) -> ClassificationLoss:
+    """The loss with its class weights; `train_rows` counts the rows of each label, in the order of the ids.
+
+    Raises:
+        TrainingError: the weights do not name exactly the labels, or a balanced one would be infinite.
+    """
+    weights = _class_weights(settings, train_rows)
+    tensor = torch.tensor(weights, dtype=torch.float32) if weights is not None else None
+    return ClassificationLoss(tensor, settings.label_smoothing, settings.average)
+
+
+def _class_weights(settings: LossSection, train_rows: Mapping[str, int]) -> list[float] | None:
+    if settings.class_weights is None:
+        return None
+    if settings.class_weights == "balanced":
+        absent = [name for name, count in train_rows.items() if count == 0]
+        if absent:
+            raise TrainingError(
+                f"loss.class_weights: balanced needs rows of every label in train; none of: {listed(absent)}"
+            )
+        total = sum(train_rows.values())
+        return [total / (len(train_rows) * count) for count in train_rows.values()]
+    if set(settings.class_weights) != set(train_rows):
+        different = sorted(set(settings.class_weights) ^ set(train_rows))
+        raise TrainingError(
+            f"loss.class_weights must name exactly the labels of the data; different: {listed(different, 5)}"
+        )
+    return [settings.class_weights[name] for name in train_rows]

@@ -1,0 +1,31 @@
+"""The tasks by the names that recipes call them; each is imported when it is asked for."""
+
+from importlib import import_module
+from typing import Any
+
+from nlp_ft.errors import ModelError
+from nlp_ft.extras import require_torchvision
+from nlp_ft.recipe import Recipe
+from nlp_ft.tasks.task import Task
+
+TASKS = {
+    "text_classification": "nlp_ft.tasks.text_classification:TextClassification",
+    "text_regression": "nlp_ft.tasks.text_regression:TextRegression",
+    "image_classification": "nlp_ft.tasks.image_classification:ImageClassification",
+}
+"""Name -> module and class."""
+NEED_TORCHVISION = {"image_classification"}
+
+
+def task_class(name: str) -> Any:
+    """The class of a task. Raises: ModelError: it needs a package that is not installed."""
+    if name in NEED_TORCHVISION:
+        require_torchvision(ModelError)
+    module, _, class_name = TASKS[name].partition(":")
+    return getattr(import_module(module), class_name)
+
+
+def task_of(recipe: Recipe) -> Task:
+    """The task of a recipe. Raises: ModelError: it needs a package that is not installed."""
+    task: Task = task_class(recipe.task)(recipe)
+    return task

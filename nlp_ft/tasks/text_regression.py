@@ -1,0 +1,148 @@
+"""Text regression: a number for each text or pair of texts, such as how alike two sentences are."""
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from scipy import stats
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+from transformers import PreTrainedModel
+
+from nlp_ft.data.splits import progress_bars
+from nlp_ft.data.text import TextData, load_numbered_splits, load_text_data
+from nlp_ft.tasks.losses import SquaredLoss
+from nlp_ft.tasks.task import Card
+from nlp_ft.tasks.text_classification import TextClassification
+
+
+class NumberOutputs:
+    """One number for each row; see `Outputs`."""
+
+    shown_metrics: ClassVar = ("spearman", "pearson", "mse", "mae")
+    columns: ClassVar[Mapping[str, type]] = {"number": float}
+
+    def row_losses(self, logits: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
+        """Squared error."""
+        return (logits.squeeze(-1) - references).square()
+
+    def decode(self, logits: torch.Tensor) -> torch.Tensor:
+        """The number itself."""
+        return logits.squeeze(-1)
+
+    def activate(self, logits: torch.Tensor) -> torch.Tensor:
+        """The number itself, (batch, 1)."""
+        return logits
+
+    def score(self, predicted: np.ndarray, references: np.ndarray) -> dict[str, float]:
+        """Spearman and Pearson correlation, NaN where one side is constant; mean squared and mean absolute error."""
+        errors = predicted.astype(np.float64) - references
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", stats.ConstantInputWarning)
+            spearman, pearson = (f(predicted, references).statistic for f in (stats.spearmanr, stats.pearsonr))
+        return {
+            "spearman": float(spearman),
+            "pearson": float(pearson),
+            "mse": float(np.square(errors).mean()),
+            "mae": float(np.abs(errors).mean()),
+        }
+
+    def table(self, predicted: np.ndarray, references: np.ndarray) -> str:
+        """Nothing beside the scores."""
+        return ""
+
+    def write_tables(self, folder: Path, split: str, predicted: np.ndarray, references: np.ndarray) -> None:
+        """`<split>_predictions.csv`: row, reference and prediction."""
+        rows = np.column_stack([np.arange(len(predicted)), references, predicted])
+        file = folder / f"{split}_predictions.csv"
+        np.savetxt(file, rows, ["%d", "%.6g", "%.6g"], ",", header="row,reference,predicted", comments="")
+
+    def prediction(self, activated: np.ndarray) -> float:
+        """The number."""
+        return float(activated[0])
+
+    def values(self, activated: np.ndarray) -> tuple[Sequence[Any], ...]:
+        """The numbers."""
+        return (activated[:, 0].tolist(),)
+
+    def lines(self, prediction: float, top_k: int) -> list[str]:
+        """The number."""
+        return [f"{prediction:.4f}"]
+
+
+@dataclass(frozen=True)
+class _Baseline:
+    """Numbers that need no pretrained model."""
+
+    data: TextData
+    split: str
+
+    def mean(self) -> np.ndarray:
+        return np.full(len(self.data.labels(self.split)), self.data.labels("train").mean())
+
+    def tfidf_ridge(self) -> np.ndarray:
+        pipeline = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), Ridge())
+        fitted = pipeline.fit(self.data.texts("train"), self.data.labels("train"))
+        predicted: np.ndarray = fitted.predict(self.data.texts(self.split))
+        return predicted
+
+
+class TextRegression(TextClassification):
+    """See `Task`."""
+
+    has_numbers = True
+
+    @staticmethod
+    def outputs_of(model: PreTrainedModel) -> NumberOutputs:  # type: ignore[override]
+        """Numbers."""
+        return NumberOutputs()
+
+    @property
+    def outputs(self) -> NumberOutputs:  # type: ignore[override]
+        """Numbers."""
+        return NumberOutputs()
+
+    @cached_property
+    def data(self) -> TextData:
+        """The tokenized splits, whose labels are numbers. Raises: NlpFtError."""
+        return load_text_data(self.recipe.data, self.tokenizer, has_numbers=True)
+
+    def label_counts(self) -> dict[str, int]:
+        """The rows of train, under the name of the one number that the model gives."""
+        with progress_bars(False):
+            rows = load_numbered_splits(self.recipe.data)["train"]
+        return {self.recipe.data.label: len(rows)}
+
+    def label_names(self) -> list[str]:
+        """The name of the column, which names the one number that the model gives."""
+        return [self.recipe.data.label]
+
+    def build_model(self, label_names: Sequence[str], pretrained: bool = True) -> PreTrainedModel:
+        """Encoder, pooling, and a head of one number. Raises: ModelError."""
+        model = super().build_model(self.label_names(), pretrained)
+        model.config.problem_type = "regression"
+        return model
+
+    def make_loss(self) -> SquaredLoss:  # type: ignore[override]
+        """Squared error."""
+        return SquaredLoss()
+
+    def score_baselines(self) -> dict[str, dict[str, float]]:
+        """The mean of train, which has no correlation, and a ridge regression on TF-IDF."""
+        split = "test" if "test" in self.data.raw else "validation"
+        baseline, references = _Baseline(self.data, split), self.data.labels(split)
+        predicted = {"mean": baseline.mean(), "tfidf_ridge": baseline.tfidf_ridge()}
+        scores = {name: self.outputs.score(numbers, references) for name, numbers in predicted.items()}
+        return {name: {key: value for key, value in of.items() if not math.isnan(value)} for name, of in scores.items()}
+
+    def card(self, model: PreTrainedModel) -> Card:
+        """A text regressor."""
+        title = f"Text regressor fine-tuned from {self.recipe.model.name}"
+        return replace(super().card(model), title=title, labels=())

@@ -1,0 +1,174 @@
+"""Numbers for texts: read strictly, learned by squared error, scored by correlation, predicted as numbers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, pipeline
+
+from nlp_ft.cli import main
+from nlp_ft.errors import DataError, RecipeError
+from nlp_ft.prediction.predict import evaluate_run, load_run, predict
+from nlp_ft.recipe.loader import recipe_from_dict
+from nlp_ft.tasks.losses import SquaredLoss
+from nlp_ft.tasks.text_regression import NumberOutputs
+from nlp_ft.training.run import train
+from tests.tiny import tiny_recipe
+
+COLOURS = {"red": 1.0, "green": 2.5, "blue": 4.0}
+SETTINGS: dict[str, Any] = {
+    "task": "text_regression",
+    "model": {"pooling": "auto"},
+    "optimizer": {"lr": 3e-3, "head_lr": 1e-2},
+    "training": {"duration": "20ep", "metric": "mse"},
+    "baselines": True,
+}
+
+
+def write_numbers(file: Path, num_rows: int, seed: int) -> None:
+    """Texts of two colours and the mean of what they stand for."""
+    generator = np.random.default_rng(seed)
+    drawn = [generator.choice(list(COLOURS), 2) for _ in range(num_rows)]
+    rows = [f"{' '.join(pair)},{(COLOURS[pair[0]] + COLOURS[pair[1]]) / 2}" for pair in drawn]
+    file.write_text("\n".join(["text,label", *rows]) + "\n")
+
+
+def numbers_recipe(folder: Path, encoder: Path, **changes: Any) -> Any:
+    values = tiny_recipe(folder, encoder, **{**SETTINGS, **changes})
+    for seed, (split, num_rows) in enumerate({"train": 60, "validation": 20, "test": 20}.items()):
+        write_numbers(folder / f"{split}.csv", num_rows, seed)
+    return values
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
+    folder = tmp_path_factory.mktemp("numbers")
+    train(recipe_from_dict(numbers_recipe(folder, tiny_encoder)))
+    return folder / "run"
+
+
+def test_a_run_learns_numbers_and_beats_their_mean(run: Path) -> None:
+    summary = json.loads((run / "summary.json").read_text())
+    scores, mean = summary["metrics"]["test"], summary["baselines"]["mean"]
+    assert scores["spearman"] > 0.9
+    assert scores["mse"] < 0.1 * mean["mse"]
+    assert mean.keys() == {"mse", "mae"}, "a constant has no correlation"
+    assert summary["data"]["train"]["labels"]["least"] == 1.0
+    assert (run / "test_predictions.csv").read_text().startswith("row,reference,predicted\n0,")
+    assert "One number for each input." in (run / "README.md").read_text()
+
+
+def test_the_saved_model_is_a_plain_regressor_of_transformers_and_its_pipeline_gives_our_numbers(run: Path) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(run)
+    assert (type(model).__name__, model.config.problem_type, model.config.num_labels) == (
+        "BertForSequenceClassification",
+        "regression",
+        1,
+    )
+    texts = ["red red", "green blue"]
+    expected = [answer["score"] for answer in pipeline("text-classification", model=str(run))(texts)]
+    assert predict(run, texts) == pytest.approx(expected, abs=1e-5)
+
+
+def test_an_evaluation_of_a_file_gives_the_scores_of_the_summary(run: Path) -> None:
+    expected = json.loads((run / "summary.json").read_text())["metrics"]["test"]
+    assert evaluate_run(run).scores() == expected
+    assert evaluate_run(run, str(run.parent / "test.csv")).scores() == expected
+
+
+def test_the_command_line_prints_numbers_and_writes_a_column_of_them(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments in (["predict", str(run), "red blue"], ["eval", str(run)]):
+        with pytest.raises(SystemExit) as end:
+            main(arguments)
+        assert not end.value.code
+    printed = capsys.readouterr().out
+    [number] = predict(run, ["red blue"])
+    assert f"red blue\n  {number:.4f}\n" in printed
+    assert "spearman  pearson     mse     mae" in printed
+    output = tmp_path / "out.csv"
+    with pytest.raises(SystemExit):
+        main(["predict", str(run), "red blue", "--output", str(output)])
+    assert output.read_text() == f"text,number\nred blue,{number:.6f}\n"
+
+
+def test_a_run_that_is_killed_ends_as_the_unbroken_one(tmp_path: Path, tiny_encoder: Path, run: Path) -> None:
+    recipe = numbers_recipe(
+        tmp_path, tiny_encoder, training={"duration": "20ep", "metric": "mse", "checkpoint_every": "5st"}
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nlp_ft.training.loop.Loop._after_step", _killed_after(23))
+        with pytest.raises(RuntimeError, match="killed"):
+            train(recipe_from_dict(recipe))
+    train(recipe_from_dict(recipe), resume=True)
+    assert (tmp_path / "run/model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
+
+
+def _killed_after(step: int) -> Any:
+    from nlp_ft.training.loop import Loop
+
+    after = Loop._after_step
+
+    def killed(self: Loop) -> None:
+        after(self)
+        if self.state.global_step == step:
+            raise RuntimeError("killed")
+
+    return killed
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [("", "''"), ("high", "'high'"), ("nan", "'nan'"), ("1e400", "'1e400'"), ("-100", "'-100'")]
+)
+def test_what_is_no_number_is_named_with_its_row(tmp_path: Path, tiny_encoder: Path, value: str, shown: str) -> None:
+    recipe = recipe_from_dict(numbers_recipe(tmp_path, tiny_encoder))
+    (tmp_path / "train.csv").write_text(f"text,label\nred,1\nblue,{value}\n")
+    with pytest.raises(DataError, match=r"train has label\(s\) in column 'label' that are no finite numbers") as error:
+        train(recipe)
+    assert f"{shown} (rows 1, from 0)" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": {"label_names": ["a", "b"]}}, "data.label_names is for labels"),
+        ({"loss": {"label_smoothing": 0.1}}, "loss.label_smoothing is for labels"),
+        ({"loss": {"class_weights": "balanced"}}, "loss.class_weights is for labels"),
+        ({"training": {"metric": "accuracy"}}, "training.metric accuracy is no metric of text_regression, which has"),
+        ({"task": "text_classification", "training": {"metric": "mse"}}, "training.metric mse is no metric of text_cl"),
+    ],
+)
+def test_settings_of_the_other_task_are_refused(
+    tmp_path: Path, tiny_encoder: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        recipe_from_dict(numbers_recipe(tmp_path, tiny_encoder, **changes))
+
+
+@pytest.mark.parametrize(("training", "metric"), [({}, "spearman"), (None, "spearman"), ({"metric": "mse"}, "mse")])
+def test_the_metric_is_spearman_unless_the_recipe_names_another(training: Any, metric: str) -> None:
+    values = {"task": "text_regression", "data": {"train": "a.csv"}, "model": {"name": "m"}, "output_dir": "x"}
+    assert recipe_from_dict({**values, "training": training}).training.metric == metric
+
+
+def test_parts_of_a_batch_add_up_to_the_mean_squared_error_and_rows_left_out_add_nothing() -> None:
+    logits, labels = torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([2.0, 2.0, 1.0])
+    loss = SquaredLoss()
+    parts = [(logits[:1], labels[:1]), (logits[1:], labels[1:]), (torch.tensor([[9.0]]), torch.tensor([-100.0]))]
+    total = sum(float(loss.total(*part)) for part in parts)
+    assert total / sum(float(loss.weight(part[1])) for part in parts) == pytest.approx(10 / 3)
+
+
+def test_scores_are_those_worked_out_by_hand() -> None:
+    scores = NumberOutputs().score(np.array([1.0, 2.0, 3.0, 5.0]), np.array([1.0, 3.0, 2.0, 4.0]))
+    # Ranks differ by 0, 1, 1, 0: 1 - 6 * 2 / (4 * 15). Deviations: covariance 5.5, squares 8.75 and 5.
+    assert scores == pytest.approx({"spearman": 0.8, "pearson": 5.5 / (8.75 * 5) ** 0.5, "mse": 0.75, "mae": 0.75})
+
+
+def test_a_loaded_run_says_what_it_takes(run: Path) -> None:
+    with pytest.raises(DataError, match="predict takes a list, of one text or more, got str"):
+        load_run(run).predict("red")
