@@ -1,4 +1,4 @@
-"""What the arguments of a Hugging Face Trainer mean for layers that freeze and thaw: refused set-ups, the schedule."""
+"""What the arguments of a Hugging Face Trainer mean for layers that come and go: refused set-ups, the schedule."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Freezes and thaws layers in a Hugging Face Trainer, and says the rate of each in its logs.
+"""Freezes and unfreezes layers in a Hugging Face Trainer, and says the rate of each in its logs.
 
 Whatever it decides lies in the Trainer's own checkpoints. It needs every layer that will train to be trainable when the
 Trainer wraps the model: DistributedDataParallel looks at `requires_grad` only once.
@@ -146,12 +146,12 @@ class UnfreezeCallback(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Freeze and thaw what is due before an update, and set the rates."""
+        """Freeze and unfreeze what is due before an update, and set the rates."""
         assert self.unfreezer is not None
         begins = self.unfreezer.begin_step(state.global_step)
         self._is_new_phase = self._is_new_phase or begins
         if begins and args.torch_compile:
-            # A graph compiled with frozen layers may be used again after they thaw (pytorch #139476).
+            # A graph compiled with frozen layers may be used again after they unfreeze (pytorch #139476).
             torch.compiler.reset()
         self.rates = self._rates(kwargs["optimizer"])
 

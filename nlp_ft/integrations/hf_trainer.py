@@ -33,13 +33,13 @@ else:
 class LayerwiseTrainerMixin(_Base):
     """Goes before a Trainer class: `class Mine(LayerwiseTrainerMixin, Seq2SeqTrainer): pass`.
 
-    It builds the optimizer over all parameters, a group for each layer, so that what thaws later has its rate and its
-    place in every checkpoint. It logs the rate of each layer, gives the true loss where a model's loss is a mean over
-    its micro-batch, and on `train(resume_from_checkpoint=True)` passes over a checkpoint that is not whole.
+    It builds the optimizer over all parameters, a group for each layer, so that what unfreezes later has its rate and
+    its place in every checkpoint. It logs the rate of each layer, gives the true loss where a model's loss is a mean
+    over its micro-batch, and on `train(resume_from_checkpoint=True)` passes over a checkpoint that is not whole.
 
     Over several processes all layers that will ever train are trainable while the Trainer wraps the model, and are
-    frozen after: DistributedDataParallel would never average the gradients of one that thaws later. It is told to look
-    for layers without gradients, at the price of sending zeros for them.
+    frozen after: DistributedDataParallel would never average the gradients of one that unfreezes later. It is told to
+    look for layers without gradients, at the price of sending zeros for them.
 
     Args:
         *args: of the Trainer.
@@ -49,7 +49,7 @@ class LayerwiseTrainerMixin(_Base):
         head_lr: learning rate of the head.
         convention: how the factors are counted.
         trainable_blocks: blocks below the head that train.
-        unfreeze: when what thaws; `{"plateau": {"metric": "eval_loss"}}` waits for an evaluation.
+        unfreeze: which layers unfreeze when; `{"plateau": {"metric": "eval_loss"}}` waits for an evaluation.
         layer_map: of the model; None builds it.
         callbacks: of the Trainer.
         **kwargs: of the Trainer.

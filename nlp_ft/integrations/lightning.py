@@ -159,7 +159,7 @@ class LayerwiseUnfreezing(Callback):
         self.unfreezer = Unfreezer(network, optimizer, plan, self.layer_map, lr_schedule, self.never, state)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Freeze and thaw what is due before an update, and set the rates."""
+        """Freeze and unfreeze what is due before an update, and set the rates."""
         assert self.unfreezer is not None
         # Never between the micro-batches of one update.
         is_first = batch_idx % trainer.accumulate_grad_batches == 0
@@ -246,5 +246,5 @@ def _refuse_setup(trainer: Trainer, module: LightningModule, schedule: UnfreezeS
         raise UnfreezeError("static_graph=True forbids what changes the graph; unfreezing does: leave it out")
     if changes(schedule) and getattr(module, "_compiler_ctx", None) is not None:
         raise UnfreezeError(
-            "a compiled module may use the graph of frozen layers again after they thaw; leave it plain"
+            "a compiled module may use the graph of frozen layers again after they unfreeze; leave it plain"
         )

@@ -31,7 +31,7 @@ class LayerwiseSettings:
         head_lr: learning rate of the head; None in the strategy too: the base rate.
         convention: how the factors are counted, see `lr_scales`.
         trainable_blocks: blocks below the head that train, for strategies that train the same layers throughout.
-        unfreeze: settings of `UnfreezeSchedule.from_settings` (`{"every": "1ep"}`), for those that thaw.
+        unfreeze: settings of `UnfreezeSchedule.from_settings` (`{"every": "1ep"}`), for those that unfreeze.
     """
 
     strategy: str | UnfreezeSchedule = "llrd"
@@ -57,7 +57,9 @@ class LayerwiseSettings:
             names = ", ".join(name for name in STRATEGY_PRESETS if name != "scratch")
             raise UnfreezeError(f"strategy must be one of {names}, or an UnfreezeSchedule, got {self.strategy!r}{hint}")
         if self.unfreeze is not None and "unfreeze" not in self.preset["strategy"]:
-            raise UnfreezeError(f'strategy "{self.strategy}" thaws nothing; unfreeze goes with gradual, lp_ft, ulmfit')
+            raise UnfreezeError(
+                f'strategy "{self.strategy}" unfreezes nothing; unfreeze goes with gradual, lp_ft, ulmfit'
+            )
         if self.trainable_blocks is not None and "unfreeze" in self.preset["strategy"]:
             raise UnfreezeError(
                 f'strategy "{self.strategy}" trains all blocks in the end; take top_layers, or unfreeze'

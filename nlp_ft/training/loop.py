@@ -215,7 +215,7 @@ class Loop:
             return logits
 
     def _begin_step(self) -> None:
-        """Freeze and thaw what is due, and set the learning rates."""
+        """Freeze and unfreeze what is due, and set the learning rates."""
         if self.unfreezer.begin_step(self.state.global_step):
             self.model = rewrapped(self.accelerator, self.model)
             self.trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]

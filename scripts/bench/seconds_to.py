@@ -1,4 +1,4 @@
-"""How long until a test accuracy is reached: nlp_ft, thawing gradually, against transformers.Trainer.
+"""How long until a test accuracy is reached: nlp_ft, with gradual unfreezing, against transformers.Trainer.
 
 Both are scored on the test file after every epoch, and the seconds of scoring are not counted. Ours counts everything
 else: the pass that keeps what frozen blocks give, from an empty cache, and all epochs of the run, also those after the

@@ -1,4 +1,4 @@
-"""Do two processes stay equal when layers thaw? The largest difference of a weight between them after each epoch.
+"""Do two processes stay equal when layers unfreeze? The largest difference of a weight between them after each epoch.
 
 A small BERT with random weights, its encoder frozen in the first of four epochs; SGD, rate 0.1. What is compared:
 `requires_grad` flipped under DistributedDataParallel, Lightning's own BackboneFinetuning, and the three ways of nlp_ft.
@@ -65,7 +65,7 @@ def difference(model: nn.Module) -> float:
 
 
 def plan(steps_per_epoch: int) -> UnfreezePlan:
-    """The encoder thaws after the first epoch."""
+    """The encoder unfreezes after the first epoch."""
     schedule = UnfreezeSchedule.parse(f"head: 0ep, 1-{BLOCKS}: 1ep, embeddings: 1ep", BLOCKS)
     return UnfreezePlan(schedule, EPOCHS * steps_per_epoch, steps_per_epoch)
 
@@ -84,7 +84,7 @@ def run_loop(model: Any, optimizer: torch.optim.Optimizer, before_step: Callable
 
 
 def naive_flip() -> list[float]:
-    """Frozen, wrapped, and thawed by `requires_grad` when its time has come."""
+    """Frozen, wrapped, and unfrozen by `requires_grad` when its time has come."""
     model = build_model()
     model.bert.requires_grad_(False)
 

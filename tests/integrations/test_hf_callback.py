@@ -37,7 +37,7 @@ def test_the_stock_trainer_with_callback_and_optimizer_equals_the_layerwise_trai
     assert stock["rates"] == ours["rates"]
 
 
-def test_the_stock_optimizer_of_a_stock_trainer_thaws_too(tmp_path: Path) -> None:
+def test_the_stock_optimizer_of_a_stock_trainer_unfreezes_too(tmp_path: Path) -> None:
     run = trained(str(tmp_path), trainer_class=Trainer, callbacks=[UnfreezeCallback("gradual")])
     before = tiny_model().state_dict()
     assert len(run["trainable"][0]) < len(run["trainable"][-1]) == len(list(tiny_model().parameters()))

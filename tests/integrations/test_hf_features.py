@@ -1,4 +1,4 @@
-"""What else people do with the Hugging Face Trainer, with layers that freeze and thaw."""
+"""What else people do with the Hugging Face Trainer, with layers that freeze and unfreeze."""
 
 from pathlib import Path
 from typing import Any

@@ -93,7 +93,7 @@ def _with_scores_of_its_own(folder: str) -> dict[str, Any]:
 
 
 class NaiveFlip(TrainerCallback):
-    """What published snippets do: thaw by `requires_grad` when its time has come."""
+    """What published snippets do: unfreeze by `requires_grad` when its time has come."""
 
     def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
         if args[1].global_step == 2:

@@ -213,7 +213,7 @@ def test_weight_decay_and_the_class_of_the_optimizer_come_from_the_arguments(tmp
         ({"strategy": "scratch"}, r'AutoModel\.\.\.from_config\(config\) and take strategy="full"'),
         ({"strategy": "gradul"}, "got 'gradul'; did you mean gradual"),
         ({"strategy": "top_layers", "trainable_blocks": 9}, "must be at most 3"),
-        ({"strategy": "full", "unfreeze": {"every": "1ep"}}, "thaws nothing"),
+        ({"strategy": "full", "unfreeze": {"every": "1ep"}}, "unfreezes nothing"),
         ({"strategy": "gradual", "trainable_blocks": 2}, "trains all blocks in the end"),
         ({"strategy": UnfreezeSchedule.fixed(12)}, "for 12 blocks, but the model has 3"),
         ({"strategy": OWN, "unfreeze": {}}, "given by name, not a schedule"),

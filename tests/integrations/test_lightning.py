@@ -120,7 +120,7 @@ def test_what_would_go_wrong_is_refused(tmp_path: Path, strategy: Any, keywords:
         prepare()
 
 
-def test_an_optimizer_that_lacks_what_will_thaw_is_refused(tmp_path: Path) -> None:
+def test_an_optimizer_that_lacks_what_will_unfreeze_is_refused(tmp_path: Path) -> None:
     class HeadOnly(Classifier):
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.SGD(self.model.classifier.parameters(), lr=0.1)

@@ -247,7 +247,7 @@ def test_a_tied_weight_counts_once() -> None:
     assert count_parameters(build("bert", "masked")) == (6_306, 6_306)
 
 
-def test_two_towers_thaw_side_by_side_from_the_head_down() -> None:
+def test_two_towers_unfreeze_side_by_side_from_the_head_down() -> None:
     """Text of three blocks beside an image tower of two: a phase counts from the head in each."""
     depth = {"text": 3, "image": 2}
     names = {f"{tower}_{layer}": (tower, layer) for tower, blocks in depth.items() for layer in range(blocks + 1)}

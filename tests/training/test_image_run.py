@@ -164,7 +164,7 @@ def test_frozen_stages_of_a_resnet_keep_weights_and_batch_norm_statistics_to_the
     assert summary["num_trainable_parameters"] == expected + 512 * 3 + 3
 
 
-def test_a_cnn_thaws_stage_by_stage_and_batch_norm_below_stands_still(
+def test_a_cnn_unfreezes_stage_by_stage_and_batch_norm_below_stands_still(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain_step, moved = run_module.Loop._step, []

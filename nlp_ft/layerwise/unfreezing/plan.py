@@ -152,7 +152,7 @@ class UnfreezePlan:
             return False
         return loss < following.value and self._lasted(state, step, following.at_least) and self._begin(state, step)
 
-    def thawed_at(self, state: UnfreezeState, layer: int) -> int | None:
+    def unfrozen_at(self, state: UnfreezeState, layer: int) -> int | None:
         """Step from which a layer has trained without a break; None while it is frozen."""
         begun = None
         for phase, start in zip(self.schedule.phases, state.starts):
@@ -161,12 +161,12 @@ class UnfreezePlan:
 
     def lr_scale(self, state: UnfreezeState, step: int, layer: int) -> float:
         """Factor on a layer's rate beside the schedule: 0 while frozen, else the phase's scale times its warm-up."""
-        thawed = self.thawed_at(state, layer)
-        if thawed is None:
+        unfrozen = self.unfrozen_at(state, layer)
+        if unfrozen is None:
             return 0.0
         scale = self.schedule.phases[len(state.starts) - 1].lr_scale
-        if thawed > 0 and step - thawed < self.layer_warmup:
-            scale *= (step - thawed + 1) / (self.layer_warmup + 1)
+        if unfrozen > 0 and step - unfrozen < self.layer_warmup:
+            scale *= (step - unfrozen + 1) / (self.layer_warmup + 1)
         return scale
 
     def lr_span(self, state: UnfreezeState) -> tuple[int, int]:

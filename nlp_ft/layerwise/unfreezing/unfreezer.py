@@ -13,7 +13,7 @@ from nlp_ft.layerwise.unfreezing.plan import UnfreezePlan, UnfreezeState
 
 
 class Unfreezer:
-    """Freezes and thaws layers as a plan says, and sets the rates of their groups.
+    """Freezes and unfreezes layers as a plan says, and sets the rates of their groups.
 
     A loop calls `begin_step` before each update; where the trainable set changed it must build wrappers such as
     DistributedDataParallel anew, which look at `requires_grad` only once. A loop that evaluates calls `on_scores`, one

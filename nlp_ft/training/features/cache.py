@@ -115,5 +115,5 @@ class FeatureCache:
 
 
 def lowest_trained(plan: UnfreezePlan, phases: int) -> int:
-    """The lowest layer that trains in any of the first phases; what was thawed once has left its cached values."""
+    """The lowest layer that trains in any of the first phases; what was unfrozen once has left its cached values."""
     return min(layer for phase in plan.schedule.phases[:phases] for layer in phase.layers)

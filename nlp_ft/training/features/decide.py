@@ -109,7 +109,7 @@ def cache_of_run(parts: Parts, state: LoopState) -> FeatureCache | None:
         f"feature cache: what block(s) {blocks} give is kept, {savings.bytes_needed / BYTES_IN_GB:.2g} GB in "
         f"{str(store.dtype).removeprefix('torch.')} ({numbers})\n"
     )
-    # What has been thawed by now has left its values.
+    # What has been unfrozen by now has left its values.
     left = [boundary for boundary in savings.boundaries if boundary < lowest[len(state.unfreeze.starts) - 1]]
     if not left:
         return None

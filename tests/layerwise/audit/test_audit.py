@@ -53,7 +53,7 @@ def of_the_hugging_face_trainer() -> tuple[nn.Module, Optimizer, Any]:
     return trainer.model, trainer.optimizer, trainer.lr_scheduler
 
 
-def frozen_and_thawed_in_the_course_of_a_training() -> tuple[nn.Module, Optimizer, None]:
+def frozen_and_unfrozen_in_the_course_of_a_training() -> tuple[nn.Module, Optimizer, None]:
     model, optimizer, _ = strategy(0, optimizer_class=SGD, momentum=0.9)
     for lowest in (0, 3, 1):
         set_trainable(model, LayerMap.from_model(model), lowest)
@@ -91,7 +91,7 @@ SOUND: dict[str, Callable[[], tuple[nn.Module, Optimizer, Any]]] = {
     "on a plateau": lambda: scheduled(ReduceLROnPlateau),
     "accelerate": prepared_by_accelerate,
     "hugging face trainer": of_the_hugging_face_trainer,
-    "frozen and thawed": frozen_and_thawed_in_the_course_of_a_training,
+    "frozen and unfrozen": frozen_and_unfrozen_in_the_course_of_a_training,
     "albert with one rate": albert_with_one_rate,
     "tied embeddings": tied_embeddings,
     "resnet18 with frozen stages": resnet_with_frozen_stages,

@@ -27,7 +27,7 @@ def test_a_model_that_is_frozen_as_a_whole() -> None:
     assert the_only(audit(model, build_optimizer(model)), "everything_frozen") == names(model, "")
 
 
-def test_parameters_thawed_after_the_optimizer_was_made_over_the_trainable_ones() -> None:
+def test_parameters_unfrozen_after_the_optimizer_was_made_over_the_trainable_ones() -> None:
     model = bert()
     layer_map = LayerMap.from_model(model)
     set_trainable(model, layer_map, 2)
@@ -53,7 +53,7 @@ def test_the_published_snippet_that_freezes_what_it_gives_to_the_optimizer() -> 
     assert moved_by(optimizer.step, model) == ()
 
 
-def test_the_published_snippet_that_thaws_a_block_which_no_group_holds() -> None:
+def test_the_published_snippet_that_unfreezes_a_block_which_no_group_holds() -> None:
     model = bert()
     model.bert.requires_grad_(False)
     optimizer = AdamW(model.classifier.parameters(), lr=1e-2, weight_decay=0.0)

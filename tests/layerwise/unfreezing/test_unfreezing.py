@@ -218,7 +218,7 @@ def test_a_state_that_went_through_json_goes_on_as_before() -> None:
     assert unbroken.starts == [0, 50, 80]
 
 
-def test_a_thawed_layer_warms_up_and_those_that_trained_before_do_not() -> None:
+def test_an_unfrozen_layer_warms_up_and_those_that_trained_before_do_not() -> None:
     schedule = UnfreezeSchedule.gradual(2, EPOCH, layer_warmup=Duration(4, "st"))
     plan = UnfreezePlan(schedule, total_steps=40, steps_per_epoch=10)
     state = UnfreezeState()
@@ -236,7 +236,7 @@ def test_a_layer_that_trains_again_after_a_break_warms_up_again() -> None:
     plan = UnfreezePlan(schedule, total_steps=40, steps_per_epoch=10)
     _, state = run(plan, 40)
     assert state.starts == [0, 10, 20, 30]
-    assert [plan.thawed_at(state, layer) for layer in (2, 1, 0)] == [30, 20, 30]
+    assert [plan.unfrozen_at(state, layer) for layer in (2, 1, 0)] == [30, 20, 30]
 
 
 def test_a_phase_scales_all_rates() -> None:
