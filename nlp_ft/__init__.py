@@ -11,7 +11,19 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nlp_ft.errors import NlpFtError as NlpFtError
+    from nlp_ft.layerwise import LayerMap as LayerMap
+    from nlp_ft.layerwise import build_optimizer as build_optimizer
+    from nlp_ft.layerwise import layerwise_param_groups as layerwise_param_groups
+    from nlp_ft.prediction.predict import evaluate_run as evaluate_run
+    from nlp_ft.prediction.predict import load_run as load_run
+    from nlp_ft.prediction.predict import predict as predict
+    from nlp_ft.recipe import Recipe as Recipe
+    from nlp_ft.recipe.loader import load_recipe as load_recipe
+    from nlp_ft.training.run import train as train
 
 __version__ = "0.1.0"
 
@@ -20,8 +32,11 @@ _PUBLIC = {
     "NlpFtError": "nlp_ft.errors",
     "Recipe": "nlp_ft.recipe",
     "build_optimizer": "nlp_ft.layerwise",
+    "evaluate_run": "nlp_ft.prediction.predict",
     "layerwise_param_groups": "nlp_ft.layerwise",
     "load_recipe": "nlp_ft.recipe.loader",
+    "load_run": "nlp_ft.prediction.predict",
+    "predict": "nlp_ft.prediction.predict",
     "train": "nlp_ft.training.run",
 }
 __all__ = sorted(_PUBLIC)
@@ -31,10 +46,16 @@ _REGISTERED = ("nlp_ft.models.pooled_classifier", "nlp_ft.models.image_classifie
 """The modules that make the Auto classes know a class of ours."""
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
+if not TYPE_CHECKING:  # type checkers have the imports above
+
+    def __getattr__(name: str) -> Any:
+        if name not in _PUBLIC:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})
 
 
 class _RegisterAfterAutoClasses(importlib.abc.MetaPathFinder):

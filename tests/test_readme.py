@@ -77,6 +77,8 @@ def test_the_python_blocks_run(tmp_path: Path, tiny_encoder: Path) -> None:
     settings = {
         "bert-base-uncased": str(tiny_encoder),
         "runs/quickstart": str(tmp_path / "run"),
+        "runs/mine": str(tmp_path / "run"),
+        "labelled.csv": str(tmp_path / "test.csv"),
         "lowest_trainable_layer=7": "lowest_trainable_layer=2",
     }
     codes = [code for code in blocks("python") if "runs/flowers" not in code]

@@ -172,14 +172,21 @@ def test_the_public_names_are_these_and_each_can_be_imported() -> None:
         "NlpFtError",
         "Recipe",
         "build_optimizer",
+        "evaluate_run",
         "layerwise_param_groups",
         "load_recipe",
+        "load_run",
+        "predict",
         "train",
     ]
     for name in nlp_ft.__all__:
         value = getattr(nlp_ft, name)
         assert callable(value), name
         assert getattr(importlib.import_module(value.__module__), value.__name__) is value
+
+
+def test_the_public_names_are_offered_for_completion() -> None:
+    assert set(nlp_ft.__all__) <= set(dir(nlp_ft))
 
 
 def test_another_name_is_an_attribute_error() -> None:
