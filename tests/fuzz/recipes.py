@@ -102,10 +102,9 @@ def cases(seed: int, good: str) -> list[Case]:
 
 def _fitting(task: str, name: str) -> list[str]:
     """Overrides of the good recipe with which the field has its place."""
-    found = []
+    found = [f"task={task}"]
     if task == "image_classification":
         found += [
-            "task=image_classification",
             "data={train: a, validation: b}",
             "model={name: resnet18, weights: null}",
         ]

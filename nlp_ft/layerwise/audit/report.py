@@ -32,7 +32,6 @@ CHECKS: tuple[Callable[[TrainingSetup], Iterator[Finding]], ...] = (
     modules.live_dropout,
     modules.reentrant_checkpointing,
     wrappers.stale_ddp_wrapper,
-    wrappers.stale_compiled_graph,
 )
 """Each gives the findings that carry its own name, or raises CannotTell or LayerMapError."""
 
