@@ -253,14 +253,14 @@ def test_audit_of_a_good_recipe_finds_nothing(
     blocks = ["strategy.trainable_blocks=1"] if strategy == "top_layers" else []
     before = sorted(workplace.rglob("*"))
     shown = run_cli(capsys, "audit", "good.yaml", f"strategy={strategy}", *blocks)
-    assert shown == (0, "19 of 19 checks made, nothing found\n", "")
+    assert shown == (0, "18 of 18 checks made, nothing found\n", "")
     assert sorted(workplace.rglob("*")) == before
 
 
 def test_audit_shows_warnings_as_a_table_and_ends_with_0(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run_cli(capsys, "audit", "good.yaml", "optimizer.lr=1e-2", "optimizer.head_lr=1e-4")
     assert (code, err) == (0, "")
-    assert out.startswith("19 of 19 checks made, 1 finding(s)\n\nseverity  check               parameters\n")
+    assert out.startswith("18 of 18 checks made, 1 finding(s)\n\nseverity  check               parameters\n")
     [[severity, check, parameters]] = columns(out.split("\n\n")[1], "severity", "check", "parameters")
     assert (severity, check) == ("warning", "rates_out_of_order")
     assert parameters.startswith("encoder.embeddings.word_embeddings.weight and ")
