@@ -16,7 +16,7 @@ MAX_LABELS = 10_000
 """A table of label by label, as the scores need it, then has 800 MB."""
 _WHOLE = re.compile(r"0|-?[1-9][0-9]*")
 """A whole number in its one spelling: `007` and `+1` are texts."""
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
 def find_labels(raw: Mapping[str, Dataset], column: str, label_names: Sequence[str] | None) -> dict[LabelValue, str]:
@@ -129,8 +129,8 @@ def _in_order(values: Collection[LabelValue]) -> list[LabelValue]:
 
 def _refuse_fractions(found: Sequence[LabelValue], column: str) -> None:
     texts = [value for value in found if isinstance(value, str)]
-    fractions = [text for text in texts if _NUMBER.fullmatch(text) and not text.lstrip("+-").isdigit()]
-    if fractions and all(map(_NUMBER.fullmatch, texts)):
+    fractions = [text for text in texts if NUMBER.fullmatch(text) and not text.lstrip("+-").isdigit()]
+    if fractions and all(map(NUMBER.fullmatch, texts)):
         raise DataError(
             f"labels must be strings or whole numbers; column {column!r} of train holds fractions such as "
             f"{fractions[0]}; if they are names of classes, list them in data.label_names"

@@ -1,7 +1,6 @@
 """Labels that are numbers: each row of the column must hold one, and not the mark of rows that are left out."""
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,9 +8,8 @@ from datasets import Dataset
 
 from nlp_ft.data.batching import IGNORED_LABEL
 from nlp_ft.data.columns import unique_values
+from nlp_ft.data.labels import NUMBER
 from nlp_ft.errors import DataError, listed
-
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
 def check_numbers(splits: Mapping[str, Dataset], column: str) -> None:
@@ -29,6 +27,6 @@ def check_numbers(splits: Mapping[str, Dataset], column: str) -> None:
 def is_number(value: Any) -> bool:
     """Whether a value, or the text of a CSV, is a number to learn."""
     if isinstance(value, str):
-        value = float(value) if _NUMBER.fullmatch(value) else None
+        value = float(value) if NUMBER.fullmatch(value) else None
     is_real = isinstance(value, int | float) and not isinstance(value, bool)
     return is_real and math.isfinite(value) and abs(value) < 1e30 and value != IGNORED_LABEL

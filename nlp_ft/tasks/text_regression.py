@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -77,23 +77,6 @@ class NumberOutputs:
         return [f"{prediction:.4f}"]
 
 
-@dataclass(frozen=True)
-class _Baseline:
-    """Numbers that need no pretrained model."""
-
-    data: TextData
-    split: str
-
-    def mean(self) -> np.ndarray:
-        return np.full(len(self.data.labels(self.split)), self.data.labels("train").mean())
-
-    def tfidf_ridge(self) -> np.ndarray:
-        pipeline = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), Ridge())
-        fitted = pipeline.fit(self.data.texts("train"), self.data.labels("train"))
-        predicted: np.ndarray = fitted.predict(self.data.texts(self.split))
-        return predicted
-
-
 class TextRegression(TextClassification):
     """See `Task`."""
 
@@ -137,8 +120,13 @@ class TextRegression(TextClassification):
     def score_baselines(self) -> dict[str, dict[str, float]]:
         """The mean of train, which has no correlation, and a ridge regression on TF-IDF."""
         split = "test" if "test" in self.data.raw else "validation"
-        baseline, references = _Baseline(self.data, split), self.data.labels(split)
-        predicted = {"mean": baseline.mean(), "tfidf_ridge": baseline.tfidf_ridge()}
+        learned, references = self.data.labels("train"), self.data.labels(split)
+        ridge = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), Ridge())
+        ridge.fit(self.data.texts("train"), learned)
+        predicted = {
+            "mean": np.full(len(references), learned.mean()),
+            "tfidf_ridge": ridge.predict(self.data.texts(split)),
+        }
         scores = {name: self.outputs.score(numbers, references) for name, numbers in predicted.items()}
         return {name: {key: value for key, value in of.items() if not math.isnan(value)} for name, of in scores.items()}
 
