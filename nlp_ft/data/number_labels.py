@@ -6,7 +6,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from nlp_ft.data.batching import IGNORED_LABEL
+from nlp_ft.data.batch_loading import IGNORED_LABEL
 from nlp_ft.data.columns import unique_values
 from nlp_ft.data.labels import NUMBER
 from nlp_ft.errors import DataError, listed

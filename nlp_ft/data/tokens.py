@@ -11,6 +11,9 @@ from nlp_ft.data.sources import text_columns
 from nlp_ft.data.workers import end_with_parent
 from nlp_ft.recipe.text import TextDataSection
 
+ROWS_ENCODED_TOGETHER = 1000
+"""The tokenizer's lists of Python integers take ten times the memory of an array."""
+
 
 def encode_texts(
     columns: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerBase, data: TextDataSection
@@ -40,6 +43,27 @@ def encode_texts(
         for key in keys:
             result[key][row] = [result[key][row][position] for position in kept]
     return result
+
+
+def encode_for_prediction(
+    columns: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerBase, data: TextDataSection
+) -> dict[str, list[np.ndarray]]:
+    """What `encode_texts` makes of texts or pairs of them, as arrays (tokens,), one a row.
+
+    Args:
+        columns: one list of texts, or two of equal length.
+        tokenizer: the encoder's tokenizer.
+        data: says how to cut.
+
+    Returns:
+        `input_ids` and, where the tokenizer makes them, `token_type_ids`.
+    """
+    rows: dict[str, list[np.ndarray]] = {}
+    for start in range(0, len(columns[0]), ROWS_ENCODED_TOGETHER):
+        encoded = encode_texts([column[start : start + ROWS_ENCODED_TOGETHER] for column in columns], tokenizer, data)
+        for key in encoded.keys() - {"num_tokens"}:
+            rows.setdefault(key, []).extend(np.asarray(ids, np.int32) for ids in encoded[key])
+    return rows
 
 
 def kept_positions(special_tokens_mask: Sequence[int], data: TextDataSection) -> list[int]:

@@ -14,7 +14,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 from transformers import BitImageProcessor
 
-from nlp_ft.data.batching import IGNORED_LABEL
+from nlp_ft.data.batch_loading import IGNORED_LABEL
 from nlp_ft.data.image_files import decode, read_bytes, to_rgb
 from nlp_ft.errors import DataError
 from nlp_ft.recipe.images import AugmentationSection, ImageDataSection

@@ -9,12 +9,13 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import nlp_ft.models.pooled_classifier  # noqa: F401  # registers the class that a run folder may hold
-from nlp_ft.data.batching import PaddingCollator
+from nlp_ft.data.batch_loading import PaddingCollator
+from nlp_ft.data.batch_sampling import token_batches
 from nlp_ft.data.sources import columns_of_texts, load_files, text_columns
 from nlp_ft.data.splits import progress_bars
 from nlp_ft.data.streaming import estimated_rows, stream_texts
 from nlp_ft.data.text import TextData, encode_split, load_text_data
-from nlp_ft.data.token_batches import encode_for_prediction, token_batches
+from nlp_ft.data.tokens import encode_for_prediction
 from nlp_ft.errors import DataError, ModelError
 from nlp_ft.layerwise.first_token import Place, first_token_only, first_token_places
 from nlp_ft.models.config_checks import check_vocabulary

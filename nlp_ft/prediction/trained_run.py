@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, PreTrainedModel
 
-from nlp_ft.data.batching import Collator
+from nlp_ft.data.batch_loading import Collator
 from nlp_ft.data.streaming import CHUNK_ROWS
 from nlp_ft.errors import DataError, ModelError, RunFolderError
 from nlp_ft.models.config_checks import check_config, check_labels

@@ -12,7 +12,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from nlp_ft.data.batching import Collator
+from nlp_ft.data.batch_loading import Collator
 from nlp_ft.errors import LayerMapError
 from nlp_ft.layerwise import LayerMap
 from nlp_ft.layerwise.layer_map import Rule

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from nlp_ft.data.batching import PaddingCollator
+from nlp_ft.data.batch_loading import PaddingCollator
 from nlp_ft.data.columns import content_of, fingerprint, unique_values, value_codes
 from nlp_ft.data.labels import label_counts
 from nlp_ft.data.report import describe_data, format_data_report

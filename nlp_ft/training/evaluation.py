@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from datasets import Dataset
 
-from nlp_ft.data.batching import Collator, load_batches
+from nlp_ft.data.batch_loading import Collator, load_batches
 from nlp_ft.tasks.outputs import Outputs, Predictions
 from nlp_ft.training.features.cache import FeatureCache
 

@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from accelerate.utils import DynamoBackend
 from transformers import PreTrainedModel
 
-from nlp_ft.data.batching import EpochStream
+from nlp_ft.data.batch_loading import EpochStream
 from nlp_ft.layerwise import LayerMap, Unfreezer, set_trainable_layers
 from nlp_ft.layerwise.first_token import Place, first_token_places
 from nlp_ft.layerwise.freezing import count_parameters

@@ -12,8 +12,8 @@ from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import GradientAccumulationPlugin, set_seed
 
-from nlp_ft.data.batching import EpochStream
-from nlp_ft.data.effective_batches import EffectiveBatches, RowBatches, TokenBatches
+from nlp_ft.data.batch_loading import EpochStream
+from nlp_ft.data.batch_sampling import EffectiveBatches, RowBatches, TokenBatches
 from nlp_ft.environment import check_environment, is_on, launching, num_launched, show_what_cannot_be_shown
 from nlp_ft.errors import TrainingError, UnfreezeError
 from nlp_ft.layerwise import (

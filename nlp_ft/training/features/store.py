@@ -24,7 +24,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset
 from tqdm import tqdm
 
-from nlp_ft.data.batching import Collator, load_batches
+from nlp_ft.data.batch_loading import Collator, load_batches
 from nlp_ft.layerwise import LayerMap
 from nlp_ft.layerwise.prefix import FrozenPrefix
 from nlp_ft.training import durable

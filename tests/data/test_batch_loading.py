@@ -9,8 +9,8 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from nlp_ft.data.batching import IGNORED_LABEL, EpochStream, PaddingCollator, load_batches
-from nlp_ft.data.effective_batches import PADDING_ROW, EffectiveBatches, RowBatches, TokenBatches, epoch_batches
+from nlp_ft.data.batch_loading import IGNORED_LABEL, EpochStream, PaddingCollator, load_batches
+from nlp_ft.data.batch_sampling import PADDING_ROW, EffectiveBatches, RowBatches, TokenBatches, epoch_batches
 from nlp_ft.errors import DataError
 from nlp_ft.models.text import load_tokenizer
 from nlp_ft.recipe.text import TextModelSection

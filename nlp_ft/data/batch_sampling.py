@@ -9,8 +9,6 @@ from typing import Protocol
 
 import numpy as np
 
-from nlp_ft.data.token_batches import token_batches
-
 BATCHES_SORTED_TOGETHER = 50
 PADDING_ROW = -1
 """Stands alone in the micro-batch of a process that has no row of the effective batch left."""
@@ -185,3 +183,20 @@ def micro_batches(batch: np.ndarray, per_device_batch_size: int, num_processes: 
         parts = [rows[i * share : (i + 1) * share] for i in range(num_processes)]
         result += [part if len(part) else np.array([PADDING_ROW]) for part in parts]
     return result
+
+
+def token_batches(lengths: np.ndarray, tokens_per_batch: int) -> list[np.ndarray]:
+    """Every row in exactly one batch, the longest first, so that memory is short at once or never.
+
+    Args:
+        lengths: tokens of each row, (rows,).
+        tokens_per_batch: most tokens of a batch with its padding; a row that is longer is one alone.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    batches = []
+    start = 0
+    while start < len(order):
+        num_rows = max(1, tokens_per_batch // max(1, int(lengths[order[start]])))
+        batches.append(order[start : start + num_rows])
+        start += num_rows
+    return batches

@@ -1,6 +1,6 @@
 """How rows become tensors: padded, loaded, and streamed as one process's part of each effective batch.
 
-Which rows make which batch is said in `effective_batches.py`.
+Which rows make which batch is said in `batch_sampling.py`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase
 
-from nlp_ft.data.effective_batches import PADDING_ROW, EffectiveBatches
+from nlp_ft.data.batch_sampling import PADDING_ROW, EffectiveBatches
 from nlp_ft.data.workers import leave_signals_to_parent
 from nlp_ft.errors import DataError
 
