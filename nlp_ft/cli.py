@@ -214,7 +214,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _layers(options: argparse.Namespace) -> int:
-    from nlp_ft.inspection import describe_layers
+    from nlp_ft.training.inspection import describe_layers
 
     print(describe_layers(options.target, options.overrides))
     return 0
@@ -224,7 +224,7 @@ def _validate(options: argparse.Namespace) -> int:
     from nlp_ft.recipe.loader import load_recipe
 
     recipe = load_recipe(options.recipe, options.overrides)
-    from nlp_ft.inspection import find_problems
+    from nlp_ft.training.inspection import find_problems
 
     problems = find_problems(recipe)
     if problems:
@@ -234,7 +234,7 @@ def _validate(options: argparse.Namespace) -> int:
 
 
 def _audit(options: argparse.Namespace) -> int:
-    from nlp_ft.inspection import audit_recipe
+    from nlp_ft.training.inspection import audit_recipe
 
     report = audit_recipe(options.recipe, options.overrides)
     print(report)

@@ -39,12 +39,6 @@ def unique_values(rows: Dataset, column: str) -> list[Any]:
     return values
 
 
-def mark_values(rows: Dataset, column: str, marks: np.ndarray) -> None:
-    """Set the marks, (values,) bool, of all numbers in a column of lists."""
-    for part in _read_parts(rows, column):
-        marks[pyarrow.compute.list_flatten(part).to_numpy(zero_copy_only=False)] = True
-
-
 def fingerprint(rows: Dataset, column: str) -> str:
     """Of a column's values in their order, to the bit; lists of numbers are read without making objects of them."""
     digest = blake2b(digest_size=16)
@@ -60,16 +54,6 @@ def fingerprint(rows: Dataset, column: str) -> str:
 def content_of(value: object) -> str:
     """A fingerprint of what Python shows of a value."""
     return blake2b(repr(value).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-
-
-def _read_parts(rows: Dataset, column: str) -> Iterator[Any]:
-    """As `_parts`, but read: what is mapped stays in memory for as long as there is room. Unselected rows come too."""
-    if not rows.cache_files:
-        yield from _parts(rows, column)
-    for file in rows.cache_files:
-        with pyarrow.OSFile(file["filename"]) as stream:
-            for batch in pyarrow.ipc.open_stream(stream):
-                yield batch.column(column)
 
 
 def _parts(rows: Dataset, column: str) -> Iterator[Any]:

@@ -213,16 +213,6 @@ class TrainingSection(Section):
     feature_precision: Literal["auto", "fp32", "half"] = Field(
         "auto", description="Of what is kept. `auto`: that of the run; `half`: bf16, or fp16 in a run of that."
     )
-    trim_vocabulary: Literal["auto", "off"] = Field(
-        "auto",
-        description="`auto`: train the rows of the embedding table that the data use; to the others, which could only "
-        "decay, the same is done at the end.",
-    )
-    trim_last_block: Literal["auto", "off"] = Field(
-        "auto",
-        description="`auto`: where the head reads the first token alone, only that token goes through what follows the "
-        "attention of the last block.",
-    )
     deterministic: bool = Field(True, description="Ask for deterministic kernels on accelerators.")
 
     @model_validator(mode="after")

@@ -10,7 +10,6 @@ from transformers import BigBirdConfig, BigBirdForSequenceClassification
 
 from nlp_ft.layerwise import LayerMap
 from nlp_ft.layerwise.discovery.undisturbed import undisturbed
-from nlp_ft.layerwise.first_token import first_token_places
 from nlp_ft.layerwise.prefix import FrozenPrefix
 from tests.layerwise import text_census, vision_census
 from tests.layerwise.soundness import changed, state_of
@@ -57,11 +56,10 @@ def test_bigbird_computes_sparse_attention_after_its_layer_map_was_made() -> Non
     assert mapped.bert.attention_type == "block_sparse"
 
 
-def test_trials_of_the_cache_and_of_the_last_block_leave_the_model_as_it_was() -> None:
+def test_trials_of_the_cache_leave_the_model_as_it_was() -> None:
     model = big_bird().train()
     layer_map, before = LayerMap.from_model(model), state_of(model)
     assert 1 in FrozenPrefix(model, layer_map, padded_batch()).boundaries
-    first_token_places(model, layer_map, padded_batch())
     assert changed(before, state_of(model)) == []
 
 
