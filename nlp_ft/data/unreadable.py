@@ -1,5 +1,5 @@
-"""The one exception of the readers of files; who knows the file's name makes a `DataError` of it."""
+"""The exception that all readers of files raise; a caller that knows the file's name turns it into a `DataError`."""
 
 
 class UnreadableError(Exception):
-    """What is wrong with the content of a file, and where in it."""
+    """The content of a file cannot be read; the message says what is wrong and where in the file."""

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch.nn import functional as F
 
-from nlp_ft.data.batch_loading import IGNORED_LABEL
+from nlp_ft.data.batch import IGNORED_LABEL
 
 
 class ClassificationLoss:

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from nlp_ft import layerwise
+from nlp_ft.data.batch import model_inputs
 from nlp_ft.data.batch_loading import EpochStream
 from nlp_ft.data.batch_sampling import EffectiveBatches, RowBatches, TokenBatches
 from nlp_ft.errors import TrainingError, UnfreezeError
@@ -24,7 +25,6 @@ from nlp_ft.recipe.sections import OptimizerSection, ScheduleSection
 from nlp_ft.recipe.strategy import REPLACED_BY_LAYERS, StrategySection, UnfreezeSection
 from nlp_ft.tasks.task import Task
 from nlp_ft.training.evaluation import Evaluator
-from nlp_ft.training.forward import model_inputs
 from nlp_ft.training.loop import STEPS_BETWEEN_RECORDS, LoopSettings
 
 EXAMPLE_ROWS = 3

@@ -12,8 +12,7 @@ from datasets import Dataset
 from nlp_ft.data.batch_loading import Collator, load_batches
 from nlp_ft.tasks.outputs import Outputs, Predictions
 from nlp_ft.tasks.task import Data
-from nlp_ft.training.features.cache import FeatureCache
-from nlp_ft.training.forward import logits_of
+from nlp_ft.training.features.cache import FeatureCache, logits_of
 
 
 @dataclass(frozen=True)

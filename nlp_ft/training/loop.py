@@ -19,8 +19,7 @@ from accelerate import Accelerator
 from nlp_ft.errors import TrainingError
 from nlp_ft.layerwise import Unfreezer, UnfreezeState
 from nlp_ft.layerwise.unfreezing.triggers import is_better
-from nlp_ft.training.features.cache import FeatureCache
-from nlp_ft.training.forward import logits_of
+from nlp_ft.training.features.cache import FeatureCache, logits_of
 from nlp_ft.training.progress import Progress
 from nlp_ft.training.wrapping import rewrapped
 

@@ -9,7 +9,8 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from nlp_ft.data.batch_loading import IGNORED_LABEL, EpochStream, PaddingCollator, load_batches
+from nlp_ft.data.batch import IGNORED_LABEL
+from nlp_ft.data.batch_loading import EpochStream, PaddingCollator, load_batches
 from nlp_ft.data.batch_sampling import PADDING_ROW, EffectiveBatches, RowBatches, TokenBatches, epoch_batches
 from nlp_ft.errors import DataError
 from nlp_ft.models.text import load_tokenizer
@@ -81,7 +82,9 @@ def test_padding_is_that_of_the_tokenizer_itself(side: str) -> None:
 def test_a_tokenizer_without_a_padding_token_is_refused() -> None:
     other = deepcopy(tokenizer())
     other.pad_token = None
-    with pytest.raises(DataError, match="has no padding token, so that texts of unlike length make no batch; set pad_"):
+    with pytest.raises(
+        DataError, match="no padding token, so texts of different lengths cannot form a batch; set pad_"
+    ):
         PaddingCollator(other, KEYS)
 
 

@@ -100,7 +100,7 @@ def zip_with(folder: Path, method: int = zipfile.ZIP_DEFLATED, claimed: int = 0)
 
 @pytest.mark.parametrize("method", [9, 93, 99])
 def test_a_zip_file_that_is_packed_in_another_way_is_refused_by_name(method: int, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=rf"packs 'x/a.bmp' with method {method}, which is not read here; pack it with"):
+    with pytest.raises(DataError, match=rf"packs 'x/a.bmp' with method {method}, which is not supported; pack it with"):
         list_images(zip_with(tmp_path, method), "f")
 
 

@@ -194,8 +194,8 @@ def test_every_unreadable_image_is_named_with_the_reason(tmp_path: Path) -> None
     assert error.startswith("data.train: 4 image(s) cannot be read: ")
     for name, why in (
         ("cut.jpg", ""),
-        ("text.jpg", "it is no image that Pillow knows"),
-        ("empty.jpg", "it is no image that Pillow knows"),
+        ("text.jpg", "Pillow does not recognize it as an image"),
+        ("empty.jpg", "Pillow does not recognize it as an image"),
         ("floats.tif", "its pixels are floating-point numbers; save it with 8 or 16 bits"),
     ):
         assert f"{folder / 'red' / name}: {why}" in error
@@ -216,7 +216,7 @@ def test_what_cannot_be_trained_on_is_refused(tmp_path: Path) -> None:
     )
     (folder / "yellow").rmdir()
     noisy_image("red", 1).save(folder / "loose.png")
-    assert the_error(train=folder).startswith(f"data.train: {folder}: loose.png and 0 more lie in no class folder")
+    assert the_error(train=folder).startswith(f"data.train: {folder}: loose.png and 0 more are in no class folder")
     empty = tmp_path / "empty"
     empty.mkdir()
     assert the_error(train=empty) == f"data.train: {empty} holds no image"

@@ -10,7 +10,8 @@ from PIL import Image
 from torchvision.models import ConvNeXt_Base_Weights, ResNet18_Weights, ResNet50_Weights, Swin_T_Weights
 from torchvision.transforms import v2
 
-from nlp_ft.data.batch_loading import IGNORED_LABEL, EpochStream, load_batches
+from nlp_ft.data.batch import IGNORED_LABEL
+from nlp_ft.data.batch_loading import EpochStream, load_batches
 from nlp_ft.data.batch_sampling import RowBatches
 from nlp_ft.data.images import ImageData, load_image_data
 from nlp_ft.data.transforms import (

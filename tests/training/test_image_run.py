@@ -108,7 +108,7 @@ def test_predict_takes_files_folders_zip_files_and_pillow_images(
     assert {row["label"] for row in same_pixels} == {from_pillow.label} == {"red"}
     assert {row["score"] for row in same_pixels} == {f"{from_pillow.score:.6f}"}
     file.write_text("no image")
-    with pytest.raises(DataError, match=r"predict: .*red\.png cannot be read: it is no image that Pillow knows"):
+    with pytest.raises(DataError, match=r"predict: .*red\.png cannot be read: Pillow does not recognize it"):
         predict(run, [file])
     with pytest.raises(DataError, match="--file is for texts"):
         load_run(run).read("a.csv", [])

@@ -24,12 +24,12 @@ from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset
 from tqdm import tqdm
 
+from nlp_ft.data.batch import model_inputs
 from nlp_ft.data.batch_loading import Collator, load_batches
 from nlp_ft.layerwise import LayerMap
 from nlp_ft.layerwise.prefix import FrozenPrefix
 from nlp_ft.training import durable
 from nlp_ft.training.features.cache import FeatureCache, Features
-from nlp_ft.training.forward import model_inputs
 
 SECONDS_OF_A_DAY = 86_400
 VALUES, INDEX = "values", "index.json"
