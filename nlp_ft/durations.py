@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
-_FORM = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ep|st|%)")
+FORM = r"([0-9]+(?:\.[0-9]+)?)\s*(ep|st|%)"
+"""Number and unit of a duration, as a regular expression of Python and of JSON Schema."""
 LONGEST = 1_000_000_000
 """Epochs or steps of the longest duration."""
 
@@ -31,7 +32,7 @@ class Duration:
         Raises:
             ValueError: the text has another form; the message suggests the right one.
         """
-        match = _FORM.fullmatch(text.strip()) if isinstance(text, str) else None
+        match = re.fullmatch(FORM, text.strip()) if isinstance(text, str) else None
         if match is None:
             hint = ""
             if isinstance(text, int | float) and not isinstance(text, bool) and 0 <= text <= LONGEST:

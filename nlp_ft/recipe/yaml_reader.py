@@ -1,5 +1,6 @@
 """YAML as recipes have it: that of version 1.2, bounded in size, depth and kinds of value. Imports no torch."""
 
+import math
 import os
 import re
 import stat
@@ -108,6 +109,25 @@ _Dumper.yaml_implicit_resolvers = {
 def dump_yaml(values: Mapping[str, Any]) -> str:
     """YAML of nested dicts, in their order."""
     return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+class _OneLineDumper(_Dumper):
+    """Writes a text with line breaks in double quotes, with its breaks as `\\n`."""
+
+
+def _text_on_one_line(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = '"' if len(f"{text}.".splitlines()) > 1 else None
+    return dumper.represent_scalar(f"{TAG}str", text, style=style)
+
+
+_OneLineDumper.add_representer(str, _text_on_one_line)
+
+
+def one_line_yaml(value: Any) -> str:
+    """YAML of one value on one line, lists and dicts in brackets; what follows after two blanks may be a comment."""
+    # Inside of a list, so that a text is quoted as it must be between brackets.
+    text: str = yaml.dump([value], Dumper=_OneLineDumper, default_flow_style=True, allow_unicode=True, width=math.inf)
+    return text.strip()[1:-1]
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
