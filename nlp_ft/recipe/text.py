@@ -69,8 +69,8 @@ class TextModelSection(ModelSection):
     """The pretrained encoder, its pooling and its head."""
 
     name: Place = Field(
-        description="Hub id, folder, or `package:NAME/PATH` in an installed package, of the encoder. Its weights must be "
-        "safetensors."
+        description="Hub id, folder, or `package:NAME/PATH` in an installed package, of the encoder. Its weights must "
+        "be safetensors."
     )
     revision: Text | None = Field(
         None, description="Commit, branch or tag of a Hub model; null for its main branch. Folders have none."

@@ -37,8 +37,8 @@ EXPECTED_LINES = [
     "data.truncation must be 'head', 'tail' or 'head_tail', got 'hed'; did you mean head?",
     "data.num_proc must be in [1, 1024], got 0",
     "data.valdation is not a key of a recipe; did you mean validation?",
-    "model.name is missing: Hub id, folder, or `package:NAME/PATH` in an installed package, of the encoder. Its weights "
-    "must be safetensors.",
+    "model.name is missing: Hub id, folder, or `package:NAME/PATH` in an installed package, of the encoder. Its "
+    "weights must be safetensors.",
     "model.head.dropout must be in [0, 1), got 1.5; did you mean 0.15?",
     "model.head.activaton is not a key of a recipe; did you mean activation?",
     "model.pooling must be 'auto', 'cls', 'mean', 'max' or 'pooler', got 'avg'",
