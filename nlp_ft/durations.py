@@ -14,7 +14,11 @@ LONGEST = 1_000_000_000
 
 @dataclass(frozen=True)
 class Duration:
-    """A length of training: `value` in the unit `ep`, `st` or `%`. Raises: ValueError, for one that is none."""
+    """A length of training: `value` in epochs (`ep`), optimizer steps (`st`) or percent of the run (`%`).
+
+    Raises:
+        ValueError: the value is negative or not finite, or it is a fraction of a step.
+    """
 
     value: float
     unit: Literal["ep", "st", "%"]
@@ -45,9 +49,14 @@ class Duration:
         return cls(value, unit)  # type: ignore[arg-type]  # the pattern admits these three units only
 
     def steps(self, steps_per_epoch: int, total_steps: int = 0) -> int:
-        """In optimizer steps, rounded up for epochs and down for shares; `total_steps` is what a share is of."""
-        # In decimals, as the value was written: binary 0.55 * 100 is above 55. What was multiplied or divided before,
-        # such as a third of the run, is off by its rounding alone.
+        """The length in optimizer steps: epochs are rounded up, shares down.
+
+        Args:
+            steps_per_epoch: optimizer steps of one epoch.
+            total_steps: optimizer steps of the whole run, of which a share is taken.
+        """
+        # In decimals, as the value was written: binary 0.55 * 100 is above 55. Rounding to 9 places removes the error
+        # of a value that was computed before, such as a third of the run.
         value = Decimal(repr(self.value))
         if self.unit == "ep":
             return math.ceil(round(value * steps_per_epoch, 9)) or math.ceil(value * steps_per_epoch)

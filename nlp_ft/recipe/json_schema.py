@@ -4,11 +4,8 @@ import json
 from typing import Any
 
 from nlp_ft.recipe.presets import STRATEGY_PRESETS
-from nlp_ft.recipe.recipe import ImageRecipe, Recipe, TextRecipe
+from nlp_ft.recipe.recipe import RECIPES, ImageRecipe, Recipe, TextRecipe
 from nlp_ft.recipe.strategy import StrategySection
-
-IMAGE_TASK = "image_classification"
-"""The task whose `data` and `model` differ from those of the others."""
 
 
 def json_schema() -> str:
@@ -21,7 +18,8 @@ def json_schema() -> str:
     otherwise = {key: properties[key] for key in then}
     for key in then:
         properties[key] = {"description": Recipe.model_fields[key].description}
-    is_image = {"properties": {"task": {"const": IMAGE_TASK}}, "required": ["task"]}
+    [image_task] = [task for task, recipe in RECIPES.items() if issubclass(recipe, ImageRecipe)]
+    is_image = {"properties": {"task": {"const": image_task}}, "required": ["task"]}
     schema["if"], schema["then"], schema["else"] = is_image, {"properties": then}, {"properties": otherwise}
     properties["strategy"] = {
         "description": properties["strategy"]["description"],

@@ -19,9 +19,9 @@ from nlp_ft.recipe.yaml_reader import DEEPEST, one_line_yaml, parse_yaml
 
 DEFAULT, FILE, COMMAND_LINE = "default", "file", "command line"
 FURTHEST_COMMENT = 60
-"""Column from which the origins stand, where no setting is longer."""
+"""Most columns before the origins; a longer line has its origin two blanks behind it."""
 Key = tuple[str, ...]
-"""A dotted key such as `optimizer.lr`, in its parts."""
+"""The parts of a dotted key such as `optimizer.lr`."""
 
 
 @dataclass(frozen=True)
@@ -60,31 +60,28 @@ def values_of(layers: Sequence[Layer]) -> dict[str, Any]:
     return reduce(merged, (layer.values for layer in layers), {})
 
 
-def origin_of(key: Key, layers: Sequence[Layer]) -> str:
-    """The origin of one setting: that of the highest layer that holds it."""
-    return next((layer.origin for layer in reversed(layers) if _holds(layer.values, key)), DEFAULT)
-
-
 def origins(recipe: Recipe, layers: Sequence[Layer]) -> dict[str, str]:
-    """Dotted key of each setting of a resolved recipe -> its origin."""
-    keys = [key for key, value, _ in _settings(recipe) if not isinstance(value, Section)]
-    return {".".join(key): origin_of(key, layers) for key in keys}
+    """Dotted key of each setting of a resolved recipe -> its origin: that of the highest layer that holds the key.
+
+    A section has an origin where it is optional, such as `strategy.unfreeze`: that of the highest layer that sets
+    anything in it.
+    """
+    return {
+        ".".join(key): next((layer.origin for layer in reversed(layers) if _holds(layer.values, key)), DEFAULT)
+        for key, value, is_optional in _settings(recipe)
+        if is_optional or not isinstance(value, Section)
+    }
 
 
 def resolved_yaml(recipe: Recipe, layers: Sequence[Layer]) -> str:
-    """Every setting on a line of its own, with its origin as a comment; it is YAML, and loads as the same recipe.
-
-    The line of an optional section, such as `strategy.unfreeze`, names the highest origin that sets anything in it.
-    """
+    """Every setting on a line of its own, with its origin as a comment. It is YAML, and loads as the same recipe."""
+    found, values = origins(recipe, layers), recipe.model_dump(mode="json")
     lines: list[tuple[str, str]] = []
-    values = recipe.model_dump(mode="json")
-    for key, value, is_optional in _settings(recipe):
-        line, origin = f"{'  ' * (len(key) - 1)}{key[-1]}:", origin_of(key, layers)
+    for key, value, _ in _settings(recipe):
+        line = f"{'  ' * (len(key) - 1)}{key[-1]}:"
         if not isinstance(value, Section):
-            line = f"{line} {one_line_yaml(reduce(lambda inner, part: inner[part], key, values))}"
-        elif not is_optional:
-            origin = ""
-        lines.append((line, origin))
+            line += f" {one_line_yaml(reduce(lambda inner, part: inner[part], key, values))}"
+        lines.append((line, found.get(".".join(key), "")))
     column = min(max(len(line) for line, _ in lines), FURTHEST_COMMENT)
     return "".join(f"{line:<{column}}  # {origin}\n" if origin else f"{line}\n" for line, origin in lines)
 
@@ -99,7 +96,7 @@ def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict
 
 
 def _with(values: Mapping[str, Any], key: Key, value: Any, override: str, depth: int = 0) -> dict[str, Any]:
-    """A copy with one key set, and the sections above it made where they are missing."""
+    """A copy with one key set; sections above it that are missing are made."""
     name = key[depth]
     if depth == len(key) - 1:
         return {**values, name: value}
@@ -121,7 +118,7 @@ def _key(override: str) -> Key:
 
 
 def _preset(kind: str, name: Any, presets: Mapping[str, Preset], given: Mapping[str, Any]) -> list[Layer]:
-    """The layer of a preset, if there is one of that name, without what the given settings take the place of."""
+    """The layer of a preset, without the settings that the given ones replace; [] if no preset has that name."""
     if not isinstance(name, str) or name not in presets:
         return []
     return [Layer(f"preset of {kind} {name}", without_replaced(presets[name], given))]
@@ -130,7 +127,7 @@ def _preset(kind: str, name: Any, presets: Mapping[str, Preset], given: Mapping[
 def _told_apart(
     values: Mapping[str, Any], overridden: Sequence[Key], above: Key = ()
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The settings that the file holds, and those that the overridden keys have set."""
+    """Given settings in two parts: those of the file, and those that the overridden keys have set."""
     file: dict[str, Any] = {}
     command_line: dict[str, Any] = {}
     for name, value in values.items():
@@ -153,7 +150,7 @@ def _holds(values: Any, key: Key) -> bool:
 
 
 def _settings(section: Section, above: Key = ()) -> list[tuple[Key, Any, bool]]:
-    """Each key with its value and whether it may be null; behind a key that holds a section, the keys of that one."""
+    """Each key with its value, and whether its default is null; a section is followed by its own keys."""
     found: list[tuple[Key, Any, bool]] = []
     for name, field in type(section).model_fields.items():
         key, value = (*above, name), getattr(section, name)
