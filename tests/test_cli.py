@@ -35,7 +35,7 @@ INTERFACE = {
         "--top-k",
     ],
     "layers": ["--help", "MODEL_OR_RECIPE", "key=value"],
-    "validate": ["--help", "RECIPE", "key=value"],
+    "validate": ["--help", "RECIPE", "key=value", "--resolved"],
     "audit": ["--help", "RECIPE", "key=value"],
     "schema": ["--help"],
 }
