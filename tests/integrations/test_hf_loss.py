@@ -10,7 +10,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 from transformers import AutoModelForCausalLM, PreTrainedModel, Trainer, default_data_collator
 
 from nlp_ft.integrations.hf_trainer import LayerwiseTrainer, LayerwiseTrainerMixin
-from nlp_ft.models.pooled_classifier import PooledClassifier, PooledClassifierConfig
+from nlp_ft.models.configs import PooledClassifierConfig
+from nlp_ft.models.pooled_classifier import PooledClassifier
 from tests.integrations.hf_runs import arguments, losses, tiny_data, tiny_model, trained
 from tests.integrations.processes import in_processes
 from tests.tiny import tiny_config

@@ -15,7 +15,8 @@ from transformers import (
 )
 
 from nlp_ft.layerwise import LayerMap
-from nlp_ft.models.pooled_classifier import PooledClassifier, PooledClassifierConfig
+from nlp_ft.models.configs import PooledClassifierConfig
+from nlp_ft.models.pooled_classifier import PooledClassifier
 
 VOCAB_SIZE = 50
 COMMON: dict[str, Any] = {

@@ -11,7 +11,8 @@ from transformers import PreTrainedModel
 
 from nlp_ft.layerwise import LayerMap
 from nlp_ft.layerwise.first_token import Place, first_token_only, first_token_places
-from nlp_ft.models.pooled_classifier import PooledClassifier, PooledClassifierConfig
+from nlp_ft.models.configs import PooledClassifierConfig
+from nlp_ft.models.pooled_classifier import PooledClassifier
 from tests.layerwise import text_census
 from tests.layerwise.test_prefix import build, padded_batch
 from tests.tiny import tiny_config

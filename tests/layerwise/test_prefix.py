@@ -7,7 +7,8 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from nlp_ft.layerwise import LayerMap
 from nlp_ft.layerwise.prefix import FrozenPrefix
-from nlp_ft.models.pooled_classifier import PooledClassifier, PooledClassifierConfig
+from nlp_ft.models.configs import PooledClassifierConfig
+from nlp_ft.models.pooled_classifier import PooledClassifier
 from tests.tiny import TINY_CONFIGS, tiny_config
 
 

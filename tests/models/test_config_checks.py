@@ -12,8 +12,8 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig
 from nlp_ft.errors import ModelError, RunFolderError
 from nlp_ft.inspection import describe_layers
 from nlp_ft.models.config_checks import check_config, usable_positions
-from nlp_ft.models.image_classifier import ImageClassifier, ImageClassifierConfig
-from nlp_ft.models.pooled_classifier import PooledClassifierConfig
+from nlp_ft.models.configs import ImageClassifierConfig, PooledClassifierConfig
+from nlp_ft.models.image_classifier import ImageClassifier
 from nlp_ft.models.text import build_classifier, load_tokenizer
 from nlp_ft.prediction.predict import load_run
 from nlp_ft.recipe import TextRecipe
