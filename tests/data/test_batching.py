@@ -95,13 +95,13 @@ def test_a_padding_row_is_row_0_with_the_label_that_is_ignored() -> None:
 
 def test_loading_leaves_the_global_random_state_alone() -> None:
     torch.manual_seed(11)
-    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1]
+    before, numpy_before = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"]
     collator = PaddingCollator(tokenizer(), KEYS)
     list(load_batches(encoded(9), epoch_batches(lengths_of(9), 2, 0, 0), collator))  # type: ignore[arg-type]
     list(stream(9, TokenBatches(18, 1, 1))(0, 0))
     list(stream(9, RowBatches(3, 1, 1, group_by_length=True))(0, 0))
     assert torch.equal(torch.get_rng_state(), before)
-    assert np.array_equal(np.random.get_state()[1], numpy_before)
+    assert np.array_equal(np.random.get_state(legacy=False)["state"]["key"], numpy_before)
 
 
 @pytest.mark.parametrize(("num_processes", "accumulation"), [(1, 1), (2, 1), (3, 1), (4, 1), (1, 3), (2, 2), (3, 2)])

@@ -3,6 +3,7 @@
 import json
 import random
 from collections import Counter
+from collections.abc import Sequence
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -41,7 +42,7 @@ def tokenizer() -> PreTrainedTokenizerBase:
     return deepcopy(shared_tokenizer())
 
 
-def json_lines(file: Path, rows: list[Row]) -> str:
+def json_lines(file: Path, rows: Sequence[Row]) -> str:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return str(file)
 

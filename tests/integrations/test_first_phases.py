@@ -37,19 +37,20 @@ class LayerwiseSeq2SeqTrainer(LayerwiseTrainerMixin, Seq2SeqTrainer):
 
 def tied(kind: str) -> PreTrainedModel:
     """A generator whose head is the table of its embeddings."""
-    sizes = {"vocab_size": 30, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
+    sizes: dict[str, Any] = {"vocab_size": 30, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    if kind != "gpt2":
+        sizes["decoder_start_token_id"] = 1
     torch.manual_seed(0)
     if kind == "t5":
         config: Any = T5Config(d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, **sizes)
         return AutoModelForSeq2SeqLM.from_config(config)
     if kind == "bart":
-        shape = {
+        shape: dict[str, Any] = {
             f"{side}_{what}": 1 if what == "layers" else 2
             for side in ("encoder", "decoder")
             for what in ("layers", "attention_heads")
         }
         return AutoModelForSeq2SeqLM.from_config(BartConfig(d_model=16, max_position_embeddings=32, **shape, **sizes))
-    sizes.pop("decoder_start_token_id")
     return AutoModelForCausalLM.from_config(GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=32, **sizes))
 
 
@@ -94,7 +95,7 @@ class EmbeddingTrainer(Trainer):
         everything = nn.Sequential(OrderedDict(model=model, loss=self.loss))
         return optimizer_class, {**options, "optimizer_dict": [{"params": list(everything.parameters())}]}
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, *rest: Any, **kwargs: Any) -> Any:
         hidden = model.bert(inputs["input_ids"], inputs["attention_mask"]).last_hidden_state.mean(1)
         loss = nn.functional.cross_entropy(self.loss(hidden), inputs["labels"])
         return (loss, None) if return_outputs else loss
@@ -116,6 +117,7 @@ def test_the_weights_of_a_loss_are_trained_in_a_group_beside_the_layers(tmp_path
     trainer = embedding_trainer(tmp_path, "llrd", weights_of_loss=True)
     before = trainer.loss.weight.detach().clone()  # type: ignore[operator,union-attr]
     trainer.train()
+    assert trainer.optimizer is not None
     assert [group["name"] for group in trainer.optimizer.param_groups][-1] == "loss"
     assert not torch.equal(trainer.loss.weight, before)  # type: ignore[arg-type]
 

@@ -23,7 +23,8 @@ CONSTANT = {"lr_scheduler_type": "constant", "optim": "sgd", "max_grad_norm": 0.
 
 def by_hand(batches: list[list[dict[str, Any]]]) -> list[tuple[float, float]]:
     """(mean cross-entropy over the batch, norm of its gradient) of each update of plain SGD."""
-    model, reference = tiny_model(), []
+    model: Any = tiny_model()
+    reference = []
     for rows in batches:
         batch = default_data_collator(rows)
         loss = cross_entropy(model(batch["input_ids"], batch["attention_mask"]).logits, batch["labels"])
@@ -118,7 +119,7 @@ class MeanLossTrainer(Trainer):
 
     loss_is_scaled_for_ga = False
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **unused: Any) -> Any:
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, *unused: Any, **keywords: Any) -> Any:
         output = model(inputs["input_ids"], inputs["attention_mask"])
         loss = cross_entropy(output.logits, inputs["labels"])
         return (loss, output) if return_outputs else loss
@@ -152,7 +153,7 @@ def test_a_trainer_that_says_how_its_loss_is_scaled_is_believed(tmp_path: Path) 
         ("regression", torch.tensor([[1.0, 2, 3], [4, 5, 6]]), mse_loss),
     ],
 )
-def test_the_loss_of_a_model_of_ours_is_that_of_its_problem_type(problem_type: str, labels: Any, expected: Any) -> None:
+def test_the_loss_of_a_model_of_ours_is_that_of_its_problem_type(problem_type: Any, labels: Any, expected: Any) -> None:
     model = pooled_model()
     model.config.problem_type = problem_type
     rows = default_data_collator(tiny_data(2))

@@ -125,7 +125,7 @@ def test_an_optimizer_that_lacks_what_will_unfreeze_is_refused(tmp_path: Path) -
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.SGD(self.model.classifier.parameters(), lr=0.1)
 
-    rows = torch.utils.data.DataLoader([{"x": torch.zeros(1)}] * 16)
+    rows: Any = torch.utils.data.DataLoader([{"x": torch.zeros(1)}] * 16)
     callback = LayerwiseUnfreezing("gradual")
     trainer = pl.Trainer(
         accelerator="cpu", devices=1, max_epochs=1, logger=False, callbacks=[callback], enable_checkpointing=False

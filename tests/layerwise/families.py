@@ -11,7 +11,6 @@ from transformers import (
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
-    PreTrainedModel,
 )
 
 from nlp_ft.layerwise import LayerMap
@@ -71,8 +70,8 @@ HEADS = ["sequence", "token", "question", "bare", "pooled"]
 """`pooled` is the PooledClassifier of nlp_ft; `masked` (its decoder tied to the embeddings) has tests of its own."""
 
 
-def build(family: str, head: str = "sequence", num_layers: int = 2, **changes: Any) -> PreTrainedModel:
-    """A model in train mode, with hidden size 16 and dropout 0.1."""
+def build(family: str, head: str = "sequence", num_layers: int = 2, **changes: Any) -> Any:
+    """A PreTrainedModel in train mode, with hidden size 16 and dropout 0.1."""
     torch.manual_seed(0)
     layers = {NUM_LAYERS_FIELD.get(family, "num_hidden_layers"): num_layers}
     config = AutoConfig.for_model(family, **{**CONFIGS[family], **layers, **changes})

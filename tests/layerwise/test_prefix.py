@@ -1,5 +1,7 @@
 """Entering a model between its blocks gives the logits of the whole pass, to the bit."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -97,9 +99,8 @@ def test_a_model_whose_blocks_hand_on_more_than_hidden_states_is_not_entered() -
     """T5's first block computes the position bias of all others."""
     from transformers import T5Config, T5ForSequenceClassification
 
-    config = T5Config(
-        vocab_size=20, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, decoder_start_token_id=0, eos_token_id=1
-    )
+    sizes: dict[str, Any] = {"vocab_size": 20, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
+    config = T5Config(**sizes, **{"decoder_start_token_id": 0, "eos_token_id": 1})
     model = T5ForSequenceClassification(config).eval()
     batch = padded_batch()
     batch["input_ids"][:, 3] = 1

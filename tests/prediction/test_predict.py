@@ -179,7 +179,7 @@ def test_an_output_is_replaced_where_that_is_asked(run: TextRun, tmp_path: Path)
 
 
 def test_nothing_in_is_nothing_out(run: TextRun) -> None:
-    assert predict(run.model.name_or_path, []) == []
+    assert predict(str(run.model.name_or_path), []) == []
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_six_times_the_texts_take_no_more_memory(suffix: str, run: TextRun, tmp_
         {"csv": rows.to_csv, "jsonl": rows.to_json, "parquet": rows.to_parquet}[suffix](file)
         arguments = [
             "predict",
-            run.model.name_or_path,
+            str(run.model.name_or_path),
             "--file",
             file,
             "--output",
@@ -251,7 +251,7 @@ def test_a_model_that_reads_the_first_token_predicts_the_same_with_its_last_bloc
     loaded = load_run(tmp_path / "run")
     assert isinstance(loaded, TextRun)
     seen: set[int] = set()
-    feed_forward = loaded.model.encoder.encoder.layer[1].intermediate
+    feed_forward = loaded.model.get_submodule("encoder.encoder.layer.1.intermediate")
     feed_forward.register_forward_pre_hook(lambda module, args: seen.add(args[0].shape[1]))
     whole = loaded.activated(texts(60))
     assert max(seen) > 1
