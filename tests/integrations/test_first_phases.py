@@ -108,14 +108,14 @@ class LayerwiseEmbeddingTrainer(LayerwiseTrainerMixin, EmbeddingTrainer):
 def embedding_trainer(folder: Path, strategy: str, weights_of_loss: bool) -> LayerwiseEmbeddingTrainer:
     torch.manual_seed(0)
     loss = nn.Linear(16, 3).requires_grad_(weights_of_loss)
-    return LayerwiseEmbeddingTrainer(  # type: ignore[misc]
+    return LayerwiseEmbeddingTrainer(
         strategy=strategy, model=tiny_model(), args=arguments(folder), train_dataset=tiny_data(), loss=loss
     )
 
 
 def test_the_weights_of_a_loss_are_trained_in_a_group_beside_the_layers(tmp_path: Path) -> None:
     trainer = embedding_trainer(tmp_path, "llrd", weights_of_loss=True)
-    before = trainer.loss.weight.detach().clone()  # type: ignore[operator,union-attr]
+    before = trainer.loss.weight.detach().clone()  # type: ignore[operator]
     trainer.train()
     assert trainer.optimizer is not None
     assert [group["name"] for group in trainer.optimizer.param_groups][-1] == "loss"
@@ -129,7 +129,7 @@ def test_a_phase_on_which_the_loss_does_not_depend_is_refused_in_the_first_step(
 
 def test_a_phase_in_which_the_loss_alone_would_learn_is_refused_in_the_first_step(tmp_path: Path) -> None:
     trainer = embedding_trainer(tmp_path, "head_only", weights_of_loss=True)
-    before = trainer.loss.weight.detach().clone()  # type: ignore[operator,union-attr]
+    before = trainer.loss.weight.detach().clone()  # type: ignore[operator]
     with pytest.raises(UnfreezeError, match=r"the loss depends on nothing that trains in this phase \(bert\.pooler"):
         trainer.train()
     assert torch.equal(trainer.loss.weight, before)  # type: ignore[arg-type]
@@ -249,7 +249,7 @@ def layer_of(name: str) -> str:
 class MappedRates(EmbeddingTrainer):
     """As SentenceTransformerTrainer does with a learning_rate_mapping."""
 
-    def get_optimizer_cls_and_kwargs(self, args: Any, model: Any = None) -> Any:
+    def get_optimizer_cls_and_kwargs(self, args: Any, model: Any = None) -> tuple[Any, Any]:  # type: ignore[override]
         optimizer_class, options = super().get_optimizer_cls_and_kwargs(args, model)
         options["optimizer_dict"].append({"params": [], "lr": 0.5})
         return optimizer_class, options
@@ -260,7 +260,7 @@ class LayerwiseMappedRates(LayerwiseTrainerMixin, MappedRates):
 
 
 def test_rates_of_another_mapping_are_refused_beside_those_of_the_layers(tmp_path: Path) -> None:
-    trainer = LayerwiseMappedRates(  # type: ignore[misc]
+    trainer = LayerwiseMappedRates(
         strategy="llrd", model=tiny_model(), args=arguments(tmp_path), train_dataset=tiny_data(), loss=nn.Linear(16, 3)
     )
     with pytest.raises(TrainingError, match="learning_rate_mapping gives parameters rates of their own"):

@@ -85,7 +85,8 @@ def test_seq2seq_trainer_takes_encoder_and_decoder_as_one_line_of_blocks(tmp_pat
 def _tiny_t5() -> PreTrainedModel:
     torch.manual_seed(0)
     sizes: dict[str, Any] = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "vocab_size": 24}
-    return AutoModelForSeq2SeqLM.from_config(T5Config(**sizes, **{"dropout_rate": 0.0, "decoder_start_token_id": 0}))
+    sizes |= {"dropout_rate": 0.0, "decoder_start_token_id": 0}
+    return AutoModelForSeq2SeqLM.from_config(T5Config(**sizes))
 
 
 def _plain(args: Any) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def test_micro_batches_of_different_sizes_count_by_their_rows(tmp_path: Path) ->
 
 def pooled_model() -> PreTrainedModel:
     torch.manual_seed(0)
-    config = PooledClassifierConfig(tiny_config(), pooling="mean", num_labels=3, head_dropout=0.0)  # type: ignore[arg-type]
+    config = PooledClassifierConfig(tiny_config(), pooling="mean", num_labels=3, head_dropout=0.0)
     model = PooledClassifier(config)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -133,7 +133,7 @@ def test_a_trainer_that_says_how_its_loss_is_scaled_is_believed(tmp_path: Path) 
     changes = {**in_order(16), "gradient_accumulation_steps": 4, "per_device_train_batch_size": 2}
     args = arguments(tmp_path, **changes)
     model, rows = tiny_model(), tiny_data(16)
-    trainer = LayerwiseMeanLossTrainer(strategy="full", layer_decay=1.0, model=model, args=args, train_dataset=rows)  # type: ignore[misc]
+    trainer = LayerwiseMeanLossTrainer(strategy="full", layer_decay=1.0, model=model, args=args, train_dataset=rows)
     if not hasattr(Trainer, "loss_is_scaled_for_ga"):
         pytest.skip("this Transformers asks for no such word")
     trainer.train()

@@ -128,7 +128,7 @@ def test_the_feed_forward_part_of_the_last_block_sees_one_token_and_that_of_the_
 )
 def test_only_pooling_of_the_first_token_is_cut(pooling: Any, cls_position: Any, found: bool) -> None:
     torch.manual_seed(0)
-    config = PooledClassifierConfig(tiny_config(), pooling, cls_position, num_labels=3)  # type: ignore[arg-type]
+    config = PooledClassifierConfig(tiny_config(), pooling, cls_position, num_labels=3)
     assert bool(places_of(PooledClassifier(config).eval())) == found
 
 
@@ -139,7 +139,7 @@ def test_a_shared_block_and_a_head_that_reads_the_last_token_stay_whole(model_ty
 
 def test_padding_on_the_left_leaves_the_block_whole() -> None:
     torch.manual_seed(0)
-    model = PooledClassifier(PooledClassifierConfig(tiny_config(), "cls", num_labels=3)).eval()  # type: ignore[arg-type]
+    model = PooledClassifier(PooledClassifierConfig(tiny_config(), "cls", num_labels=3)).eval()
     assert places_of(model, {key: value.flip(1) for key, value in padded_batch().items()}) == ()
 
 
@@ -159,7 +159,7 @@ def test_a_head_of_zeros_proves_nothing() -> None:
 
 def test_trials_leave_modes_flags_and_hooks_as_they_were() -> None:
     model = build("bert").train()
-    model.bert.embeddings.requires_grad_(False)  # type: ignore[union-attr, operator]
+    model.bert.embeddings.requires_grad_(False)
     before = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     with first_token_only(places_of(model)):
         pass

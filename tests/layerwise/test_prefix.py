@@ -100,8 +100,8 @@ def test_a_model_whose_blocks_hand_on_more_than_hidden_states_is_not_entered() -
     from transformers import T5Config, T5ForSequenceClassification
 
     sizes: dict[str, Any] = {"vocab_size": 20, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
-    config = T5Config(**sizes, **{"decoder_start_token_id": 0, "eos_token_id": 1})
-    model = T5ForSequenceClassification(config).eval()
+    sizes |= {"decoder_start_token_id": 0, "eos_token_id": 1}
+    model = T5ForSequenceClassification(T5Config(**sizes)).eval()
     batch = padded_batch()
     batch["input_ids"][:, 3] = 1
     assert FrozenPrefix(model, LayerMap.from_model(model), batch).boundaries == ()
