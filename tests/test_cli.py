@@ -83,7 +83,7 @@ def workplace(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def hub_scores(texts: list[str]) -> list[dict[str, float]]:
     """Label -> score for each text, as Transformers' own pipeline gives them for the run folder."""
-    classify = pipeline("text-classification", model="run", top_k=None, device="cpu")
+    classify: Any = pipeline("text-classification", model="run", top_k=None, device="cpu")
     return [{row["label"]: row["score"] for row in rows} for rows in classify(texts)]
 
 

@@ -20,8 +20,9 @@ from transformers import (
 from nlp_ft.errors import ModelError, listed
 from nlp_ft.locations import resolve_location
 from nlp_ft.models.config_checks import DROPOUTS, check_config
+from nlp_ft.models.configs import PooledClassifierConfig
 from nlp_ft.models.loading import LoadedModel, load_pretrained, quiet_transformers, reason_of, renew
-from nlp_ft.models.pooled_classifier import PooledClassifier, PooledClassifierConfig, encoder_options
+from nlp_ft.models.pooled_classifier import PooledClassifier, encoder_options
 from nlp_ft.models.pooling import ClsPosition
 from nlp_ft.recipe.text import TextModelSection
 

@@ -179,7 +179,7 @@ def test_an_output_is_replaced_where_that_is_asked(run: TextRun, tmp_path: Path)
 
 
 def test_nothing_in_is_nothing_out(run: TextRun) -> None:
-    assert predict(run.model.name_or_path, []) == []
+    assert predict(str(run.model.name_or_path), []) == []
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_six_times_the_texts_take_no_more_memory(suffix: str, run: TextRun, tmp_
         {"csv": rows.to_csv, "jsonl": rows.to_json, "parquet": rows.to_parquet}[suffix](file)
         arguments = [
             "predict",
-            run.model.name_or_path,
+            str(run.model.name_or_path),
             "--file",
             file,
             "--output",

@@ -104,7 +104,12 @@ def test_the_next_run_on_the_same_data_finds_the_features_and_computes_none(
     before = sorted(cache.iterdir())
     splits: list[int] = []
     plain = FrozenPrefix.capture
-    monkeypatch.setattr(FrozenPrefix, "capture", lambda *a: splits.append(len(a[1]["input_ids"])) or plain(*a))
+
+    def counted(self: FrozenPrefix, batch: Any, *rest: Any) -> Any:
+        splits.append(len(batch["input_ids"]))
+        return plain(self, batch, *rest)
+
+    monkeypatch.setattr(FrozenPrefix, "capture", counted)
     train_as(tmp_path, tiny_encoder, "second", "head_only", "seed=5")
     assert sorted(cache.iterdir()) == before
     assert max(splits) == 3  # the rows of the trials
