@@ -39,8 +39,8 @@ class DataSection(Section):
     train: Paths = "train"
     validation: Paths | None = Field(
         None,
-        description="Validation rows, given as in `train`; or a share of the train split such as `10%`, drawn at random "
-        "with the same share of each label. Null for no validation.",
+        description="Validation rows, given as in `train`; or a share of the train split such as `10%`, drawn at "
+        "random with the same share of each label. Null for no validation.",
     )
     test: Paths | None = Field(
         None, description="Test rows, given as in `train`; they are scored once, after training. Null for no test."
