@@ -110,7 +110,7 @@ class ImageDataSection(DataSection):
         ge=0,
         le=1024,
         description="Processes that read and transform images; 0 does it in the main process. Null uses one for each "
-        "core, at most 8, with a GPU, and 0 without. The trained weights do not depend on it.",
+        "core, at most 8, with a GPU or another accelerator, and 0 without. The trained weights do not depend on it.",
     )
 
     @model_validator(mode="after")

@@ -55,15 +55,15 @@ class Recipe(Section):
         0,
         ge=0,
         lt=2**32,
-        description="Seed of everything random: new weights, the order of the rows, dropout, augmentation and a drawn "
-        "validation split.",
+        description="Seed of new weights, the order of the rows, dropout and image augmentation. A validation split "
+        "that is drawn from train is the same for every seed.",
     )
     output_dir: Folder = Field(
         description="The run folder, which the run makes. If it exists, `--resume` continues the run in it and "
         "`--overwrite` replaces it."
     )
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(
-        default_factory=list,
+        [],
         description="Experiment trackers that get the metrics, beside `metrics.jsonl` in the run folder; the package "
         "of each must be installed.",
     )

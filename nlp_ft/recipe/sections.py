@@ -39,13 +39,17 @@ class DataSection(Section):
     train: Paths = "train"
     validation: Paths | None = Field(
         None,
-        description="Validation rows, given as in `train`; or a share of the train split such as `10%`, drawn "
-        "separately for each label. Null for no validation.",
+        description="Validation rows, given as in `train`; or a share of the train split such as `10%`, drawn at "
+        "random with the same share of each label. Null for no validation.",
     )
     test: Paths | None = Field(
         None, description="Test rows, given as in `train`; they are scored once, after training. Null for no test."
     )
-    label: Text = Field("label", description="Name of the column with the label.")
+    label: Text = Field(
+        "label",
+        description="Name of the column with the label: strings or whole numbers for a classifier, numbers for a "
+        "regression.",
+    )
     label_names: list[Text] | None = Field(
         None,
         min_length=2,
@@ -90,7 +94,7 @@ class HeadSection(Section):
         ge=0,
         lt=1,
         description="Dropout probability before the last layer, from 0 to below 1. Null uses the model's own value, or "
-        "0.1 where its classifier class is replaced by ours.",
+        "0.1 with a pooling or head that the model itself does not have.",
     )
 
 
@@ -127,15 +131,15 @@ class OptimizerSection(Section):
     )
     convention: Convention = Field(
         "top",
-        description="Which layer has the base rate `lr`. `top`: the top block. `beit`: the head, one step of "
-        "`layer_decay` above the top block. `electra`: the head, two steps above it. `ulmfit`: the top third of the "
-        "blocks, and `layer_decay` is the factor from each third to the next.",
+        description="Which layer has the base rate `lr`. `top`: the top block, and the head unless `head_lr` is set. "
+        "`beit`: the head, one step of `layer_decay` above the top block. `electra`: the head, two steps above it. "
+        "`ulmfit`: the top third of the blocks, and `layer_decay` is the factor from each third to the next.",
     )
     weight_decay: Real = Field(
         WEIGHT_DECAY,
         ge=0,
         lt=10,
-        description="Weight decay, decoupled from the gradient; 0 for none. Norms and biases never decay.",
+        description="Weight decay of the optimizer; 0 for none. Norms and biases never decay.",
     )
     betas: tuple[Real, Real] | None = Field(
         None,
@@ -282,7 +286,8 @@ class TrainingSection(Section):
         "else bf16; takes half the space of `fp32`.",
     )
     deterministic: bool = Field(
-        True, description="On a GPU, use deterministic kernels where there are any; repeated runs then agree."
+        True,
+        description="On a GPU, use deterministic kernels. An operation that has none still runs, with a warning.",
     )
 
     @model_validator(mode="after")

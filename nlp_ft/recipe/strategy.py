@@ -61,7 +61,7 @@ class LossBelowSection(TriggerSection):
 
 
 class UnfreezeSection(Section):
-    """When layers begin to train. The first phase trains the head; each later one trains more layers."""
+    """When layers begin to train, in phases: first the head, then the others in their `order`."""
 
     order: Order = Field(
         "top_down",
@@ -89,15 +89,16 @@ class UnfreezeSection(Section):
     layers: Text | None = Field(
         None,
         description="Each layer with the time at which it begins to train, such as `head: 0ep, 10-12: 1ep, 1-9: 30%, "
-        "embeddings: never`; replaces all keys above. Null for none.",
+        "embeddings: never`; replaces `order`, `every`, `plateau`, `loss_below`, `blocks_per_phase` and `embeddings`. "
+        "Null for none.",
     )
     lr_scales: list[Annotated[Real, Field(gt=0, le=1e6)]] | None = Field(
         None, description="One factor above 0 for each phase, on all learning rates in it; null uses 1 throughout."
     )
     layer_warmup: DurationField = Field(
         Duration(0, "st"),
-        description="Time over which the rate of a layer rises from 0 after it begins to train: `0.5ep`, `100st` or "
-        "`2%` of the run; `0st` for none.",
+        description="Time over which the rate of a layer rises to its full value after it begins to train: `0.5ep`, "
+        "`100st` or `2%` of the run; `0st` for none.",
     )
     restart_lr: bool = Field(
         False, description="Run the whole learning-rate schedule in each phase, instead of once over the run."
