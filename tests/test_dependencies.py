@@ -18,7 +18,7 @@ PART_OF = {"pydantic_core": "pydantic"}
 """Each release of pydantic wants exactly one of pydantic_core."""
 CORE = (
     "nlp_ft.cli",
-    "nlp_ft.inspection",
+    "nlp_ft.training.inspection",
     "nlp_ft.integrations.hf_trainer",
     "nlp_ft.layerwise",
     "nlp_ft.models.configs",

@@ -21,10 +21,10 @@ NEVER = {
     "nlp_ft.recipe": HEAVY,
     "nlp_ft.durations": HEAVY,
     "nlp_ft.locations": HEAVY,
-    "nlp_ft.data": ("nlp_ft.models", "nlp_ft.tasks", "nlp_ft.training", "nlp_ft.prediction", "nlp_ft.inspection"),
-    "nlp_ft.models": ("nlp_ft.data", "nlp_ft.tasks", "nlp_ft.training", "nlp_ft.prediction", "nlp_ft.inspection"),
-    "nlp_ft.tasks": ("nlp_ft.training", "nlp_ft.prediction", "nlp_ft.inspection", "nlp_ft.cli"),
-    "nlp_ft.training": ("nlp_ft.prediction", "nlp_ft.inspection", "nlp_ft.cli"),
+    "nlp_ft.data": ("nlp_ft.models", "nlp_ft.tasks", "nlp_ft.training", "nlp_ft.prediction"),
+    "nlp_ft.models": ("nlp_ft.data", "nlp_ft.tasks", "nlp_ft.training", "nlp_ft.prediction"),
+    "nlp_ft.tasks": ("nlp_ft.training", "nlp_ft.prediction", "nlp_ft.cli"),
+    "nlp_ft.training": ("nlp_ft.prediction", "nlp_ft.cli"),
     "nlp_ft.training.loop": ("nlp_ft.recipe", "nlp_ft.tasks", "transformers", "pydantic"),
 }
 OF_INTEGRATIONS = (

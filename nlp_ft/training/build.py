@@ -124,7 +124,7 @@ def loop_settings(recipe: Recipe, steps_per_epoch: int, has_validation: bool) ->
     )
 
 
-def optimizer(section: OptimizerSection, layered: LayeredModel) -> torch.optim.Optimizer:
+def optimizer(section: OptimizerSection, model: torch.nn.Module, layer_map: LayerMap) -> torch.optim.Optimizer:
     """The optimizer over all parameters, with a learning rate for each layer.
 
     Raises:
@@ -133,13 +133,13 @@ def optimizer(section: OptimizerSection, layered: LayeredModel) -> torch.optim.O
     momentum = 0.9 if section.name == "sgd" and section.momentum is None else section.momentum
     given = {"betas": section.betas, "eps": section.eps, "momentum": momentum}
     return layerwise.build_optimizer(
-        layered.model,
+        model,
         lr=section.lr,
         layer_decay=section.layer_decay,
         head_lr=section.head_lr,
         weight_decay=section.weight_decay,
         convention=section.convention,
-        layer_map=layered.layer_map,
+        layer_map=layer_map,
         optimizer_class=optimizer_class(section.name),
         **{key: value for key, value in given.items() if value is not None},
     )

@@ -55,7 +55,7 @@ def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator, signals:
     model = layered.model.to(accelerator.device)
     stream = build.stream(recipe, task, accelerator)
     settings = build.loop_settings(recipe, stream.steps_per_epoch, "validation" in data.encoded)
-    optimizer = build.optimizer(recipe.optimizer, layered)
+    optimizer = build.optimizer(recipe.optimizer, model, layered.layer_map)
     unfreezer = build.unfreezer(recipe, layered, optimizer, settings)
     evaluator = build.evaluator(recipe, task, model, accelerator)
     announce(accelerator, task, report, layered, optimizer, unfreezer, stream, settings)

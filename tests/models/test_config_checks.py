@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from nlp_ft.inspection import describe_layers
+from nlp_ft.training.inspection import describe_layers
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig
 
 from nlp_ft.errors import ModelError, RunFolderError

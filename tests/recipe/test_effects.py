@@ -23,7 +23,8 @@ from nlp_ft.recipe.sections import OptimizerSection, ScheduleSection
 from nlp_ft.recipe.strategy import StrategySection
 from nlp_ft.recipe.text import TextDataSection, TextModelSection
 from nlp_ft.tasks.registry import task_of
-from nlp_ft.training import setup
+from nlp_ft.training import build
+from nlp_ft.training.accelerator import start_accelerator
 from nlp_ft.training.run import train
 from tests.tiny import tiny_config, tiny_recipe
 
@@ -32,7 +33,7 @@ BLOCKS = 4
 
 def schedule_of(**unfreeze: Any) -> UnfreezeSchedule:
     values = {"name": "gradual", "unfreeze": unfreeze}
-    return setup.make_unfreeze_schedule(StrategySection.model_validate(values), BLOCKS)
+    return build.unfreeze_schedule(StrategySection.model_validate(values), BLOCKS)
 
 
 def phases_of(**unfreeze: Any) -> list[set[int]]:
@@ -43,7 +44,7 @@ def phases_of(**unfreeze: Any) -> list[set[int]]:
 def optimizer_of(**settings: Any) -> torch.optim.Optimizer:
     model = AutoModelForSequenceClassification.from_config(tiny_config(num_hidden_layers=BLOCKS))
     section = OptimizerSection.model_validate(settings)
-    return setup.make_optimizer(section, model, LayerMap.from_model(model))
+    return build.optimizer(section, model, LayerMap.from_model(model))
 
 
 def rate_of(optimizer: torch.optim.Optimizer, layer_id: int) -> float:
@@ -109,10 +110,10 @@ def test_null_betas_eps_and_momentum_are_the_optimizers_default_and_a_momentum_o
 
 def test_warmup_ends_at_the_highest_rate_and_ratio_divides_it_at_the_start() -> None:
     plan: Any = SimpleNamespace(steps_per_epoch=10, total_steps=100)
-    linear = setup.make_lr_schedule(ScheduleSection(name="linear", warmup=Duration(20, "%")), plan)(100)
+    linear = build.lr_schedule(ScheduleSection(name="linear", warmup=Duration(20, "%")), plan)(100)
     assert [linear(step) for step in (0, 10, 20, 60)] == [0, 0.5, 1, 0.5]
     triangle = ScheduleSection(name="slanted_triangular", warmup=Duration(1, "ep"), ratio=4)
-    factor = setup.make_lr_schedule(triangle, plan)(100)
+    factor = build.lr_schedule(triangle, plan)(100)
     assert [factor(step) for step in (0, 10)] == [0.25, 1]
 
 
@@ -159,7 +160,7 @@ def test_deterministic_asks_for_deterministic_kernels_on_a_gpu(
     monkeypatch.setattr(setup, "Accelerator", lambda **settings: SimpleNamespace(num_processes=1))
     monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda mode, warn_only: asked.append(mode))
     values = {"data": {"train": "a"}, "model": {"name": "m"}, "output_dir": "x"}
-    setup.start_accelerator(recipe_from_dict({**values, "training": {"deterministic": deterministic}}), tmp_path)
+    start_accelerator(recipe_from_dict({**values, "training": {"deterministic": deterministic}}), tmp_path)
     assert asked == [True] * deterministic
 
 
@@ -192,7 +193,7 @@ def test_group_by_length_puts_texts_of_similar_length_together(group_by_length: 
     training = {"group_by_length": group_by_length, "per_device_batch_size": 4}
     values = {"data": {"train": "a"}, "model": {"name": str(tiny_encoder)}, "output_dir": "x", "training": training}
     recipe = recipe_from_dict(values)
-    batches = setup.make_effective_batches(recipe, task_of(recipe), num_processes=1)
+    batches = build.effective_batches(recipe, task_of(recipe), num_processes=1)
     lengths = np.tile([3, 90], 40)
     micro = [rows for step in batches.of_epoch(lengths, seed=0, epoch=0) for rows in step]
     assert all(len(set(lengths[rows])) == 1 for rows in micro) == group_by_length

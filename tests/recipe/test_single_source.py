@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS
-from nlp_ft.training.setup import optimizer_class
+from nlp_ft.training.build import optimizer_class
 from transformers.activations import ACT2FN
 
 from nlp_ft import cli

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from nlp_ft.inspection import find_problems
+from nlp_ft.training.inspection import find_problems
 from safetensors.torch import load_file
 
 from nlp_ft.errors import TrainingError

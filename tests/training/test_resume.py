@@ -14,7 +14,7 @@ from nlp_ft.cli import main
 from nlp_ft.errors import RunFolderError
 from nlp_ft.recipe import Recipe
 from nlp_ft.recipe.loader import dump_yaml, recipe_from_dict
-from nlp_ft.training import keeper
+from nlp_ft.training import checkpoint_manager
 from nlp_ft.training.loop import Loop
 from nlp_ft.training.run import train
 from tests.tiny import tiny_recipe
@@ -137,7 +137,7 @@ def test_a_process_killed_twice_with_signal_9_resumes_to_the_bit(tmp_path: Path,
 def interrupted(folder: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     values = recipe_in(folder, encoder)
     with monkeypatch.context() as patch:
-        patch.setattr(keeper, "save_file", Mock(side_effect=KeyboardInterrupt))
+        patch.setattr(checkpoint_manager, "save_file", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             train(recipe_from_dict(values))
     return values

@@ -13,7 +13,7 @@ import torch
 from nlp_ft.layerwise.prefix import FrozenPrefix
 from nlp_ft.recipe.loader import load_recipe
 from nlp_ft.training.features.cache import Features
-from nlp_ft.training.features.decide import Passes, expected_savings
+from nlp_ft.training.features.decide import SplitUse, expected_savings
 from nlp_ft.training.run import train
 from tests.tiny import save_tiny_encoder
 from tests.training.test_gradual import assert_equal_to_the_bit, write_recipe
@@ -183,7 +183,7 @@ def test_one_pass_is_weighed_against_those_that_it_spares(
 ) -> None:
     """100 tokens; a boundary takes 10 bytes. Without room for all, the boundary goes that spares least."""
     bytes_of = dict.fromkeys(range(1, 7), 10)
-    savings = expected_savings(boundary_of_phase, [Passes(100, passes)], bytes_of, budget)
+    savings = expected_savings(boundary_of_phase, [SplitUse(100, passes)], bytes_of, budget)
     assert (savings.boundaries, savings.work_saved, savings.work_of_pass, savings.pays) == expected
 
 
