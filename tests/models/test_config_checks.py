@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from nlp_ft.training.inspection import describe_layers
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig
 
 from nlp_ft.errors import ModelError, RunFolderError
@@ -19,6 +18,7 @@ from nlp_ft.prediction.predict import load_run
 from nlp_ft.recipe import TextRecipe
 from nlp_ft.recipe.loader import dump_yaml, recipe_from_dict
 from nlp_ft.recipe.text import TextModelSection
+from nlp_ft.training.inspection import describe_layers
 from tests.layerwise.text_census import build
 from tests.tiny import LABELS, save_tiny_encoder, tiny_config, tiny_recipe
 

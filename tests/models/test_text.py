@@ -11,8 +11,8 @@ import torch
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from nlp_ft.errors import ModelError
-from nlp_ft.models.pooled_classifier import PooledClassifier
 from nlp_ft.layerwise.freezing import unused_parameters
+from nlp_ft.models.pooled_classifier import PooledClassifier
 from nlp_ft.models.text import build_classifier, load_tokenizer
 from nlp_ft.recipe.text import TextModelSection
 from tests.rounding import assert_equal_but_for_rounding

@@ -23,8 +23,7 @@ from nlp_ft.recipe.sections import OptimizerSection, ScheduleSection
 from nlp_ft.recipe.strategy import StrategySection
 from nlp_ft.recipe.text import TextDataSection, TextModelSection
 from nlp_ft.tasks.registry import task_of
-from nlp_ft.training import build
-from nlp_ft.training.accelerator import start_accelerator
+from nlp_ft.training import accelerator, build
 from nlp_ft.training.run import train
 from tests.tiny import tiny_config, tiny_recipe
 
@@ -155,12 +154,12 @@ def test_deterministic_asks_for_deterministic_kernels_on_a_gpu(
 ) -> None:
     asked: list[bool] = []
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    monkeypatch.setattr(setup, "PartialState", lambda cpu: SimpleNamespace(device=torch.device("cuda")))
-    monkeypatch.setattr(setup, "mixed_precision", lambda precision, device: "no")
-    monkeypatch.setattr(setup, "Accelerator", lambda **settings: SimpleNamespace(num_processes=1))
+    monkeypatch.setattr(accelerator, "PartialState", lambda cpu: SimpleNamespace(device=torch.device("cuda")))
+    monkeypatch.setattr(accelerator, "mixed_precision", lambda precision, device: "no")
+    monkeypatch.setattr(accelerator, "Accelerator", lambda **settings: SimpleNamespace(num_processes=1))
     monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda mode, warn_only: asked.append(mode))
     values = {"data": {"train": "a"}, "model": {"name": "m"}, "output_dir": "x"}
-    start_accelerator(recipe_from_dict({**values, "training": {"deterministic": deterministic}}), tmp_path)
+    accelerator.start_accelerator(recipe_from_dict({**values, "training": {"deterministic": deterministic}}), tmp_path)
     assert asked == [True] * deterministic
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS
-from nlp_ft.training.build import optimizer_class
 from transformers.activations import ACT2FN
 
 from nlp_ft import cli
@@ -46,6 +45,7 @@ from nlp_ft.tasks.losses import ClassificationLoss
 from nlp_ft.tasks.metrics import score
 from nlp_ft.tasks.registry import TASKS
 from nlp_ft.tasks.text_regression import NumberOutputs
+from nlp_ft.training.build import optimizer_class
 from nlp_ft.training.precision import mixed_precision
 
 

@@ -214,7 +214,9 @@ def test_a_tokenizer_that_gives_other_ids_is_refused(
 
 def test_another_number_of_processes_is_refused(values: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
     inner = identity.identity_of
-    monkeypatch.setattr("nlp_ft.training.checkpoint_manager.identity_of", lambda *of: {**inner(*of), "number of processes": 2})
+    monkeypatch.setattr(
+        "nlp_ft.training.checkpoint_manager.identity_of", lambda *of: {**inner(*of), "number of processes": 2}
+    )
     assert "different: number of processes (1 then, 2 now)" in refusal(values)
 
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Collection, Mapping
 import torch
 from torch import nn
 
-from nlp_ft.durations import Duration
 from nlp_ft.defaults import Embeddings, Order
+from nlp_ft.durations import Duration
 from nlp_ft.errors import UnfreezeError
 from nlp_ft.layerwise.freezing import set_trainable_layers
 from nlp_ft.layerwise.layer_map import LayerMap
