@@ -44,7 +44,7 @@ if __name__ == "__main__":
     step = Loop._step
     for arguments in json.loads(sys.argv[1]):
         sys.argv = [str(SCRIPT), *(word for word in arguments if word != "SIGTERM")]
-        Loop._step = tell_last_process if "SIGTERM" in arguments else step  # type: ignore[method-assign]
+        Loop._step = tell_last_process if "SIGTERM" in arguments else step  # type: ignore[method-assign, assignment]
         code = run_script()
         if "SIGTERM" in arguments:
             print(f"process {os.environ['RANK']} stopped with {code}", flush=True)
