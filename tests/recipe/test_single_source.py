@@ -21,9 +21,9 @@ from nlp_ft.integrations.strategy import LayerwiseSettings
 from nlp_ft.layerwise import LayerMap, Plateau, UnfreezeSchedule, build_lr_schedule, layerwise_param_groups
 from nlp_ft.layerwise.param_groups import build_optimizer, lr_scales
 from nlp_ft.layerwise.unfreezing.triggers import LOWER_IS_BETTER, TRIGGERS
+from nlp_ft.models.configs import ImageClassifierConfig, PooledClassifierConfig
 from nlp_ft.models.heads import ClassificationHead
-from nlp_ft.models.image_classifier import BOTTLENECK_DROPOUT, ImageClassifierConfig
-from nlp_ft.models.pooled_classifier import PooledClassifierConfig
+from nlp_ft.models.image_classifier import BOTTLENECK_DROPOUT
 from nlp_ft.models.pooling import pool
 from nlp_ft.recipe import RECIPES, ImageRecipe, Recipe, RegressionRecipe, TextRecipe
 from nlp_ft.recipe.images import ImageDataSection, ImageHeadSection
@@ -185,9 +185,9 @@ def test_a_default_is_the_same_in_a_recipe_and_in_the_code(
 
 
 def test_the_default_strategy_and_head_are_those_of_the_code() -> None:
-    named = [LayerwiseSettings, LayerwiseTrainer, layerwise_optimizer]
+    named: list[Callable[..., Any]] = [LayerwiseSettings, LayerwiseTrainer, layerwise_optimizer]
     assert {parameter_of(taken, "strategy") for taken in named} == {default_of(StrategySection, "name")}
-    heads = [ClassificationHead, PooledClassifierConfig, ImageClassifierConfig]
+    heads: list[Callable[..., Any]] = [ClassificationHead, PooledClassifierConfig, ImageClassifierConfig]
     assert {parameter_of(head, "head_type") for head in heads} == {default_of(HeadSection, "type")}
 
 
