@@ -23,15 +23,16 @@ from nlp_ft.models.labels import label_names
 from nlp_ft.models.vision import build_image_classifier, weights_entry
 from nlp_ft.recipe import ImageRecipe
 from nlp_ft.tasks.baselines import score_majority
-from nlp_ft.tasks.classes import ClassOutputs, make_loss
-from nlp_ft.tasks.losses import ClassificationLoss
+from nlp_ft.tasks.classes import Classification
 from nlp_ft.tasks.task import Card, map_layers
 
 MOST_WORKERS = 8
 
 
-class ImageClassification:
+class ImageClassification(Classification):
     """See `Task`."""
+
+    recipe: ImageRecipe
 
     # From a last batch of one image BatchNorm can take no statistics, and from one of a few only bad ones.
     inputs = "images"
@@ -102,20 +103,6 @@ class ImageClassification:
         # By structure a bottleneck of convolutions (SqueezeNet's) reads like one more part of the last stage.
         head: Rule = (rf"(^|\.)backbone\.{re.escape(str(model.head_name))}\.", "head")
         return map_layers(self.recipe, model, [head], example)
-
-    @staticmethod
-    def outputs_of(model: PreTrainedModel) -> ClassOutputs:
-        """The labels of a trained model."""
-        return ClassOutputs(label_names(model))
-
-    @property
-    def outputs(self) -> ClassOutputs:
-        """One of the labels."""
-        return ClassOutputs(self.data.label_names)
-
-    def make_loss(self) -> ClassificationLoss:
-        """Cross-entropy with the weights of the recipe. Raises: TrainingError."""
-        return make_loss(self.recipe.loss, self.label_counts())
 
     def collator(self, training: bool) -> ImageCollator:
         """Decodes and transforms; for training with augmentation."""
