@@ -16,7 +16,6 @@ from nlp_ft.data.image_files import ZIP_MARK, file_stamp, is_image_place, list_i
 from nlp_ft.data.sources import (
     SPLITS,
     check_columns,
-    did_you_mean,
     expand,
     from_hub,
     load_files,
@@ -28,6 +27,7 @@ from nlp_ft.errors import DataError, listed
 from nlp_ft.locations import PREFIX
 from nlp_ft.recipe.images import ImageDataSection
 from nlp_ft.recipe.sections import is_share
+from nlp_ft.suggest import did_you_mean
 
 SPLIT_FOLDERS = frozenset({"train", "training", "validation", "valid", "val", "dev", "test", "testing"})
 Entry = tuple[str, str, tuple[int, ...]]

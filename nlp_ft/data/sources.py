@@ -5,7 +5,6 @@ import os
 import stat
 from collections.abc import Sequence
 from contextlib import suppress
-from difflib import get_close_matches
 from pathlib import Path
 
 import datasets
@@ -20,6 +19,7 @@ from nlp_ft.errors import DataError, listed
 from nlp_ft.locations import PREFIX, resolve_location
 from nlp_ft.recipe.sections import DataSection, is_share
 from nlp_ft.recipe.text import TextDataSection
+from nlp_ft.suggest import did_you_mean
 
 SPLITS = ("train", "validation", "test")
 Columns = Sequence[tuple[str, str]]
@@ -81,12 +81,6 @@ def load_files(paths: str | Sequence[str], field: str, columns: Columns | None =
 def text_columns(data: TextDataSection) -> list[str]:
     """List the text columns: one for single texts, two for pairs."""
     return [data.text] if isinstance(data.text, str) else data.text
-
-
-def did_you_mean(name: str, names: Sequence[str]) -> str:
-    """Return `; did you mean X?` with the nearest of the names, or an empty string if none is near."""
-    near = get_close_matches(name, names, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _from_source(data: TextDataSection, split: str, name: str | list[str]) -> Dataset:

@@ -4,7 +4,6 @@ import logging
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import Any, Literal
 
 import torch
@@ -16,6 +15,7 @@ from nlp_ft.layerwise import LayerMap, Plateau, UnfreezeSchedule, UnfreezeState
 from nlp_ft.layerwise.param_groups import Convention
 from nlp_ft.layerwise.unfreezing.triggers import AT_ONCE
 from nlp_ft.recipe.presets import STRATEGY_PRESETS, laid_over
+from nlp_ft.suggest import did_you_mean
 
 logger = logging.getLogger(__name__)
 _SPLIT = re.compile("^(eval|val|valid|validation)[_/]")
@@ -52,8 +52,7 @@ class LayerwiseSettings:
                 'AutoModel...from_config(config) and take strategy="full"'
             )
         if self.strategy not in STRATEGY_PRESETS:
-            near = get_close_matches(str(self.strategy), STRATEGY_PRESETS, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = did_you_mean(self.strategy, STRATEGY_PRESETS)
             names = ", ".join(name for name in STRATEGY_PRESETS if name != "scratch")
             raise UnfreezeError(f"strategy must be one of {names}, or an UnfreezeSchedule, got {self.strategy!r}{hint}")
         if self.unfreeze is not None and "unfreeze" not in self.preset["strategy"]:

@@ -6,7 +6,6 @@ A parameter that no policy below covers raises `LayerMapError`: it never falls i
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, Literal
 
 from torch import nn
@@ -15,6 +14,7 @@ from torch.nn.parameter import is_lazy
 from nlp_ft.errors import LayerMapError
 from nlp_ft.layerwise.discovery.locate import locate
 from nlp_ft.layerwise.discovery.stacks import Grain
+from nlp_ft.suggest import did_you_mean
 from nlp_ft.tables import text_table
 
 Rule = tuple[str, int | Literal["head"]]
@@ -155,8 +155,7 @@ class LayerMap:
         try:
             return self._layer_ids[parameter_name]
         except KeyError:
-            near = get_close_matches(parameter_name, self._layer_ids, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = did_you_mean(parameter_name, self._layer_ids)
             raise LayerMapError(f"{parameter_name} is not a parameter of this layer map{hint}") from None
 
     def parameters(self, layer_id: int) -> dict[str, nn.Parameter]:

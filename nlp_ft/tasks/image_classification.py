@@ -1,6 +1,5 @@
 """Image classification: images, their transforms, a torchvision network."""
 
-import os
 import re
 from collections.abc import Sequence
 from functools import cached_property
@@ -17,6 +16,7 @@ from nlp_ft.data.images import ImageData, load_image_data
 from nlp_ft.data.labels import find_labels, label_counts
 from nlp_ft.data.splits import progress_bars
 from nlp_ft.data.transforms import ImageCollator, Preprocessing
+from nlp_ft.data.workers import available_cores
 from nlp_ft.layerwise import LayerMap
 from nlp_ft.layerwise.layer_map import Rule
 from nlp_ft.models.labels import label_names
@@ -76,8 +76,7 @@ class ImageClassification(Classification):
         """As the recipe says, else as many as there are cores, where an accelerator would wait for them."""
         if self.recipe.data.num_workers is not None:
             return self.recipe.data.num_workers
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return min(MOST_WORKERS, cores) if torch.accelerator.is_available() else 0
+        return min(MOST_WORKERS, available_cores()) if torch.accelerator.is_available() else 0
 
     def label_counts(self) -> dict[str, int]:
         """Of the decoded rows: an image that cannot be read is found."""
