@@ -26,6 +26,7 @@ NEVER = {
     "nlp_ft.tasks": ("nlp_ft.training", "nlp_ft.prediction", "nlp_ft.cli"),
     "nlp_ft.training": ("nlp_ft.prediction", "nlp_ft.cli"),
     "nlp_ft.training.loop": ("nlp_ft.recipe", "nlp_ft.tasks", "transformers", "pydantic"),
+    "nlp_ft.training.loop_state": ("nlp_ft.recipe", "nlp_ft.tasks", "transformers", "pydantic"),
 }
 OF_INTEGRATIONS = (
     "torch",

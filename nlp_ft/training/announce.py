@@ -12,7 +12,7 @@ from nlp_ft.layerwise.unfreezing.phase_table import phase_table
 from nlp_ft.tasks.task import Task
 from nlp_ft.training.build import LayeredModel
 from nlp_ft.training.layer_table import layer_table
-from nlp_ft.training.loop import LoopSettings
+from nlp_ft.training.loop_state import LoopSettings
 from nlp_ft.training.precision import precision_name
 
 

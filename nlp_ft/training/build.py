@@ -25,7 +25,8 @@ from nlp_ft.recipe.sections import OptimizerSection, ScheduleSection
 from nlp_ft.recipe.strategy import REPLACED_BY_LAYERS, StrategySection, UnfreezeSection
 from nlp_ft.tasks.task import Task
 from nlp_ft.training.evaluation import Evaluator
-from nlp_ft.training.loop import STEPS_BETWEEN_RECORDS, LoopSettings
+from nlp_ft.training.loop import STEPS_BETWEEN_RECORDS
+from nlp_ft.training.loop_state import LoopSettings
 
 EXAMPLE_ROWS = 3
 

@@ -26,7 +26,7 @@ from nlp_ft.training.checkpoint import (
     save_checkpoint,
 )
 from nlp_ft.training.identity import changes, environment_of, identity_of, refuse_other_identity
-from nlp_ft.training.loop import LoopSettings, LoopState
+from nlp_ft.training.loop_state import LoopSettings, LoopState
 from nlp_ft.training.run_folder import RunFolder, writing
 
 

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from nlp_ft.data.columns import content_of
 from nlp_ft.errors import RunFolderError
 from nlp_ft.tasks.task import Task
-from nlp_ft.training.loop import LoopSettings
+from nlp_ft.training.loop_state import LoopSettings
 from nlp_ft.training.model_card import versions
 from nlp_ft.training.precision import precision_name
 

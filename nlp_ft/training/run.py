@@ -13,7 +13,8 @@ from nlp_ft.training.announce import announce
 from nlp_ft.training.checkpoint_manager import CheckpointManager
 from nlp_ft.training.claim import claimed, create_folder, interrupted
 from nlp_ft.training.features.decide import cache_of_run
-from nlp_ft.training.loop import Loop, LoopHooks
+from nlp_ft.training.loop import Loop
+from nlp_ft.training.loop_state import LoopHooks
 from nlp_ft.training.metrics_log import MetricsLog
 from nlp_ft.training.run_folder import RunFolder
 from nlp_ft.training.save import save_run, summarize

@@ -19,7 +19,7 @@ from nlp_ft.tasks.task import Task
 from nlp_ft.training.agreement import errors_of_all, require_equal_weights
 from nlp_ft.training.build import LayeredModel
 from nlp_ft.training.layer_table import layer_table
-from nlp_ft.training.loop import LoopState
+from nlp_ft.training.loop_state import LoopState
 from nlp_ft.training.model_card import model_card, peak_memory_bytes, versions, write_json
 from nlp_ft.training.precision import precision_name
 from nlp_ft.training.run_folder import SUMMARY_TO_BE, RunFolder, writing

@@ -26,7 +26,8 @@ from nlp_ft.models.text import build_classifier, load_tokenizer
 from nlp_ft.recipe import TextRecipe
 from nlp_ft.recipe.loader import load_recipe
 from nlp_ft.tasks.losses import ClassificationLoss
-from nlp_ft.training.loop import Loop, LoopHooks, LoopSettings, LoopState
+from nlp_ft.training.loop import Loop
+from nlp_ft.training.loop_state import LoopHooks, LoopSettings, LoopState
 
 
 def bare_loop(
