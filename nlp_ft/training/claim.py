@@ -18,6 +18,7 @@ from nlp_ft.training.agreement import errors_of_all
 from nlp_ft.training.checkpoint import step_of_latest
 from nlp_ft.training.metrics_log import flat_settings
 from nlp_ft.training.run_folder import RunFolder, writing
+from nlp_ft.training.signals import StopSignals
 
 COPIES_ON_DISK = 8
 """Room a run may need, in copies of the weights: two checkpoints of weights and two moments, the best, the result."""
@@ -72,13 +73,17 @@ def create_folder(folder: RunFolder, recipe: Recipe, accelerator: Accelerator, m
         accelerator.init_trackers(name, config=flat_settings(recipe_to_dict(recipe)))
 
 
-def interrupted(folder: RunFolder, number: int) -> Interrupted:
-    """What the user is told when the signal `number` has ended the run."""
-    step = step_of_latest(folder.checkpoints)
-    kept = (
-        "no checkpoint had been written, so there is nothing to go on from"
-        if step is None
-        else f"the checkpoint after step {step} is kept in {folder.partial}; pass --resume to go on from there"
-    )
-    name = "SIGTERM" if number == signal.SIGTERM else "Ctrl-C"
-    return Interrupted(f"stopped by {name}; {kept}", 128 + (number or signal.SIGINT))
+@contextmanager
+def interruptions_explained(folder: RunFolder, signals: StopSignals) -> Iterator[None]:
+    """Say at the end of an interrupted run which checkpoint is kept. Raises: Interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        number, step = signals.received, step_of_latest(folder.checkpoints)
+        kept = (
+            "no checkpoint had been written, so there is nothing to go on from"
+            if step is None
+            else f"the checkpoint after step {step} is kept in {folder.partial}; pass --resume to go on from there"
+        )
+        name = "SIGTERM" if number == signal.SIGTERM else "Ctrl-C"
+        raise Interrupted(f"stopped by {name}; {kept}", 128 + (number or signal.SIGINT)) from None

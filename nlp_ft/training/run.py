@@ -11,7 +11,7 @@ from nlp_ft.training import build
 from nlp_ft.training.accelerator import start_accelerator
 from nlp_ft.training.announce import announce
 from nlp_ft.training.checkpoint_manager import CheckpointManager
-from nlp_ft.training.claim import claimed, create_folder, interrupted
+from nlp_ft.training.claim import claimed, create_folder, interruptions_explained
 from nlp_ft.training.features.decide import cache_of_run
 from nlp_ft.training.loop import Loop
 from nlp_ft.training.loop_state import LoopHooks
@@ -39,11 +39,8 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> d
     folder = RunFolder(recipe.output_dir, resume, overwrite, check=False)
     accelerator = start_accelerator(recipe, folder.partial)
     signals = StopSignals(accelerator)
-    try:
-        with signals.watched(), claimed(folder, recipe, accelerator) as finished:
-            return _train(recipe, folder, accelerator, signals) if finished is None else finished
-    except KeyboardInterrupt:
-        raise interrupted(folder, signals.received) from None
+    with interruptions_explained(folder, signals), signals.watched(), claimed(folder, recipe, accelerator) as finished:
+        return _train(recipe, folder, accelerator, signals) if finished is None else finished
 
 
 def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator, signals: StopSignals) -> dict[str, Any]:
