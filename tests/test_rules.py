@@ -33,6 +33,7 @@ OF_INTEGRATIONS = (
     "nlp_ft.durations",
     "nlp_ft.errors",
     "nlp_ft.layerwise",
+    "nlp_ft.suggest",
     "nlp_ft.integrations.strategy",
 )
 OF_HF = (*OF_INTEGRATIONS, "transformers", "accelerate")
@@ -41,16 +42,19 @@ ONLY = {
     "nlp_ft.integrations.strategy": (*OF_INTEGRATIONS, "nlp_ft.recipe.presets"),
     "nlp_ft.integrations.hf_arguments": OF_HF,
     "nlp_ft.integrations.hf_callback": (*OF_HF, "nlp_ft.integrations.hf_arguments"),
-    "nlp_ft.integrations.hf_trainer": (*OF_HF, "nlp_ft.integrations.hf_callback"),
+    "nlp_ft.integrations.hf_loss": OF_HF,
+    "nlp_ft.integrations.hf_trainer": (*OF_HF, "nlp_ft.integrations.hf_callback", "nlp_ft.integrations.hf_loss"),
     "nlp_ft.integrations.lightning": (*OF_INTEGRATIONS, "lightning"),
     "nlp_ft.errors": (),
+    "nlp_ft.suggest": (),
     "nlp_ft.tables": ("nlp_ft.errors",),
     "nlp_ft.environment": ("accelerate", "nlp_ft.errors"),
     "nlp_ft.exits": ("nlp_ft.environment", "nlp_ft.errors"),
     "nlp_ft.durations": (),
     "nlp_ft.defaults": (),
     "nlp_ft.layerwise": (
-        "torch", "nlp_ft.defaults", "nlp_ft.durations", "nlp_ft.errors", "nlp_ft.layerwise", "nlp_ft.tables"
+        "torch", "nlp_ft.defaults", "nlp_ft.durations", "nlp_ft.errors", "nlp_ft.layerwise", "nlp_ft.suggest",
+        "nlp_ft.tables",
     ),
     "nlp_ft.recipe": (
         "pydantic", "pydantic_core", "yaml", "nlp_ft.defaults", "nlp_ft.durations", "nlp_ft.errors", "nlp_ft.locations",
