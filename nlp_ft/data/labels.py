@@ -8,8 +8,8 @@ import numpy as np
 from datasets import ClassLabel, Dataset, Value
 
 from nlp_ft.data.columns import unique_values
-from nlp_ft.data.sources import did_you_mean
 from nlp_ft.errors import DataError, listed
+from nlp_ft.suggest import did_you_mean
 
 LabelValue = str | int
 MAX_LABELS = 10_000
