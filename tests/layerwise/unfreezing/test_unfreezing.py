@@ -344,4 +344,4 @@ def test_a_plan_names_the_metric_that_the_next_phase_waits_for() -> None:
         Phase(frozenset({1, 2, 3}), Duration(5, "ep")),
     )
     plan = UnfreezePlan(UnfreezeSchedule(phases, 2), total_steps=100, steps_per_epoch=10)
-    assert [plan.awaited_metric(UnfreezeState(starts)) for starts in ([0], [0, 7], [0, 7, 50])] == ["f1", None, None]
+    assert [plan.awaited_metric(UnfreezeState(begun)) for begun in ([0], [0, 7], [0, 7, 50])] == ["f1", None, None]
