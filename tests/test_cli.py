@@ -18,7 +18,7 @@ from transformers import pipeline
 import nlp_ft
 from nlp_ft.cli import build_parser, main
 from nlp_ft.recipe.loader import dump_yaml
-from nlp_ft.training import setup
+from nlp_ft.training import build
 from tests.tiny import LABELS, tiny_recipe
 
 INTERFACE = {
@@ -35,7 +35,7 @@ INTERFACE = {
         "--top-k",
     ],
     "layers": ["--help", "MODEL_OR_RECIPE", "key=value"],
-    "validate": ["--help", "RECIPE", "key=value"],
+    "validate": ["--help", "RECIPE", "key=value", "--resolved"],
     "audit": ["--help", "RECIPE", "key=value"],
     "schema": ["--help"],
 }
@@ -83,7 +83,7 @@ def workplace(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def hub_scores(texts: list[str]) -> list[dict[str, float]]:
     """Label -> score for each text, as Transformers' own pipeline gives them for the run folder."""
-    classify = pipeline("text-classification", model="run", top_k=None, device="cpu")
+    classify: Any = pipeline("text-classification", model="run", top_k=None, device="cpu")
     return [{row["label"]: row["score"] for row in rows} for rows in classify(texts)]
 
 
@@ -271,14 +271,14 @@ def test_audit_ends_with_1_after_an_error(
     workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # No recipe is known whose run would have one; so the head is taken out of the optimizer by hand.
-    make_optimizer = setup.make_optimizer
+    make_optimizer = build.optimizer
 
     def without_head(*arguments: Any) -> torch.optim.Optimizer:
         optimizer = make_optimizer(*arguments)
         optimizer.param_groups = [group for group in optimizer.param_groups if group["name"] != "head"]
         return optimizer
 
-    monkeypatch.setattr(setup, "make_optimizer", without_head)
+    monkeypatch.setattr(build, "optimizer", without_head)
     code, out, err = run_cli(capsys, "audit", "good.yaml")
     assert (code, err) == (1, "")
     assert re.search(r"^error +trainable_without_group +\S+\.weight$", out, re.MULTILINE)

@@ -42,12 +42,6 @@ def unique_values(rows: Dataset, column: str) -> list[Any]:
     return values
 
 
-def mark_values(rows: Dataset, column: str, marks: np.ndarray) -> None:
-    """Set `marks[number]` to True for every number in a column of lists of numbers; marks is bool, (values,)."""
-    for part in _read_parts(rows, column):
-        marks[pyarrow.compute.list_flatten(part).to_numpy(zero_copy_only=False)] = True
-
-
 def fingerprint(rows: Dataset, column: str) -> str:
     """Hash the values of a column in their order; lists of numbers are hashed without making Python objects."""
     digest = blake2b(digest_size=16)
@@ -63,19 +57,6 @@ def fingerprint(rows: Dataset, column: str) -> str:
 def content_of(value: object) -> str:
     """Hash the `repr` of a value."""
     return blake2b(repr(value).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-
-
-def _read_parts(rows: Dataset, column: str) -> Iterator[Any]:
-    """Read a column in parts from the files of the dataset, instead of through their memory maps as `_parts` does.
-
-    Mapped pages stay in memory as long as there is room; these reads do not. Rows that were not selected come too.
-    """
-    if not rows.cache_files:
-        yield from _parts(rows, column)
-    for file in rows.cache_files:
-        with pyarrow.OSFile(file["filename"]) as stream:
-            for batch in pyarrow.ipc.open_stream(stream):
-                yield batch.column(column)
 
 
 def _parts(rows: Dataset, column: str) -> Iterator[Any]:

@@ -1,7 +1,8 @@
 """Freezes layers: no gradient, no dropout, no update of running statistics; `model.train()` does not undo it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
+import torch
 from torch import nn
 
 from nlp_ft.errors import LayerMapError
@@ -47,6 +48,22 @@ def set_trainable_layers(
         if not parameter.requires_grad:
             parameter.grad = None
     keep_in_eval(model, modules_to_pin(model, layer_map, layers))
+
+
+def unused_parameters(model: nn.Module, example: Mapping[str, torch.Tensor]) -> list[str]:
+    """Names of the parameters that get no gradient from the example when everything trains.
+
+    Some architectures hold parameters that classification never reads (XLNet's `mask_emb`): no training would move
+    them, and DistributedDataParallel would wait for their gradients.
+    """
+    was_training = model.training
+    model.train(False)
+    model.requires_grad_(True)
+    model(**example).logits.sum().backward()
+    unused = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    model.zero_grad(set_to_none=True)
+    model.train(was_training)
+    return unused
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:

@@ -6,15 +6,14 @@ layers therefore stay the same.
 
 import math
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 
+from nlp_ft.defaults import ScheduleName as ScheduleName
 from nlp_ft.errors import TrainingError
 
 LrSchedule = Callable[[int], float]
 """global_step (the number of updates made so far, from 0) -> factor in [0, 1]."""
-ScheduleName = Literal["linear", "cosine", "constant", "slanted_triangular"]
 
 
 def build_lr_schedule(name: ScheduleName, total_steps: int, warmup_steps: int = 0, ratio: float = 32.0) -> LrSchedule:

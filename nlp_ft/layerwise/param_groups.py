@@ -8,16 +8,16 @@ import inspect
 import math
 from collections.abc import Sequence
 from itertools import zip_longest
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from nlp_ft.defaults import LAYER_DECAY, LR, WEIGHT_DECAY
+from nlp_ft.defaults import Convention as Convention
 from nlp_ft.errors import LayerMapError, TrainingError
 from nlp_ft.layerwise.layer_map import LayerMap
 
-Convention = Literal["top", "beit", "electra", "ulmfit"]
 ULMFIT_GROUPS = 3
 NORM_MODULES = (nn.LayerNorm, nn.RMSNorm)
 

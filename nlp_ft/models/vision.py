@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from nlp_ft.errors import ModelError
 from nlp_ft.extras import require_torchvision
 from nlp_ft.locations import resolve_location
-from nlp_ft.models.image_classifier import ImageClassifier, ImageClassifierConfig
+from nlp_ft.models.configs import ImageClassifierConfig
+from nlp_ft.models.image_classifier import ImageClassifier
 from nlp_ft.recipe.images import ImageModelSection
 
 PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".pkl")

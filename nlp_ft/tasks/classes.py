@@ -98,7 +98,7 @@ def make_loss(settings: LossSection, train_rows: Mapping[str, int]) -> Classific
     """
     weights = _class_weights(settings, train_rows)
     tensor = torch.tensor(weights, dtype=torch.float32) if weights is not None else None
-    return ClassificationLoss(tensor, settings.label_smoothing, settings.average)
+    return ClassificationLoss(tensor, settings.label_smoothing)
 
 
 def _class_weights(settings: LossSection, train_rows: Mapping[str, int]) -> list[float] | None:

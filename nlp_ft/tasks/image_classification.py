@@ -19,7 +19,7 @@ from nlp_ft.data.splits import progress_bars
 from nlp_ft.data.transforms import ImageCollator, Preprocessing
 from nlp_ft.layerwise import LayerMap
 from nlp_ft.layerwise.layer_map import Rule
-from nlp_ft.models.text import label_names
+from nlp_ft.models.labels import label_names
 from nlp_ft.models.vision import build_image_classifier, weights_entry
 from nlp_ft.recipe import ImageRecipe
 from nlp_ft.tasks.baselines import score_majority

@@ -16,8 +16,9 @@ from nlp_ft.data.splits import progress_bars
 from nlp_ft.data.text import TextData, load_labelled_splits, load_text_data
 from nlp_ft.layerwise import LayerMap
 from nlp_ft.models.config_checks import check_max_length, check_vocabulary
+from nlp_ft.models.labels import label_names
 from nlp_ft.models.pooled_classifier import PooledClassifier
-from nlp_ft.models.text import build_classifier, label_names, load_tokenizer
+from nlp_ft.models.text import build_classifier, load_tokenizer
 from nlp_ft.recipe import TextRecipe
 from nlp_ft.tasks.baselines import score_baselines
 from nlp_ft.tasks.classes import ClassOutputs, make_loss

@@ -19,8 +19,7 @@ from accelerate import Accelerator
 from nlp_ft.errors import TrainingError
 from nlp_ft.layerwise import Unfreezer, UnfreezeState
 from nlp_ft.layerwise.unfreezing.triggers import is_better
-from nlp_ft.training.clipping import clip_gradients
-from nlp_ft.training.features.cache import FeatureCache
+from nlp_ft.training.features.cache import FeatureCache, logits_of
 from nlp_ft.training.progress import Progress
 from nlp_ft.training.wrapping import rewrapped
 
@@ -105,8 +104,8 @@ class Loop:
 
     Args:
         accelerator: of the run; its own gradient accumulation is not used.
-        model: prepared by the accelerator.
-        optimizer: prepared by the accelerator; its groups carry `initial_lr`.
+        model: the bare model; the loop wraps it, and wraps it anew when other layers train.
+        optimizer: over its parameters; its groups carry `initial_lr`.
         unfreezer: says which layers train at each step, and at which rates.
         loss: sums and divisors.
         batches: gives the batches of an epoch.
@@ -130,8 +129,7 @@ class Loop:
         features: FeatureCache | None = None,
     ) -> None:
         self.accelerator = accelerator
-        self.model = model
-        self.optimizer = optimizer
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.unfreezer = unfreezer
         self.loss = loss
         self.batches = batches
@@ -146,7 +144,12 @@ class Loop:
         self._losses: list[torch.Tensor] = []
 
     def run(self) -> None:
-        """Train to the end, or until asked to stop. Raises: TrainingError: the loss is no number any more."""
+        """Train to the end.
+
+        Raises:
+            TrainingError: the loss is no longer a finite number.
+            KeyboardInterrupt: `asked_to_stop` said yes; a checkpoint is written first.
+        """
         self.model.train()
         try:
             while not self._ends_here():
@@ -154,6 +157,8 @@ class Loop:
                 self._run_epoch(epoch, first_batch)
         finally:
             self.progress.close()
+        if self.was_stopped:
+            raise KeyboardInterrupt
 
     def _is_over(self) -> bool:
         return self.state.stopped_early or self.state.global_step >= self.settings.total_steps
@@ -198,21 +203,15 @@ class Loop:
         for i, batch in enumerate(micro_batches):
             is_last = i == len(micro_batches) - 1
             with nullcontext() if is_last else accelerator.no_sync(self.model):
-                logits = self._logits(batch)
+                logits = logits_of(self.model, batch, "train", self.features)
                 loss = self.loss.total(logits, batch["labels"]) / divisor
                 accelerator.backward(loss)
                 total += loss.detach()
         if self.settings.max_grad_norm is not None:
-            clip_gradients(accelerator, self.trainable, self.settings.max_grad_norm)
+            accelerator.clip_grad_norm_(self.trainable, self.settings.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return total
-
-    def _logits(self, batch: Batch) -> torch.Tensor:
-        inputs = {key: value for key, value in batch.items() if key not in ("labels", "row")}
-        with self.features.entered("train", batch["row"], inputs) if self.features else nullcontext(inputs) as inputs:
-            logits: torch.Tensor = self.model(**inputs).logits
-            return logits
 
     def _begin_step(self) -> None:
         """Freeze and unfreeze what is due, and set the learning rates."""

@@ -90,7 +90,7 @@ def test_a_tokenizer_without_a_padding_token_is_refused() -> None:
 
 def test_a_padding_row_is_row_0_with_the_label_that_is_ignored() -> None:
     batches = [np.array([4]), np.array([PADDING_ROW]), np.array([0, 2])]
-    loaded = list(load_batches(encoded(5), batches, PaddingCollator(tokenizer(), KEYS)))  # type: ignore[arg-type]
+    loaded = list(load_batches(encoded(5), batches, PaddingCollator(tokenizer(), KEYS)))
     assert [batch["labels"].tolist() for batch in loaded] == [[4], [IGNORED_LABEL], [0, 2]]
     assert loaded[1]["input_ids"].tolist() == [[1000, 1000]]
     assert torch.nn.CrossEntropyLoss().ignore_index == IGNORED_LABEL
@@ -98,13 +98,13 @@ def test_a_padding_row_is_row_0_with_the_label_that_is_ignored() -> None:
 
 def test_loading_leaves_the_global_random_state_alone() -> None:
     torch.manual_seed(11)
-    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1]
+    before, numpy_before = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"]
     collator = PaddingCollator(tokenizer(), KEYS)
-    list(load_batches(encoded(9), epoch_batches(lengths_of(9), 2, 0, 0), collator))  # type: ignore[arg-type]
+    list(load_batches(encoded(9), epoch_batches(lengths_of(9), 2, 0, 0), collator))
     list(stream(9, TokenBatches(18, 1, 1))(0, 0))
     list(stream(9, RowBatches(3, 1, 1, group_by_length=True))(0, 0))
     assert torch.equal(torch.get_rng_state(), before)
-    assert np.array_equal(np.random.get_state()[1], numpy_before)
+    assert np.array_equal(np.random.get_state(legacy=False)["state"]["key"], numpy_before)
 
 
 @pytest.mark.parametrize(("num_processes", "accumulation"), [(1, 1), (2, 1), (3, 1), (4, 1), (1, 3), (2, 2), (3, 2)])

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from PIL import Image, UnidentifiedImageError
 
-from nlp_ft.data import image_files
 from nlp_ft.data.image_files import UNREADABLE, decode, list_images, name_of, read_bytes, to_rgb
 from nlp_ft.errors import DataError
 from tests.tiny_images import write_images
@@ -126,7 +125,7 @@ def test_a_broken_exif_block_leaves_the_pixels_as_they_are(monkeypatch: pytest.M
     def broken(image: Image.Image) -> None:
         raise TypeError("whatever the bytes lead to")
 
-    monkeypatch.setattr(image_files.ImageOps, "exif_transpose", broken)
+    monkeypatch.setattr("nlp_ft.data.image_files.ImageOps.exif_transpose", broken)
     assert decode(stream.getvalue()).size == (4, 2)
 
 

@@ -25,7 +25,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def load(**data: int) -> TextData:
     tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "x", "y"])})
-    return load_text_data(TextDataSection(train="a.csv", **data), tokenizer)  # type: ignore[arg-type]
+    return load_text_data(TextDataSection(train="a.csv", **data), tokenizer)
 
 
 def write(rows: str) -> None:

@@ -122,7 +122,7 @@ def test_special_tokens_are_kept_wherever_they_stand(special: list[int], truncat
 
 
 def test_a_row_becomes_tokens_label_hash_and_emptiness() -> None:
-    batch = {"text": [SHORT, None, " \n", "7"], "label": ["b", "a", "b", "b"]}
+    batch: dict[str, list[Any]] = {"text": [SHORT, None, " \n", "7"], "label": ["b", "a", "b", "b"]}
     encoded = encode_rows(batch, tokenizer(), section(), {"a": 0, "b": 1})
     assert encoded["labels"] == [1, 0, 1, 1]
     assert encoded["is_empty"] == [False, True, True, False]
@@ -131,7 +131,7 @@ def test_a_row_becomes_tokens_label_hash_and_emptiness() -> None:
 
 
 def test_a_pair_is_empty_only_where_both_texts_are() -> None:
-    batch = {"a": ["", "x", None], "b": ["x", "", " "], "label": [0, 1, 1]}
+    batch: dict[str, list[Any]] = {"a": ["", "x", None], "b": ["x", "", " "], "label": [0, 1, 1]}
     assert encode_rows(batch, tokenizer(), section(text=["a", "b"]), {0: 0, 1: 1})["is_empty"] == [False, False, True]
 
 

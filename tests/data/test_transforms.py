@@ -54,7 +54,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
 
 def batches_of(data: ImageData, collator: ImageCollator, rows: list[list[int]], workers: int = 0) -> list[Any]:
     batches = [np.array(of_batch) for of_batch in rows]
-    return list(load_batches(data.encoded["train"], batches, collator, workers))  # type: ignore[arg-type]
+    return list(load_batches(data.encoded["train"], batches, collator, workers))
 
 
 @pytest.mark.parametrize("weights", PRESETS, ids=str)
@@ -96,7 +96,7 @@ def test_the_saved_image_processor_does_what_evaluation_does(
 def test_sizes_are_the_recipes_or_the_weights_own(
     weights: Any, settings: dict[str, int], sizes: tuple[int, int]
 ) -> None:
-    section = ImageDataSection(train="-", **settings)  # type: ignore[arg-type]
+    section = ImageDataSection(train="-", **settings)
     found = Preprocessing.of_recipe(section, weights and weights.transforms())
     assert (found.image_size, found.resize_size) == sizes
     assert (found.mean, found.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

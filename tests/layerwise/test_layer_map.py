@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -286,7 +287,7 @@ def test_an_unknown_name_is_answered_with_the_nearest_known_one() -> None:
 def test_a_compiled_model_has_the_same_layers_as_the_model_in_it() -> None:
     model = build("bert")
     plain = LayerMap.from_model(model)
-    compiled = torch.compile(model)
+    compiled: Any = torch.compile(model)
     layer_map = LayerMap.from_model(compiled)
     names = [name for name, _ in compiled.named_parameters()]
     assert [layer_map.layer_id(name) for name in names] == [

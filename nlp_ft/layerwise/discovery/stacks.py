@@ -7,15 +7,14 @@ another (encoders of text and of images) are stacks of their own, each with its 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal
 
 from torch import nn
 
+from nlp_ft.defaults import Grain as Grain
 from nlp_ft.errors import LayerMapError
 from nlp_ft.layerwise.discovery.structure import BlockList
 from nlp_ft.layerwise.discovery.tracing import Shape, Trace, keeps_positions
 
-Grain = Literal["block", "stage"]
 NEVER = 1 << 62
 
 

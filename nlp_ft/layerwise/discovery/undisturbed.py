@@ -17,8 +17,6 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from nlp_ft.layerwise.eval_mode import evaluating as evaluating  # first_token.py imports it from here
-
 REACH = 4
 """Depth to which a module's attributes are recorded: a config, a config inside it, a list in that, an item of the list.
 """

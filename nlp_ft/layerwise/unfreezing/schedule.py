@@ -9,12 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from nlp_ft.defaults import Embeddings, Order
 from nlp_ft.durations import Duration
 from nlp_ft.errors import UnfreezeError
 from nlp_ft.layerwise.unfreezing.triggers import AT_ONCE, TRIGGERS, Trigger, as_duration, as_trigger
-
-Order = Literal["top_down", "bottom_up", "all_at_once", "one_at_a_time"]
-Embeddings = Literal["last", "never"]
 
 
 @dataclass(frozen=True)

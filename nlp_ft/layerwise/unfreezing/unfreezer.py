@@ -5,13 +5,14 @@ from collections.abc import Callable, Collection, Mapping
 import torch
 from torch import nn
 
+from nlp_ft.defaults import Embeddings, Order
 from nlp_ft.durations import Duration
 from nlp_ft.errors import UnfreezeError
 from nlp_ft.layerwise.freezing import set_trainable_layers
 from nlp_ft.layerwise.layer_map import LayerMap
 from nlp_ft.layerwise.lr_schedules import LrSchedule
 from nlp_ft.layerwise.unfreezing.plan import UnfreezePlan, UnfreezeState
-from nlp_ft.layerwise.unfreezing.schedule import Embeddings, Order, UnfreezeSchedule
+from nlp_ft.layerwise.unfreezing.schedule import UnfreezeSchedule
 from nlp_ft.layerwise.unfreezing.triggers import Trigger, as_duration
 
 
