@@ -130,7 +130,7 @@ def from_hub(data: DataSection, source: str, name: str, field: str) -> Dataset:
         rows = datasets.load_dataset(source, data.config, revision=data.revision, split=name)
     except Exception as error:  # the Hub's client, its servers and the readers of formats raise many types
         raise DataError(
-            f"{field}: {source} is no file or folder here, and loading it from the Hub failed: {root_cause(error)}"
+            f"{field}: {source} is not a file or folder here, and loading it from the Hub failed: {root_cause(error)}"
         ) from None
     assert isinstance(rows, Dataset)
     return rows
@@ -180,7 +180,7 @@ def expand(paths: Sequence[str], field: str) -> list[str]:
         for file in found:
             mode = os.stat(file).st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                raise DataError(f"{field}: {file} is a pipe or a device; save what it gives as a file, and name that")
+                raise DataError(f"{field}: {file} is a pipe or a device; save its content as a file, and name that")
         files += found
     return files
 

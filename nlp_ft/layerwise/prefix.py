@@ -138,7 +138,7 @@ class FrozenPrefix:
 
     @contextmanager
     def entered(self, boundary: int, hidden: torch.Tensor) -> Iterator[None]:
-        """A forward pass of the model inside begins at the boundary with `hidden`, shaped as `capture` gives it."""
+        """Make forward passes inside the `with` block start at a boundary, with hidden states from `capture`."""
         entry = self._entries[boundary]
 
         def hand_in(

@@ -18,8 +18,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 REACH = 4
-"""Depth to which a module's attributes are recorded: a config, a config inside it, a list in that, an item of the list.
-"""
+"""Depth to which the attributes of a module are recorded: a config, its sub-config, a list in it, an item of that."""
 NO_STATE = (type, FunctionType, MethodType, ModuleType, nn.Parameter, str, bytes, int, float, bool, type(None))
 
 
