@@ -274,7 +274,7 @@ def test_a_hub_that_cannot_be_reached_is_one_error(error: Exception, monkeypatch
         raise error
 
     monkeypatch.setattr(datasets, "load_dataset", fail)
-    with pytest.raises(DataError, match=r"^data[.]train: someone/rows is not a file or folder here, and loading it from"):
+    with pytest.raises(DataError, match=r"^data[.]train: someone/rows is not a file or folder here, and loading"):
         load_raw_splits(TextDataSection(source="someone/rows"))
 
 
