@@ -58,7 +58,7 @@ ONLY = {
     ),
     "nlp_ft.recipe": (
         "pydantic", "pydantic_core", "yaml", "nlp_ft.defaults", "nlp_ft.durations", "nlp_ft.errors", "nlp_ft.locations",
-        "nlp_ft.recipe",
+        "nlp_ft.recipe", "nlp_ft.suggest",
     ),
     "nlp_ft.locations": ("nlp_ft.errors",),
     "nlp_ft.patterns": (),

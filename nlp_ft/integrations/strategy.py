@@ -55,7 +55,7 @@ class LayerwiseSettings:
                 'AutoModel...from_config(config) and use strategy="full"'
             )
         if self.strategy not in STRATEGY_PRESETS:
-            hint = did_you_mean(str(self.strategy), STRATEGY_PRESETS)
+            hint = did_you_mean(self.strategy, STRATEGY_PRESETS)
             names = ", ".join(name for name in STRATEGY_PRESETS if name != "scratch")
             raise UnfreezeError(f"strategy must be one of {names}, or an UnfreezeSchedule, got {self.strategy!r}{hint}")
         if self.unfreeze is not None and "unfreeze" not in self.preset["strategy"]:

@@ -1,7 +1,6 @@
 """From a YAML file and `key=value` overrides to a `Recipe`, or to one error that lists every problem."""
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from nlp_ft.recipe.resolve import Layer, settings_layers, values_of
 from nlp_ft.recipe.resolve import apply_overrides as apply_overrides
 from nlp_ft.recipe.yaml_reader import dump_yaml as dump_yaml
 from nlp_ft.recipe.yaml_reader import read_yaml as read_yaml
+from nlp_ft.suggest import nearest
 
 MOST_PROBLEMS = 50
 """Problems of a recipe that one error lists."""
@@ -58,5 +58,5 @@ def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
 
 def _recipe_class(task: Any) -> type[Recipe]:
     """The recipe class of a task; for a misspelt task that of the nearest name, so that only the task is an error."""
-    near = get_close_matches(str(task)[:100], RECIPES, n=1, cutoff=0.3)
-    return RECIPES[near[0]] if near else TextRecipe
+    near = nearest(task, RECIPES, cutoff=0.3)
+    return RECIPES[near] if near else TextRecipe

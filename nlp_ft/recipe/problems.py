@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -10,6 +9,7 @@ from pydantic.fields import FieldInfo
 
 from nlp_ft.errors import printable
 from nlp_ft.recipe import RECIPES, Recipe
+from nlp_ft.suggest import did_you_mean
 
 BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 OF_RIGHT_KIND = ("nlp_ft", "string_too_short", "string_too_long", "string_unicode", "finite_number")
@@ -70,7 +70,7 @@ def _problem(details: Any, recipe: type[Recipe]) -> str:
     path = [str(part) for part in details["loc"]]
     fields = ".".join(_path_of_fields(path, recipe))
     if details["type"] == "extra_forbidden":
-        return f"{'.'.join(path)} is not a key of a recipe{_did_you_mean(path, recipe)}"
+        return f"{'.'.join(path)} is not a key of a recipe{_key_meant(path, recipe)}"
     if details["type"] == "missing":
         field = _field(path, recipe)
         return f"{fields} is missing: {field.description if field else 'it must be given'}"
@@ -122,8 +122,7 @@ def _likely(details: Any) -> str:
         return "; put it in quotes"
     if details["type"] in ("int_type", "float_type") and (number := _number_in(value)) is not None:
         return f"; did you mean {number}?"
-    near = get_close_matches(str(value)[:100], re.findall(r"'([^']*)'", str(context.get("expected", ""))), n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    return did_you_mean(value, re.findall(r"'([^']*)'", str(context.get("expected", ""))))
 
 
 def _number_in(value: Any) -> str | None:
@@ -165,7 +164,7 @@ def _path_of_fields(path: Sequence[str], recipe: type[Recipe]) -> list[str]:
     return kept
 
 
-def _did_you_mean(path: Sequence[str], recipe: type[Recipe]) -> str:
+def _key_meant(path: Sequence[str], recipe: type[Recipe]) -> str:
     path = [*path[:-1], path[-1][:100]]
     parent = _field(path[:-1], recipe)
     models = _models_in(parent.annotation) if parent else [recipe]
@@ -178,9 +177,10 @@ def _did_you_mean(path: Sequence[str], recipe: type[Recipe]) -> str:
     if of_tasks:
         return f"; did you mean task: {of_tasks[0]}, which has it?"
     inside = [key for key in keys if key.endswith(f"_{path[-1]}")]
-    near = sorted(inside, key=lambda key: key.startswith("eval"))[:1] or get_close_matches(path[-1], keys, n=1)
-    if near:
-        return f"; did you mean {near[0]}?"
+    if inside:
+        return f"; did you mean {min(inside, key=lambda key: key.startswith('eval'))}?"
+    if near := did_you_mean(path[-1], keys):
+        return near
     homes = [
         f"{section}.{path[-1]}"
         for section, field in recipe.model_fields.items()

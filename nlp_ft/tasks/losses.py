@@ -1,9 +1,23 @@
 """Cross-entropy as a sum and what to divide it by, so that accumulation over uneven batches is exact."""
 
+from typing import Protocol
+
 import torch
 from torch.nn import functional as F
 
 from nlp_ft.data.batch import IGNORED_LABEL
+
+
+class Loss(Protocol):
+    """The loss of an effective batch that arrives in parts: the sum of `total` over the sum of `weight`."""
+
+    def total(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The sum over one part; logits and labels begin with (batch, ...)."""
+        ...
+
+    def weight(self, labels: torch.Tensor) -> torch.Tensor:
+        """What one part adds to the divisor."""
+        ...
 
 
 class ClassificationLoss:
