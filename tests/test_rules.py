@@ -34,15 +34,17 @@ OF_INTEGRATIONS = (
     "nlp_ft.durations",
     "nlp_ft.errors",
     "nlp_ft.layerwise",
+    "nlp_ft.suggest",
     "nlp_ft.integrations.strategy",
 )
 OF_HF = (*OF_INTEGRATIONS, "transformers", "accelerate")
 # Module or package -> everything it may import beside the standard library.
 ONLY = {
-    "nlp_ft.integrations.strategy": (*OF_INTEGRATIONS, "nlp_ft.recipe.presets", "nlp_ft.suggest"),
+    "nlp_ft.integrations.strategy": (*OF_INTEGRATIONS, "nlp_ft.recipe.presets"),
     "nlp_ft.integrations.hf_arguments": OF_HF,
     "nlp_ft.integrations.hf_callback": (*OF_HF, "nlp_ft.integrations.hf_arguments"),
-    "nlp_ft.integrations.hf_trainer": (*OF_HF, "nlp_ft.integrations.hf_callback"),
+    "nlp_ft.integrations.hf_loss": OF_HF,
+    "nlp_ft.integrations.hf_trainer": (*OF_HF, "nlp_ft.integrations.hf_callback", "nlp_ft.integrations.hf_loss"),
     "nlp_ft.integrations.lightning": (*OF_INTEGRATIONS, "lightning"),
     "nlp_ft.errors": (),
     "nlp_ft.suggest": (),

@@ -13,20 +13,13 @@ import pyarrow
 from datasets import Dataset, Features, Image, Value
 
 from nlp_ft.data.image_files import ZIP_MARK, file_stamp, is_image_place, list_images
-from nlp_ft.data.sources import (
-    SPLITS,
-    check_columns,
-    expand,
-    from_hub,
-    load_files,
-    root_cause,
-    split_of_saved,
-)
+from nlp_ft.data.saved_datasets import split_of_saved
+from nlp_ft.data.sources import check_columns, expand, from_hub, load_files, named_splits
 from nlp_ft.data.stored import stored_rows
+from nlp_ft.data.unreadable import root_cause
 from nlp_ft.errors import DataError, listed
 from nlp_ft.locations import PREFIX
 from nlp_ft.recipe.images import ImageDataSection
-from nlp_ft.recipe.sections import is_share
 from nlp_ft.suggest import did_you_mean
 
 SPLIT_FOLDERS = frozenset({"train", "training", "validation", "valid", "val", "dev", "test", "testing"})
@@ -44,11 +37,7 @@ def load_raw_images(data: ImageDataSection) -> dict[str, Dataset]:
         DataError: a location, split or column is missing or cannot be read.
     """
     raw: dict[str, Dataset] = {}
-    for split in SPLITS:
-        where = getattr(data, split)
-        if where is None or (split == "validation" and is_share(where)):
-            continue
-        field = f"data.{split}"
+    for split, field, where in named_splits(data):
         rows = _from_source(data, split, where) if data.source else load_image_places(where, field, data)
         raw[split] = with_images(rows, data, f"{field} ({where})")
     return raw

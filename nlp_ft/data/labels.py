@@ -153,9 +153,7 @@ def _refuse_fractions(found: Sequence[LabelValue], column: str) -> None:
 def _refuse_blank_names(names: Collection[str]) -> None:
     for name in names:
         if not name or name != name.strip():
-            raise DataError(
-                f"data.label_names: {name!r} is blank, or begins or ends with a blank; give a name without them"
-            )
+            raise DataError(f"data.label_names: {name!r} is blank, or begins or ends with a blank; remove the blank")
 
 
 def _named(names: dict[LabelValue, str], label_names: Sequence[str] | None) -> dict[LabelValue, str]:

@@ -3,18 +3,18 @@
 import glob
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import datasets
 import numpy as np
-import pyarrow
-from datasets import Dataset, DatasetDict, Features
+from datasets import Dataset, Features
 
 from nlp_ft.data.columns import unique_values, value_codes
 from nlp_ft.data.row_files import FORMATS, RowFiles
-from nlp_ft.data.stored import content_hash
+from nlp_ft.data.saved_datasets import rows_of_saved, split_of_saved
+from nlp_ft.data.unreadable import root_cause
 from nlp_ft.errors import DataError, listed
 from nlp_ft.locations import PREFIX, resolve_location
 from nlp_ft.recipe.sections import DataSection, is_share
@@ -24,7 +24,6 @@ from nlp_ft.suggest import did_you_mean
 SPLITS = ("train", "validation", "test")
 Columns = Sequence[tuple[str, str]]
 """(key of the recipe, name of the column) for each column to read."""
-_END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
 
 def load_raw_splits(data: TextDataSection) -> dict[str, Dataset]:
@@ -38,11 +37,7 @@ def load_raw_splits(data: TextDataSection) -> dict[str, Dataset]:
     """
     columns = columns_of_texts(data)
     raw: dict[str, Dataset] = {}
-    for split in SPLITS:
-        where = getattr(data, split)
-        if where is None or (split == "validation" and is_share(where)):
-            continue
-        field = f"data.{split}"
+    for split, field, where in named_splits(data):
         rows = _from_source(data, split, where) if data.source else load_files(where, field, columns)
         check_columns(rows.column_names, columns, f"{field} ({where})")
         check_texts(rows.features, text_columns(data), f"{field} ({where})")
@@ -50,6 +45,14 @@ def load_raw_splits(data: TextDataSection) -> dict[str, Dataset]:
             raise DataError(f"{field} ({where}) has no rows")
         raw[split] = rows
     return raw
+
+
+def named_splits(data: DataSection) -> Iterator[tuple[str, str, str | list[str]]]:
+    """Yield name, recipe key and location of each split that a recipe names, except a validation share of train."""
+    for split in SPLITS:
+        where = getattr(data, split)
+        if where is not None and not (split == "validation" and is_share(where)):
+            yield split, f"data.{split}", where
 
 
 def load_files(paths: str | Sequence[str], field: str, columns: Columns | None = None) -> Dataset:
@@ -66,7 +69,7 @@ def load_files(paths: str | Sequence[str], field: str, columns: Columns | None =
     """
     files = expand([paths] if isinstance(paths, str) else paths, field)
     if all(Path(file).is_dir() for file in files):
-        parts = [_single(_load_folder(file, field), file, field) for file in files]
+        parts = [rows_of_saved(file, field) for file in files]
         try:
             return datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]
         except (ValueError, TypeError) as error:
@@ -111,25 +114,6 @@ def _with_split_column(data: TextDataSection, column: str, field: str) -> Datase
     return opened.load([*(name for _, name in columns_of_texts(data)), column])
 
 
-def split_of_saved(folder: str, name: str, field: str) -> Dataset:
-    """Read one split from a folder written by `DatasetDict.save_to_disk`.
-
-    Args:
-        folder: path of the folder.
-        name: name of the split.
-        field: the recipe key that error messages name.
-
-    Raises:
-        DataError: the folder is damaged, or has no such split.
-    """
-    splits = _load_folder(folder, "data.source")
-    if not isinstance(splits, DatasetDict) or name not in splits:
-        found = list(map(str, splits)) if isinstance(splits, DatasetDict) else ["one unnamed split"]
-        near = did_you_mean(name, found)
-        raise DataError(f"{field}: {folder} has no split {name}; it has: {listed(found)}{near}")
-    return splits[name]
-
-
 def from_hub(data: DataSection, source: str, name: str, field: str) -> Dataset:
     """Read one split of a data set on the Hugging Face Hub.
 
@@ -146,7 +130,7 @@ def from_hub(data: DataSection, source: str, name: str, field: str) -> Dataset:
         rows = datasets.load_dataset(source, data.config, revision=data.revision, split=name)
     except Exception as error:  # the Hub's client, its servers and the readers of formats raise many types
         raise DataError(
-            f"{field}: {source} is no file or folder here, and loading it from the Hub failed: {root_cause(error)}"
+            f"{field}: {source} is not a file or folder here, and loading it from the Hub failed: {root_cause(error)}"
         ) from None
     assert isinstance(rows, Dataset)
     return rows
@@ -196,7 +180,7 @@ def expand(paths: Sequence[str], field: str) -> list[str]:
         for file in found:
             mode = os.stat(file).st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                raise DataError(f"{field}: {file} is a pipe or a device; save what it gives as a file, and name that")
+                raise DataError(f"{field}: {file} is a pipe or a device; save its content as a file, and name that")
         files += found
     return files
 
@@ -207,53 +191,6 @@ def _near(location: str) -> str:
     with suppress(OSError):
         names = os.listdir(folder)
     return did_you_mean(Path(location).name, names).replace("did you mean ", f"did you mean {folder}/")
-
-
-def _load_folder(folder: str, field: str) -> Dataset | DatasetDict:
-    """Load a saved data set and check all of it, because touching the memory map of a cut file ends the process.
-
-    Raises:
-        DataError: the folder was not written by `save_to_disk`, or is damaged.
-    """
-    try:
-        loaded = datasets.load_from_disk(folder)
-        for rows in loaded.values() if isinstance(loaded, DatasetDict) else [loaded]:
-            files = [file["filename"] for file in rows.cache_files]
-            for file in files:
-                _check_arrow(file)
-            # The fingerprint of the data set is whatever somebody wrote into state.json.
-            rows._fingerprint = content_hash(files)
-    except FileNotFoundError:
-        if os.path.exists(f"{folder}/state.json") or os.path.exists(f"{folder}/dataset_dict.json"):
-            raise DataError(f"{field}: {folder} was written by save_to_disk, but files of it are missing") from None
-        raise DataError(f"{field}: {folder} is a folder, but not one written by Dataset.save_to_disk") from None
-    except Exception as error:  # JSON, features and Arrow data of a damaged folder raise many types
-        raise DataError(
-            f"{field}: {folder} was written by save_to_disk, but is damaged: {root_cause(error)}; write it again"
-        ) from None
-    return loaded
-
-
-def _check_arrow(file: str) -> None:
-    """Check that an Arrow file is whole.
-
-    Raises:
-        pyarrow.ArrowException: the file is cut, or a batch of it is damaged.
-        OSError: the file cannot be read.
-    """
-    with pyarrow.OSFile(file) as stream:
-        for batch in pyarrow.ipc.open_stream(stream):
-            batch.validate(full=True)
-    with open(file, "rb") as content:
-        content.seek(-len(_END_OF_STREAM), os.SEEK_END)
-        if content.read() != _END_OF_STREAM:
-            raise pyarrow.ArrowInvalid(f"{file} is cut")
-
-
-def _single(rows: Dataset | DatasetDict, folder: str, field: str) -> Dataset:
-    if isinstance(rows, DatasetDict):
-        raise DataError(f"{field}: {folder} holds the splits {listed(rows)}; name the folder in data.source")
-    return rows
 
 
 def columns_of_texts(data: TextDataSection) -> Columns:
@@ -303,10 +240,3 @@ def check_texts(features: Features, names: Sequence[str], where: str) -> None:
             raise DataError(
                 f"{where}: data.text is {name!r}, a column of {held or features[name]}, not of texts; write it as text"
             )
-
-
-def root_cause(error: BaseException) -> str:
-    """Return the first line of the message of the innermost exception, at most 300 characters."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

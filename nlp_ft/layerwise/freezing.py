@@ -1,4 +1,4 @@
-"""Frozen means frozen: no gradient, no dropout, no running statistics, and `model.train()` does not undo it."""
+"""Freezes layers: no gradient, no dropout, no update of running statistics; `model.train()` does not undo it."""
 
 from collections.abc import Collection, Mapping
 
@@ -11,15 +11,15 @@ from nlp_ft.layerwise.modes import keep_in_eval, modules_to_pin
 
 
 def set_trainable(model: nn.Module, layer_map: LayerMap, lowest_trainable_layer: int) -> None:
-    """Train the layers from `lowest_trainable_layer` up to the head and freeze those below.
+    """Train the layers from `lowest_trainable_layer` up to the head, and freeze the layers below.
 
-    A frozen parameter has `requires_grad=False` and `grad=None`. What computes in a frozen layer, or between frozen
-    ones, is put in eval mode and stays there whatever `model.train()` says, until a later call makes it trainable.
+    A frozen parameter has `requires_grad=False` and `grad=None`. Modules in a frozen layer, or between frozen layers,
+    are in eval mode and stay there, whatever `model.train()` says, until a later call makes them trainable.
 
     Args:
         model: the model; its flags and modes are changed, its weights are not.
-        layer_map: its layer map.
-        lowest_trainable_layer: layer id, 0 (everything trains) to L+1 (only the head trains).
+        layer_map: the model's layer map.
+        lowest_trainable_layer: layer id, from 0 (everything trains) to L+1 (only the head trains).
 
     Raises:
         LayerMapError: there is no such layer.
@@ -38,10 +38,10 @@ def set_trainable_layers(
 
     Args:
         model: the model; its flags and modes are changed, its weights are not.
-        layer_map: its layer map.
-        layers: ids of the layers that train; in a model of several towers, counted from the head down in each.
-        never: names of parameters that stay frozen in any layer: the base weights under LoRA, those that no forward
-            pass uses. Modes go by layers: the dropout beside them is live where the layer trains.
+        layer_map: the model's layer map.
+        layers: ids of the layers that train; with several stacks, as `LayerMap.aligned_layer` counts them.
+        never: names of parameters that stay frozen in any layer, such as the base weights under LoRA. Dropout beside
+            them is active if their layer trains.
     """
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in never and layer_map.aligned_layer(name) in layers)
@@ -67,6 +67,10 @@ def unused_parameters(model: nn.Module, example: Mapping[str, torch.Tensor]) -> 
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """(number of all parameters, number of trainable ones); a tied weight counts once."""
+    """Count all parameters and the trainable ones; a tied weight counts once.
+
+    Returns:
+        The number of all parameters, and the number of trainable parameters.
+    """
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     return sum(size for size, _ in sizes), sum(size for size, trainable in sizes if trainable)

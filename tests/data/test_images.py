@@ -202,7 +202,9 @@ def test_every_unreadable_image_is_named_with_the_reason(tmp_path: Path) -> None
     Dataset.from_list([*parquet_rows(), {"image": {"bytes": b"no", "path": "a.png"}, "label": "red"}]).to_parquet(
         tmp_path / "a.parquet"
     )
-    assert "1 image(s) cannot be read: row 6 (a.png): it is no image" in the_error(train=tmp_path / "a.parquet")
+    assert "1 image(s) cannot be read: row 6 (a.png): Pillow does not recognize it" in the_error(
+        train=tmp_path / "a.parquet"
+    )
 
 
 def test_what_cannot_be_trained_on_is_refused(tmp_path: Path) -> None:

@@ -237,7 +237,7 @@ def test_a_file_that_exists_is_read_whatever_pattern_its_name_would_be(name: str
         ("a\ud800.csv", r"f: 'a\ud800.csv' can be no path"),
         ("~/no_such.csv", f"f: there is no ~/no_such.csv (looked for {Path.home()}/no_such.csv)"),
         ("$HOME/a.csv", "f: $HOME/a.csv must be a path in which no variable stands"),
-        ("pipe.csv", "f: pipe.csv is a pipe or a device; save what it gives as a file, and name that"),
+        ("pipe.csv", "f: pipe.csv is a pipe or a device; save its content as a file, and name that"),
         ("b\u200b.csv", r"f: there is no b\u200b.csv"),
     ],
 )
@@ -274,7 +274,7 @@ def test_a_hub_that_cannot_be_reached_is_one_error(error: Exception, monkeypatch
         raise error
 
     monkeypatch.setattr(datasets, "load_dataset", fail)
-    with pytest.raises(DataError, match=r"^data[.]train: someone/rows is no file or folder here, and loading it from"):
+    with pytest.raises(DataError, match=r"^data[.]train: someone/rows is not a file or folder here, and loading"):
         load_raw_splits(TextDataSection(source="someone/rows"))
 
 

@@ -47,14 +47,14 @@ def test_the_stock_optimizer_of_a_stock_trainer_unfreezes_too(tmp_path: Path) ->
 
 
 def test_a_strategy_that_moves_rates_wants_groups_of_layers(tmp_path: Path) -> None:
-    with pytest.raises(UnfreezeError, match="take a LayerwiseTrainer"):
+    with pytest.raises(UnfreezeError, match="use LayerwiseTrainer"):
         trained(str(tmp_path), trainer_class=Trainer, callbacks=[UnfreezeCallback("lp_ft")])
 
 
 def test_an_optimizer_made_from_a_frozen_model_is_refused(tmp_path: Path) -> None:
     model = tiny_model()
     optimizer = torch.optim.SGD(model.classifier.parameters(), lr=0.1)
-    with pytest.raises(LayerMapError, match="stand in no group of the optimizer"):
+    with pytest.raises(LayerMapError, match="are in no group of the optimizer"):
         trained(
             str(tmp_path),
             model=lambda: model,

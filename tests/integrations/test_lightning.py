@@ -107,8 +107,8 @@ class Sharded(pl.strategies.DDPStrategy):
     ("strategy", "keywords", "message"),
     [
         ("gradual", {"strategy": pl.strategies.DDPStrategy(static_graph=True)}, "leave it out"),
-        ("gradual", {"strategy": Sharded()}, "under Sharded are not tried"),
-        (two_phases(LossBelow(1.0)), {}, "take a plateau"),
+        ("gradual", {"strategy": Sharded()}, "under Sharded are untested"),
+        (two_phases(LossBelow(1.0)), {}, "use a plateau"),
         ("scratch", {}, "from_config"),
     ],
 )

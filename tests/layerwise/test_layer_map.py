@@ -151,8 +151,7 @@ def test_alberts_shared_block_is_one_layer_and_the_map_says_so() -> None:
     assert layer_map.num_layers == 1
     assert layer_map.shared_layers == {1}
     assert str(layer_map).splitlines()[-1] == (
-        "1 block(s) run 12 times in one pass: a block that is shared is one layer, whose runs cannot have rates of "
-        "their own."
+        "1 block(s) run 12 times in one pass: a shared block is one layer, whose runs cannot have different rates."
     )
 
 

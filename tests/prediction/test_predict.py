@@ -315,7 +315,7 @@ def test_a_pipe_is_refused_and_not_waited_for(run: TextRun, tmp_path: Path, caps
     os.mkfifo(tmp_path / "pipe.csv")
     with pytest.raises(SystemExit, match="2"):
         main(["predict", str(run.model.name_or_path), "--file", str(tmp_path / "pipe.csv")])
-    assert "is a pipe or a device; save what it gives as a file" in capsys.readouterr().err
+    assert "is a pipe or a device; save its content as a file" in capsys.readouterr().err
 
 
 def test_a_number_among_the_texts_of_a_file_changes_none_of_them(run: TextRun, tmp_path: Path) -> None:

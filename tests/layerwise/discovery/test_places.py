@@ -121,9 +121,7 @@ class Hidden:
 
 def test_blocks_in_whose_input_no_tensor_is_found_are_said() -> None:
     notes = LayerMap.from_model(TakesObjects(Hidden), example=IDS).notes
-    assert [note.partition(":")[0] for note in notes] == [
-        "2 block(s) were handed nothing in which tensors can be found"
-    ]
+    assert [note.partition(":")[0] for note in notes] == ["2 block(s) got arguments in which no tensors were found"]
 
 
 class Scaled(nn.Module):
