@@ -73,9 +73,9 @@ def test_the_script_that_people_launch_imports_only_dependencies() -> None:
     assert undeclared([ROOT / "scripts/train.py"], DEPENDENCIES) == []
 
 
-@pytest.mark.parametrize("folder", ["scripts", "tests"])
-def test_scripts_and_tests_import_only_dependencies_and_the_test_extra(folder: str) -> None:
-    assert undeclared((ROOT / folder).rglob("*.py"), DEPENDENCIES | EXTRAS["test"]) == []
+@pytest.mark.parametrize(("folder", "extra"), [("scripts", "test"), ("tests", "test"), ("docs", "docs")])
+def test_scripts_tests_and_docs_import_only_dependencies_and_their_extra(folder: str, extra: str) -> None:
+    assert undeclared((ROOT / folder).rglob("*.py"), DEPENDENCIES | EXTRAS.get(extra, set())) == []
 
 
 def test_every_dependency_is_imported() -> None:

@@ -8,8 +8,8 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -28,7 +28,7 @@ def run_script() -> object:
     return None
 
 
-def tell_last_process(self: Loop, batches: Any) -> torch.Tensor:
+def tell_last_process(self: Loop, batches: Sequence[dict[str, torch.Tensor]]) -> torch.Tensor:
     """Of the loop, in place of `_step`."""
     if self.state.global_step == 3 and not self.accelerator.is_main_process:
         os.kill(os.getpid(), signal.SIGTERM)
