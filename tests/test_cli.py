@@ -17,7 +17,7 @@ from transformers import pipeline
 
 import nlp_ft
 from nlp_ft.cli import build_parser, main
-from nlp_ft.recipe.loader import dump_yaml
+from nlp_ft.recipe.loader import dump_yaml, load_recipe
 from nlp_ft.training import build
 from tests.tiny import LABELS, tiny_recipe
 
@@ -203,6 +203,16 @@ def test_validate_of_a_good_recipe_says_so_and_writes_nothing(
         shown = run_cli(capsys, "validate", "good.yaml", setting)
         assert shown == (0, "good.yaml: ready to train\n", "")
     assert sorted(workplace.rglob("*")) == before
+
+
+def test_validate_resolved_prints_one_yaml_file_that_is_the_recipe(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run_cli(capsys, "validate", "good.yaml", "seed=7", "--resolved")
+    assert (code, err) == (0, "")
+    assert out.endswith("\n# good.yaml: ready to train\n")
+    Path("resolved.yaml").write_text(out)
+    assert load_recipe("resolved.yaml") == load_recipe("good.yaml", ["seed=7"])
 
 
 def test_layers_of_a_model_shows_the_rate_of_each_layer(capsys: pytest.CaptureFixture[str]) -> None:
