@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from nlp_ft.errors import LayerMapError
+from nlp_ft.layerwise.eval_mode import evaluating
 from nlp_ft.layerwise.layer_map import LayerMap
 from nlp_ft.layerwise.modes import keep_in_eval, modules_to_pin
 
@@ -51,18 +52,20 @@ def set_trainable_layers(
 
 
 def unused_parameters(model: nn.Module, example: Mapping[str, torch.Tensor]) -> list[str]:
-    """Names of the parameters that get no gradient from the example when everything trains.
+    """List the parameters that get no gradient from an example when everything trains; afterwards all require one.
 
     Some architectures hold parameters that classification never reads (XLNet's `mask_emb`): no training would move
     them, and DistributedDataParallel would wait for their gradients.
+
+    Args:
+        model: the model; its forward pass returns an object with `logits`.
+        example: keyword arguments of a forward pass over a few rows, each (batch, ...).
     """
-    was_training = model.training
-    model.train(False)
     model.requires_grad_(True)
-    model(**example).logits.sum().backward()
+    with evaluating(model), torch.enable_grad():
+        model(**example).logits.sum().backward()
     unused = [name for name, parameter in model.named_parameters() if parameter.grad is None]
     model.zero_grad(set_to_none=True)
-    model.train(was_training)
     return unused
 
 

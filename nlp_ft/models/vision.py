@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from nlp_ft.errors import ModelError
 from nlp_ft.extras import require_torchvision
+from nlp_ft.layerwise.eval_mode import evaluating
 from nlp_ft.locations import resolve_location
 from nlp_ft.models.configs import ImageClassifierConfig
 from nlp_ft.models.image_classifier import ImageClassifier
@@ -137,18 +138,14 @@ def load_weights(classifier: ImageClassifier, tensors: Mapping[str, torch.Tensor
 def check_image_size(classifier: ImageClassifier) -> None:
     """Raises: ModelError: the network takes no images of the size that its config says."""
     size = classifier.config.image_size
-    was_training = classifier.training
-    classifier.train(False)
     try:
-        with torch.inference_mode():
+        with evaluating(classifier):
             classifier(torch.zeros(1, 3, size, size))
     except (AssertionError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise ModelError(
             f"data.image_size: {classifier.config.backbone} takes no images of {size} pixels: {reason}"
         ) from None
-    finally:
-        classifier.train(was_training)
 
 
 def _is_file(weights: str) -> bool:

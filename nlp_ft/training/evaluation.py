@@ -10,6 +10,7 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 
 from nlp_ft.data.batch_loading import Collator, load_batches
+from nlp_ft.layerwise.eval_mode import evaluating
 from nlp_ft.tasks.outputs import Outputs, Predictions
 from nlp_ft.tasks.task import Data
 from nlp_ft.training.features.cache import FeatureCache, logits_of
@@ -49,10 +50,8 @@ class Evaluator:
         mine = order[self.accelerator.process_index :: self.accelerator.num_processes]
         batches = [mine[i : i + self.batch_size] for i in range(0, len(mine), self.batch_size)]
         module = self.accelerator.unwrap_model(self.model)
-        was_training = module.training
-        module.eval()
-        results = self._results(module, encoded, batches, split, features)
-        module.train(was_training)
+        with evaluating(module):
+            results = self._results(module, encoded, batches, split, features)
         gathered = np.concatenate(gather_object([results]))
         gathered = gathered[np.argsort(gathered[:, 0])]
         kind = np.dtype(encoded.features["labels"].dtype)
