@@ -31,6 +31,12 @@ def csv_tables(file: str, separator: str, columns: Sequence[str], num_rows: int)
 
     A blank line is an empty text in a file of one column, and no row in a file of several.
 
+    Args:
+        file: path of the file, whose first line is the header.
+        separator: character between fields.
+        columns: names of the columns to read.
+        num_rows: most rows of a table.
+
     Raises:
         UnreadableError: a row has another number of fields than the header, a quotation mark is not closed or is not
             doubled inside a quoted text, or there is a NUL byte.

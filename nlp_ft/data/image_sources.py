@@ -66,6 +66,11 @@ def load_image_places(places: str | Sequence[str], field: str, data: ImageDataSe
 def with_images(rows: Dataset, data: ImageDataSection, where: str) -> Dataset:
     """Select the image and label columns of rows, without decoding the images.
 
+    Args:
+        rows: the rows, with any columns.
+        data: the section that names the columns.
+        where: name of the rows in error messages.
+
     Raises:
         DataError: there are no rows, a column is missing, or its values are not images.
     """

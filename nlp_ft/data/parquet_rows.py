@@ -21,7 +21,16 @@ def parquet_columns(file: str) -> list[str]:
 
 
 def parquet_tables(file: str, columns: Sequence[str], num_rows: int) -> Iterator[pyarrow.Table]:
-    """Read columns in tables of at most `num_rows` rows. Raises `UnreadableError` if the file is cut or damaged."""
+    """Read columns in tables.
+
+    Args:
+        file: path of the file.
+        columns: names of the columns to read.
+        num_rows: most rows of a table.
+
+    Raises:
+        UnreadableError: the file is cut or damaged.
+    """
     with _opened(file) as opened:
         batches = opened.iter_batches(batch_size=num_rows, columns=list(columns))
         while True:

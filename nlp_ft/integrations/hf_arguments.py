@@ -89,7 +89,16 @@ def schedule_of(args: TrainingArguments) -> Callable[[int], LrSchedule]:
 
 
 def signals_of(args: TrainingArguments, state: TrainerState, per_epoch: int) -> tuple[int | None, int | None]:
-    """Return the steps between evaluations and between records of the training loss; None if there are none."""
+    """Count the optimizer steps between evaluations, and between records of the training loss.
+
+    Args:
+        args: the Trainer's arguments.
+        state: the Trainer's state, which holds the intervals in steps.
+        per_epoch: optimizer steps of an epoch.
+
+    Returns:
+        Both numbers of steps; None if there are no evaluations or no records.
+    """
 
     def every(strategy: str, steps: float | None) -> int | None:
         lengths = {"epoch": per_epoch, "steps": max(1, int(steps or 1))}
@@ -107,7 +116,13 @@ def first_evaluation(args: TrainingArguments, per_epoch: int) -> int:
 
 
 def steps_per_epoch(args: TrainingArguments, batches: DataLoader[Any], total_steps: int) -> int:
-    """Count the updates of an epoch as the Trainer does; data of unknown length count as one epoch."""
+    """Count the optimizer steps of an epoch as the Trainer does.
+
+    Args:
+        args: the Trainer's arguments.
+        batches: the loader of the training batches.
+        total_steps: optimizer steps of the run; the result if the length of the data is unknown.
+    """
     try:
         num_batches = len(batches)
     except TypeError:

@@ -166,7 +166,13 @@ def no_gradient(network: nn.Module) -> UnfreezeError:
 
 
 def layers_that_can_train(model: nn.Module, layer_map: LayerMap, never: Collection[str]) -> frozenset[int]:
-    """Return the ids of the layers with a parameter of their own that is not among those that never train."""
+    """Return the ids of the layers with at least one parameter that may train.
+
+    Args:
+        model: the model without wrappers.
+        layer_map: the model's layer map.
+        never: names of parameters that never train.
+    """
     return frozenset(layer_map.aligned_layer(name) for name, _ in model.named_parameters() if name not in never)
 
 
@@ -207,6 +213,13 @@ def check_optimizer(
     never: Collection[str],
 ) -> None:
     """Check that the optimizer holds every parameter of the given layers, except those that never train.
+
+    Args:
+        optimizer: the optimizer of the run.
+        model: the model without wrappers.
+        layer_map: the model's layer map.
+        layers: ids of the layers that will train in some phase.
+        never: names of parameters that never train.
 
     Raises:
         LayerMapError: the optimizer lacks some, because it was made while layers were frozen.

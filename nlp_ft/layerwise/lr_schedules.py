@@ -58,7 +58,14 @@ def build_lr_schedule(name: ScheduleName, total_steps: int, warmup_steps: int = 
 
 
 def slanted_triangular(step: int, total_steps: int, warmup_steps: int, ratio: float) -> float:
-    """Compute the factor of the slanted triangle at a step: 1/ratio at both ends, 1 at the end of the warm-up."""
+    """Compute the factor of the slanted triangle: 1/ratio at both ends, 1 at the end of the warm-up.
+
+    Args:
+        step: number of updates made so far, from 0.
+        total_steps: optimizer steps of the whole run.
+        warmup_steps: optimizer steps of the warm-up.
+        ratio: highest rate divided by lowest, above 1.
+    """
     if step < warmup_steps:
         height = step / warmup_steps
     else:

@@ -130,7 +130,15 @@ class UnfreezePlan:
         return due and self._begin(state, step)
 
     def on_scores(self, state: UnfreezeState, step: int, scores: Mapping[str, float]) -> bool:
-        """Note the scores of an evaluation made after `step` updates; return whether they begin the next phase.
+        """Note the scores of an evaluation.
+
+        Args:
+            state: the state of the plan, which is changed.
+            step: number of updates before the evaluation.
+            scores: name of each metric -> its value.
+
+        Returns:
+            Whether the scores begin the next phase.
 
         Raises:
             UnfreezeError: the awaited metric is not among the scores.
@@ -149,7 +157,16 @@ class UnfreezePlan:
         return done and self._begin(state, step)
 
     def on_loss(self, state: UnfreezeState, step: int, loss: float) -> bool:
-        """Note the mean training loss after `step` updates; return whether it begins the next phase."""
+        """Note a mean training loss.
+
+        Args:
+            state: the state of the plan, which is changed.
+            step: number of updates so far.
+            loss: mean training loss since the last record.
+
+        Returns:
+            Whether the loss begins the next phase.
+        """
         following = self._following(state)
         if not isinstance(following, LossBelow):
             return False
@@ -169,6 +186,11 @@ class UnfreezePlan:
 
     def lr_scale(self, state: UnfreezeState, step: int, layer: int) -> float:
         """Compute the factor on a layer's learning rate in addition to the learning-rate schedule.
+
+        Args:
+            state: the state of the plan.
+            step: number of the update, from 0.
+            layer: id of the layer.
 
         Returns:
             0 while the layer is frozen; otherwise the `lr_scale` of the phase times the warm-up of the layer.
