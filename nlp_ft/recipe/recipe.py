@@ -17,10 +17,10 @@ from nlp_ft.recipe.sections import (
     OptimizerSection,
     ScheduleSection,
     Section,
-    TrainingSection,
 )
 from nlp_ft.recipe.strategy import StrategySection
 from nlp_ft.recipe.text import TextDataSection, TextModelSection
+from nlp_ft.recipe.training import TrainingSection
 from nlp_ft.recipe.values import Folder, Whole
 
 TaskName = Literal["text_classification", "text_regression", "image_classification"]

@@ -35,10 +35,10 @@ from nlp_ft.recipe.sections import (
     OptimizerSection,
     ScheduleSection,
     Section,
-    TrainingSection,
 )
 from nlp_ft.recipe.strategy import REPLACED_BY_LAYERS, PlateauSection, StrategySection, UnfreezeSection
 from nlp_ft.recipe.text import TextDataSection, TextModelSection
+from nlp_ft.recipe.training import TrainingSection
 from nlp_ft.tasks.classes import ClassOutputs
 from nlp_ft.tasks.image_classification import MOST_WORKERS
 from nlp_ft.tasks.losses import ClassificationLoss

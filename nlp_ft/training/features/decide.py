@@ -15,7 +15,7 @@ from accelerate.utils import gather_object
 from nlp_ft.environment import feature_folder
 from nlp_ft.layerwise import UnfreezePlan
 from nlp_ft.layerwise.prefix import FrozenPrefix
-from nlp_ft.recipe.sections import TrainingSection
+from nlp_ft.recipe.training import TrainingSection
 from nlp_ft.tasks.task import Task
 from nlp_ft.training.accelerator import is_compiled
 from nlp_ft.training.build import LayeredModel, example_inputs
