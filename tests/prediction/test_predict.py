@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import random
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -324,18 +323,3 @@ def test_a_number_among_the_texts_of_a_file_changes_none_of_them(run: TextRun, t
     with pytest.raises(DataError, match="line 2: 'text' is a whole number, and a text in the rows before it"):
         predict_to_file(run, str(file), [], str(tmp_path / "out.csv"))
     assert list(tmp_path.iterdir()) == [file]
-
-
-def test_padded_on_the_left_no_block_is_cut_though_the_first_texts_have_one_length(
-    tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    encoder = shutil.copytree(tiny_encoder, tmp_path / "encoder")
-    file = encoder / "tokenizer_config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "padding_side": "left"}))
-    changes: dict[str, Any] = {"model": {"name": str(encoder), "pooling": "cls"}, "training": {"duration": "1ep"}}
-    train(recipe_from_dict(tiny_recipe(tmp_path, encoder, **changes)))
-    loaded = load_run(tmp_path / "run")
-    whole = loaded.activated(texts(60))
-    monkeypatch.setattr(text_run, "TRIALS_PAY", 60)
-    loaded.activated(["red cat"] * 60)  # where trials would be made
-    np.testing.assert_allclose(loaded.activated(texts(60)), whole, rtol=1e-5, atol=1e-7)
