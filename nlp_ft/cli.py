@@ -227,7 +227,8 @@ def _layers(options: argparse.Namespace) -> int:
 
 def _validate(options: argparse.Namespace) -> int:
     from nlp_ft.recipe.loader import read_yaml, recipe_from_layers
-    from nlp_ft.recipe.resolve import resolved_yaml, settings_layers
+    from nlp_ft.recipe.origins import resolved_yaml
+    from nlp_ft.recipe.resolve import settings_layers
 
     layers = settings_layers(read_yaml(options.recipe), options.overrides)
     recipe = recipe_from_layers(layers, options.recipe)

@@ -1,4 +1,4 @@
-"""Where each setting of a recipe comes from: the layers that are laid over each other, and the recipe with its origins.
+"""The layers of settings that are laid over each other to make a recipe: presets, file, command line.
 
 From the lowest to the highest: default, preset of the task, preset of the strategy, file, command line. The defaults
 are those of the sections; they need no layer here, because validation fills them in.
@@ -13,13 +13,10 @@ from nlp_ft.errors import RecipeError, printable
 from nlp_ft.recipe.presets import STRATEGY_PRESETS, TASK_PRESETS, Preset, merged, without_replaced
 from nlp_ft.recipe.problems import shown
 from nlp_ft.recipe.recipe import Recipe
-from nlp_ft.recipe.sections import Section
 from nlp_ft.recipe.strategy import StrategySection
-from nlp_ft.recipe.yaml_reader import DEEPEST, one_line_yaml, parse_yaml
+from nlp_ft.recipe.yaml_reader import DEEPEST, parse_yaml
 
-DEFAULT, FILE, COMMAND_LINE = "default", "file", "command line"
-FURTHEST_COMMENT = 60
-"""Most columns before the origins; a longer line has its origin two blanks behind it."""
+FILE, COMMAND_LINE = "file", "command line"
 Key = tuple[str, ...]
 """The parts of a dotted key such as `optimizer.lr`."""
 
@@ -58,32 +55,6 @@ def settings_layers(values: Mapping[str, Any], overrides: Sequence[str] = ()) ->
 def values_of(layers: Sequence[Layer]) -> dict[str, Any]:
     """All layers laid over each other, as nested dicts to be validated."""
     return reduce(merged, (layer.values for layer in layers), {})
-
-
-def origins(recipe: Recipe, layers: Sequence[Layer]) -> dict[str, str]:
-    """Dotted key of each setting of a resolved recipe -> its origin: that of the highest layer that holds the key.
-
-    A section has an origin where it is optional, such as `strategy.unfreeze`: that of the highest layer that sets
-    anything in it.
-    """
-    return {
-        ".".join(key): next((layer.origin for layer in reversed(layers) if _holds(layer.values, key)), DEFAULT)
-        for key, value, is_optional in _settings(recipe)
-        if is_optional or not isinstance(value, Section)
-    }
-
-
-def resolved_yaml(recipe: Recipe, layers: Sequence[Layer]) -> str:
-    """Every setting on a line of its own, with its origin as a comment. It is YAML, and loads as the same recipe."""
-    found, values = origins(recipe, layers), recipe.model_dump(mode="json")
-    lines: list[tuple[str, str]] = []
-    for key, value, _ in _settings(recipe):
-        line = f"{'  ' * (len(key) - 1)}{key[-1]}:"
-        if not isinstance(value, Section):
-            line += f" {one_line_yaml(reduce(lambda inner, part: inner[part], key, values))}"
-        lines.append((line, found.get(".".join(key), "")))
-    column = min(max(len(line) for line, _ in lines), FURTHEST_COMMENT)
-    return "".join(f"{line:<{column}}  # {origin}\n" if origin else f"{line}\n" for line, origin in lines)
 
 
 def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -139,21 +110,3 @@ def _told_apart(
         else:
             file[name] = value
     return file, command_line
-
-
-def _holds(values: Any, key: Key) -> bool:
-    for part in key:
-        if not isinstance(values, Mapping) or part not in values:
-            return False
-        values = values[part]
-    return True
-
-
-def _settings(section: Section, above: Key = ()) -> list[tuple[Key, Any, bool]]:
-    """Each key with its value, and whether its default is null; a section is followed by its own keys."""
-    found: list[tuple[Key, Any, bool]] = []
-    for name, field in type(section).model_fields.items():
-        key, value = (*above, name), getattr(section, name)
-        found.append((key, value, field.default is None))
-        found += _settings(value, key) if isinstance(value, Section) else []
-    return found

@@ -15,7 +15,7 @@ from nlp_ft.recipe import Recipe
 from nlp_ft.recipe.loader import apply_overrides, load_recipe, recipe_from_dict
 from nlp_ft.tasks.registry import task_of
 from nlp_ft.tasks.task import Task
-from nlp_ft.training import build
+from nlp_ft.training import build, schedules
 from nlp_ft.training.accelerator import check_trackers
 from nlp_ft.training.layer_table import layer_table
 from nlp_ft.training.precision import mixed_precision
@@ -29,14 +29,13 @@ def find_problems(recipe: Recipe) -> list[str]:
     except NlpFtError as error:
         return [str(error)]
     rows: dict[str, int] = {}
-    schedules: list[UnfreezeSchedule] = []
+    found: list[UnfreezeSchedule] = []
 
     def check_data() -> None:
         rows.update(task.label_counts())
 
     def check_model() -> None:
-        model = task.build_model(list(rows) or ["0", "1"])
-        schedules.append(build.unfreeze_schedule(recipe.strategy, task.map_layers(model).num_layers))
+        found.append(build.layered_model(recipe, task, list(rows) or ["0", "1"]).schedule)
 
     def check_plan() -> None:
         if rows:
@@ -44,9 +43,9 @@ def find_problems(recipe: Recipe) -> list[str]:
             batches = build.effective_batches(recipe, task, num_processes=1)
             steps_per_epoch = batches.steps_per_epoch(_lengths(recipe, task, sum(rows.values())))
             settings = build.loop_settings(recipe, steps_per_epoch, has_validation=False)
-            build.lr_schedule(recipe.schedule, settings)
-            for schedule in schedules:
-                build.unfreeze_plan(schedule, settings)
+            schedules.lr_schedule(recipe.schedule, settings)
+            for schedule in found:
+                schedules.unfreeze_plan(schedule, settings)
 
     checks: list[Callable[[], object]] = [
         check_data,

@@ -23,7 +23,7 @@ from nlp_ft.recipe.sections import OptimizerSection, ScheduleSection
 from nlp_ft.recipe.strategy import StrategySection
 from nlp_ft.recipe.text import TextDataSection, TextModelSection
 from nlp_ft.tasks.registry import task_of
-from nlp_ft.training import accelerator, build
+from nlp_ft.training import accelerator, build, schedules
 from nlp_ft.training.run import train
 from tests.tiny import tiny_config, tiny_recipe
 
@@ -32,7 +32,7 @@ BLOCKS = 4
 
 def schedule_of(**unfreeze: Any) -> UnfreezeSchedule:
     values = {"name": "gradual", "unfreeze": unfreeze}
-    return build.unfreeze_schedule(StrategySection.model_validate(values), BLOCKS)
+    return schedules.unfreeze_schedule(StrategySection.model_validate(values), BLOCKS)
 
 
 def phases_of(**unfreeze: Any) -> list[set[int]]:
@@ -109,10 +109,10 @@ def test_null_betas_eps_and_momentum_are_the_optimizers_default_and_a_momentum_o
 
 def test_warmup_ends_at_the_highest_rate_and_ratio_divides_it_at_the_start() -> None:
     plan: Any = SimpleNamespace(steps_per_epoch=10, total_steps=100)
-    linear = build.lr_schedule(ScheduleSection(name="linear", warmup=Duration(20, "%")), plan)(100)
+    linear = schedules.lr_schedule(ScheduleSection(name="linear", warmup=Duration(20, "%")), plan)(100)
     assert [linear(step) for step in (0, 10, 20, 60)] == [0, 0.5, 1, 0.5]
     triangle = ScheduleSection(name="slanted_triangular", warmup=Duration(1, "ep"), ratio=4)
-    factor = build.lr_schedule(triangle, plan)(100)
+    factor = schedules.lr_schedule(triangle, plan)(100)
     assert [factor(step) for step in (0, 10)] == [0.25, 1]
 
 

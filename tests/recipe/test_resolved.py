@@ -9,8 +9,9 @@ from nlp_ft.cli import main
 from nlp_ft.errors import RecipeError
 from nlp_ft.recipe import Recipe
 from nlp_ft.recipe.loader import recipe_from_dict, recipe_from_layers
+from nlp_ft.recipe.origins import origins, resolved_yaml
 from nlp_ft.recipe.presets import STRATEGY_PRESETS
-from nlp_ft.recipe.resolve import origins, resolved_yaml, settings_layers
+from nlp_ft.recipe.resolve import settings_layers
 from nlp_ft.recipe.yaml_reader import parse_yaml, read_yaml
 
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))

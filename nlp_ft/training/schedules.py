@@ -1,0 +1,86 @@
+"""From the strategy and the schedule of a recipe to the core's phases and learning rates, over the steps of a run."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from nlp_ft.errors import TrainingError, UnfreezeError
+from nlp_ft.layerwise import (
+    LossBelow,
+    LrSchedule,
+    Plateau,
+    UnfreezePlan,
+    UnfreezeSchedule,
+    build_lr_schedule,
+)
+from nlp_ft.recipe.sections import ScheduleSection
+from nlp_ft.recipe.strategy import REPLACED_BY_LAYERS, StrategySection, UnfreezeSection
+from nlp_ft.training.loop import STEPS_BETWEEN_RECORDS
+from nlp_ft.training.loop_state import LoopSettings
+
+
+def unfreeze_schedule(strategy: StrategySection, num_layers: int) -> UnfreezeSchedule:
+    """Which layers train when, in a model of `num_layers` blocks.
+
+    Raises:
+        TrainingError: the strategy asks for more blocks than there are, or for layers that do not exist.
+    """
+    given = None if strategy.unfreeze is None else unfreeze_settings(strategy.unfreeze)
+    if strategy.reinit_top > num_layers:
+        raise TrainingError(
+            f"strategy.reinit_top must be at most {num_layers}, the blocks of this model, got {strategy.reinit_top}"
+        )
+    with _naming("strategy.unfreeze: " if given is not None else "strategy."):
+        return UnfreezeSchedule.from_settings(num_layers, strategy.trainable_blocks, given)
+
+
+def unfreeze_settings(section: UnfreezeSection) -> dict[str, Any]:
+    """The section as `UnfreezeSchedule.from_settings` takes it: each value as the recipe holds it, defaults too."""
+    given = {name: value for name, value in section if value is not None and name != "restore_best"}
+    for name, trigger in (("plateau", Plateau), ("loss_below", LossBelow)):
+        if name in given:
+            given[name] = trigger(**{key: value for key, value in given[name] if value is not None})
+    replaced = REPLACED_BY_LAYERS if "layers" in given else ()
+    return {name: value for name, value in given.items() if name not in replaced}
+
+
+def unfreeze_plan(schedule: UnfreezeSchedule, settings: LoopSettings) -> UnfreezePlan:
+    """The schedule over the run. Raises: TrainingError: a phase begins after its end, or would never begin."""
+    records = min(STEPS_BETWEEN_RECORDS, settings.evaluate_every, settings.checkpoint_every)
+    how = {
+        "evaluate": "make training.evaluate_every shorter or the run longer",
+        "record": "make the run longer than 10 steps",
+    }
+    with _naming("strategy.unfreeze: "):
+        plan = UnfreezePlan(schedule, settings.total_steps, settings.steps_per_epoch)
+        plan.require_signals(settings.evaluate_every, records, how)
+    return plan
+
+
+def lr_schedule(section: ScheduleSection, settings: LoopSettings) -> Callable[[int], LrSchedule]:
+    """Makes the factor on the rates at each step, of the run or of a phase with the given number of steps.
+
+    Raises:
+        TrainingError: the warm-up is longer than the run.
+    """
+    warmup = section.warmup.steps(settings.steps_per_epoch, settings.total_steps)
+    if warmup > settings.total_steps:
+        raise TrainingError(
+            f"schedule.warmup must last 0 to {settings.total_steps} steps (the whole run), got {warmup} "
+            f"({section.warmup})"
+        )
+
+    def over(steps: int) -> LrSchedule:
+        warmup = section.warmup.steps(settings.steps_per_epoch, steps)
+        return build_lr_schedule(section.name, steps, min(warmup, steps), section.ratio)
+
+    return over
+
+
+@contextmanager
+def _naming(place: str) -> Iterator[None]:
+    """Name the place in the recipe of what the core refuses. Raises: TrainingError."""
+    try:
+        yield
+    except UnfreezeError as error:
+        raise TrainingError(f"{place}{error}") from None
