@@ -54,8 +54,10 @@ def _with_one_id_each(parts: list[str]) -> Iterator[str]:
         name = part.partition('id="')[2].partition('"')[0]
         seen[name] = seen.get(name, 0) + 1
         again = f"{name}-{seen[name]}"
-        yield part if not name or seen[name] == 1 else part.replace(f'id="{name}"', f'id="{again}"').replace(
-            f"(#{name})", f"(#{again})"
+        yield (
+            part
+            if not name or seen[name] == 1
+            else part.replace(f'id="{name}"', f'id="{again}"').replace(f"(#{name})", f"(#{again})")
         )
 
 

@@ -77,7 +77,9 @@ def test_the_list_of_files_has_every_file_of_the_package_with_a_sentence() -> No
 def test_every_generated_part_is_one_that_the_hook_makes() -> None:
     used = {name for page in DOCS.rglob("*.md") for name in generated.PLACEHOLDER.findall(page.read_text())}
     assert used == set(generated.PARTS)
-    assert generated.on_page_markdown("a\n<!-- generated: presets -->\nb").splitlines()[1] == "| preset | what it sets |"
+    assert (
+        generated.on_page_markdown("a\n<!-- generated: presets -->\nb").splitlines()[1] == "| preset | what it sets |"
+    )
 
 
 def test_the_key_reference_shows_type_bounds_default_and_description() -> None:
