@@ -69,6 +69,8 @@ def check_python(arguments: list[str], run: bool, monkeypatch: pytest.MonkeyPatc
             patch.setattr(sys, "argv", arguments)
             runpy.run_path(str(ROOT / script), run_name="__main__")
         return None
+    for recipe in (word for word in arguments if word.startswith("recipes/")):
+        load_recipe(ROOT / recipe, [word for word in arguments if re.match(r"[a-z_.]+=", word)])
     return parse_by_own_parser(lambda: runpy.run_path(str(ROOT / script), run_name="__main__"), arguments, monkeypatch)
 
 
