@@ -1,13 +1,14 @@
 """nlp_ft: fine-tuning of transformers with layer-wise learning rates, from a recipe to a model people can use.
 
-Importing it imports no torch. It makes Transformers' Auto classes able to load the models that nlp_ft saves: at once
-where Transformers' modeling code is already loaded, else at the moment when that is loaded.
+Importing it imports neither torch nor transformers. Still, Transformers' Auto classes then load every model that nlp_ft
+saves. Their `register` methods cannot do that alone: reaching them imports torch, and they take classes, not names. So
+a finder on `sys.meta_path` registers our classes right after the Auto classes are imported; where they already are,
+our classes are registered at once.
 """
 
 import importlib
 import importlib.abc
 import importlib.machinery
-import importlib.util
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -41,9 +42,14 @@ _PUBLIC = {
 }
 __all__ = sorted(_PUBLIC)
 
-_AUTO_CLASSES = "transformers.models.auto.modeling_auto"
-_REGISTERED = ("nlp_ft.models.pooled_classifier", "nlp_ft.models.image_classifier")
-"""The modules that make the Auto classes know a class of ours."""
+_REGISTERED_AFTER = {
+    "transformers.models.auto.configuration_auto": ("nlp_ft.models.configs",),
+    "transformers.models.auto.modeling_auto": ("nlp_ft.models.pooled_classifier", "nlp_ft.models.image_classifier"),
+}
+"""Module with Auto classes -> our modules that register classes there when they are imported.
+
+There are two, because `configuration_auto` is imported while the base class of models is still being defined.
+"""
 
 
 if not TYPE_CHECKING:  # type checkers have the imports above
@@ -58,35 +64,34 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_PUBLIC})
 
 
+def _register(auto_module: str) -> None:
+    for name in _REGISTERED_AFTER[auto_module]:
+        importlib.import_module(name)
+
+
 class _RegisterAfterAutoClasses(importlib.abc.MetaPathFinder):
-    """Runs our registration once Transformers' Auto classes have been imported, and then takes itself away."""
+    """Lets the other finders find the Auto classes, and registers our classes once they have been executed."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """The spec of the Auto classes, with the registration after their execution; None for all else."""
-        if name != _AUTO_CLASSES:
+        """The spec of a module with Auto classes; None for every other module."""
+        if name not in _REGISTERED_AFTER:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        if spec is None or spec.loader is None:
-            return spec
-        execute = spec.loader.exec_module
+        others = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
+        spec = next((found for found in others if found), None)
+        if spec and spec.loader:
+            execute = spec.loader.exec_module
 
-        def execute_and_register(module: ModuleType) -> None:
-            execute(module)
-            _register()
+            def execute_and_register(module: ModuleType) -> None:
+                execute(module)
+                _register(name)
 
-        spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
+            spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
         return spec
 
 
-def _register() -> None:
-    for name in _REGISTERED:
-        importlib.import_module(name)
-
-
-if _AUTO_CLASSES in sys.modules:
-    _register()
-else:
-    sys.meta_path.insert(0, _RegisterAfterAutoClasses())
+for _auto_module in _REGISTERED_AFTER:
+    if _auto_module in sys.modules:
+        _register(_auto_module)
+sys.meta_path.insert(0, _RegisterAfterAutoClasses())

@@ -125,6 +125,11 @@ def build_parser() -> "_Parser":
 
     validate = _add(commands, "validate", _validate, "find every problem of a recipe", "validate RECIPE.yaml")
     _add_recipe(validate)
+    validate.add_argument(
+        "--resolved",
+        action="store_true",
+        help="first print every setting as YAML, with where it came from: file, command line, preset or default",
+    )
 
     check = _add(
         commands,
@@ -214,27 +219,33 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _layers(options: argparse.Namespace) -> int:
-    from nlp_ft.inspection import describe_layers
+    from nlp_ft.training.inspection import describe_layers
 
     print(describe_layers(options.target, options.overrides))
     return 0
 
 
 def _validate(options: argparse.Namespace) -> int:
-    from nlp_ft.recipe.loader import load_recipe
+    from nlp_ft.recipe.loader import read_yaml, recipe_from_layers
+    from nlp_ft.recipe.resolve import resolved_yaml, settings_layers
 
-    recipe = load_recipe(options.recipe, options.overrides)
-    from nlp_ft.inspection import find_problems
+    layers = settings_layers(read_yaml(options.recipe), options.overrides)
+    recipe = recipe_from_layers(layers, options.recipe)
+    if options.resolved:
+        # Shown before the seconds that importing torch takes.
+        print(resolved_yaml(recipe, layers), flush=True)
+    from nlp_ft.training.inspection import find_problems
 
     problems = find_problems(recipe)
     if problems:
         return fail("\n".join(f"{printable(options.recipe)}: {problem}" for problem in problems))
-    print(f"{printable(options.recipe)}: ready to train")
+    # Behind a resolved recipe a comment, so that all of the output is one YAML file.
+    print(f"{'# ' if options.resolved else ''}{printable(options.recipe)}: ready to train")
     return 0
 
 
 def _audit(options: argparse.Namespace) -> int:
-    from nlp_ft.inspection import audit_recipe
+    from nlp_ft.training.inspection import audit_recipe
 
     report = audit_recipe(options.recipe, options.overrides)
     print(report)

@@ -1,7 +1,24 @@
-"""Settings that a recipe and the core both have a default for: each stands here once."""
+"""Names and defaults that a recipe shares with the core and the models: each is written here and nowhere else."""
+
+from typing import Literal
 
 LR = 5e-5
 """Base learning rate, per optimizer step."""
 LAYER_DECAY = 0.9
-"""Factor on the rate from one block to the next below."""
+"""Factor on the learning rate from one block to the next below."""
 WEIGHT_DECAY = 0.01
+
+Convention = Literal["top", "beit", "electra", "ulmfit"]
+"""Which layer has the base learning rate; see `nlp_ft.layerwise.param_groups.lr_scales`."""
+ScheduleName = Literal["linear", "cosine", "constant", "slanted_triangular"]
+"""How the learning rates change over a run; see `nlp_ft.layerwise.lr_schedules.build_lr_schedule`."""
+Grain = Literal["block", "stage"]
+"""What counts as one layer; see `nlp_ft.layerwise.LayerMap.from_model`."""
+Order = Literal["top_down", "bottom_up", "all_at_once", "one_at_a_time"]
+"""In which order blocks are unfrozen; see `nlp_ft.layerwise.UnfreezeSchedule.gradual`."""
+Embeddings = Literal["last", "never"]
+"""When the embeddings are unfrozen; see `nlp_ft.layerwise.UnfreezeSchedule.gradual`."""
+Pooling = Literal["cls", "mean", "max", "pooler"]
+"""From one vector a token to one vector a text; see `nlp_ft.models.pooling.pool`."""
+HeadType = Literal["linear", "bottleneck"]
+"""The task layers; see `nlp_ft.models.heads.ClassificationHead`."""

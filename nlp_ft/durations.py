@@ -6,14 +6,19 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
-_FORM = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ep|st|%)")
+FORM = r"([0-9]+(?:\.[0-9]+)?)\s*(ep|st|%)"
+"""Number and unit of a duration, as a regular expression of Python and of JSON Schema."""
 LONGEST = 1_000_000_000
 """Epochs or steps of the longest duration."""
 
 
 @dataclass(frozen=True)
 class Duration:
-    """A length of training: `value` in the unit `ep`, `st` or `%`. Raises: ValueError, for one that is none."""
+    """A length of training: `value` in epochs (`ep`), optimizer steps (`st`) or percent of the run (`%`).
+
+    Raises:
+        ValueError: the value is negative or not finite, or it is a fraction of a step.
+    """
 
     value: float
     unit: Literal["ep", "st", "%"]
@@ -31,7 +36,7 @@ class Duration:
         Raises:
             ValueError: the text has another form; the message suggests the right one.
         """
-        match = _FORM.fullmatch(text.strip()) if isinstance(text, str) else None
+        match = re.fullmatch(FORM, text.strip()) if isinstance(text, str) else None
         if match is None:
             hint = ""
             if isinstance(text, int | float) and not isinstance(text, bool) and 0 <= text <= LONGEST:
@@ -44,9 +49,14 @@ class Duration:
         return cls(value, unit)  # type: ignore[arg-type]  # the pattern admits these three units only
 
     def steps(self, steps_per_epoch: int, total_steps: int = 0) -> int:
-        """In optimizer steps, rounded up for epochs and down for shares; `total_steps` is what a share is of."""
-        # In decimals, as the value was written: binary 0.55 * 100 is above 55. What was multiplied or divided before,
-        # such as a third of the run, is off by its rounding alone.
+        """The length in optimizer steps: epochs are rounded up, shares down.
+
+        Args:
+            steps_per_epoch: optimizer steps of one epoch.
+            total_steps: optimizer steps of the whole run, of which a share is taken.
+        """
+        # In decimals, as the value was written: binary 0.55 * 100 is above 55. Rounding to 9 places removes the error
+        # of a value that was computed before, such as a third of the run.
         value = Decimal(repr(self.value))
         if self.unit == "ep":
             return math.ceil(round(value * steps_per_epoch, 9)) or math.ceil(value * steps_per_epoch)

@@ -11,15 +11,15 @@ PREFIX = "package:"
 
 
 def resolve_location(text: str, error: type[NlpFtError], field: str = "") -> str:
-    """The path of `package:NAME/PATH`, or of `~/x`; any other text is given back as it is.
+    """The path that a text stands for: `package:NAME/PATH` and `~/x` are resolved, any other text is returned as it is.
 
     Args:
-        text: as a recipe, a command line or a call has it.
-        error: what is raised.
-        field: begins the message.
+        text: a path as it is written in a recipe, on the command line or in a call.
+        error: the class of the error to raise.
+        field: the key that has the path; the message begins with it.
 
     Raises:
-        error: the package is not installed, or holds no such file; or the text can be no path.
+        error: the package is not installed or holds no such file, or no path can be written like this.
     """
     start = f"{field}: " if field else ""
     if not text.strip():
@@ -47,13 +47,14 @@ def resolve_location(text: str, error: type[NlpFtError], field: str = "") -> str
 
 
 def expand_home(text: str) -> str:
-    """The path with `~` at its beginning as the home folder.
+    """The path with a leading `~` replaced by the home folder.
 
-    A shell expands `~` and `$HOME` only where they begin a word, so not in `output_dir=~/x`; taken as they are, they
-    would make a folder of that name.
+    A shell expands `~` only at the beginning of a word, so not in `output_dir=~/x`; without this, a folder named `~`
+    would be made.
 
     Raises:
-        ValueError: there is no such home, or a part of the path is a variable; the text follows on "must be".
+        ValueError: there is no such home folder, or the path has a variable such as `$HOME`; the message continues the
+            words "must be".
     """
     if re.search(r"(?:^|/)\$(?:[A-Za-z_{(])", text):
         raise ValueError(
@@ -62,7 +63,7 @@ def expand_home(text: str) -> str:
     if not text.startswith("~"):
         return text
     path = os.path.expanduser(text)
-    # An empty HOME would make `/x` of `~/x`.
+    # With an empty HOME, `~/x` would become `/x`.
     if path.startswith("~") or not os.environ.get("HOME", "unset"):
         raise ValueError("a path whose ~ is a home folder here; a file of that name is written ./~NAME")
     return path

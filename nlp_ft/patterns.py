@@ -1,4 +1,4 @@
-"""Regular expressions that somebody else wrote, tried within a time limit: one that backtracks can take for ever."""
+"""A time limit for regular expressions that a user wrote: one that backtracks can take forever."""
 
 import json
 import subprocess
@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 
 SECONDS = 10
-"""For all patterns on all texts; it takes a hundredth of that as a rule."""
-# Python's `re` holds the interpreter while it searches, so that only another process can be stopped.
+"""Time limit for all patterns on all texts together."""
+# Python's `re` holds the interpreter while it searches: only a search in another process can be stopped.
 _SEARCH = """
 import json, re, sys
 patterns, texts = json.load(sys.stdin)
@@ -19,14 +19,14 @@ for pattern in patterns:
 
 
 def endless_pattern(patterns: Sequence[str], texts: Sequence[str], seconds: float = SECONDS) -> str | None:
-    """The first pattern whose search in the texts does not end in time; None where all end.
+    """The first pattern whose search in the texts does not end in time, or None if all searches end.
 
     Args:
         patterns: valid regular expressions.
-        texts: what each is searched in.
-        seconds: for all together.
+        texts: each pattern is searched in all of these.
+        seconds: time limit for all searches together.
     """
-    # One repetition alone takes at most the square of the length.
+    # A pattern with one repetition takes at most the square of the length, so it needs no trial.
     patterns = [pattern for pattern in patterns if sum(char in "*+{?" for char in pattern) > 1]
     if not patterns:
         return None

@@ -32,7 +32,7 @@ BAD_DATA = [
     (["data.test=broken"], ["data.test: 1 image(s) cannot be read: broken/red/cut.png: "]),
     (["data.train=with_empty_class"], ["with_empty_class/yellow holds no image; add some, or remove the folder"]),
     (["data.train=empty"], ["data.train: empty holds no image"]),
-    (["data.train=loose"], ["data.train: loose: 00.png and 3 more lie in no class folder"]),
+    (["data.train=loose"], ["data.train: loose: 00.png and 3 more are in no class folder"]),
     (["data.train=splits"], ["data.train: splits holds splits (test, train), not classes; name it in data.source"]),
     (["data.train=one_class"], ["two labels or more", "holds only: ['red']"]),
     (["data.test=other_class"], ["test has label(s) that the train split does not have: pink"]),
@@ -41,7 +41,7 @@ BAD_DATA = [
     (["data.train=texts.csv"], ["data.image is 'image', but the columns are: text, label"]),
     (["data.train=[splits/train, texts.csv]"], ["folders or zip files of images and other files cannot be mixed"]),
     (["data.source=splits", "data.train=dev"], ["data.train: splits has no folder dev", "it has: test, train"]),
-    (["data.source=texts.csv", "data.train=train"], ["data.source: texts.csv is no folder or zip file of images"]),
+    (["data.source=texts.csv", "data.train=train"], ["data.source: texts.csv is not a folder or zip file of images"]),
 ]
 BAD_MODELS = [
     (

@@ -241,7 +241,7 @@ def test_lion_without_its_package_is_refused(
 def test_a_tracker_without_its_package_is_refused(
     command: str, workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nlp_ft.training.setup.find_spec", lambda name: None)
+    monkeypatch.setattr("nlp_ft.training.accelerator.find_spec", lambda name: None)
     fragments = ["trackers: tensorboard is not installed; try: pip install tensorboard"]
     assert_fails(capsys, [command, "good.yaml", "trackers=[tensorboard]"], fragments)
 

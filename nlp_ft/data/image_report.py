@@ -1,4 +1,4 @@
-"""What image splits hold, said before training: rows, labels, sizes, modes, and what is odd about the images."""
+"""Reports on image data before training: rows, labels, sizes, colour modes, and images to look at."""
 
 from collections import Counter
 from typing import Any
@@ -14,12 +14,17 @@ MODE_NAMES = {"RGB": "colour", "L": "grey", "RGBA": "with transparency", "I;16":
 
 
 def describe_images(data: ImageData) -> dict[str, Any]:
-    """Split name -> rows, label counts, sizes in pixels, modes, counts of odd rows; all but `train` get overlaps."""
+    """Describe every split in plain values, which `format_image_report` prints and a run records.
+
+    Returns:
+        Split name -> `rows`, `labels` (rows of each label), sizes as (width, height) in pixels, `modes` (images of each
+        mode), and counts of rows to look at; all splits but `train` also get `also_in_train`.
+    """
     return {split: _describe_split(data, split) for split in data.encoded}
 
 
 def format_image_report(report: dict[str, Any]) -> str:
-    """The report as tables, followed by one line for each thing to look at."""
+    """Format the report of `describe_images` as tables, followed by one line for each thing to look at."""
     rows = [
         [
             split,

@@ -1,7 +1,7 @@
-"""Reading the image splits of a recipe: folders and zip files of class folders, and what `datasets` reads.
+"""Reads the raw image splits of a recipe: folders and zip files of class folders, Parquet files, saved data sets.
 
-Folders are listed here and not by the `imagefolder` builder of `datasets`: that one guesses splits from names, passes
-over files at another depth, and does not see an empty class folder.
+Folders are listed here and not by the `imagefolder` builder of `datasets`, which guesses splits from names, skips files
+at another depth, and does not notice an empty class folder.
 """
 
 import os
@@ -13,48 +13,47 @@ import pyarrow
 from datasets import Dataset, Features, Image, Value
 
 from nlp_ft.data.image_files import ZIP_MARK, file_stamp, is_image_place, list_images
-from nlp_ft.data.sources import (
-    SPLITS,
-    check_columns,
-    did_you_mean,
-    expand,
-    from_hub,
-    load_files,
-    root_cause,
-    split_of_saved,
-)
+from nlp_ft.data.saved_datasets import split_of_saved
+from nlp_ft.data.sources import check_columns, expand, from_hub, load_files, named_splits
 from nlp_ft.data.stored import stored_rows
+from nlp_ft.data.unreadable import root_cause
 from nlp_ft.errors import DataError, listed
 from nlp_ft.locations import PREFIX
 from nlp_ft.recipe.images import ImageDataSection
-from nlp_ft.recipe.sections import is_share
+from nlp_ft.suggest import did_you_mean
 
 SPLIT_FOLDERS = frozenset({"train", "training", "validation", "valid", "val", "dev", "test", "testing"})
 Entry = tuple[str, str, tuple[int, ...]]
-"""Reference of an image, its class, and what tells the file that holds it from one that is put in its place."""
+"""Reference of an image, name of its class, and `file_stamp` of the file that holds it."""
 
 
 def load_raw_images(data: ImageDataSection) -> dict[str, Dataset]:
-    """Split name -> rows with the recipe's image column, undecoded, and its label column.
+    """Read the image splits that the recipe names; a validation share of train is drawn later.
 
-    A validation share is not drawn yet.
+    Returns:
+        Split name -> rows with the recipe's image column, not decoded, and its label column.
 
     Raises:
-        DataError: a place, split or column is missing or cannot be read.
+        DataError: a location, split or column is missing or cannot be read.
     """
     raw: dict[str, Dataset] = {}
-    for split in SPLITS:
-        where = getattr(data, split)
-        if where is None or (split == "validation" and is_share(where)):
-            continue
-        field = f"data.{split}"
+    for split, field, where in named_splits(data):
         rows = _from_source(data, split, where) if data.source else load_image_places(where, field, data)
         raw[split] = with_images(rows, data, f"{field} ({where})")
     return raw
 
 
 def load_image_places(places: str | Sequence[str], field: str, data: ImageDataSection) -> Dataset:
-    """Rows of folders or zip files of class folders, of Parquet files, or of saved datasets. Raises: DataError."""
+    """Read rows from folders or zip files of class folders, from Parquet files, or from saved datasets.
+
+    Args:
+        places: location or locations of the data.
+        field: the recipe key or option that error messages name.
+        data: the section that names the columns.
+
+    Raises:
+        DataError: nothing is there, kinds of locations are mixed, or something cannot be read.
+    """
     found = expand([places] if isinstance(places, str) else places, field)
     kinds = [is_image_place(place) for place in found]
     if all(kinds):
@@ -65,10 +64,15 @@ def load_image_places(places: str | Sequence[str], field: str, data: ImageDataSe
 
 
 def with_images(rows: Dataset, data: ImageDataSection, where: str) -> Dataset:
-    """The image and label columns of rows, images undecoded.
+    """Select the image and label columns of rows, without decoding the images.
+
+    Args:
+        rows: the rows, with any columns.
+        data: the section that names the columns.
+        where: name of the rows in error messages.
 
     Raises:
-        DataError: there are no rows, a column is missing, or its values are no images.
+        DataError: there are no rows, a column is missing, or its values are not images.
     """
     if data.image == data.label:
         raise DataError(f"data.image and data.label are one column, {data.image!r}; each needs its own")
@@ -98,24 +102,30 @@ def _from_source(data: ImageDataSection, split: str, name: str | list[str]) -> D
         return split_of_saved(places[0], name, field)
     for place in places:
         if not is_image_place(place):
-            raise DataError(f"data.source: {place} is no folder or zip file of images; give the files in data.train")
+            raise DataError(f"data.source: {place} is not a folder or zip file of images; give the files in data.train")
     return _labelled_by_folder([(place, name) for place in places], field, data)
 
 
 def _labelled_by_folder(places: Sequence[tuple[str, str]], field: str, data: ImageDataSection) -> Dataset:
-    """Rows of (folder or zip file, sub-folder of the split or "")."""
+    """Read rows whose label is the name of the image's folder.
+
+    Args:
+        places: (path of a folder or zip file, folder of the split inside it, or "" for the whole).
+        field: the recipe key that error messages name.
+        data: the section that names the columns.
+    """
     entries = [entry for place, split in places for entry in _entries(place, split, field)]
     features = Features({data.image: Image(decode=False), data.label: Value("string")})
     columns = {
         data.image: [{"bytes": None, "path": reference} for reference, _, _ in entries],
         data.label: [name for _, name, _ in entries],
     }
-    # The stamps are in the key, so that what was found out about a file does not outlive it.
+    # The stamps are in the key, so that a cached description of an image does not outlive the image.
     key = blake2b(repr((data.image, data.label, entries)).encode("utf-8", "surrogatepass")).hexdigest()
     try:
         table = pyarrow.table(columns, features.arrow_schema)
     except UnicodeEncodeError:
-        raise DataError(f"{field}: a file's name is no UTF-8; rename it") from None
+        raise DataError(f"{field}: a file's name is not valid UTF-8; rename the file") from None
     rows = stored_rows(key, lambda: iter([table]))
     assert rows is not None
     return rows
@@ -129,7 +139,7 @@ def _entries(place: str, split: str, field: str) -> list[Entry]:
     loose = [name for name in images if "/" not in name]
     if loose:
         raise DataError(
-            f"{field}: {shown}: {loose[0]} and {len(loose) - 1} more lie in no class folder; each class needs a folder "
+            f"{field}: {shown}: {loose[0]} and {len(loose) - 1} more are in no class folder; each class needs a folder "
             "of its own"
         )
     classes = {name.partition("/")[0] for name in images}
@@ -146,7 +156,7 @@ def _entries(place: str, split: str, field: str) -> list[Entry]:
 
 
 def _below(images: dict[str, str], split: str, place: str, field: str) -> dict[str, str]:
-    """The images of one split, named from there on."""
+    """Keep the images of one split, with paths relative to its folder."""
     if not Path(place).is_dir():
         images = _unwrapped(images, split)
     if not split:
@@ -160,7 +170,7 @@ def _below(images: dict[str, str], split: str, place: str, field: str) -> dict[s
 
 
 def _unwrapped(images: dict[str, str], split: str) -> dict[str, str]:
-    """Without the one folder that all of a zip file may lie in."""
+    """Drop the outer folder of a zip file from the paths if it holds everything."""
     tops = {name.partition("/")[0] for name in images}
     inner = {name.partition("/")[2]: reference for name, reference in images.items()}
     return inner if len(tops) == 1 and split not in tops and all("/" in name for name in inner) else images
@@ -169,6 +179,6 @@ def _unwrapped(images: dict[str, str], split: str) -> dict[str, str]:
 def _refuse_empty_classes(folder: Path, classes: set[str], field: str) -> None:
     children = [child for child in folder.iterdir() if child.is_dir()] if folder.is_dir() else []
     empty = sorted(child.name for child in children if child.name not in classes and not child.name.startswith("."))
-    # A test set may lack a class; a class that train names and has no image of is an oversight.
+    # A test set may lack a class, but a class folder of train without images is a mistake.
     if empty and field == "data.train":
         raise DataError(f"{field}: {folder / empty[0]} holds no image; add some, or remove the folder")

@@ -1,4 +1,4 @@
-"""The image splits of a recipe: read, labelled, and every image decoded once to find those that cannot be."""
+"""Loads the image splits of a recipe: reads and labels them, and decodes every image once to find damaged ones."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -28,15 +28,15 @@ UNREADABLE_SHOWN = 5
 class ImageData:
     """The splits of a recipe, by name (`train`, `validation`, `test`).
 
-    A row holds `image` (undecoded: `bytes` or `path`), `labels` (id), `row` (its number in what was read), `image_hash`
-    (of the pixels), `width` and `height` in pixels, and Pillow's `mode`.
+    A row holds `image` (not decoded: `bytes` or `path`), `labels` (label id), `row` (its number in the data that was
+    read), `image_hash` (hash of the pixels), `width` and `height` in pixels, and Pillow's `mode`.
     """
 
     encoded: dict[str, Dataset]
     label_names: list[str]
 
     def lengths(self, split: str) -> np.ndarray:
-        """Zeros, (rows,): all images are made the same size."""
+        """Return zeros, (rows,): images have no length, because all are resized to one size."""
         return np.zeros(len(self.encoded[split]), np.int64)
 
     def labels(self, split: str) -> np.ndarray:
@@ -44,7 +44,7 @@ class ImageData:
         return self.column(split, "labels")
 
     def column(self, split: str, name: str) -> np.ndarray:
-        """One value a row, (rows,)."""
+        """Read a column with one number a row, (rows,)."""
         return np.asarray(self.encoded[split].select_columns([name]).with_format("numpy")[name][:])
 
 
@@ -52,7 +52,7 @@ def load_image_data(data: ImageDataSection) -> ImageData:
     """Read and label the splits of a recipe.
 
     Raises:
-        DataError: what is read cannot be trained on; see `load_raw_images` and `find_labels`; or images cannot be
+        DataError: the data cannot be trained on, see `load_raw_images` and `find_labels`; or an image cannot be
             decoded.
     """
     with progress_bars(False):
@@ -67,10 +67,17 @@ def load_image_data(data: ImageDataSection) -> ImageData:
 def encode_image_split(
     rows: Dataset, split: str, where: str, data: ImageDataSection, label_names: Sequence[str]
 ) -> ImageData:
-    """Labelled rows for a model whose labels are known, as one split; errors call them `where`.
+    """Encode labelled rows for a trained model, as data of one split.
+
+    Args:
+        rows: the rows.
+        split: name of the split in the result.
+        where: name of the rows in error messages.
+        data: the section that names the columns.
+        label_names: the model's label names in the order of the ids.
 
     Raises:
-        DataError: columns or labels differ from those of the model, or images cannot be decoded.
+        DataError: a column is missing, a label is not one of the model's, or an image cannot be decoded.
     """
     rows = with_images(rows, data, where)
     labels = labels_of_model(rows, where, data.label, label_names, data.label_names is not None)
@@ -78,7 +85,7 @@ def encode_image_split(
 
 
 def image_hash(image: Image.Image) -> int:
-    """64 bits that tell images apart by their pixels as red, green and blue, whatever their file format."""
+    """Hash the RGB pixels of an image to 64 bits; the file format does not count."""
     pixels = to_rgb(image)
     digest = blake2b(f"{pixels.size}".encode() + pixels.tobytes(), digest_size=8).digest()
     return int(np.frombuffer(digest, np.int64)[0])
@@ -136,4 +143,4 @@ def _refuse_unreadable(problems: Sequence[str], where: str) -> None:
     if found:
         shown = "; ".join(found[:UNREADABLE_SHOWN])
         more = f"; and {len(found) - UNREADABLE_SHOWN} more" if len(found) > UNREADABLE_SHOWN else ""
-        raise DataError(f"{where}: {len(found)} image(s) cannot be read: {shown}{more}; mend or remove them")
+        raise DataError(f"{where}: {len(found)} image(s) cannot be read: {shown}{more}; repair or remove them")

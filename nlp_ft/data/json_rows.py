@@ -1,4 +1,4 @@
-"""JSON Lines, or one JSON list of objects: every value has the type it is written with, and a column has one type."""
+"""Reads JSON Lines, or one JSON list of objects: a value keeps the type it is written with; a column has one type."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -10,28 +10,35 @@ import pyarrow
 from nlp_ft.data.unreadable import UnreadableError
 
 ROWS_FOR_NAMES = 1000
-"""Rows whose keys are the columns; a later row may lack some, and has no other that are asked for."""
+"""The keys of this number of rows are the columns; later rows may lack some of them, but bring no new ones."""
 _WORDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", list: "a list"}
 _TYPES = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.float64(), bool: pyarrow.bool_()}
 
 
 def json_columns(file: str) -> list[str]:
-    """The keys of the first rows, in their order. Raises: UnreadableError, UnicodeDecodeError."""
+    """Read the keys of the first rows, in their order.
+
+    Raises:
+        UnreadableError: one of these rows is not an object in JSON.
+        UnicodeDecodeError: the file is not UTF-8.
+    """
     return list(dict.fromkeys(name for _, row in islice(_rows(file), ROWS_FOR_NAMES) for name in row))
 
 
 def json_tables(file: str, columns: Sequence[str], num_rows: int, kinds: dict[str, type]) -> Iterator[pyarrow.Table]:
-    """The columns, so many rows or fewer at a time; a key that a row lacks is a missing value.
+    """Read columns in tables of at most `num_rows` rows; a key that a row lacks gives a missing value.
 
     Args:
-        file: objects, one a line or all in one list.
-        columns: their keys.
-        num_rows: of a table.
-        kinds: the Python type of each column so far, added to; that of a file read before holds for this one too.
+        file: a file of objects, one a line or all in one list.
+        columns: the keys to read.
+        num_rows: most rows of a table.
+        kinds: column -> Python type of its values. The function adds to it; passed from file to file, it makes them
+            agree.
 
     Raises:
-        UnreadableError, UnicodeDecodeError: no JSON, a row that is no object, a key twice, or a value of another type
-            than those before it.
+        UnreadableError: the content is not JSON, a row is not an object, a key occurs twice in a row, or a value has
+            another type than those before it.
+        UnicodeDecodeError: the file is not UTF-8.
     """
     rows = _rows(file)
     while part := list(islice(rows, num_rows)):
@@ -41,20 +48,20 @@ def json_tables(file: str, columns: Sequence[str], num_rows: int, kinds: dict[st
 
 def _array(name: str, part: Sequence[tuple[str, dict[str, Any]]], kinds: dict[str, type]) -> pyarrow.Array:
     values = [row.get(name) for _, row in part]
-    for place, value in zip(part, values):
+    for (where, _), value in zip(part, values):
         if value is not None and type(value) is not kinds.setdefault(name, type(value)):
             held, before = _WORDS.get(type(value), "an object"), _WORDS.get(kinds[name], "an object")
-            raise UnreadableError(f"{place[0]}: {name!r} is {held}, and {before} in the rows before it")
+            raise UnreadableError(f"{where}: {name!r} is {held}, and {before} in the rows before it")
     try:
         return pyarrow.array(values, _TYPES.get(kinds.get(name, str)))
     except (pyarrow.ArrowException, OverflowError, UnicodeEncodeError) as error:
         where = f"{part[0][0]} to {part[-1][0]}"
         reason = "half of a surrogate pair" if isinstance(error, UnicodeEncodeError) else str(error).splitlines()[0]
-        raise UnreadableError(f"{where}: {name!r} holds what cannot be kept: {reason}") from None
+        raise UnreadableError(f"{where}: {name!r} holds a value that cannot be stored: {reason}") from None
 
 
 def _rows(file: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(where it stands, object) of each row."""
+    """Read each row as (its line or number for messages, its object)."""
     with open(file, encoding="utf-8-sig") as stream:
         start = stream.read(1)
         while start.isspace():
@@ -82,7 +89,7 @@ def _parsed(text: str, where: str) -> Any:
         raise UnreadableError(f"{where} is nested too deeply") from None
     except UnreadableError as error:
         raise UnreadableError(f"{where}: {error}") from None
-    except ValueError as error:  # no JSON, or a number of thousands of digits
+    except ValueError as error:  # not JSON, or a number of thousands of digits
         raise UnreadableError(f"{where}: {error}") from None
 
 

@@ -1,4 +1,4 @@
-"""Labels: from the values of a column to ids 0..num_labels-1 and back to names."""
+"""Labels that are classes: maps the values of a column to label ids 0..num_labels-1 and to label names."""
 
 import re
 import unicodedata
@@ -8,23 +8,32 @@ import numpy as np
 from datasets import ClassLabel, Dataset, Value
 
 from nlp_ft.data.columns import unique_values
-from nlp_ft.data.sources import did_you_mean
 from nlp_ft.errors import DataError, listed
+from nlp_ft.suggest import did_you_mean
 
 LabelValue = str | int
 MAX_LABELS = 10_000
-"""A table of label by label, as the scores need it, then has 800 MB."""
+"""Most labels of a data set; the confusion matrix that the scores need then takes 800 MB."""
 _WHOLE = re.compile(r"0|-?[1-9][0-9]*")
-"""A whole number in its one spelling: `007` and `+1` are texts."""
+"""A whole number in its normal form: `007` and `+1` are texts."""
 NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
 def find_labels(raw: Mapping[str, Dataset], column: str, label_names: Sequence[str] | None) -> dict[LabelValue, str]:
-    """Value in the column -> label name, in the order of the ids: that of numbers, or else of texts.
+    """Find the labels of a data set in its train split, or in the names that the recipe lists.
+
+    Args:
+        raw: split name -> rows.
+        column: name of the label column.
+        label_names: the names from the recipe, in the order of the ids; None takes the values of train, sorted as
+            numbers if all are whole numbers, and as texts otherwise.
+
+    Returns:
+        Value in the column -> label name, in the order of the label ids.
 
     Raises:
-        DataError: a missing label, a type other than string or whole number, a label with a blank at an end, fewer
-            than two labels or too many, splits that disagree, or a label that train does not have.
+        DataError: a label is missing, is not a string or a whole number, or has a blank at an end; there are fewer
+            than two labels or too many; the splits disagree; or a split has a label that train does not have.
     """
     values = {split: _values(rows, column, split) for split, rows in raw.items()}
     _refuse_other_names(raw, column)
@@ -58,20 +67,24 @@ def find_labels(raw: Mapping[str, Dataset], column: str, label_names: Sequence[s
 def labels_of_model(
     rows: Dataset, where: str, column: str, label_names: Sequence[str], are_given: bool
 ) -> dict[LabelValue, str]:
-    """Value in the column -> label name of a trained model, in the order of the model's ids.
+    """Match the labels of rows with the label names of a trained model.
 
-    Names that a recipe gave are read as in training: see `_read_by`. Else a value is a name where all read like names:
-    a model of the labels 1 to 5 calls them "1" to "5".
+    If the recipe lists the names, values are read as in training, see `_read_by`. Otherwise values are taken as names
+    if all of them are names of the model, or if the model's names are numbers: a model of the labels 1 to 5 calls them
+    "1" to "5".
 
     Args:
-        rows: labelled ones.
-        where: what errors call them.
-        column: of the labels.
-        label_names: of the model.
-        are_given: whether the recipe lists them.
+        rows: the rows with labels.
+        where: name of the rows in error messages.
+        column: name of the label column.
+        label_names: the model's label names, in the order of the ids.
+        are_given: whether the recipe lists the names.
+
+    Returns:
+        Value in the column -> label name, in the order of the model's label ids.
 
     Raises:
-        DataError: a missing label, or one that the model does not know.
+        DataError: a label is missing, or the model does not know it.
     """
     present = _values(rows, column, where)
     feature = rows.features[column]
@@ -87,7 +100,7 @@ def labels_of_model(
 
 
 def alike(names: Sequence[str]) -> list[list[str]]:
-    """Names that are one but for case, blanks and invisible characters, together."""
+    """Group the names that differ only in case, blanks or invisible characters; names without a match are left out."""
     groups: dict[str, list[str]] = {}
     for name in names:
         visible = "".join(char for char in name if unicodedata.category(char) != "Cf")
@@ -96,10 +109,10 @@ def alike(names: Sequence[str]) -> list[list[str]]:
 
 
 def _read_by(present: Collection[LabelValue], label_names: Sequence[str]) -> dict[LabelValue, str]:
-    """Value -> name, for the names that a recipe lists: values are names, or ids that the names stand for.
+    """Map values to the names that a recipe lists: a value is a name, or the id of a name.
 
-    Numbers are ids. So are their spellings, which is all that a CSV has: where the names are numbers themselves, and
-    else where none is a name.
+    Numbers are ids. The text of a number, which is all that a CSV file has, is an id if the names are numbers
+    themselves, or if no value is a name.
     """
     if not any(isinstance(value, str) for value in present):
         return dict(enumerate(label_names))
@@ -110,14 +123,14 @@ def _read_by(present: Collection[LabelValue], label_names: Sequence[str]) -> dic
 
 
 def _refuse_two_readings(present: set[LabelValue], column: str, label_names: Sequence[str]) -> None:
-    """A text that is a name and another one's id: `1` of the names 1, 2, 3."""
+    """Refuse a text that is one name and the id of another: `1`, where the names are 1, 2 and 3."""
     texts = {value for value in present if isinstance(value, str)}
     ids = {str(i): name for i, name in enumerate(label_names)}
     both = [value for value in _in_order(texts) if ids.get(str(value), value) != value]
     if both and texts <= set(label_names) and all(map(_WHOLE.fullmatch, label_names)):
         raise DataError(
             f"data.label_names: {both[0]} (column {column!r}) can be the label {both[0]} or the id of "
-            f"{ids[str(both[0])]}; leave label_names out to take the labels as they stand, in the order of numbers"
+            f"{ids[str(both[0])]}; leave label_names out to take the labels as they are, in the order of numbers"
         )
 
 
@@ -140,11 +153,11 @@ def _refuse_fractions(found: Sequence[LabelValue], column: str) -> None:
 def _refuse_blank_names(names: Collection[str]) -> None:
     for name in names:
         if not name or name != name.strip():
-            raise DataError(f"data.label_names: {name!r} is blank, or begins or ends with a blank; give it a name")
+            raise DataError(f"data.label_names: {name!r} is blank, or begins or ends with a blank; remove the blank")
 
 
 def _named(names: dict[LabelValue, str], label_names: Sequence[str] | None) -> dict[LabelValue, str]:
-    """Ids of a ClassLabel in the order of `label_names`, which may rename them or list them with others."""
+    """Map the ids of a ClassLabel to `label_names`, which may rename the labels, reorder them, or add others."""
     if label_names is None:
         return names
     if not set(names.values()) <= set(label_names):
@@ -170,7 +183,7 @@ def _values(rows: Dataset, column: str, split: str) -> set[LabelValue]:
     if blank:
         raise DataError(
             f"{split} has the label {blank[0]!r} in column {column!r}: a blank at its beginning or end makes it "
-            "another label than without; remove it"
+            "a different label; remove the blank"
         )
     outside = sorted(value for value in values if is_class_label and value >= len(feature.names))
     if outside:
@@ -182,7 +195,7 @@ def _values(rows: Dataset, column: str, split: str) -> set[LabelValue]:
 
 
 def _refuse_other_names(raw: Mapping[str, Dataset], column: str) -> None:
-    """A ClassLabel whose names stand in another order would be read by id, and wrongly."""
+    """Refuse splits whose ClassLabel names differ in order, because one id would then mean different labels."""
     names = {split: getattr(rows.features[column], "names", None) for split, rows in raw.items()}
     for split, of_split in names.items():
         if of_split and names["train"] and of_split != names["train"]:
@@ -199,11 +212,19 @@ def _refuse_unknown(
     if unknown:
         hint = did_you_mean(unknown[0], [str(value) for value in labels])
         if unknown[0] in {str(value) for value in labels}:
-            hint = "; numbers in one file are texts in another (a CSV has texts alone): write both in one format"
+            hint = "; one file holds numbers and another holds texts (a CSV has only texts): write both in one format"
         raise DataError(f"{what}: {listed(unknown, 5)} (column {column!r}){hint}; {advice}")
 
 
 def label_counts(label_ids: np.ndarray, names: Sequence[str]) -> dict[str, int]:
-    """Label name -> rows, for every label, in the order of the ids; label_ids is (rows,)."""
+    """Count the rows of each label.
+
+    Args:
+        label_ids: label id of each row, (rows,).
+        names: label names in the order of the ids.
+
+    Returns:
+        Label name -> number of rows, for every label, in the order of the ids.
+    """
     counts = np.bincount(label_ids, minlength=len(names))
     return dict(zip(names, counts.tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""Parquet: the types of the file; categories become what they stand for, and an index of pandas is left out."""
+"""Reads Parquet with the types of the file; categories become their values, and an index of pandas is left out."""
 
 import json
 import re
@@ -15,17 +15,26 @@ _INDEX = re.compile(r"__index_level_\d+__")
 
 
 def parquet_columns(file: str) -> list[str]:
-    """The names of the columns. Raises: UnreadableError."""
-    with _opened(file) as opened, _told():
+    """Read the names of the columns. Raises `UnreadableError` if the file is cut or damaged."""
+    with _opened(file) as opened, _as_unreadable():
         return _columns(opened.schema_arrow)
 
 
 def parquet_tables(file: str, columns: Sequence[str], num_rows: int) -> Iterator[pyarrow.Table]:
-    """The columns, so many rows or fewer at a time. Raises: UnreadableError: the file is cut or damaged."""
+    """Read columns in tables.
+
+    Args:
+        file: path of the file.
+        columns: names of the columns to read.
+        num_rows: most rows of a table.
+
+    Raises:
+        UnreadableError: the file is cut or damaged.
+    """
     with _opened(file) as opened:
         batches = opened.iter_batches(batch_size=num_rows, columns=list(columns))
         while True:
-            with _told():
+            with _as_unreadable():
                 batch = next(batches, None)
                 if batch is None:
                     return
@@ -34,15 +43,15 @@ def parquet_tables(file: str, columns: Sequence[str], num_rows: int) -> Iterator
 
 
 def _opened(file: str) -> Any:
-    with _told():
+    with _as_unreadable():
         return pyarrow.parquet.ParquetFile(file, page_checksum_verification=True)
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _as_unreadable() -> Iterator[None]:
     try:
         yield
-    except (pyarrow.ArrowException, OSError, ValueError) as error:  # names and pandas' notes may be damaged, too
+    except (pyarrow.ArrowException, OSError, ValueError) as error:  # damaged names and pandas metadata raise ValueError
         raise UnreadableError((str(error).splitlines() or [type(error).__name__])[0]) from None
 
 
@@ -53,9 +62,9 @@ def _columns(schema: pyarrow.Schema) -> list[str]:
 
 
 def _decoded(table: pyarrow.Table) -> pyarrow.Table:
-    for place, field in enumerate(table.schema):
+    for position, field in enumerate(table.schema):
         kind = field.type.value_type if pyarrow.types.is_dictionary(field.type) else field.type
         kind = pyarrow.string() if pyarrow.types.is_null(kind) else kind
         if kind != field.type:
-            table = table.set_column(place, field.with_type(kind), table.column(place).cast(kind))
+            table = table.set_column(position, field.with_type(kind), table.column(position).cast(kind))
     return table

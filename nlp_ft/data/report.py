@@ -1,4 +1,4 @@
-"""What was read, said before training: sizes, labels, lengths, and what is odd about the rows."""
+"""Reports on text data before training: sizes, labels, lengths, and rows to look at."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,12 +15,17 @@ LABELS_SHOWN = 12
 
 
 def describe_data(data: TextData) -> dict[str, Any]:
-    """Split name -> rows, label counts, token lengths, and counts of odd rows; `train` also gets overlaps."""
+    """Describe every split in plain values, which `format_data_report` prints and a run records.
+
+    Returns:
+        Split name -> `rows`, `labels` (rows of each label, or the statistics of `described_numbers`), token lengths,
+        shares and counts of rows to look at; all splits but `train` also get `also_in_train`.
+    """
     return {split: _describe_split(data, split) for split in data.encoded}
 
 
 def format_data_report(report: dict[str, Any]) -> str:
-    """The report as tables, followed by one line for each thing to look at."""
+    """Format the report of `describe_data` as tables, followed by one line for each thing to look at."""
     fields = ["rows", "median_tokens", "p95_tokens", "max_tokens", "truncated", "empty", "repeated"]
     rows = [[split, *(_cell(field, described[field]) for field in fields)] for split, described in report.items()]
     header = ["split", *(field.replace("_", " ") for field in fields)]
@@ -52,7 +57,7 @@ def _describe_split(data: TextData, split: str) -> dict[str, Any]:
 
 
 def described_numbers(labels: np.ndarray) -> dict[str, float]:
-    """Mean, deviation and range of labels that are numbers, (rows,)."""
+    """Compute the mean, standard deviation and range of labels that are numbers, (rows,)."""
     return {
         "mean": float(labels.mean()),
         "deviation": float(labels.std()),
@@ -62,28 +67,29 @@ def described_numbers(labels: np.ndarray) -> dict[str, float]:
 
 
 def format_numbers(report: dict[str, Any]) -> str:
-    """A table of the numbers of each split."""
+    """Format a table with the statistics of the labels that are numbers, one row a split."""
     rows = [[split, *(f"{value:g}" for value in described["labels"].values())] for split, described in report.items()]
     return "\n" + text_table(["numbers of", "mean", "deviation", "least", "greatest"], rows, right=range(1, 5))
 
 
 def _has_numbers(report: dict[str, Any]) -> bool:
-    # Of labels there are counts, which are whole.
+    # Counts of label names are whole numbers; the statistics of number labels are floats.
     return any(isinstance(value, float) for value in report["train"]["labels"].values())
 
 
 def num_repeated(hashes: np.ndarray) -> int:
-    """Rows, (rows,), whose hash an earlier row has; `np.unique` would keep a table of five times their size."""
+    """Count the rows whose hash an earlier row has; hashes is (rows,)."""
+    # `np.unique` would need five times the memory of the hashes.
     ordered = np.sort(hashes)
     return int((ordered[1:] == ordered[:-1]).sum())
 
 
 def conflicts(hashes: np.ndarray, labels: np.ndarray) -> int:
-    """How many hashes occur with more than one label; each array (rows,)."""
+    """Count the hashes that occur with more than one label; both arrays are (rows,)."""
     order = np.argsort(hashes)
     ordered = hashes[order]
     same = np.flatnonzero(ordered[1:] == ordered[:-1])
-    # Where all rows of one hash have one label, no neighbours of that hash differ in it.
+    # If all rows with one hash have one label, no two neighbours among them differ in it.
     differ = labels[order[same]] != labels[order[same + 1]]
     return len(np.unique(ordered[same[differ]]))
 
@@ -93,7 +99,7 @@ def _cell(field: str, value: float) -> str:
 
 
 def format_labels(report: dict[str, Any]) -> str:
-    """A table of the labels of each split, or one line where they are many."""
+    """Format a table of the rows of each label in each split, or one line if there are more than 12 labels."""
     splits = list(report)
     counts = report["train"]["labels"]
     names = sorted(counts, key=lambda name: -counts[name])
@@ -105,7 +111,7 @@ def format_labels(report: dict[str, Any]) -> str:
 
 
 def label_warnings(report: dict[str, Any]) -> list[str]:
-    """What is odd about the labels of train, a line each."""
+    """List what to look at among the labels of train: labels without rows, and names that differ only in spelling."""
     counts = report["train"]["labels"]
     absent = [printable(name) for name, count in counts.items() if count == 0]
     lines = [f"look: no row of train has the label(s) {listed(absent)}"] if absent else []

@@ -1,4 +1,4 @@
-"""Files of rows (CSV, TSV, JSON Lines, Parquet), read by one strict reader for training, scoring and predicting."""
+"""Reads files of rows (CSV, TSV, JSON Lines, Parquet) strictly, for training, evaluation and prediction alike."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,16 +19,20 @@ from nlp_ft.errors import DataError, listed
 FORMATS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 ROWS_OF_A_BATCH = 10_000
-"""Rows of a record batch on the disk. Opening a file reads the head of each batch, and the system maps 64 KB around it:
-of batches of 1000 short texts that is the whole file."""
+"""Rows of a record batch on the disk. Opening a file reads the head of each batch, and the system loads 64 KB around
+it: with batches of 1000 short texts, that would be the whole file."""
 
 
 @dataclass(frozen=True)
 class RowFiles:
-    """Files of one format; `field` is named in errors.
+    """Files of rows, all of one format.
+
+    Args:
+        files: paths of the files.
+        field: the recipe key or option that error messages name.
 
     Raises:
-        DataError: formats mixed or unknown, or a file that is empty or binary.
+        DataError: formats are mixed or unknown, or a file is empty or binary.
     """
 
     files: Sequence[str]
@@ -49,27 +53,27 @@ class RowFiles:
 
     @property
     def suffix(self) -> str:
-        """The ending that all have, in small letters."""
+        """Suffix of all files in lower case, such as `.csv`."""
         return Path(self.files[0]).suffix.lower()
 
     @property
     def format(self) -> str:
-        """`csv`, `json` or `parquet`."""
+        """Format of all files: `csv`, `json` or `parquet`."""
         return FORMATS[self.suffix]
 
     @cached_property
     def columns(self) -> list[str]:
-        """Of the first file. Raises: DataError."""
+        """Names of the columns of the first file. Raises `DataError` if it cannot be read or has no rows."""
         found = self._columns_of(self.files[0])
         if not found:
             raise DataError(f"{self.field} ({self.files[0]}) has no rows")
         return found
 
     def tables(self, columns: Sequence[str], num_rows: int = ROWS_OF_A_BATCH) -> Iterator[pyarrow.Table]:
-        """The columns, so many rows or fewer at a time, all tables with one schema.
+        """Read columns in tables of at most `num_rows` rows, all with the schema of the first.
 
         Raises:
-            DataError: a file lacks a column or has it twice, or its content is not of its format.
+            DataError: a file lacks a column or has it twice, or its content does not match its format.
         """
         kinds: dict[str, type] = {}
         schema: pyarrow.Schema | None = None
@@ -85,7 +89,14 @@ class RowFiles:
                 yield self._as_first(table, schema, file)
 
     def load(self, columns: Sequence[str] | None = None) -> Dataset:
-        """All rows with the columns (None: all), kept on the disk. Raises: DataError: as `tables`; or no rows."""
+        """Read all rows into a dataset that is cached on the disk.
+
+        Args:
+            columns: names of the columns to read; None reads all.
+
+        Raises:
+            DataError: there are no rows, or an error of `tables`.
+        """
         wanted = self.columns if columns is None else list(dict.fromkeys(columns))
         key = f"{self.suffix} {wanted} {content_hash(self.files)}"
         rows = stored_rows(key, lambda: (table for table in self.tables(wanted) if table.num_rows))
@@ -143,4 +154,4 @@ _ALIKE = (
     pyarrow.types.is_integer,
     lambda kind: pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind) or pyarrow.types.is_null(kind),
 )
-"""Types that may differ from file to file and hold the same values."""
+"""Groups of types: a column may have different types of one group in different files, since the values are the same."""

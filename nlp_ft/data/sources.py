@@ -1,45 +1,43 @@
-"""Reading the raw splits of a recipe from files, saved data sets and the Hub; no labels and no tokens yet."""
+"""Reads the raw splits of a recipe from files, saved data sets and the Hub, before labels and tokenization."""
 
 import glob
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from difflib import get_close_matches
 from pathlib import Path
 
 import datasets
 import numpy as np
-import pyarrow
-from datasets import Dataset, DatasetDict, Features
+from datasets import Dataset, Features
 
 from nlp_ft.data.columns import unique_values, value_codes
 from nlp_ft.data.row_files import FORMATS, RowFiles
-from nlp_ft.data.stored import content_hash
+from nlp_ft.data.saved_datasets import rows_of_saved, split_of_saved
+from nlp_ft.data.unreadable import root_cause
 from nlp_ft.errors import DataError, listed
 from nlp_ft.locations import PREFIX, resolve_location
 from nlp_ft.recipe.sections import DataSection, is_share
 from nlp_ft.recipe.text import TextDataSection
+from nlp_ft.suggest import did_you_mean
 
 SPLITS = ("train", "validation", "test")
 Columns = Sequence[tuple[str, str]]
-"""(key of the recipe, column) of each column that is read."""
-_END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
+"""(key of the recipe, name of the column) for each column to read."""
 
 
 def load_raw_splits(data: TextDataSection) -> dict[str, Dataset]:
-    """Split name -> rows, for the splits that the recipe names; a validation share is not drawn yet.
+    """Read the splits that the recipe names; a validation share of train is drawn later.
+
+    Returns:
+        Split name (`train`, `validation`, `test`) -> rows.
 
     Raises:
-        DataError: a file, folder, split or column is missing or cannot be read, or a column is no text.
+        DataError: a file, folder, split or column is missing or cannot be read, or a text column holds no texts.
     """
     columns = columns_of_texts(data)
     raw: dict[str, Dataset] = {}
-    for split in SPLITS:
-        where = getattr(data, split)
-        if where is None or (split == "validation" and is_share(where)):
-            continue
-        field = f"data.{split}"
+    for split, field, where in named_splits(data):
         rows = _from_source(data, split, where) if data.source else load_files(where, field, columns)
         check_columns(rows.column_names, columns, f"{field} ({where})")
         check_texts(rows.features, text_columns(data), f"{field} ({where})")
@@ -49,24 +47,33 @@ def load_raw_splits(data: TextDataSection) -> dict[str, Dataset]:
     return raw
 
 
+def named_splits(data: DataSection) -> Iterator[tuple[str, str, str | list[str]]]:
+    """Yield name, recipe key and location of each split that a recipe names, except a validation share of train."""
+    for split in SPLITS:
+        where = getattr(data, split)
+        if where is not None and not (split == "validation" and is_share(where)):
+            yield split, f"data.{split}", where
+
+
 def load_files(paths: str | Sequence[str], field: str, columns: Columns | None = None) -> Dataset:
-    """Rows of file(s), globs or saved dataset folders; `field` is named in errors.
+    """Read the rows of files, globs or saved dataset folders.
 
     Args:
-        paths: where they lie.
-        field: what errors name.
-        columns: those that are read of files; None: all.
+        paths: location or locations of the data.
+        field: the recipe key or option that error messages name.
+        columns: the columns to read from files; None reads all. Folders are read with all columns.
 
     Raises:
-        DataError: nothing there, formats mixed or unknown, a column missing, or content that is not of its format.
+        DataError: nothing is there, formats are mixed or unknown, a column is missing, or a file's content does not
+            match its format.
     """
     files = expand([paths] if isinstance(paths, str) else paths, field)
     if all(Path(file).is_dir() for file in files):
-        parts = [_single(_load_folder(file, field), file, field) for file in files]
+        parts = [rows_of_saved(file, field) for file in files]
         try:
             return datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]
         except (ValueError, TypeError) as error:
-            raise DataError(f"{field}: the folders hold unlike columns: {root_cause(error)}") from None
+            raise DataError(f"{field}: the folders hold different columns: {root_cause(error)}") from None
     opened = RowFiles(files, field)
     if columns is None:
         return opened.load()
@@ -75,14 +82,8 @@ def load_files(paths: str | Sequence[str], field: str, columns: Columns | None =
 
 
 def text_columns(data: TextDataSection) -> list[str]:
-    """The column of single texts, or the two of pairs."""
+    """List the text columns: one for single texts, two for pairs."""
     return [data.text] if isinstance(data.text, str) else data.text
-
-
-def did_you_mean(name: str, names: Sequence[str]) -> str:
-    """`; did you mean X?` or nothing."""
-    near = get_close_matches(name, names, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _from_source(data: TextDataSection, split: str, name: str | list[str]) -> Dataset:
@@ -113,23 +114,23 @@ def _with_split_column(data: TextDataSection, column: str, field: str) -> Datase
     return opened.load([*(name for _, name in columns_of_texts(data)), column])
 
 
-def split_of_saved(folder: str, name: str, field: str) -> Dataset:
-    """One split of a folder written by `DatasetDict.save_to_disk`. Raises: DataError."""
-    splits = _load_folder(folder, "data.source")
-    if not isinstance(splits, DatasetDict) or name not in splits:
-        found = list(map(str, splits)) if isinstance(splits, DatasetDict) else ["one unnamed split"]
-        near = did_you_mean(name, found)
-        raise DataError(f"{field}: {folder} has no split {name}; it has: {listed(found)}{near}")
-    return splits[name]
-
-
 def from_hub(data: DataSection, source: str, name: str, field: str) -> Dataset:
-    """One split of a Hub data set. Raises: DataError."""
+    """Read one split of a data set on the Hugging Face Hub.
+
+    Args:
+        data: the section with `config` and `revision`.
+        source: id of the data set on the Hub.
+        name: name of the split.
+        field: the recipe key that error messages name.
+
+    Raises:
+        DataError: the data set cannot be loaded.
+    """
     try:
         rows = datasets.load_dataset(source, data.config, revision=data.revision, split=name)
-    except Exception as error:  # whatever the clients of the Hub, of its servers and of the formats raise
+    except Exception as error:  # the Hub's client, its servers and the readers of formats raise many types
         raise DataError(
-            f"{field}: {source} is no file or folder here, and loading it from the Hub failed: {root_cause(error)}"
+            f"{field}: {source} is not a file or folder here, and loading it from the Hub failed: {root_cause(error)}"
         ) from None
     assert isinstance(rows, Dataset)
     return rows
@@ -142,7 +143,7 @@ def _rows_of_value(rows: Dataset, column: str, value: str, field: str) -> Datase
     if value not in values:
         near = did_you_mean(value, values)
         raise DataError(f"{field}: no row has {value!r} in column {column!r}; it holds: {listed(values)}{near}")
-    wanted = [place for place, name in enumerate(values) if name == value]
+    wanted = [index for index, name in enumerate(values) if name == value]
     return rows.select(np.flatnonzero(np.isin(value_codes(rows, column, found), wanted)))
 
 
@@ -159,10 +160,16 @@ def _is_local(source: str) -> bool:
 
 
 def expand(paths: Sequence[str], field: str) -> list[str]:
-    """The files and folders of paths, `package:NAME/PATH` and globs; what exists by its whole name is no pattern.
+    """Resolve paths, `package:NAME/PATH` locations and globs to existing files and folders.
+
+    A path that exists is taken as it is, even if it holds characters of a glob.
+
+    Args:
+        paths: the locations.
+        field: the recipe key or option that error messages name.
 
     Raises:
-        DataError: there is none, or it is a pipe or a device, which could not be read twice.
+        DataError: nothing is there, or it is a pipe or a device, which cannot be read twice.
     """
     files: list[str] = []
     for path in paths:
@@ -173,7 +180,7 @@ def expand(paths: Sequence[str], field: str) -> list[str]:
         for file in found:
             mode = os.stat(file).st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                raise DataError(f"{field}: {file} is a pipe or a device; save what it gives as a file, and name that")
+                raise DataError(f"{field}: {file} is a pipe or a device; save its content as a file, and name that")
         files += found
     return files
 
@@ -186,53 +193,28 @@ def _near(location: str) -> str:
     return did_you_mean(Path(location).name, names).replace("did you mean ", f"did you mean {folder}/")
 
 
-def _load_folder(folder: str, field: str) -> Dataset | DatasetDict:
-    """A saved data set, read once as a whole: what is mapped of a cut file ends the process when it is touched."""
-    try:
-        loaded = datasets.load_from_disk(folder)
-        for rows in loaded.values() if isinstance(loaded, DatasetDict) else [loaded]:
-            files = [file["filename"] for file in rows.cache_files]
-            for file in files:
-                _check_arrow(file)
-            # Its own is what somebody wrote into state.json.
-            rows._fingerprint = content_hash(files)
-    except FileNotFoundError:
-        if os.path.exists(f"{folder}/state.json") or os.path.exists(f"{folder}/dataset_dict.json"):
-            raise DataError(f"{field}: {folder} was written by save_to_disk, but files of it are missing") from None
-        raise DataError(f"{field}: {folder} is a folder, but not one written by Dataset.save_to_disk") from None
-    except Exception as error:  # whatever the JSON, the features and the Arrow of a damaged folder raise
-        raise DataError(
-            f"{field}: {folder} was written by save_to_disk, but is damaged: {root_cause(error)}; write it again"
-        ) from None
-    return loaded
-
-
-def _check_arrow(file: str) -> None:
-    """Raises: pyarrow.ArrowException, OSError: the stream is cut, or a batch of it is damaged."""
-    with pyarrow.OSFile(file) as stream:
-        for batch in pyarrow.ipc.open_stream(stream):
-            batch.validate(full=True)
-    with open(file, "rb") as content:
-        content.seek(-len(_END_OF_STREAM), os.SEEK_END)
-        if content.read() != _END_OF_STREAM:
-            raise pyarrow.ArrowInvalid(f"{file} is cut")
-
-
-def _single(rows: Dataset | DatasetDict, folder: str, field: str) -> Dataset:
-    if isinstance(rows, DatasetDict):
-        raise DataError(f"{field}: {folder} holds the splits {listed(rows)}; name the folder in data.source")
-    return rows
-
-
 def columns_of_texts(data: TextDataSection) -> Columns:
-    """(key of the recipe, column) for each column that a text recipe names. Raises: DataError: the label is a text."""
+    """List the columns that a text recipe names, as (key of the recipe, name of the column).
+
+    Raises:
+        DataError: one column is named as text and as label.
+    """
     if data.label in text_columns(data):
         raise DataError(f"data.text and data.label are one column, {data.label!r}; each needs its own")
     return [*(("text", text) for text in text_columns(data)), ("label", data.label)]
 
 
 def check_columns(found: Sequence[str], columns: Columns, where: str) -> None:
-    """Raises: DataError: a column is not among those found."""
+    """Check that all columns are among those found.
+
+    Args:
+        found: names of the columns that exist.
+        columns: (key of the recipe, name) of the columns that are needed.
+        where: name of the data in error messages.
+
+    Raises:
+        DataError: a column is missing.
+    """
     for field, column in columns:
         if column not in found:
             raise DataError(
@@ -242,17 +224,19 @@ def check_columns(found: Sequence[str], columns: Columns, where: str) -> None:
 
 
 def check_texts(features: Features, names: Sequence[str], where: str) -> None:
-    """Raises: DataError: a column is not of texts; what Python writes for a list or bytes is no text of anybody's."""
+    """Check that columns hold texts. Other values are refused, because nobody wrote the `str` of a list or of bytes.
+
+    Args:
+        features: the types of all columns.
+        names: names of the columns that must hold texts.
+        where: name of the data in error messages.
+
+    Raises:
+        DataError: a column holds something other than text.
+    """
     for name in names:
         held = getattr(features[name], "dtype", None) if isinstance(features[name], datasets.Value) else None
         if held not in ("string", "large_string", "string_view"):
             raise DataError(
                 f"{where}: data.text is {name!r}, a column of {held or features[name]}, not of texts; write it as text"
             )
-
-
-def root_cause(error: BaseException) -> str:
-    """The first line of what the innermost exception says."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -1,6 +1,5 @@
-"""What texts and images do alike with the splits of a recipe."""
+"""Steps that texts and images share: draw a validation split, choose the number of processes, show progress bars."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,17 +10,23 @@ from datasets.utils import are_progress_bars_disabled, disable_progress_bars, en
 from sklearn.model_selection import train_test_split
 
 from nlp_ft.data.columns import unique_values, value_codes
+from nlp_ft.data.workers import available_cores
 from nlp_ft.errors import DataError
 
 SPLIT_SEED = 0
-"""Of a validation share: the same rows for every seed of a run, so that seeds can be compared."""
+"""Seed of the draw of validation rows: every run draws the same ones, whatever its own seed, so runs compare."""
 
 
 def draw_validation(splits: dict[str, Dataset], column: str | None, validation: Any) -> dict[str, Dataset]:
-    """The splits with a share of train, such as `10%`, as validation, drawn by the classes in a column, if any.
+    """Move a share of the rows of `train` to a new split `validation`.
+
+    Args:
+        splits: split name -> rows, `train` among them.
+        column: column of the classes, whose shares are the same in both splits; None draws from all rows alike.
+        validation: the share, such as `10%`.
 
     Raises:
-        DataError: a class has too few rows to be in both.
+        DataError: a class has too few rows to be in both splits.
     """
     share = float(str(validation).rstrip("%")) / 100
     rows = splits["train"]
@@ -42,22 +47,29 @@ def draw_validation(splits: dict[str, Dataset], column: str | None, validation: 
 
 
 def _drawn(num_rows: int, labels: np.ndarray | None, share: float) -> list[np.ndarray]:
-    """Rows that stay and rows that are held out."""
+    """Draw row numbers: those that stay in train, and those that are held out for validation."""
     numbers = np.arange(num_rows)
     drawn: list[np.ndarray] = train_test_split(numbers, test_size=share, stratify=labels, random_state=SPLIT_SEED)
     return drawn
 
 
 def useful_processes(num_rows: int, rows_worth_a_process: int) -> int | None:
-    """How many processes to map rows with; None for this one alone."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    processes = min(cores, num_rows // rows_worth_a_process)
+    """Choose with how many processes to map rows.
+
+    Args:
+        num_rows: number of rows to map.
+        rows_worth_a_process: rows whose mapping takes longer than the start of a process.
+
+    Returns:
+        The number of processes, at most one a core; None to map in this process.
+    """
+    processes = min(available_cores(), num_rows // rows_worth_a_process)
     return processes if processes > 1 else None
 
 
 @contextmanager
 def progress_bars(shown: bool) -> Iterator[None]:
-    """Show or hide the bars of `datasets`, and leave the setting as it was."""
+    """Show or hide the progress bars of `datasets` inside the `with` block, and restore the setting after it."""
     disabled_before = are_progress_bars_disabled()
     (enable_progress_bars if shown else disable_progress_bars)()
     try:

@@ -1,7 +1,7 @@
-"""Rows kept on the disk for the next run: found by the content they were made of, and read only if they are whole.
+"""Caches rows on the disk for the next run: found by the content they were made from, and read only if they are whole.
 
-Beside each lies a record of size and hash; what does not fit it (cut, flipped, or written by somebody else) is made
-anew. Neither a file's name nor its times have a part in it.
+A record beside each file holds its size and hash. A file that does not match its record (because it is cut, damaged, or
+written by somebody else) is made anew. Names and times of files do not count.
 """
 
 import errno
@@ -23,12 +23,12 @@ from datasets.fingerprint import Hasher
 from nlp_ft.errors import DataError
 
 FORMAT = 1
-"""To be raised when the same content makes other rows than before."""
+"""Part of every key: raise it when a change of the code makes other rows of the same content."""
 LIBRARIES = ("datasets", "pyarrow", "tokenizers", "transformers")
 
 
 def content_hash(files: Iterable[str | Path]) -> str:
-    """Of the bytes of files, in their order."""
+    """Hash the bytes of files, in their order."""
     total = blake2b(digest_size=16)
     for file in files:
         total.update(_digest(file))
@@ -36,17 +36,17 @@ def content_hash(files: Iterable[str | Path]) -> str:
 
 
 def stored_rows(key: str, tables: Callable[[], Iterator[pyarrow.Table]]) -> Dataset | None:
-    """The rows of tables, kept under a key; they are made only where they are not kept, or not whole.
+    """Return the rows of tables from the cache; make and cache them if they are not there, or not whole.
 
     Args:
-        key: tells the content and all that made rows of it.
-        tables: all of one schema.
+        key: identifies the content of the rows and everything that made them.
+        tables: makes the tables, all with one schema.
 
     Returns:
-        The rows; None where there are none.
+        The rows; None if there are none.
 
     Raises:
-        DataError: they cannot be written.
+        DataError: the rows cannot be written.
     """
     stem = _folder() / f"rows-{Hasher.hash([FORMAT, key])}"
     file = stem.with_suffix(".arrow")
@@ -59,22 +59,22 @@ def stored_rows(key: str, tables: Callable[[], Iterator[pyarrow.Table]]) -> Data
             _write(partial, first, made)
         _record(stem, [file])
     rows = Dataset.from_file(str(file))
-    # Its own would depend on times and places.
+    # The fingerprint that `from_file` gives depends on the file's path and times.
     rows._fingerprint = stem.name.removeprefix("rows-")
     return rows
 
 
 def stored_map(rows: Dataset, function: Callable[..., Any], kept: Mapping[str, Any], **options: Any) -> Dataset:
-    """`rows.map(function, batched=True)`, kept for the next run.
+    """Return `rows.map(function, batched=True)`, cached for the next run.
 
     Args:
-        rows: the rows; their fingerprint tells their content.
-        function: of a batch of rows.
-        kept: its keyword arguments, part of the key.
-        options: those of `map` on which the result does not depend, and `features`.
+        rows: the rows; their fingerprint identifies their content.
+        function: makes columns of a batch of rows.
+        kept: keyword arguments of the function; they are part of the cache's key.
+        options: `features`, and those options of `Dataset.map` that do not change the result.
 
     Raises:
-        DataError: they cannot be written.
+        DataError: the rows cannot be written.
     """
     of_libraries = [version(name) for name in LIBRARIES]
     named = f"{function.__module__}.{function.__qualname__}"
@@ -114,7 +114,7 @@ def _write(file: Path, first: pyarrow.Table, others: Iterator[pyarrow.Table]) ->
 
 
 def _is_whole(stem: Path) -> bool:
-    """Whether the record's files are all there with its sizes and hashes."""
+    """Whether all files of the record exist with the recorded sizes and hashes."""
     try:
         recorded = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
         return bool(recorded) and all(
@@ -138,7 +138,7 @@ def _digest(file: str | Path) -> bytes:
 
 @contextmanager
 def _renamed(file: Path) -> Iterator[Path]:
-    """A name of this process's own, renamed to the file's when all is written, and removed after an error."""
+    """Yield the path of a temporary file, which is renamed to `file` at the end and removed after an error."""
     partial = file.with_name(f"{file.name}.{uuid.uuid4().hex}.partial")
     try:
         yield partial
@@ -149,13 +149,13 @@ def _renamed(file: Path) -> Iterator[Path]:
 
 @contextmanager
 def _writing() -> Iterator[None]:
-    """What goes wrong with the disk, with the setting that names another one. Raises: DataError."""
+    """Turn errors of the disk inside the `with` block into a `DataError` that names the setting to change."""
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.EFBIG):
             raise
         raise DataError(
-            f"{datasets.config.HF_DATASETS_CACHE}: {os.strerror(error.errno)}; rows are kept there while they are "
+            f"{datasets.config.HF_DATASETS_CACHE}: {os.strerror(error.errno)}; rows are stored there while they are "
             "trained on; make room, or set HF_DATASETS_CACHE to another folder"
         ) from None

@@ -1,4 +1,4 @@
-"""Texts of files of any size, a chunk at a time: what lies in memory does not grow with the file."""
+"""Reads the texts of files of any size in chunks, so that the memory needed does not grow with the file."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,23 +12,23 @@ from nlp_ft.data.sources import check_texts, expand, load_files
 from nlp_ft.errors import DataError, listed
 
 CHUNK_ROWS = 10_000
-"""Rows that are sorted by length together: enough that a batch of them has next to no padding."""
+"""Rows of a chunk. Prediction sorts a chunk by length: with this many rows, batches have next to no padding."""
 
 
 def stream_texts(path: str, field: str, names: Sequence[str]) -> Iterator[list[list[str]]]:
-    """The columns of text of file(s), a glob or a saved dataset folder, `CHUNK_ROWS` rows or fewer at a time.
+    """Read columns of text from files, a glob or a saved dataset folder, at most `CHUNK_ROWS` rows at a time.
 
     Args:
-        path: where they lie; `load_files` reads the same ones.
-        field: what errors name.
-        names: the columns.
+        path: location of the data; `load_files` reads the same locations.
+        field: the recipe key or option that error messages name.
+        names: names of the columns.
 
     Yields:
-        One list of texts for each column; a missing text is an empty one.
+        One list of texts for each column; a missing text becomes an empty one.
 
     Raises:
-        DataError: nothing there, formats mixed or unknown, no rows, a column missing or not of texts, or content not
-            of its format.
+        DataError: nothing is there, formats are mixed or unknown, there are no rows, a column is missing or holds
+            something other than text, or a file's content does not match its format.
     """
     files = expand([path], field)
     if all(Path(file).is_dir() for file in files):
@@ -57,10 +57,15 @@ def stream_texts(path: str, field: str, names: Sequence[str]) -> Iterator[list[l
 
 
 def estimated_rows(path: str, field: str) -> int | None:
-    """Rows of file(s), for a progress bar: too many where a text of a CSV has several lines; None for a folder.
+    """Estimate the number of rows in files, for a progress bar.
+
+    The estimate counts lines, so it is too high for a CSV file whose texts have several lines.
+
+    Returns:
+        The number of rows; None for a folder or a damaged Parquet file.
 
     Raises:
-        DataError: nothing there.
+        DataError: nothing is there.
     """
     total = 0
     for file in map(Path, expand([path], field)):
@@ -70,7 +75,7 @@ def estimated_rows(path: str, field: str) -> int | None:
             try:
                 total += pyarrow.parquet.read_metadata(file).num_rows
             except (pyarrow.ArrowException, OSError):
-                return None  # reading it will say why
+                return None  # the reader of the file will report the damage
             continue
         with file.open("rb") as stream:
             total += sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))

@@ -1,4 +1,4 @@
-"""The text splits of a recipe: read, labelled, tokenized once and cached, memory-mapped; and a report on them."""
+"""Loads the text splits of a recipe: reads and labels them, tokenizes them once, and caches them on the disk."""
 
 import sys
 from collections.abc import Sequence
@@ -22,12 +22,21 @@ from nlp_ft.recipe.text import TextDataSection
 ROWS_WORTH_A_PROCESS = 20_000
 ROWS_ENCODED_TOGETHER = 2500
 """More would make fewer batches on the disk (see `ROWS_OF_A_BATCH`), but the tokenizer's lists take memory."""
-PLACES = dict.fromkeys(("source", "config", "revision", "split_column", "train", "validation", "test"))
+NO_LOCATION = dict.fromkeys(("source", "config", "revision", "split_column", "train", "validation", "test"))
+"""Resets the keys of the data section that say where the rows come from."""
 
 
 @dataclass(frozen=True)
 class TextData:
-    """The splits of a recipe, by name (`train`, `validation`, `test`), raw and encoded row by row alike."""
+    """The splits of a recipe, by name (`train`, `validation`, `test`).
+
+    Args:
+        raw: split name -> rows as they were read.
+        encoded: split name -> the same rows, in the same order, with the columns of `encode_rows`.
+        label_names: the label names in the order of the ids; empty where labels are numbers.
+        text_columns: the text columns of the raw rows, one or two.
+        max_length: most tokens of a row.
+    """
 
     raw: dict[str, Dataset]
     encoded: dict[str, Dataset]
@@ -36,22 +45,26 @@ class TextData:
     max_length: int
 
     def lengths(self, split: str) -> np.ndarray:
-        """Tokens of each row after truncation, (rows,)."""
+        """Number of tokens of each row after truncation, (rows,)."""
         return np.minimum(numbers(self.encoded[split], "num_tokens").astype(np.int64), self.max_length)
 
     def labels(self, split: str) -> np.ndarray:
-        """Label id, or number, of each row, (rows,)."""
+        """Label of each row, (rows,): an id, or a number to learn."""
         return numbers(self.encoded[split], "labels")
 
     def texts(self, split: str) -> list[str]:
-        """The text of each row; the two of a pair are joined."""
+        """Text of each row; the two texts of a pair are joined with a blank."""
         rows = self.raw[split]
         columns = [["" if text is None else text for text in rows[name][:]] for name in self.text_columns]
         return [" ".join(texts) for texts in zip(*columns, strict=True)]
 
 
 def load_numbered_splits(data: TextDataSection) -> dict[str, Dataset]:
-    """The raw splits, a validation share drawn, whose labels are numbers. Raises: DataError."""
+    """Read the raw splits of a recipe whose labels are numbers, and draw a validation share if it names one.
+
+    Raises:
+        DataError: see `load_raw_splits`, `check_numbers` and `draw_validation`.
+    """
     raw = load_raw_splits(data)
     check_numbers(raw, data.label)
     if is_share(data.validation):
@@ -60,7 +73,14 @@ def load_numbered_splits(data: TextDataSection) -> dict[str, Dataset]:
 
 
 def load_labelled_splits(data: TextDataSection) -> tuple[dict[str, Dataset], dict[str | int, str]]:
-    """The raw splits, a validation share drawn, and label value -> label name. Raises: DataError."""
+    """Read the raw splits of a recipe whose labels are classes, and draw a validation share if it names one.
+
+    Returns:
+        Split name -> rows, and value in the label column -> label name.
+
+    Raises:
+        DataError: see `load_raw_splits`, `find_labels` and `draw_validation`.
+    """
     raw = load_raw_splits(data)
     labels = find_labels(raw, data.label, data.label_names)
     if is_share(data.validation):
@@ -72,12 +92,12 @@ def load_text_data(data: TextDataSection, tokenizer: PreTrainedTokenizerBase, ha
     """Read, label and tokenize the splits of a recipe.
 
     Args:
-        data: section of the recipe.
-        tokenizer: of the model.
-        has_numbers: the labels are numbers to learn; False takes them for classes.
+        data: the data section of the recipe.
+        tokenizer: the encoder's tokenizer.
+        has_numbers: whether the labels are numbers to learn; otherwise they are classes.
 
     Raises:
-        DataError: what is read cannot be trained on; see `load_raw_splits`, `find_labels` and `check_numbers`.
+        DataError: the data cannot be trained on; see `load_raw_splits`, `find_labels` and `check_numbers`.
     """
     with progress_bars(False):
         raw, labels = (load_numbered_splits(data), None) if has_numbers else load_labelled_splits(data)
@@ -94,10 +114,18 @@ def encode_split(
     data: TextDataSection,
     label_names: Sequence[str] | None,
 ) -> TextData:
-    """Labelled rows for a model whose labels are known (None: numbers), as one split; errors call them `where`.
+    """Encode labelled rows for a trained model, as data of one split.
+
+    Args:
+        rows: the rows.
+        split: name of the split in the result.
+        where: name of the rows in error messages.
+        tokenizer: the encoder's tokenizer.
+        data: the section that names the columns and says how to cut.
+        label_names: the model's label names in the order of the ids; None where labels are numbers.
 
     Raises:
-        DataError: columns or labels differ from those of the model.
+        DataError: a column is missing, or a label is not one of the model's.
     """
     check_columns(rows.column_names, columns_of_texts(data), where)
     check_texts(rows.features, text_columns(data), where)
@@ -133,8 +161,8 @@ def _encode(
         encode_rows,
         {
             "tokenizer": tokenizer,
-            # Where the rows came from is no part of the cache's key: it has the rows themselves.
-            "data": data.model_copy(update={**PLACES, "num_proc": None}),
+            # The location of the rows is left out of the cache's key, which already identifies their content.
+            "data": data.model_copy(update={**NO_LOCATION, "num_proc": None}),
             "label_ids": None if labels is None else {value: i for i, value in enumerate(labels)},
         },
         remove_columns=rows.column_names,

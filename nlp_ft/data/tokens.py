@@ -1,4 +1,4 @@
-"""Tokenizing with a record of what was cut: `head`, `tail` and `head_tail` truncation on top of any tokenizer."""
+"""Tokenizes texts with any tokenizer, cuts them by `head`, `tail` or `head_tail`, and records their full lengths."""
 
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
@@ -11,19 +11,23 @@ from nlp_ft.data.sources import text_columns
 from nlp_ft.data.workers import end_with_parent
 from nlp_ft.recipe.text import TextDataSection
 
+ROWS_ENCODED_TOGETHER = 1000
+"""Texts to predict are tokenized in parts, because the tokenizer's lists take ten times the memory of arrays."""
+
 
 def encode_texts(
     columns: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerBase, data: TextDataSection
 ) -> dict[str, list[Any]]:
-    """Token ids of texts or text pairs, cut to `data.max_length`.
+    """Tokenize texts or text pairs, and cut them to `data.max_length`.
 
     Args:
-        columns: one list of texts, or two of equal length.
+        columns: one list of texts, or two lists of equal length for pairs.
         tokenizer: the encoder's tokenizer.
-        data: gives `max_length`, `truncation` and `head_tokens`.
+        data: the section with `max_length`, `truncation` and `head_tokens`.
 
     Returns:
-        `input_ids` and, where the tokenizer makes them, `token_type_ids`; and `num_tokens`, the lengths before the cut.
+        Lists with one entry a row: `input_ids`; `token_type_ids` if the tokenizer makes them; and `num_tokens`, the
+        number of tokens before the cut.
     """
     encoded = tokenizer(
         *columns, add_special_tokens=True, return_attention_mask=False, return_special_tokens_mask=True, verbose=False
@@ -42,8 +46,37 @@ def encode_texts(
     return result
 
 
+def encode_for_prediction(
+    columns: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerBase, data: TextDataSection
+) -> dict[str, list[np.ndarray]]:
+    """Tokenize and cut texts as `encode_texts` does, into arrays that need little memory.
+
+    Args:
+        columns: one list of texts, or two lists of equal length for pairs.
+        tokenizer: the encoder's tokenizer.
+        data: the section with `max_length`, `truncation` and `head_tokens`.
+
+    Returns:
+        `input_ids` and, if the tokenizer makes them, `token_type_ids`: one array for each row, (tokens,), int32.
+    """
+    rows: dict[str, list[np.ndarray]] = {}
+    for start in range(0, len(columns[0]), ROWS_ENCODED_TOGETHER):
+        encoded = encode_texts([column[start : start + ROWS_ENCODED_TOGETHER] for column in columns], tokenizer, data)
+        for key in encoded.keys() - {"num_tokens"}:
+            rows.setdefault(key, []).extend(np.asarray(ids, np.int32) for ids in encoded[key])
+    return rows
+
+
 def kept_positions(special_tokens_mask: Sequence[int], data: TextDataSection) -> list[int]:
-    """Positions that stay of a single text that is too long; special tokens always do."""
+    """Choose which tokens of a single text to keep when it is too long.
+
+    Args:
+        special_tokens_mask: 1 for each special token and 0 for each token of the text.
+        data: the section with `max_length`, `truncation` and `head_tokens`.
+
+    Returns:
+        The positions to keep, in order; special tokens are always kept.
+    """
     text = [position for position, special in enumerate(special_tokens_mask) if not special]
     room = data.max_length - (len(special_tokens_mask) - len(text))
     heads = {"head": room, "tail": 0, "head_tail": data.head_tokens}[data.truncation]
@@ -57,9 +90,16 @@ def encode_rows(
     data: TextDataSection,
     label_ids: Mapping[str | int, int] | None,
 ) -> dict[str, list[Any]]:
-    """What one batch of raw rows becomes: tokens, `labels`, `num_tokens`, `text_hash`, `is_empty`.
+    """Encode one batch of raw rows, for `Dataset.map`.
 
-    Without `label_ids` the labels are numbers.
+    Args:
+        batch: column -> values.
+        tokenizer: the encoder's tokenizer.
+        data: the section that names the columns and says how to cut.
+        label_ids: value in the label column -> label id; None where the labels are numbers to learn.
+
+    Returns:
+        The columns of `encode_texts`, `labels`, `text_hash` and `is_empty`, each with one entry a row.
     """
     end_with_parent()
     columns = [["" if text is None else text for text in batch[name]] for name in text_columns(data)]
@@ -72,7 +112,7 @@ def encode_rows(
 
 
 def text_hash(texts: Sequence[str]) -> int:
-    """64 bits that tell texts apart, whatever their case and white space."""
+    """Hash the texts of a row to 64 bits; texts that differ only in case or white space have the same hash."""
     plain = "\x1f".join(" ".join(text.lower().split()) for text in texts)
     return int(np.frombuffer(blake2b(plain.encode("utf-8", "replace"), digest_size=8).digest(), np.int64)[0])
 
@@ -85,12 +125,12 @@ def _cut_pairs(
     tokenizer: PreTrainedTokenizerBase,
     data: TextDataSection,
 ) -> None:
-    """The longer text of a pair is cut first, at its end or (under `tail`) at its beginning."""
+    """Cut the pairs of `rows` in place: the longer text first, at its end or (under `tail`) at its beginning."""
     side_before = tokenizer.truncation_side
     tokenizer.truncation_side = "left" if data.truncation == "tail" else "right"
     pairs = [[column[row] for row in rows] for column in columns]
     cut = tokenizer(*pairs, truncation="longest_first", max_length=data.max_length, return_attention_mask=False)
     tokenizer.truncation_side = side_before
     for key in keys:
-        for place, row in enumerate(rows):
-            result[key][row] = cut[key][place]
+        for position, row in enumerate(rows):
+            result[key][row] = cut[key][position]

@@ -1,6 +1,6 @@
-"""From an image file to the tensor that the network sees: fixed for evaluation, drawn by row and epoch for training.
+"""Turns image files into the network's input tensors: always the same for evaluation, augmented for training.
 
-What is drawn for an image is a function of (seed, epoch, row) alone: neither the number of workers nor a resumed run
+The augmentation of an image depends on (seed, epoch, row) alone, so neither the number of workers nor a resumed run
 changes it.
 """
 
@@ -14,7 +14,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 from transformers import BitImageProcessor
 
-from nlp_ft.data.batching import IGNORED_LABEL
+from nlp_ft.data.batch import IGNORED_LABEL
 from nlp_ft.data.image_files import decode, read_bytes, to_rgb
 from nlp_ft.errors import DataError
 from nlp_ft.recipe.images import AugmentationSection, ImageDataSection
@@ -22,20 +22,25 @@ from nlp_ft.recipe.images import AugmentationSection, ImageDataSection
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 IMAGE_SIZE = 224
 SHARE_SEEN = 0.875
-"""Side of the middle part over the side of the resized image: 224 of 256, as torchvision's first weights have it."""
+"""Side of the cropped middle over the shorter side of the resized image: 224 of 256, as in torchvision's V1 weights."""
 RESAMPLING = {"nearest": 0, "bilinear": 2, "bicubic": 3}
-"""torchvision's words -> Pillow's numbers, which an image processor holds."""
+"""torchvision's name of an interpolation -> Pillow's number for it, which an image processor holds."""
 MIXING_STREAM = 1
-"""Keeps what is drawn for a batch apart from what is drawn for its first row."""
+"""Added to the seed of a batch's mixing, so that it differs from the seed of the batch's first row."""
 
 Transform = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes the network's input; sizes in pixels, mean and deviation of each colour in [0, 1].
+    """How an image becomes the network's input: resize, crop the middle square, normalize.
 
-    The shorter side is resized to `resize_size`, the middle of `image_size` x `image_size` is cut out and normalized.
+    Args:
+        image_size: side of the network's input, in pixels.
+        resize_size: shorter side of the resized image, in pixels.
+        mean: mean of each colour, subtracted; colours lie in [0, 1].
+        std: standard deviation of each colour, by which the difference is divided.
+        interpolation: `nearest`, `bilinear` or `bicubic`.
     """
 
     image_size: int = IMAGE_SIZE
@@ -46,10 +51,14 @@ class Preprocessing:
 
     @classmethod
     def of_recipe(cls, data: ImageDataSection, preset: Any | None) -> "Preprocessing":
-        """That of pretrained weights (torchvision's `ImageClassification` preset), but for what the recipe says.
+        """Take the preprocessing of pretrained weights, with the recipe's settings in place of the preset's.
+
+        Args:
+            data: the data section of the recipe.
+            preset: torchvision's `ImageClassification` preset of the weights; None takes the defaults of this class.
 
         Raises:
-            DataError: images are resized to less than is cut out of them.
+            DataError: `resize_size` is smaller than `image_size`.
         """
         own = cls() if preset is None else cls._of_preset(preset)
         image_size = data.image_size or own.image_size
@@ -66,7 +75,7 @@ class Preprocessing:
 
     @classmethod
     def of_processor(cls, processor: Any) -> "Preprocessing":
-        """That of an image processor saved by `image_processor`."""
+        """Take the preprocessing of an image processor that `image_processor` made."""
         words = {number: word for word, number in RESAMPLING.items()}
         return cls(
             int(processor.crop_size["height"]),
@@ -77,7 +86,7 @@ class Preprocessing:
         )
 
     def image_processor(self) -> BitImageProcessor:
-        """The same as a plain image processor of Transformers, to be saved beside the model."""
+        """Make the equivalent image processor of Transformers, to save beside the model."""
         return BitImageProcessor(
             size={"shortest_edge": self.resize_size},
             crop_size={"height": self.image_size, "width": self.image_size},
@@ -88,13 +97,16 @@ class Preprocessing:
 
 
 def evaluation_transform(preprocessing: Preprocessing) -> Transform:
-    """(3, height, width) of bytes -> (3, image_size, image_size), normalized."""
+    """Make the transform for evaluation: uint8 (3, height, width) -> normalized float (3, image_size, image_size)."""
     resize = v2.Resize(preprocessing.resize_size, InterpolationMode(preprocessing.interpolation), antialias=True)
     return _compose([resize, CropMiddle(preprocessing.image_size), *_normalized(preprocessing)])
 
 
 def training_transform(preprocessing: Preprocessing, augmentation: AugmentationSection) -> Transform:
-    """(3, height, width) of bytes -> (3, image_size, image_size), drawn from torch's generator and normalized."""
+    """Make the transform for training: uint8 (3, height, width) -> normalized float (3, image_size, image_size).
+
+    It draws its random numbers from torch's global generator.
+    """
     fill = [round(255 * mean) for mean in preprocessing.mean]
     steps: list[Any] = [*_crop(preprocessing, augmentation)]
     if augmentation.horizontal_flip:
@@ -111,16 +123,19 @@ def training_transform(preprocessing: Preprocessing, augmentation: AugmentationS
 
 
 class CropMiddle:
-    """The middle square of an image that is at least as large.
+    """Crops the middle square of an image that is at least as large as the square.
 
-    Rounds down where the border is odd, as the image processors of Transformers do; torchvision rounds to even.
+    An odd border is rounded down, as in the image processors of Transformers; torchvision rounds it to even.
+
+    Args:
+        size: side of the square, in pixels.
     """
 
     def __init__(self, size: int) -> None:
         self.size = size
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """(3, height, width) -> (3, size, size)."""
+        """Crop (3, height, width) to (3, size, size)."""
         top, left = ((side - self.size) // 2 for side in image.shape[-2:])
         return image[..., top : top + self.size, left : left + self.size]
 
@@ -146,17 +161,17 @@ def _normalized(preprocessing: Preprocessing) -> list[Any]:
 
 
 class ImageCollator:
-    """Reads and transforms the rows of a batch: `pixel_values` (batch, 3, image_size, image_size) and `labels`.
+    """Reads and transforms the images of a batch's rows.
 
-    The labels are ids, (batch,); under mixup or CutMix they are shares, (batch, num_labels), all 0 for a row that is
-    there only to fill a batch.
+    A batch holds `pixel_values`, (batch, 3, image_size, image_size), and `labels`: label ids, (batch,), or with mixup
+    or CutMix the share of each label, (batch, num_labels), which is 0 for a row that only fills up the batch.
 
     Args:
         preprocessing: sizes and normalization.
-        augmentation: None for evaluation.
-        num_labels: columns of mixed labels.
-        seed: of the run.
-        epoch: from 0.
+        augmentation: settings of the augmentation; None for evaluation.
+        num_labels: number of labels, for mixup and CutMix.
+        seed: the run's seed.
+        epoch: number of the epoch, from 0.
     """
 
     def __init__(
@@ -176,7 +191,7 @@ class ImageCollator:
             self.mixing = _mixing(augmentation, num_labels)
 
     def at_epoch(self, epoch: int) -> "ImageCollator":
-        """The collator of another epoch."""
+        """Return the collator for an epoch, counted from 0."""
         return ImageCollator(self.preprocessing, self.augmentation, self.num_labels, self.seed, epoch)
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
@@ -210,13 +225,16 @@ class ImageCollator:
 
 
 def pixels(image: Image.Image) -> torch.Tensor:
-    """(3, height, width) of bytes."""
+    """Convert an image to a uint8 RGB tensor, (3, height, width)."""
     tensor: torch.Tensor = v2.functional.pil_to_tensor(to_rgb(image))
     return tensor
 
 
 def read_pixels(image: Mapping[str, Any]) -> torch.Tensor:
-    """(3, height, width) of bytes, of a row's undecoded image. Raises: what `read_bytes` and `decode` raise."""
+    """Read and decode a row's image into a uint8 RGB tensor, (3, height, width).
+
+    Raises the exceptions of `read_bytes` and `decode`.
+    """
     return pixels(decode(read_bytes(image)))
 
 

@@ -1,4 +1,4 @@
-"""Processes that read, tokenize or collate for another: they end with it, and leave signals to it."""
+"""Worker processes that read, tokenize or collate: how many cores there are for them, and how they end."""
 
 import os
 import signal
@@ -11,10 +11,16 @@ SECONDS_BETWEEN_LOOKS = 0.25
 WATCH = "nlp_ft: ends with its parent"
 
 
-def end_with_parent() -> None:
-    """In a process of a pool of `datasets`: end when the one that started it is gone, even if it was killed.
+def available_cores() -> int:
+    """Number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-    Called for each batch; elsewhere nothing happens. A worker waits for work for ever, and would keep its memory.
+
+def end_with_parent() -> None:
+    """Make a worker of a `datasets` pool end when the process that started it is gone, even if that was killed.
+
+    A worker calls this for each batch; in any other process it does nothing. Without it, a worker would wait for work
+    for ever and keep its memory.
     """
     parent = multiprocess.parent_process()
     # No module-level state: `datasets` hashes what the mapped function refers to.
@@ -23,7 +29,10 @@ def end_with_parent() -> None:
 
 
 def leave_signals_to_parent(worker: int) -> None:
-    """For a DataLoader's workers: what is sent to the whole group must not end them while the step is finished."""
+    """Make a DataLoader's worker ignore interrupts, so that it lives while the parent finishes its step.
+
+    An interrupt at the keyboard goes to every process of the group. Used as `worker_init_fn`.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 

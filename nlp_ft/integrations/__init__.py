@@ -1,1 +1,1 @@
-"""The layer-wise core inside other people's loops; each file needs the one framework that it is named after."""
+"""Brings the layer-wise core into other training loops; each file needs only the framework that it is named after."""

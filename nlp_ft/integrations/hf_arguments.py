@@ -1,4 +1,4 @@
-"""What the arguments of a Hugging Face Trainer mean for layers that come and go: refused set-ups, the schedule."""
+"""Reads the TrainingArguments of a Hugging Face Trainer for unfreezing: refused set-ups, schedule, evaluations."""
 
 import math
 from collections.abc import Callable
@@ -17,53 +17,53 @@ from nlp_ft.layerwise import LrSchedule, UnfreezeSchedule
 CHECKPOINTING = (
     "activation_checkpointing" if hasattr(TrainingArguments, "activation_checkpointing") else "gradient_checkpointing"
 )
-"""What this version of Transformers calls it."""
+"""Name of the setting for gradient checkpointing in this version of Transformers."""
 HOW_TO_SIGNAL = {
     "evaluate": 'set eval_strategy="epoch", or "steps" with a smaller eval_steps, and no eval_delay',
     "record": 'set logging_strategy="steps" with a smaller logging_steps',
 }
-"""What to change in TrainingArguments where a phase waits for what never comes."""
+"""Advice on TrainingArguments for a phase that waits for an evaluation or a training loss that never comes."""
 
 
 def refuse_setup(args: TrainingArguments, distributed: DistributedType, schedule: UnfreezeSchedule) -> None:
-    """Refuse a Trainer that would go wrong in silence, or that nobody has tried.
+    """Refuse a set-up of the Trainer that would silently go wrong, or that is untested.
 
     Args:
-        args: of the Trainer.
-        distributed: how the model is spread.
-        schedule: of the layers.
+        args: the Trainer's arguments.
+        distributed: how the model is distributed over processes.
+        schedule: which layers train when.
 
     Raises:
-        UnfreezeError: with the reason, and what to do.
+        UnfreezeError: the set-up is refused; the message says why and what to do.
     """
     if not freezes(schedule):
         return
     if distributed == DistributedType.DEEPSPEED:
         raise UnfreezeError(
-            "DeepSpeed divides gradients and optimizer states by what is trainable when it starts, and has no way to "
-            "change it; train without it, or with a strategy that trains everything (full, llrd, discriminative)"
+            "DeepSpeed distributes gradients and optimizer states by what is trainable when it starts, and cannot "
+            "change that; train without it, or with a strategy that trains everything (full, llrd, discriminative)"
         )
     if distributed == DistributedType.FSDP or args.parallelism_config is not None:
         raise UnfreezeError(
-            "frozen layers in a sharded model (FSDP, tensor or context parallel) are not tried in the Trainer; train "
+            "frozen layers in a sharded model (FSDP, tensor or context parallel) are untested in the Trainer; train "
             "with torchrun without sharding, or with a strategy that trains everything (full, llrd, discriminative)"
         )
     if changes(schedule) and args.ddp_static_graph:
-        raise UnfreezeError("ddp_static_graph=True forbids what changes the graph; unfreezing does: leave it out")
+        raise UnfreezeError("ddp_static_graph=True needs a constant graph, but unfreezing changes it; leave it out")
     if changes(schedule) and args.world_size > 1 and args.ddp_find_unused_parameters is False:
         raise UnfreezeError(
-            "ddp_find_unused_parameters=False lets DistributedDataParallel wait for the gradients of frozen layers; "
+            "ddp_find_unused_parameters=False makes DistributedDataParallel wait for the gradients of frozen layers; "
             "leave it out, or set it to True"
         )
 
 
 def schedule_of(args: TrainingArguments) -> Callable[[int], LrSchedule]:
-    """The learning-rate schedule of TrainingArguments over any number of steps, as a factor.
+    """Make the learning-rate schedule of TrainingArguments for any number of steps.
 
-    Raises:
-        UnfreezeError: what it is at a step does not follow from the step alone.
+    Returns:
+        A function that maps a number of steps to a schedule over these steps. It raises `UnfreezeError` if the schedule
+        is not a function of the step alone.
     """
-
     options = args.lr_scheduler_kwargs if isinstance(args.lr_scheduler_kwargs, dict) else None
 
     @cache
@@ -89,25 +89,40 @@ def schedule_of(args: TrainingArguments) -> Callable[[int], LrSchedule]:
 
 
 def signals_of(args: TrainingArguments, state: TrainerState, per_epoch: int) -> tuple[int | None, int | None]:
-    """Steps between evaluations, and between records of the training loss; None where there is none."""
+    """Count the optimizer steps between evaluations, and between records of the training loss.
+
+    Args:
+        args: the Trainer's arguments.
+        state: the Trainer's state, which holds the intervals in steps.
+        per_epoch: optimizer steps of an epoch.
+
+    Returns:
+        Both numbers of steps; None if there are no evaluations or no records.
+    """
 
     def every(strategy: str, steps: float | None) -> int | None:
         lengths = {"epoch": per_epoch, "steps": max(1, int(steps or 1))}
         return lengths.get(strategy)
 
     records = [every(args.logging_strategy, state.logging_steps), every(args.save_strategy, state.save_steps)]
-    # Before a checkpoint the loss is recorded too.
+    # The loss is also recorded before each checkpoint.
     found = [length for length in records if length is not None] if records[0] is not None else []
     return every(args.eval_strategy, state.eval_steps), min(found, default=None)
 
 
 def first_evaluation(args: TrainingArguments, per_epoch: int) -> int:
-    """Step before which no evaluation is made: `eval_delay` counts epochs or steps, as `eval_strategy` does."""
+    """Return the step before which there is no evaluation; `eval_delay` counts in the unit of `eval_strategy`."""
     return math.ceil((args.eval_delay or 0) * (per_epoch if args.eval_strategy == "epoch" else 1))
 
 
 def steps_per_epoch(args: TrainingArguments, batches: DataLoader[Any], total_steps: int) -> int:
-    """Updates an epoch, as the Trainer counts them; data of unknown length are one epoch."""
+    """Count the optimizer steps of an epoch as the Trainer does.
+
+    Args:
+        args: the Trainer's arguments.
+        batches: the loader of the training batches.
+        total_steps: optimizer steps of the run; the result if the length of the data is unknown.
+    """
     try:
         num_batches = len(batches)
     except TypeError:

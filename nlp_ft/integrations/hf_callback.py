@@ -1,7 +1,7 @@
-"""Freezes and unfreezes layers in a Hugging Face Trainer, and says the rate of each in its logs.
+"""A callback that freezes and unfreezes layers in a Hugging Face Trainer, and logs the learning rate of each layer.
 
-Whatever it decides lies in the Trainer's own checkpoints. It needs every layer that will train to be trainable when the
-Trainer wraps the model: DistributedDataParallel looks at `requires_grad` only once.
+Its state is part of the Trainer's own checkpoints. Every layer that will ever train must be trainable when the Trainer
+wraps the model, because DistributedDataParallel looks at `requires_grad` only once.
 """
 
 import logging
@@ -44,27 +44,27 @@ from nlp_ft.integrations.strategy import (
     saved_form,
     without_empty_phases,
 )
-from nlp_ft.layerwise import LayerMap, Plateau, UnfreezePlan, Unfreezer, UnfreezeSchedule, UnfreezeState
+from nlp_ft.layerwise import LayerMap, UnfreezePlan, Unfreezer, UnfreezeSchedule, UnfreezeState
 from nlp_ft.layerwise.freezing import set_trainable_layers
 from nlp_ft.layerwise.unfreezing.phase_table import phase_table
 
 logger = logging.getLogger(__name__)
 SAVED_AS = "nlp_ft_unfreezing"
-"""Key of the unfreezing in `trainer_state.json`, among the states of callbacks."""
+"""Key of the callback's state in `trainer_state.json`, among the states of callbacks."""
 
 
 class UnfreezeCallback(TrainerCallback):
-    """Trains the layers of a strategy, for those who keep their own Trainer.
+    """Trains the layers of a strategy in any Trainer.
 
-    The Trainer must be given a model whose parameters all train. Rates stay with its optimizer: for LLRD, and for
-    strategies that move rates (`lp_ft`), pass `optimizers=(build_optimizer(model, ...), None)` to it, or take a
-    `LayerwiseTrainer`. A parameter that is frozen when the Trainer gets the model stays frozen.
+    Give the Trainer a model whose parameters all train; a parameter that is frozen at that time stays frozen. The
+    callback leaves the optimizer's learning rates alone: for LLRD, and for strategies that change rates (`lp_ft`), pass
+    `optimizers=(build_optimizer(model, ...), None)` to the Trainer, or use `LayerwiseTrainer`.
 
     Args:
-        strategy: a name or a schedule, see `LayerwiseSettings`.
-        trainable_blocks: see there.
-        unfreeze: see there.
-        layer_map: of the model; None builds it.
+        strategy: name of a strategy, or a schedule, see `LayerwiseSettings`.
+        trainable_blocks: see `LayerwiseSettings`.
+        unfreeze: see `LayerwiseSettings`.
+        layer_map: the model's layer map; None builds it.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class UnfreezeCallback(TrainerCallback):
         self.settings = LayerwiseSettings(strategy, trainable_blocks=trainable_blocks, unfreeze=unfreeze)
         self.unfreezer: Unfreezer | None = None
         self.rates: dict[str, float] = {}
-        """`lr/LAYER` -> rate of the running update, 0 while the layer is frozen."""
+        """Learning rate of each layer at the current update under the key `lr/LAYER`; 0 while the layer is frozen."""
         self._given_map = layer_map
         self._model: nn.Module | None = None
         self._user_gave_scheduler = False
@@ -86,7 +86,7 @@ class UnfreezeCallback(TrainerCallback):
         self._is_new_phase = False
 
     def bind(self, model: nn.Module) -> None:
-        """Get to know a model: its layers, and what its maker froze. Only what is new about a model is done again.
+        """Find the layers of a model, and the parameters that its user has frozen, unless the model is known already.
 
         Raises:
             LayerMapError: a parameter has no layer.
@@ -101,11 +101,11 @@ class UnfreezeCallback(TrainerCallback):
         self._model = model
 
     def make_wrappable(self, model: nn.Module) -> None:
-        """Make every layer trainable that will be so at any time, so that wrappers know it."""
+        """Make every layer trainable that will ever train, so that wrappers take it into account."""
         set_trainable_layers(model, self.layer_map, layers_ever_trained(self.schedule), self.never)
 
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Refuse what cannot be exact, before anything is trained."""
+        """Refuse set-ups that would go wrong, before anything is trained. Raises `UnfreezeError`."""
         self.bind(kwargs["model"])
         self._user_gave_scheduler = kwargs.get("lr_scheduler") is not None
         refuse_setup(args, AcceleratorState().distributed_type, self.schedule)
@@ -117,7 +117,12 @@ class UnfreezeCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Go on where a checkpoint was written, or begin."""
+        """Start the unfreezing, from the Trainer's checkpoint if it resumes from one.
+
+        Raises:
+            LayerMapError: the optimizer lacks parameters of layers that will train.
+            UnfreezeError: the strategy does not fit the run, the optimizer or the checkpoint.
+        """
         model, optimizer = kwargs["model"], kwargs["optimizer"]
         self.bind(model)
         self._check_checkpointing(model)
@@ -130,14 +135,14 @@ class UnfreezeCallback(TrainerCallback):
         moves_rates = plan.moves_rates
         if moves_rates and (self._user_gave_scheduler or not is_labelled(optimizer)):
             raise UnfreezeError(
-                "this strategy moves the rates of layers: it needs groups from build_optimizer, and the schedule of "
-                "TrainingArguments; take a LayerwiseTrainer, or optimizers=(build_optimizer(model, ...), None)"
+                "this strategy changes the rates of layers: it needs groups from build_optimizer and the schedule of "
+                "TrainingArguments; use LayerwiseTrainer, or optimizers=(build_optimizer(model, ...), None)"
             )
         lr_schedule = schedule_of(args) if moves_rates else None
         self.unfreezer = Unfreezer(
             model, optimizer, plan, self.layer_map, lr_schedule, self.never, self._saved_state(state)
         )
-        # Whenever the Trainer writes a checkpoint, the attributes are what they are then.
+        # The very attributes, not a copy, so that each checkpoint holds their values at its time.
         _saved_states(state)[SAVED_AS] = saved_form(self.unfreezer.state, self.schedule)
         self._is_training = True
         if args.process_index == 0 and len(self.schedule.phases) > 1 and is_labelled(optimizer):
@@ -146,7 +151,7 @@ class UnfreezeCallback(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Freeze and unfreeze what is due before an update, and set the rates."""
+        """Freeze and unfreeze the layers that are due before an update, and set the learning rates."""
         assert self.unfreezer is not None
         begins = self.unfreezer.begin_step(state.global_step)
         self._is_new_phase = self._is_new_phase or begins
@@ -158,14 +163,18 @@ class UnfreezeCallback(TrainerCallback):
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Raises: UnfreezeError: the loss reaches nothing of the model that trains, but weights of its own perhaps."""
+        """Check that gradients have reached the model at the start of a phase.
+
+        Raises:
+            UnfreezeError: no trainable parameter of the model has a gradient.
+        """
         model = kwargs["model"]
         if self._is_new_phase and all(p.grad is None for p in model.parameters() if p.requires_grad):
             raise no_gradient(model)
         self._is_new_phase = False
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Have the loss recorded before a checkpoint: a resumed run would not know the part before it."""
+        """Record the training loss before a checkpoint, because a resumed run would not know the part before it."""
         may_save = control.should_save or (control.should_evaluate and args.save_strategy == "best")
         if may_save and args.logging_strategy != "no":
             control.should_log = True
@@ -173,11 +182,11 @@ class UnfreezeCallback(TrainerCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """As at the end of a step."""
+        """Record the training loss before a checkpoint at the end of an epoch."""
         self.on_step_end(args, state, control)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Note the training loss, and put the rates into the history."""
+        """Note the training loss, and add the learning rates to the log history."""
         logs = kwargs["logs"]
         if "loss" not in logs or not self._is_training:
             return
@@ -186,33 +195,32 @@ class UnfreezeCallback(TrainerCallback):
         state.log_history[-1].update(self.logged_rates())
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Note the scores of an evaluation within the training."""
+        """Note the scores of an evaluation during training."""
         if not self._is_training or self.unfreezer is None:
             return
         scores = {plain_metric(name): value for name, value in kwargs["metrics"].items()}
         if self._is_of_another_set(scores):
             return
-        # What is computed from gathered predictions should agree on all processes; that of the first decides.
+        # Scores computed from gathered predictions should agree on all processes; those of the first process decide.
         [scores] = broadcast_object_list([scores])
         self.unfreezer.on_scores(state.global_step, scores)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Later evaluations decide nothing."""
+        """Stop noting scores: evaluations after the training decide nothing."""
         self._is_training = False
 
     def logged_rates(self) -> dict[str, float]:
-        """The rates for a log: one key a layer, and the Trainer's own key with the head's rate."""
+        """Return the learning rates to log: one key for each layer, and the head's rate under the Trainer's own key."""
         own = {"learning_rate": next(iter(self.rates.values()))} if self.rates else {}
         return {**own, **self.rates}
 
     def _is_of_another_set(self, scores: Mapping[str, float]) -> bool:
-        """Whether it is one of several evaluation sets (`eval_long_loss`) whose scores lack the awaited metric."""
+        """Whether the scores are those of one of several evaluation sets (`eval_long_loss`), without the metric."""
         assert self.unfreezer is not None
-        following = self.schedule.phases[len(self.unfreezer.state.starts) :][:1]
-        awaited = following[0].start if following else None
-        return isinstance(awaited, Plateau) and awaited.metric not in scores and "runtime" not in scores
+        awaited = self.unfreezer.plan.awaited_metric(self.unfreezer.state)
+        return awaited is not None and awaited not in scores and "runtime" not in scores
 
     def _saved_state(self, state: TrainerState) -> UnfreezeState:
         saved = _saved_states(state).get(SAVED_AS)
@@ -220,8 +228,8 @@ class UnfreezeCallback(TrainerCallback):
             return restored_state(saved, self.schedule)
         if state.global_step and changes(self.schedule):
             raise UnfreezeError(
-                f"the checkpoint of step {state.global_step} was written without this callback, so that it does not "
-                "say which phase was running; begin anew, or resume with the Trainer that wrote it"
+                f"the checkpoint of step {state.global_step} was written without this callback, so it does not "
+                "say which phase was running; start a new run, or resume with the Trainer that wrote it"
             )
         return UnfreezeState()
 
@@ -254,7 +262,7 @@ class UnfreezeCallback(TrainerCallback):
 
 
 def _saved_states(state: TrainerState) -> dict[str, Any]:
-    """The states of callbacks by name; a list only in its annotation and until it is made."""
+    """Return the states of callbacks by name; Transformers annotates them as a list."""
     states: Any = state.stateful_callbacks
     assert isinstance(states, dict)
     return states

@@ -1,4 +1,4 @@
-"""The Hugging Face Trainer with a rate for each layer, every strategy by name, gradual unfreezing, and the true loss.
+"""The Hugging Face Trainer with layer-wise learning rates, strategies by name, gradual unfreezing and the true loss.
 
     trainer = LayerwiseTrainer(strategy="gradual", model=model, args=args, train_dataset=...)
 
@@ -9,7 +9,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -17,42 +17,39 @@ from transformers import EarlyStoppingCallback, SchedulerType, Trainer, TrainerC
 
 from nlp_ft.errors import TrainingError
 from nlp_ft.integrations.hf_callback import UnfreezeCallback
+from nlp_ft.integrations.hf_loss import TrueLossMixin
 from nlp_ft.integrations.strategy import LayerwiseSettings, changes, no_gradient
 from nlp_ft.layerwise import LayerMap, UnfreezeSchedule, layerwise_param_groups
 from nlp_ft.layerwise.param_groups import Convention
 
 __all__ = ["LayerwiseTrainer", "LayerwiseTrainerMixin", "UnfreezeCallback"]
 logger = logging.getLogger(__name__)
-# A mixin has no base of its own; for the type checker it is what it will be mixed into.
-if TYPE_CHECKING:
-    _Base = Trainer
-else:
-    _Base = object
 
 
-class LayerwiseTrainerMixin(_Base):
-    """Goes before a Trainer class: `class Mine(LayerwiseTrainerMixin, Seq2SeqTrainer): pass`.
+class LayerwiseTrainerMixin(TrueLossMixin):
+    """Adds layer-wise training to any Trainer class: `class Mine(LayerwiseTrainerMixin, Seq2SeqTrainer): pass`.
 
-    It builds the optimizer over all parameters, a group for each layer, so that what unfreezes later has its rate and
-    its place in every checkpoint. It logs the rate of each layer, gives the true loss where a model's loss is a mean
-    over its micro-batch, and on `train(resume_from_checkpoint=True)` passes over a checkpoint that is not whole.
+    It builds the optimizer over all parameters, with a group for each layer, so layers that unfreeze later have their
+    learning rate and their place in every checkpoint. It logs the rate of each layer, computes the true loss if a
+    model's loss is a mean over the micro-batch, and skips damaged checkpoints on `train(resume_from_checkpoint=True)`.
 
-    Over several processes all layers that will ever train are trainable while the Trainer wraps the model, and are
-    frozen after: DistributedDataParallel would never average the gradients of one that unfreezes later. It is told to
-    look for layers without gradients, at the price of sending zeros for them.
+    On several processes, all layers that will ever train are trainable while the Trainer wraps the model and are frozen
+    afterwards: otherwise DistributedDataParallel would never average the gradients of a layer that unfreezes later. It
+    is set to look for layers without gradients, and sends zeros for them.
 
     Args:
-        *args: of the Trainer.
+        *args: positional arguments of the Trainer.
         strategy: `full`, `llrd`, `head_only`, `top_layers`, `gradual`, `lp_ft`, `discriminative`, `ulmfit`, or an
             `UnfreezeSchedule`.
-        layer_decay: in place of the strategy's; so are the next four, see `LayerwiseSettings`.
+        layer_decay: factor on the rate from one block to the next below. For this and the next four arguments, None
+            takes the strategy's setting, see `LayerwiseSettings`.
         head_lr: learning rate of the head.
-        convention: how the factors are counted.
-        trainable_blocks: blocks below the head that train.
-        unfreeze: which layers unfreeze when; `{"plateau": {"metric": "eval_loss"}}` waits for an evaluation.
-        layer_map: of the model; None builds it.
-        callbacks: of the Trainer.
-        **kwargs: of the Trainer.
+        convention: how the factors are counted, see `lr_scales`.
+        trainable_blocks: number of blocks below the head that train.
+        unfreeze: settings of the unfreezing; `{"plateau": {"metric": "eval_loss"}}` waits for evaluations.
+        layer_map: the model's layer map; None builds it.
+        callbacks: callbacks of the Trainer.
+        **kwargs: further keyword arguments of the Trainer.
 
     Raises:
         LayerMapError: a parameter has no layer.
@@ -79,19 +76,17 @@ class LayerwiseTrainerMixin(_Base):
             strategy, trainable_blocks=trainable_blocks, unfreeze=unfreeze, layer_map=layer_map
         )
         self._settings = LayerwiseSettings(strategy, layer_decay, head_lr, convention, trainable_blocks, unfreeze)
-        self._loss_is_mean: bool | None = None
-        """Whether the model's loss is a mean over its micro-batch, whatever it is told; None until it is tried."""
-        # With callbacks by position this is an error of Python's, as it should be.
+        # Callbacks given by position make Python raise a TypeError here, as they should.
         super().__init__(*args, callbacks=[*(callbacks or []), self._unfreezing], **kwargs)  # type: ignore[misc]
         if self.optimizer is not None:
             raise TrainingError(
-                "a LayerwiseTrainer builds its optimizer; leave optimizers out (TrainingArguments.optim names the "
+                "a LayerwiseTrainer builds its own optimizer; leave optimizers out (TrainingArguments.optim names the "
                 "class), or keep your Trainer with optimizers=(build_optimizer(model, ...), None) and UnfreezeCallback"
             )
-        self._say_what_counts()
+        self._warn_of_skipped_settings()
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The optimizer of TrainingArguments, over one group for each layer and for decayed or not.
+        """Build the optimizer that TrainingArguments names, over the groups of `layerwise_param_groups`.
 
         Raises:
             TrainingError: the optimizer makes its own groups (GaLore, LOMO, Muon).
@@ -112,13 +107,17 @@ class LayerwiseTrainerMixin(_Base):
         return self.optimizer
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
-        """As the Trainer's; True resumes from the last checkpoint that is whole."""
+        """Train as the Trainer does, but with `resume_from_checkpoint=True` from the last checkpoint that is whole.
+
+        Raises:
+            TrainingError: there is no whole checkpoint to resume from.
+        """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_whole_checkpoint(Path(str(self.args.output_dir)), self.args.world_size)
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Log the rate of each layer beside the loss."""
+        """Log the learning rate of each layer together with the loss."""
         if "loss" in logs:
             logs.update(self._unfreezing.logged_rates())
         super().log(logs, *args, **kwargs)
@@ -130,73 +129,20 @@ class LayerwiseTrainerMixin(_Base):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """The loss, divided by the number of labels of the effective batch also where the model divides by its own.
+        """Compute the true loss, see `TrueLossMixin`.
 
-        A Trainer that says how its own loss is scaled (`loss_is_scaled_for_ga`) is believed.
-
-        The Trainer takes any model whose `forward` has keywords for one that divides by `num_items_in_batch`, and so
-        multiplies the loss and the gradients of most classifiers by accumulation steps x processes.
+        Raises:
+            UnfreezeError: the loss does not depend on anything that trains in this phase.
         """
-        is_told = getattr(self, "loss_is_scaled_for_ga", None) is not None
-        if num_items_in_batch is None or is_told or not self._is_mean_loss(inputs, num_items_in_batch):
-            found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch=num_items_in_batch)
-            self._require_gradient(found[0] if return_outputs else found, model)
-            return found
-        num_labels = self._count_labels(inputs)
-        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch=None)
-        self._require_gradient(loss, model)
-        if model.training:
-            loss = loss * (num_labels / self._labels_for_each_process(num_items_in_batch))
-        return (loss, outputs) if return_outputs else loss
-
-    def _require_gradient(self, loss: Any, model: nn.Module) -> None:
-        """Raises: UnfreezeError: nothing that trains in this phase has a part in the loss."""
+        found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        loss = found[0] if return_outputs else found
         if model.training and torch.is_grad_enabled() and isinstance(loss, torch.Tensor) and not loss.requires_grad:
             raise no_gradient(self._network)
-
-    def _labels_for_each_process(self, num_items_in_batch: torch.Tensor | int) -> torch.Tensor:
-        """What to divide a sum by, so that the mean over processes is the mean over the effective batch."""
-        total = torch.as_tensor(num_items_in_batch, device=self.args.device).flatten()[0]
-        averaged = self.args.average_tokens_across_devices
-        share: torch.Tensor = total / self.accelerator.num_processes if averaged else total * max(1, self.args.n_gpu)
-        return share
-
-    def _count_labels(self, inputs: Mapping[str, Any]) -> torch.Tensor:
-        labels = inputs["labels"][..., 1:] if getattr(self, "_loss_shifts_labels", False) else inputs["labels"]
-        count: torch.Tensor = labels.ne(-100).sum()
-        return count
-
-    def _is_mean_loss(self, inputs: Mapping[str, Any], num_items_in_batch: torch.Tensor | int) -> bool:
-        """Whether the model's loss stays the same when it is told twice as many items; tried once."""
-        if self.compute_loss_func is not None or self.label_smoother is not None:
-            return False
-        times = self.args.gradient_accumulation_steps * max(self.accelerator.num_processes, self.args.n_gpu)
-        if self._loss_is_mean is None and times > 1:
-            self._loss_is_mean = self._try_loss(inputs, num_items_in_batch)
-            if self._loss_is_mean and self.args.process_index == 0:
-                logger.warning(
-                    "%s divides its loss by the labels of a micro-batch, which the Trainer does not expect: loss and "
-                    "gradients would be up to %d times too large; each micro-batch counts by its labels instead",
-                    type(self.model).__name__,
-                    times,
-                )
-        return bool(self._loss_is_mean)
-
-    def _try_loss(self, inputs: Mapping[str, Any], num_items_in_batch: torch.Tensor | int) -> bool:
-        network = self._network
-        was_training = network.training
-        network.eval()
-        with torch.no_grad(), torch.random.fork_rng():
-            told_once: Any = super().compute_loss(network, dict(inputs), num_items_in_batch=num_items_in_batch)
-            told_twice: Any = super().compute_loss(network, dict(inputs), num_items_in_batch=num_items_in_batch * 2)
-        network.train(was_training)
-        told = torch.ne(told_once, told_twice) & torch.isfinite(told_once)
-        # One answer for all processes: one whose labels are all ignored sees nothing.
-        return not bool(self.accelerator.gather(told.reshape(1).int()).any())
+        return found
 
     @property
     def _network(self) -> nn.Module:
-        """The bare model."""
+        """The model without wrappers."""
         assert self.model is not None
         return self.model
 
@@ -210,9 +156,12 @@ class LayerwiseTrainerMixin(_Base):
         )
 
     def _optimizer_options(self) -> tuple[type[torch.optim.Optimizer], dict[str, Any], list[nn.Parameter]]:
-        """Class and keywords of the optimizer, and what it is to hold beside the network: the weights of a loss.
+        """Find the class and the keyword arguments of the optimizer, and parameters outside the model.
 
-        SentenceTransformerTrainer groups the parameters itself, to have those of its loss among them.
+        Such parameters belong to a loss: SentenceTransformerTrainer makes groups that include those of its loss.
+
+        Raises:
+            TrainingError: the optimizer makes its own groups, or the user gave rates for single parameters.
         """
         network: Any = self._network
         by_transformers = Trainer.get_optimizer_cls_and_kwargs(self.args, network)
@@ -224,19 +173,19 @@ class LayerwiseTrainerMixin(_Base):
         held_groups = [group for key in own_groups for group in options[key]]
         if any("lr" in group for group in held_groups):
             raise TrainingError(
-                "learning_rate_mapping gives parameters rates of their own, which the strategy does too; leave it out "
+                "learning_rate_mapping sets the rates of parameters, and so does the strategy; leave it out "
                 "(head_lr and layer_decay set the rates of layers)"
             )
         is_refused = own_groups & by_transformers[1].keys() or "model" in own_groups or self.optimizer_cls_and_kwargs
         if not is_optimizer or (own_groups and is_refused):
-            raise TrainingError(f"optim={self.args.optim} makes its own groups, so that layers can have no rates")
+            raise TrainingError(f"optim={self.args.optim} makes its own groups, so layers cannot have their own rates")
         known = {id(parameter) for parameter in network.parameters()}
         held = [parameter for group in held_groups for parameter in group["params"]]
         others = {key: value for key, value in options.items() if key not in own_groups}
         return optimizer_class, others, [parameter for parameter in held if id(parameter) not in known]
 
     def _loss_groups(self, parameters: list[nn.Parameter]) -> list[dict[str, Any]]:
-        """Parameters of a loss learn as the head does, and without decay."""
+        """Make the group of a loss's parameters, with the head's learning rate and without weight decay."""
         if not parameters:
             return []
         rate = self._settings.group_settings()["head_lr"] or self.args.learning_rate
@@ -245,8 +194,8 @@ class LayerwiseTrainerMixin(_Base):
         rates = {"lr": rate, "initial_lr": rate, "weight_decay": 0.0}
         return [{"params": parameters, **rates, **labels, "param_names": names}]
 
-    def _say_what_counts(self) -> None:
-        """Name what gives way to TrainingArguments, and what may surprise."""
+    def _warn_of_skipped_settings(self) -> None:
+        """Warn of settings of the strategy that TrainingArguments override, and of early stopping."""
         if self.args.process_index:
             return
         preset = self._settings.preset
@@ -272,27 +221,34 @@ class LayerwiseTrainerMixin(_Base):
 
 
 class LayerwiseTrainer(LayerwiseTrainerMixin, Trainer):
-    """`transformers.Trainer`, layer by layer; see `LayerwiseTrainerMixin`."""
+    """`transformers.Trainer` with layer-wise training; see `LayerwiseTrainerMixin`."""
 
 
 def last_whole_checkpoint(output_dir: Path, num_processes: int = 1) -> str:
-    """The last checkpoint that was written to its end; a Trainer killed while writing leaves one that was not.
+    """Find the last checkpoint that is whole; a Trainer that is killed while writing leaves one that is not.
+
+    Args:
+        output_dir: folder of the checkpoints.
+        num_processes: number of processes that wrote them.
+
+    Returns:
+        Path of the checkpoint.
 
     Raises:
-        TrainingError: there is none.
+        TrainingError: there is no whole checkpoint.
     """
     folders = [path for path in output_dir.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
     for folder in sorted(folders, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
         if _is_whole(folder, num_processes):
             return str(folder)
-        logger.warning("%s was not written to its end; passing over it", folder)
+        logger.warning("%s was not written to its end; skipping it", folder)
     raise TrainingError(
-        f"no whole checkpoint in {output_dir} to resume from; begin anew without resume_from_checkpoint"
+        f"no whole checkpoint in {output_dir} to resume from; start a new run without resume_from_checkpoint"
     )
 
 
 def _is_whole(folder: Path, num_processes: int) -> bool:
-    """The first process writes trainer_state.json last; the others write only their random state."""
+    """Whether a checkpoint is whole: the first process writes trainer_state.json last, others their random state."""
     names = ["rng_state.pth"] if num_processes == 1 else [f"rng_state_{rank}.pth" for rank in range(num_processes)]
     try:
         json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))

@@ -5,8 +5,8 @@
 
     Trainer(callbacks=[LayerwiseUnfreezing("gradual", lr_schedule="linear", warmup="10%")])
 
-Over several processes DistributedDataParallel is built anew at each change of what trains: it looks at `requires_grad`
-only once. What the strategy's state needs lies in Lightning's checkpoints.
+On several processes, the model is wrapped in DistributedDataParallel again whenever other layers train, because the
+wrapper looks at `requires_grad` only once. The state of the unfreezing is part of Lightning's checkpoints.
 """
 
 import math
@@ -40,7 +40,6 @@ from nlp_ft.layerwise import (
     LayerMap,
     LossBelow,
     LrSchedule,
-    Plateau,
     UnfreezePlan,
     Unfreezer,
     UnfreezeSchedule,
@@ -64,34 +63,42 @@ def layerwise_optimizer(
     convention: Convention | None = None,
     **keywords: Any,
 ) -> torch.optim.Optimizer:
-    """What `configure_optimizers` returns: AdamW over a group for each layer, with the rates of a strategy.
+    """Build an optimizer with the learning rates of a strategy, for `configure_optimizers` to return.
 
     Args:
-        network: the part of the LightningModule that has layers, with everything trainable that ever will be.
-        strategy: a name or a schedule, see `LayerwiseSettings`; so are the next three.
+        network: the part of the LightningModule that has layers; every layer that will ever train must be trainable.
+        strategy: name of a strategy, or a schedule, see `LayerwiseSettings`.
         lr: base learning rate.
-        layer_decay: in place of the strategy's.
-        head_lr: in place of the strategy's.
-        convention: in place of the strategy's.
-        **keywords: of `build_optimizer`, such as `weight_decay` and `optimizer_class`.
+        layer_decay: factor on the rate from one block to the next below; None takes the strategy's.
+        head_lr: learning rate of the head; None takes the strategy's.
+        convention: how the factors are counted, see `lr_scales`; None takes the strategy's.
+        **keywords: further arguments of `build_optimizer`, such as `weight_decay` and `optimizer_class`.
+
+    Returns:
+        The optimizer, AdamW unless `optimizer_class` is given, with a group for each layer.
+
+    Raises:
+        LayerMapError: a parameter has no layer.
+        UnfreezeError: the strategy is unknown.
     """
     settings = LayerwiseSettings(strategy, layer_decay, head_lr, convention)
     return build_optimizer(network, lr=lr, **settings.group_settings(), **keywords)
 
 
 class LayerwiseUnfreezing(Callback):
-    """Trains the layers of a strategy, exactly on one process and under DDP.
+    """Trains the layers of a strategy in a Lightning Trainer, on one process or with DDP.
 
     A parameter that is frozen when the fit begins stays frozen.
 
     Args:
-        strategy: a name or a schedule, see `LayerwiseSettings`. A plateau may wait for any logged metric (`val_loss`).
-        trainable_blocks: see there.
-        unfreeze: see there.
+        strategy: name of a strategy, or a schedule, see `LayerwiseSettings`. A plateau may wait for any logged metric
+            (`val_loss`).
+        trainable_blocks: see `LayerwiseSettings`.
+        unfreeze: see `LayerwiseSettings`.
         network: name of the part of the LightningModule that has layers; "" for the module itself.
-        lr_schedule: sets the rates at each step, in place of a scheduler; None leaves them alone.
-        warmup: of that schedule.
-        layer_map: of the network; None builds it.
+        lr_schedule: name of the learning-rate schedule, used in place of a scheduler; None leaves the rates alone.
+        warmup: length of the schedule's warm-up, such as `10%`, `100st` or `1ep`.
+        layer_map: the network's layer map; None builds it.
     """
 
     def __init__(
@@ -115,11 +122,11 @@ class LayerwiseUnfreezing(Callback):
         self._loaded: dict[str, Any] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Get to know the network while everything in it still trains, before Lightning wraps it.
+        """Find the layers of the network, and make them trainable before Lightning wraps the module.
 
         Raises:
             LayerMapError: a parameter has no layer.
-            UnfreezeError: the strategy does not fit the network or how it is spread.
+            UnfreezeError: the strategy does not fit the network or the way it is distributed.
         """
         if stage != "fit":
             return
@@ -135,10 +142,12 @@ class LayerwiseUnfreezing(Callback):
         _refuse_setup(trainer, pl_module, self.schedule)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Go on where a checkpoint was written, or begin.
+        """Start the unfreezing, from Lightning's checkpoint if the fit resumes from one.
 
         Raises:
-            UnfreezeError: the length of the run is not known, or there is more than one optimizer.
+            LayerMapError: the optimizer lacks parameters of layers that will train.
+            UnfreezeError: the length of the run is not known, there are several optimizers, or the strategy does not
+                fit the run, the optimizer or the checkpoint.
         """
         total_steps = trainer.estimated_stepping_batches
         if len(trainer.optimizers) != 1 or math.isinf(total_steps):
@@ -147,41 +156,40 @@ class LayerwiseUnfreezing(Callback):
         check_optimizer(optimizer, network, self.layer_map, layers_ever_trained(self.schedule), self.never)
         per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
         plan = UnfreezePlan(self.schedule, int(total_steps), per_epoch)
-        # A run may be the first part of a longer one: only one without any evaluation is sure to wait for ever.
+        # The run may be the first part of a longer one, so only a run without evaluations is sure to wait for ever.
         every = _steps_between_evaluations(trainer, per_epoch)
         if every is None or every >= total_steps:
             plan.require_signals(None, None, HOW_TO_SIGNAL)
         lr_schedule = self._schedule_over(per_epoch) if self._lr_schedule is not None else None
         if lr_schedule is not None and not is_labelled(optimizer):
-            raise UnfreezeError("lr_schedule sets a rate for each layer: make the optimizer with layerwise_optimizer")
+            raise UnfreezeError("lr_schedule sets a rate for each layer; make the optimizer with layerwise_optimizer")
         is_resumed = trainer.ckpt_path is not None and self._loaded
         state = restored_state(self._loaded, self.schedule) if is_resumed else UnfreezeState()
         self.unfreezer = Unfreezer(network, optimizer, plan, self.layer_map, lr_schedule, self.never, state)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Freeze and unfreeze what is due before an update, and set the rates."""
+        """Freeze and unfreeze the layers that are due before an update, and set the learning rates."""
         assert self.unfreezer is not None
         # Never between the micro-batches of one update.
         is_first = batch_idx % trainer.accumulate_grad_batches == 0
         if is_first and self.unfreezer.begin_step(trainer.global_step):
-            # Lightning leaves modes as it finds them, and from_pretrained gives models in eval mode. What is frozen
-            # stays in eval mode whatever this says.
+            # Lightning does not change modes, and from_pretrained returns models in eval mode. Frozen layers stay in
+            # eval mode all the same.
             pl_module.get_submodule(self._network_name).train()
             rewrap(trainer.strategy, pl_module)
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: torch.Tensor) -> None:
-        """Raises: UnfreezeError: nothing that trains in this phase has a part in the loss."""
+        """Check that the loss depends on the layers that train. Raises `UnfreezeError` if it does not."""
         if not loss.requires_grad:
             raise no_gradient(pl_module.get_submodule(self._network_name))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note the scores of an evaluation within the training, as the mean over the processes."""
+        """Note the scores of an evaluation during training, averaged over the processes."""
         if self.unfreezer is None or trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        following = self.schedule.phases[len(self.unfreezer.state.starts) :][:1]
-        if not following or not isinstance(following[0].start, Plateau):
+        awaited = self.unfreezer.plan.awaited_metric(self.unfreezer.state)
+        if awaited is None:
             return
-        awaited = following[0].start.metric
         scores = {plain_metric(name): value for name, value in trainer.callback_metrics.items()}
         if awaited in scores:
             # Lightning averages a metric over the processes only if it was logged with sync_dist=True.
@@ -190,11 +198,11 @@ class LayerwiseUnfreezing(Callback):
         self.unfreezer.on_scores(trainer.global_step, {name: float(value) for name, value in scores.items()})
 
     def state_dict(self) -> dict[str, Any]:
-        """For Lightning's checkpoints."""
+        """Return the state of the unfreezing, for Lightning's checkpoints."""
         return deepcopy(saved_form(self.unfreezer.state, self.schedule)) if self.unfreezer is not None else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From a Lightning checkpoint; counts when a fit begins from it."""
+        """Keep the state from a Lightning checkpoint; it is used if a fit starts from that checkpoint."""
         self._loaded = dict(state_dict)
 
     def _schedule_over(self, steps_per_epoch: int) -> Any:
@@ -211,11 +219,11 @@ HOW_TO_SIGNAL = {
     "evaluate": "give the Trainer a validation loader and a smaller val_check_interval or check_val_every_n_epoch",
     "record": "take a plateau",
 }
-"""What to change where a phase waits for what never comes."""
+"""Advice for a phase that waits for an evaluation or a training loss that never comes."""
 
 
 def _steps_between_evaluations(trainer: Trainer, per_epoch: int) -> int | None:
-    """Optimizer steps from one evaluation to the next; None where there is none."""
+    """Count the optimizer steps between evaluations; None if there are none."""
     loop = trainer.fit_loop.epoch_loop.val_loop
     if not (trainer.enable_validation and loop._data_source.is_defined()):
         return None
@@ -226,7 +234,7 @@ def _steps_between_evaluations(trainer: Trainer, per_epoch: int) -> int | None:
 
 
 def rewrap(strategy: Any, module: LightningModule) -> None:
-    """Build DistributedDataParallel anew around the module; nothing to do on one process."""
+    """Wrap the module in a new DistributedDataParallel; does nothing on one process."""
     if isinstance(strategy.model, DistributedDataParallel):
         strategy.model = module
         strategy.configure_ddp()
@@ -234,17 +242,17 @@ def rewrap(strategy: Any, module: LightningModule) -> None:
 
 def _refuse_setup(trainer: Trainer, module: LightningModule, schedule: UnfreezeSchedule) -> None:
     if any(isinstance(phase.start, LossBelow) for phase in schedule.phases):
-        raise UnfreezeError("loss_below is not offered in Lightning, which keeps no mean of the loss; take a plateau")
+        raise UnfreezeError("loss_below is not available in Lightning, which keeps no mean of the loss; use a plateau")
     strategy: Any = trainer.strategy
     is_ddp = type(strategy) is DDPStrategy
     if freezes(schedule) and not is_ddp and not isinstance(strategy, SingleDeviceStrategy):
         raise UnfreezeError(
-            f"frozen layers under {type(strategy).__name__} are not tried: sharded models divide gradients and states "
-            'by what is trainable when they start; take strategy="ddp"'
+            f"frozen layers under {type(strategy).__name__} are untested: sharded models distribute gradients and "
+            'states by what is trainable when they start; use strategy="ddp"'
         )
     if changes(schedule) and is_ddp and strategy._ddp_kwargs.get("static_graph"):
-        raise UnfreezeError("static_graph=True forbids what changes the graph; unfreezing does: leave it out")
+        raise UnfreezeError("static_graph=True needs a constant graph, but unfreezing changes it; leave it out")
     if changes(schedule) and getattr(module, "_compiler_ctx", None) is not None:
         raise UnfreezeError(
-            "a compiled module may use the graph of frozen layers again after they unfreeze; leave it plain"
+            "a compiled module may reuse the graph of frozen layers after they unfreeze; do not compile it"
         )

@@ -1,10 +1,9 @@
-"""What a strategy's name means for a model whose maker is someone else: a schedule of layers, and rates for them."""
+"""Turns the name of a strategy into unfreezing phases and learning rates, for a model that another framework trains."""
 
 import logging
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import Any, Literal
 
 import torch
@@ -16,6 +15,7 @@ from nlp_ft.layerwise import LayerMap, Plateau, UnfreezeSchedule, UnfreezeState
 from nlp_ft.layerwise.param_groups import Convention
 from nlp_ft.layerwise.unfreezing.triggers import AT_ONCE
 from nlp_ft.recipe.presets import STRATEGY_PRESETS, laid_over
+from nlp_ft.suggest import did_you_mean
 
 logger = logging.getLogger(__name__)
 _SPLIT = re.compile("^(eval|val|valid|validation)[_/]")
@@ -23,15 +23,18 @@ _SPLIT = re.compile("^(eval|val|valid|validation)[_/]")
 
 @dataclass(frozen=True)
 class LayerwiseSettings:
-    """A strategy, and what stands in place of its own settings; None takes the strategy's.
+    """A strategy, and settings that replace its own; None takes the strategy's setting.
 
     Args:
-        strategy: a name from `STRATEGY_PRESETS`, or a schedule of one's own (`layer_decay` is then 0.9 unless given).
+        strategy: a name from `STRATEGY_PRESETS`, or an `UnfreezeSchedule` (`layer_decay` is then 0.9 unless given).
         layer_decay: factor on the rate from one block to the next below, in (0, 1].
-        head_lr: learning rate of the head; None in the strategy too: the base rate.
+        head_lr: learning rate of the head; the base rate if the strategy has none either.
         convention: how the factors are counted, see `lr_scales`.
-        trainable_blocks: blocks below the head that train, for strategies that train the same layers throughout.
-        unfreeze: settings of `UnfreezeSchedule.from_settings` (`{"every": "1ep"}`), for those that unfreeze.
+        trainable_blocks: number of blocks below the head that train, for strategies without unfreezing.
+        unfreeze: settings of `UnfreezeSchedule.from_settings` (`{"every": "1ep"}`), for strategies with unfreezing.
+
+    Raises:
+        UnfreezeError: the strategy is unknown, or a setting does not go with it.
     """
 
     strategy: str | UnfreezeSchedule = "llrd"
@@ -48,12 +51,11 @@ class LayerwiseSettings:
             return
         if self.strategy == "scratch":
             raise UnfreezeError(
-                'strategy "scratch" makes a model with random weights, but this loop is given its model: build it with '
-                'AutoModel...from_config(config) and take strategy="full"'
+                'strategy "scratch" makes a model with random weights, but this loop is given its model; build it with '
+                'AutoModel...from_config(config) and use strategy="full"'
             )
         if self.strategy not in STRATEGY_PRESETS:
-            near = get_close_matches(str(self.strategy), STRATEGY_PRESETS, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = did_you_mean(self.strategy, STRATEGY_PRESETS)
             names = ", ".join(name for name in STRATEGY_PRESETS if name != "scratch")
             raise UnfreezeError(f"strategy must be one of {names}, or an UnfreezeSchedule, got {self.strategy!r}{hint}")
         if self.unfreeze is not None and "unfreeze" not in self.preset["strategy"]:
@@ -61,19 +63,17 @@ class LayerwiseSettings:
                 f'strategy "{self.strategy}" unfreezes nothing; unfreeze goes with gradual, lp_ft, ulmfit'
             )
         if self.trainable_blocks is not None and "unfreeze" in self.preset["strategy"]:
-            raise UnfreezeError(
-                f'strategy "{self.strategy}" trains all blocks in the end; take top_layers, or unfreeze'
-            )
+            raise UnfreezeError(f'strategy "{self.strategy}" trains all blocks in the end; use top_layers, or unfreeze')
 
     @property
     def preset(self) -> dict[str, dict[str, Any]]:
-        """What the name stands for; the same without a name, for a schedule."""
+        """The settings of the strategy; for an `UnfreezeSchedule`, the default `layer_decay`."""
         if isinstance(self.strategy, UnfreezeSchedule):
             return {"strategy": {}, "optimizer": {"layer_decay": LAYER_DECAY}}
         return STRATEGY_PRESETS[self.strategy]
 
     def schedule(self, num_layers: int) -> UnfreezeSchedule:
-        """The phases for a model of L blocks, with metrics under their plain names (`loss`, not `eval_loss`).
+        """Make the phases for a model of L blocks, with plain names of metrics (`loss`, not `eval_loss`).
 
         Raises:
             UnfreezeError: the settings do not fit the model.
@@ -90,7 +90,7 @@ class LayerwiseSettings:
         return plain_metrics(UnfreezeSchedule.from_settings(num_layers, blocks, unfreeze))
 
     def group_settings(self) -> dict[str, Any]:
-        """`layer_decay`, `head_lr` and `convention` for `layerwise_param_groups`."""
+        """Return `layer_decay`, `head_lr` and `convention` for `layerwise_param_groups`."""
         own = self.preset["optimizer"]
         defaults = {"layer_decay": own["layer_decay"], "head_lr": own.get("head_lr"), "convention": "top"}
         given = {"layer_decay": self.layer_decay, "head_lr": self.head_lr, "convention": self.convention}
@@ -99,12 +99,12 @@ class LayerwiseSettings:
 
 
 def plain_metric(name: str) -> str:
-    """A score without the name of its split: `loss` for `eval_loss`, `val_loss` and `val/loss`."""
+    """Remove the name of the split from a metric: `loss` for `eval_loss`, `val_loss` and `val/loss`."""
     return _SPLIT.sub("", name, count=1)
 
 
 def plain_metrics(schedule: UnfreezeSchedule) -> UnfreezeSchedule:
-    """The schedule with the plain names of the metrics that it waits for."""
+    """Replace the metrics that a schedule waits for by their plain names."""
     phases = [
         replace(phase, start=replace(phase.start, metric=plain_metric(phase.start.metric)))
         if isinstance(phase.start, Plateau)
@@ -115,18 +115,19 @@ def plain_metrics(schedule: UnfreezeSchedule) -> UnfreezeSchedule:
 
 
 def layers_ever_trained(schedule: UnfreezeSchedule) -> frozenset[int]:
-    """The layers that train in any phase."""
+    """Return the ids of the layers that train in any phase."""
     return frozenset().union(*(phase.layers for phase in schedule.phases))
 
 
 def without_empty_phases(schedule: UnfreezeSchedule, trainable: Collection[int]) -> UnfreezeSchedule:
-    """The schedule without the phases that would train nothing: a head may be tied or empty, a block frozen for good.
+    """Drop the phases of a schedule that would train nothing, with a warning.
 
-    The phase before goes on in place of one that falls out; where it is the first, the next begins at once.
+    A head may be tied or have no parameters, and a block may be frozen for good. The phase before a dropped one
+    continues in its place; if the first phase is dropped, the next begins at once.
 
     Args:
         schedule: the phases.
-        trainable: layers that have a parameter of their own that may train.
+        trainable: layers with a parameter of their own that may train.
 
     Raises:
         UnfreezeError: no phase trains anything.
@@ -136,7 +137,7 @@ def without_empty_phases(schedule: UnfreezeSchedule, trainable: Collection[int])
         names = schedule.layer_names(schedule.phases[-1].layers)
         raise UnfreezeError(
             f"this strategy trains {names}, which has no parameter of its own here: it is tied to another layer or "
-            "frozen; take one that trains more, such as top_layers or llrd"
+            "frozen; use one that trains more, such as top_layers or llrd"
         )
     first = trains.index(True)
     for number, phase in enumerate(schedule.phases):
@@ -156,7 +157,7 @@ def without_empty_phases(schedule: UnfreezeSchedule, trainable: Collection[int])
 
 
 def no_gradient(network: nn.Module) -> UnfreezeError:
-    """What to say where the loss of a step depends on nothing that trains in it."""
+    """Make the error for a loss that does not depend on anything that trains."""
     trained = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
     return UnfreezeError(
         f"the loss depends on nothing that trains in this phase ({', '.join(trained[:3])}, ...): choose a strategy "
@@ -165,34 +166,40 @@ def no_gradient(network: nn.Module) -> UnfreezeError:
 
 
 def layers_that_can_train(model: nn.Module, layer_map: LayerMap, never: Collection[str]) -> frozenset[int]:
-    """Layers with a parameter of their own that is not among those that never train."""
+    """Return the ids of the layers with at least one parameter that may train.
+
+    Args:
+        model: the model without wrappers.
+        layer_map: the model's layer map.
+        never: names of parameters that never train.
+    """
     return frozenset(layer_map.aligned_layer(name) for name, _ in model.named_parameters() if name not in never)
 
 
 def freezes(schedule: UnfreezeSchedule) -> bool:
-    """Whether any layer is frozen at any time."""
+    """Whether a schedule freezes any layer at any time."""
     return any(len(phase.layers) < schedule.num_layers + 2 for phase in schedule.phases)
 
 
 def changes(schedule: UnfreezeSchedule) -> bool:
-    """Whether other layers train at one time than at another."""
+    """Whether different layers train in different phases of a schedule."""
     return len({phase.layers for phase in schedule.phases}) > 1
 
 
 def saved_form(state: UnfreezeState, schedule: UnfreezeSchedule) -> dict[str, Any]:
-    """What a checkpoint holds: the very attributes of the state, not a copy, and the layers of each phase."""
+    """Return the entry of a checkpoint: the attributes of the state (not a copy), and the layers of each phase."""
     return {"attributes": vars(state), "phases": [sorted(phase.layers) for phase in schedule.phases]}
 
 
 def restored_state(saved: Mapping[str, Any], schedule: UnfreezeSchedule) -> UnfreezeState:
-    """The state of `saved_form`.
+    """Restore the state from the entry of a checkpoint that `saved_form` made.
 
     Raises:
-        UnfreezeError: it was saved by a run with other phases.
+        UnfreezeError: the checkpoint was written by a run with other phases.
     """
     if saved["phases"] != [sorted(phase.layers) for phase in schedule.phases]:
         raise UnfreezeError(
-            "the checkpoint was written by a run with other phases; resume with its strategy, or begin a new run from "
+            "the checkpoint was written by a run with other phases; resume with its strategy, or start a new run from "
             "its weights"
         )
     return UnfreezeState(**saved["attributes"])
@@ -205,10 +212,17 @@ def check_optimizer(
     layers: Collection[int],
     never: Collection[str],
 ) -> None:
-    """Prove that the optimizer holds every parameter of these layers, but for those that never train.
+    """Check that the optimizer holds every parameter of the given layers, except those that never train.
+
+    Args:
+        optimizer: the optimizer of the run.
+        model: the model without wrappers.
+        layer_map: the model's layer map.
+        layers: ids of the layers that will train in some phase.
+        never: names of parameters that never train.
 
     Raises:
-        LayerMapError: it lacks some: it was made from a model that was partly frozen.
+        LayerMapError: the optimizer lacks some, because it was made while layers were frozen.
     """
     known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     lacking = [
@@ -218,11 +232,11 @@ def check_optimizer(
     ]
     if lacking:
         raise LayerMapError(
-            f"{len(lacking)} parameters that are to train stand in no group of the optimizer, such as {lacking[0]}; "
-            "make the optimizer with build_optimizer, which takes all"
+            f"{len(lacking)} parameters that will train are in no group of the optimizer, such as {lacking[0]}; "
+            "make the optimizer with build_optimizer, which takes all parameters"
         )
 
 
 def is_labelled(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether the groups are those of `layerwise_param_groups`, one for each layer."""
+    """Whether the groups of an optimizer are those of `layerwise_param_groups`, one or two for each layer."""
     return all("param_names" in group and "name" in group for group in optimizer.param_groups)

@@ -1,6 +1,6 @@
-"""The layer-wise core: from a model to a layer map, optimizer groups, frozen layers, phases and schedules.
+"""The layer-wise core: layer maps, optimizer groups, frozen layers, unfreezing phases and learning-rate schedules.
 
-Needs torch and nothing else, so that any training loop can use it.
+It needs torch and nothing else, so any training loop can use it.
 """
 
 from nlp_ft.layerwise.audit.report import AuditReport, audit

@@ -1,24 +1,26 @@
-"""Frozen means frozen: no gradient, no dropout, no running statistics, and `model.train()` does not undo it."""
+"""Freezes layers: no gradient, no dropout, no update of running statistics; `model.train()` does not undo it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
+import torch
 from torch import nn
 
 from nlp_ft.errors import LayerMapError
+from nlp_ft.layerwise.eval_mode import evaluating
 from nlp_ft.layerwise.layer_map import LayerMap
 from nlp_ft.layerwise.modes import keep_in_eval, modules_to_pin
 
 
 def set_trainable(model: nn.Module, layer_map: LayerMap, lowest_trainable_layer: int) -> None:
-    """Train the layers from `lowest_trainable_layer` up to the head and freeze those below.
+    """Train the layers from `lowest_trainable_layer` up to the head, and freeze the layers below.
 
-    A frozen parameter has `requires_grad=False` and `grad=None`. What computes in a frozen layer, or between frozen
-    ones, is put in eval mode and stays there whatever `model.train()` says, until a later call makes it trainable.
+    A frozen parameter has `requires_grad=False` and `grad=None`. Modules in a frozen layer, or between frozen layers,
+    are in eval mode and stay there, whatever `model.train()` says, until a later call makes them trainable.
 
     Args:
         model: the model; its flags and modes are changed, its weights are not.
-        layer_map: its layer map.
-        lowest_trainable_layer: layer id, 0 (everything trains) to L+1 (only the head trains).
+        layer_map: the model's layer map.
+        lowest_trainable_layer: layer id, from 0 (everything trains) to L+1 (only the head trains).
 
     Raises:
         LayerMapError: there is no such layer.
@@ -37,10 +39,10 @@ def set_trainable_layers(
 
     Args:
         model: the model; its flags and modes are changed, its weights are not.
-        layer_map: its layer map.
-        layers: ids of the layers that train; in a model of several towers, counted from the head down in each.
-        never: names of parameters that stay frozen in any layer: the base weights under LoRA, those that no forward
-            pass uses. Modes go by layers: the dropout beside them is live where the layer trains.
+        layer_map: the model's layer map.
+        layers: ids of the layers that train; with several stacks, as `LayerMap.aligned_layer` counts them.
+        never: names of parameters that stay frozen in any layer, such as the base weights under LoRA. Dropout beside
+            them is active if their layer trains.
     """
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in never and layer_map.aligned_layer(name) in layers)
@@ -49,7 +51,29 @@ def set_trainable_layers(
     keep_in_eval(model, modules_to_pin(model, layer_map, layers))
 
 
+def unused_parameters(model: nn.Module, example: Mapping[str, torch.Tensor]) -> list[str]:
+    """List the parameters that get no gradient from an example when everything trains; afterwards all require one.
+
+    Some architectures hold parameters that classification never reads (XLNet's `mask_emb`): no training would move
+    them, and DistributedDataParallel would wait for their gradients.
+
+    Args:
+        model: the model; its forward pass returns an object with `logits`.
+        example: keyword arguments of a forward pass over a few rows, each (batch, ...).
+    """
+    model.requires_grad_(True)
+    with evaluating(model), torch.enable_grad():
+        model(**example).logits.sum().backward()
+    unused = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    model.zero_grad(set_to_none=True)
+    return unused
+
+
 def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """(number of all parameters, number of trainable ones); a tied weight counts once."""
+    """Count all parameters and the trainable ones; a tied weight counts once.
+
+    Returns:
+        The number of all parameters, and the number of trainable parameters.
+    """
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     return sum(size for size, _ in sizes), sum(size for size, trainable in sizes if trainable)

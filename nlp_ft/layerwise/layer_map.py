@@ -1,48 +1,48 @@
-"""`LayerMap`: which layer each parameter of a model belongs to, total or an error.
+"""`LayerMap`: the layer of every parameter of a model.
 
-Layer 0 holds the embeddings, layers 1..L the encoder's blocks from input to output, layer L+1 the head.
-A parameter that no policy below covers raises `LayerMapError`: it never falls into a layer in silence.
+Layer 0 holds the embeddings, layers 1..L the encoder's blocks from input to output, layer L+1 the head. If the layer of
+a parameter cannot be found, `LayerMapError` is raised: no parameter is put into a layer by default.
 """
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, Literal
 
 from torch import nn
 from torch.nn.parameter import is_lazy
 
 from nlp_ft.errors import LayerMapError
-from nlp_ft.layerwise.discovery.locate import locate
+from nlp_ft.layerwise.discovery.locate import Locations, locate
 from nlp_ft.layerwise.discovery.stacks import Grain
+from nlp_ft.suggest import did_you_mean
 from nlp_ft.tables import text_table
 
 Rule = tuple[str, int | Literal["head"]]
 
 
 class LayerMap:
-    """Parameter name -> layer id, for every parameter of a model.
+    """The layer id of every parameter of a model.
 
-    A model of several towers (text and vision) has several stacks: each counts its own layers from 0, and all share the
-    head. Towers are aligned at the top: the last block of each stands right below the head, or below the block of
-    another tower that it feeds.
+    A model of several encoders, such as one for text and one for images, has several stacks of blocks. Each stack
+    counts its layers from 0, and all share the head. Stacks are aligned at the top: the last block of each comes right
+    below the head, or below the block of another stack that it feeds.
 
     Args:
-        layer_ids: name -> layer id, 0 (embeddings) to `num_layers + 1` (head).
-        num_layers: L, the number of blocks; where there are several towers, of the longest way to the head.
-        parameters: name -> parameter; where given, `parameters()` and the table can tell sizes.
+        layer_ids: parameter name -> layer id, 0 (embeddings) to `num_layers + 1` (head).
+        num_layers: L, the number of blocks; with several stacks, the most blocks between an input and the head.
+        parameters: parameter name -> parameter, which `parameters()` and the printed table need.
         notes: what a reader of the map should know, one sentence each.
         embedding_modules: names of modules without parameters that are frozen together with layer 0.
-        stacks: name -> number of blocks of each tower; None for one stack, named "".
-        stack_of: name of a parameter -> its stack, where there are several.
+        stacks: stack name -> number of its blocks; None for one stack, whose name is "".
+        stack_of: parameter name -> stack name, where there are several stacks.
         shared_layers: layers whose block runs several times in one forward pass (ALBERT).
-        input_name: what layer 0 is called.
-        block_name: what layers 1..L are called.
-        blocks_above: stack -> number of blocks of another stack that stand between it and the head, such as those that
-            fuse text with images.
+        input_name: name of layer 0 for people to read.
+        block_name: name of the layers 1..L for people to read.
+        blocks_above: stack name -> number of blocks of another stack between this stack and the head, such as the
+            blocks that fuse text with images.
 
     Raises:
-        LayerMapError: an id lies outside 0..L+1.
+        LayerMapError: a layer id lies outside 0..L+1.
     """
 
     def __init__(
@@ -80,24 +80,25 @@ class LayerMap:
     def from_model(
         cls, model: nn.Module, rules: Sequence[Rule] = (), grain: Grain = "block", example: Any = None
     ) -> "LayerMap":
-        """Map every parameter of a model: any encoder or decoder of Transformers, torchvision or timm, or one's own.
+        """Find the layer of every parameter of an encoder or decoder from Transformers, torchvision, timm or elsewhere.
 
-        The blocks are found from the module tree and numbered in the order in which they run in one small forward pass
-        (in eval mode, without gradients; weights on the meta device stay there). Around them: what runs before the
-        first block is layer 0, and so are position tables that all blocks share; a downsampling belongs to the block
-        that it leads into; a final norm to the last block; poolers and what follows to the head. An encoder and its
-        decoder are one line of blocks, towers that do not feed one another are stacks of their own. A tied weight has
-        the lowest of its places.
+        The blocks are found in the module tree and numbered in the order in which one small forward pass runs them (in
+        eval mode, without gradients; weights on the meta device stay there). Parameters outside the blocks follow these
+        rules: what runs before the first block is layer 0, and so are position tables that all blocks share; a
+        downsampling belongs to the block that it leads into; a final norm belongs to the last block; poolers and
+        everything after them belong to the head. An encoder and its decoder are one stack; encoders that do not feed
+        one another are separate stacks. A tied weight belongs to the lowest layer that uses it.
 
         Args:
-            model: the model, also inside DistributedDataParallel or torch.compile, with adapters or quantised.
-            rules: (regular expression, layer id or "head") pairs, searched in the parameter's full name; the first
-                match wins and goes before what the structure says.
-            grain: "block", or "stage" to give all blocks that work at one resolution (a CNN's stage) one layer.
-            example: an input of the model, where none can be guessed: a dict of keywords or one tensor.
+            model: the model; it may be wrapped in DistributedDataParallel or torch.compile, have adapters, or be
+                quantised.
+            rules: pairs of a regular expression and a layer id or "head". The expression is searched in the parameter's
+                full name; the first match decides, whatever the structure says.
+            grain: "block", or "stage" to make one layer of all blocks that work at one resolution (a CNN's stage).
+            example: an input of the model, as a dict of keyword arguments or one tensor; None makes one up.
 
         Raises:
-            LayerMapError: the structure cannot decide and the rules do not, or a rule matches nothing.
+            LayerMapError: neither structure nor rules give a parameter's layer, or a rule matches no parameter.
         """
         if grain not in ("block", "stage"):
             raise LayerMapError(f'grain must be "block" or "stage", got {grain!r}')
@@ -107,10 +108,17 @@ class LayerMap:
         ruled = _apply_rules(named, rules)
         if named and ruled.keys() == named.keys():
             return cls._from_rules(model, ruled)
-        found = locate(model, grain, example)
+        return cls._from_structure(model, ruled, locate(model, grain, example), grain)
+
+    @classmethod
+    def _from_structure(
+        cls, model: nn.Module, ruled: dict[str, int | Literal["head"]], found: Locations, block_name: str
+    ) -> "LayerMap":
+        """Make a map from what `locate` found, and from rules, which go first."""
+        named = dict(model.named_parameters(remove_duplicate=False))
         num_layers = max(depth + found.blocks_above[stack] for stack, depth in found.stacks.items())
         main = next(iter(found.stacks))
-        # A rule goes for all names of a tied weight, and counts in the stack of the model's output.
+        # A rule applies to all names of a tied weight, and its number counts in the stack of the model's output.
         by_weight = {id(named[name]): layer_id for name, layer_id in reversed(ruled.items())}
         layer_ids, stack_of = {}, {}
         for name, parameter in named.items():
@@ -129,13 +137,13 @@ class LayerMap:
             stack_of,
             found.shared_layers,
             found.input_name,
-            grain,
+            block_name,
             found.blocks_above,
         )
 
     @classmethod
     def _from_rules(cls, model: nn.Module, ruled: Mapping[str, int | Literal["head"]]) -> "LayerMap":
-        """A map that the rules alone decide: the highest number is the last block, unless "head" is never named."""
+        """Make a map from rules alone: the highest number is the last block, or the head if no rule names "head"."""
         numbers = [layer_id for layer_id in ruled.values() if layer_id != "head"]
         num_layers = max(numbers, default=0) - ("head" not in ruled.values())
         layer_ids = {name: num_layers + 1 if layer_id == "head" else layer_id for name, layer_id in ruled.items()}
@@ -147,7 +155,7 @@ class LayerMap:
         return self.num_layers + 1
 
     def layer_id(self, parameter_name: str) -> int:
-        """Layer of one parameter, named as in `model.named_parameters()`.
+        """Look up the layer id of one parameter, named as in `model.named_parameters()`.
 
         Raises:
             LayerMapError: the map has no such parameter.
@@ -155,16 +163,15 @@ class LayerMap:
         try:
             return self._layer_ids[parameter_name]
         except KeyError:
-            near = get_close_matches(parameter_name, self._layer_ids, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = did_you_mean(parameter_name, self._layer_ids)
             raise LayerMapError(f"{parameter_name} is not a parameter of this layer map{hint}") from None
 
     def parameters(self, layer_id: int) -> dict[str, nn.Parameter]:
-        """Name -> parameter of one layer; a tied weight is there once, at its lowest layer."""
+        """Return the parameters of one layer by name; a tied weight occurs once, in its lowest layer."""
         return {name: parameter for name, parameter in self._parameters.items() if self._layer_ids[name] == layer_id}
 
     def stack(self, parameter_name: str) -> str:
-        """The stack of one parameter: the tower it belongs to, "" where there is one stack.
+        """Look up the name of the stack of one parameter; "" if there is only one stack.
 
         Raises:
             LayerMapError: the map has no such parameter.
@@ -173,9 +180,9 @@ class LayerMap:
         return self._stack_of.get(parameter_name, next(iter(self.stacks)))
 
     def below_head(self, parameter_name: str) -> int:
-        """How many layers below the head a parameter stands: 0 in the head, 1 in the last block of any tower.
+        """Count how many layers below the head a parameter is: 0 in the head, 1 in the last block of a stack.
 
-        The last block of a tower that feeds the blocks of another stands below the first of those.
+        The last block of a stack that feeds another stack comes right below the block that it feeds.
         """
         layer_id = self.layer_id(parameter_name)
         if layer_id == self.head_layer:
@@ -183,26 +190,26 @@ class LayerMap:
         return self.blocks_to_head(self.stack(parameter_name)) + 1 - layer_id
 
     def blocks_to_head(self, stack: str) -> int:
-        """Number of blocks between a tower's input and the head: its own, and those of another tower that it feeds."""
+        """Count the blocks between the input of a stack and the head, with those of another stack that it feeds."""
         return self.stacks[stack] + self._blocks_above.get(stack, 0)
 
     def aligned_layer(self, parameter_name: str) -> int:
-        """Layer id as counted in the highest tower: the same number of blocks stands above it, down to 0.
+        """Return the layer id of a parameter as counted in the highest stack, by the number of blocks above it.
 
-        With one stack it is the layer id. Layer 0 of every tower is 0.
+        With one stack this is the layer id. Layer 0 of every stack is 0.
         """
         layer_id = self.layer_id(parameter_name)
         return 0 if layer_id == 0 else self.head_layer - self.below_head(parameter_name)
 
     def layer_name(self, layer_id: int, stack: str = "") -> str:
-        """`embeddings` (`stem` of a network that reads images), `block 1` to `block L` (or `stage`), `head`."""
+        """Name a layer for people: `embeddings` (`stem` for images), `block 1` to `block L` (or `stage`), `head`."""
         if layer_id == self.head_layer:
             return "head"
         name = self._names[0] if layer_id == 0 else f"{self._names[1]} {layer_id}"
         return f"{stack} {name}" if stack and len(self.stacks) > 1 else name
 
     def __iter__(self) -> Iterator[int]:
-        """The layer ids, 0 to L+1."""
+        """Iterate over the layer ids, 0 to L+1."""
         return iter(range(self.num_layers + 2))
 
     def __len__(self) -> int:
@@ -224,7 +231,7 @@ class LayerMap:
 
 
 def common_modules(names: Iterable[str]) -> str:
-    """The modules that hold the named parameters, told shortly: `bert.encoder.layer.0`."""
+    """Name in few words the modules that hold the named parameters, such as `bert.encoder.layer.0`."""
     modules = list(dict.fromkeys(name.rpartition(".")[0] or name for name in names))
     if not modules:
         return "-"
@@ -244,7 +251,7 @@ def _apply_rules(names: Collection[str], rules: Sequence[Rule]) -> dict[str, int
         try:
             matched = [name for name in names if re.search(pattern, name)]
         except re.error as error:
-            raise LayerMapError(f"{rule} is no regular expression: {error}") from None
+            raise LayerMapError(f"{rule} is not a regular expression: {error}") from None
         if not matched:
             raise LayerMapError(f"{rule} matches no parameter, such as {next(iter(names), 'none')}")
         for name in matched:
@@ -256,7 +263,7 @@ def _no_layer_message(model: nn.Module, name: str, num_layers: int, failure: str
     module = model.get_submodule(name.rpartition(".")[0])
     why = f"the forward pass failed ({failure}; pass an input as example=)" if failure else "the forward pass skips it"
     return (
-        f"{name} (in a {type(module).__name__}) has no layer: {why}, and where it stands tells nothing; say which with "
-        f"a rule, as in LayerMap.from_model(model, rules=[({f'^{re.escape(name)}$'!r}, layer)]), layer 0 (embeddings) "
-        f"to {num_layers + 1} (head)"
+        f"{name} (in a {type(module).__name__}) has no layer: {why}, and its position in the model does not tell; give "
+        f"it one with a rule, as in LayerMap.from_model(model, rules=[({f'^{re.escape(name)}$'!r}, layer)]), layer 0 "
+        f"(embeddings) to {num_layers + 1} (head)"
     )

@@ -1,23 +1,23 @@
-"""Learning-rate schedules as functions of the step: no state, so a resumed run needs nothing restored.
+"""Learning-rate schedules as functions of the step. They have no state, so a resumed run has nothing to restore.
 
-A schedule gives the factor on each group's own `initial_lr`, so the ratios between layers are kept throughout.
+A schedule returns a factor, by which the `initial_lr` of every group is multiplied. The ratios between the rates of the
+layers therefore stay the same.
 """
 
 import math
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 
+from nlp_ft.defaults import ScheduleName as ScheduleName
 from nlp_ft.errors import TrainingError
 
 LrSchedule = Callable[[int], float]
 """global_step (the number of updates made so far, from 0) -> factor in [0, 1]."""
-ScheduleName = Literal["linear", "cosine", "constant", "slanted_triangular"]
 
 
 def build_lr_schedule(name: ScheduleName, total_steps: int, warmup_steps: int = 0, ratio: float = 32.0) -> LrSchedule:
-    """The factor over a run.
+    """Make the learning-rate schedule of a run.
 
     Args:
         name: `linear`, `cosine` (half a period) and `constant` follow a linear warm-up from 0;
@@ -25,10 +25,13 @@ def build_lr_schedule(name: ScheduleName, total_steps: int, warmup_steps: int = 
             (Howard and Ruder 2018, https://arxiv.org/abs/1801.06146; there the warm-up is 10 % of the run).
         total_steps: optimizer steps of the whole run, at least 1.
         warmup_steps: optimizer steps of the warm-up, 0 to `total_steps`.
-        ratio: of the highest to the lowest rate of the slanted triangle.
+        ratio: highest rate of the slanted triangle divided by its lowest, above 1.
+
+    Returns:
+        A function that maps `global_step` to a factor in [0, 1].
 
     Raises:
-        TrainingError: an unknown name, or steps out of range.
+        TrainingError: the name is unknown, or a number is out of range.
     """
     if total_steps < 1:
         raise TrainingError(f"total_steps must be at least 1, got {total_steps}")
@@ -55,7 +58,14 @@ def build_lr_schedule(name: ScheduleName, total_steps: int, warmup_steps: int = 
 
 
 def slanted_triangular(step: int, total_steps: int, warmup_steps: int, ratio: float) -> float:
-    """Factor of the slanted triangle: 1/ratio at both ends, 1 where the warm-up ends."""
+    """Compute the factor of the slanted triangle: 1/ratio at both ends, 1 at the end of the warm-up.
+
+    Args:
+        step: number of updates made so far, from 0.
+        total_steps: optimizer steps of the whole run.
+        warmup_steps: optimizer steps of the warm-up.
+        ratio: highest rate divided by lowest, above 1.
+    """
     if step < warmup_steps:
         height = step / warmup_steps
     else:
@@ -64,6 +74,6 @@ def slanted_triangular(step: int, total_steps: int, warmup_steps: int, ratio: fl
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Give each group its `initial_lr` times the factor."""
+    """Set the learning rate of each group to its `initial_lr` times the factor."""
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor

@@ -1,7 +1,7 @@
-"""Which modules are in eval mode while some layers are frozen, and how they stay there.
+"""Decides which modules are in eval mode while some layers are frozen, and keeps them there.
 
-A module's mode decides what it draws by itself, as `F.dropout(..., training=self.training)` does. A container, such as
-BART's encoder, draws between the layers in it; what it draws must not reach a frozen one.
+A module's mode (train or eval) decides whether it draws random numbers, as `F.dropout(..., training=self.training)`
+does. A container such as BART's encoder draws some between its layers; they must not reach a frozen layer.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Set
@@ -17,20 +17,24 @@ from nlp_ft.layerwise.layer_map import LayerMap
 
 DRAWING = {"rand", "rand_like", "randn", "bernoulli"}
 FUNCTIONAL = {"functional", "F"}
-"""Names in code that reads `self.training` and draws by itself; `self.dropout(...)` alone calls a module, which has a
-mode of its own, and `F.batch_norm` draws nothing."""
+"""Names in the code of a module that draws random numbers itself. `self.dropout(...)` calls a module with a mode of its
+own, and `F.batch_norm` draws none."""
 
 Pin = Literal["whole", "own", "inside"]
-"""`whole`: all that is in the module. `own`: its own mode. `inside`: its own mode, during its forward pass."""
+"""What is kept in eval mode. `whole`: the module and all modules in it. `own`: the module alone. `inside`: the module
+alone, and only during its forward pass."""
 
 
 def modules_to_pin(model: nn.Module, layer_map: LayerMap, layers: Collection[int]) -> dict[nn.Module, Pin]:
-    """The modules that must be in eval mode while only the given layers train, and how far.
+    """Find the modules that must be in eval mode while only the given layers train.
 
     Args:
-        model: the model, with `requires_grad` as it will be.
-        layer_map: its layer map.
-        layers: ids of the layers that train, counted as `LayerMap.aligned_layer` does.
+        model: the model, whose `requires_grad` flags are set already.
+        layer_map: the model's layer map.
+        layers: ids of the layers that train, as `LayerMap.aligned_layer` counts them.
+
+    Returns:
+        Module -> how much of it must be in eval mode.
     """
     held = _layers_within(model, layer_map)
     pinned: dict[nn.Module, Pin] = {}
@@ -39,26 +43,31 @@ def modules_to_pin(model: nn.Module, layer_map: LayerMap, layers: Collection[int
         if (own and own.isdisjoint(layers)) or (path in layer_map.embedding_modules and 0 not in layers):
             pinned[module] = "whole"
         elif _keeps_statistics(module) and not any(p.requires_grad for p in module.parameters()):
-            # No gradient moves it; its statistics must not move either.
+            # Its weights are frozen, so its running statistics must not move either.
             pinned[module] = "whole"
         elif own - set(layers):
-            # It spans frozen layers and others. What the one that holds the head calls belongs to the head.
+            # The module spans frozen and trainable layers. Children of the one that holds the head belong to the head.
             if layer_map.head_layer not in own:
                 pinned.update({child: "whole" for child in module.children() if not _has_parameters(child)})
             if path and layer_map.head_layer not in own:
                 pinned.setdefault(module, "own")
             elif draws_itself(module):
-                # Loops read the mode of the model itself, to put it back after an evaluation.
+                # Loops read the mode of the whole model to restore it after an evaluation, so it must not be pinned.
                 pinned[module] = "inside"
     return pinned
 
 
 def keep_in_eval(model: nn.Module, pinned: Mapping[nn.Module, Pin]) -> None:
-    """Keep these modules in eval mode, whatever `train()` says, and release all others."""
+    """Keep the pinned modules in eval mode, whatever `model.train()` says, and release all others.
+
+    Args:
+        model: the model.
+        pinned: the result of `modules_to_pin`.
+    """
     whole = {inner for module, pin in pinned.items() if pin == "whole" for inner in module.modules()}
     for module in model.modules():
         _release(module)
-    # Not flag by flag: a module may have a `train` of its own, and keep a part of itself in eval mode by it.
+    # `train` and not the flags: a module may have a `train` method that keeps a part of the module in eval mode.
     model.train(model.training)
     for module in model.modules():
         if module in whole:
@@ -76,7 +85,7 @@ def _pin(module: nn.Module, train: Callable[..., nn.Module]) -> None:
 
 
 def draws_itself(module: nn.Module) -> bool:
-    """Whether a module's own code draws random numbers in train mode; told from the names it uses."""
+    """Whether the code of a module itself draws random numbers in train mode, judged by the names in that code."""
     kinds = [kind for kind in type(module).__mro__ if "forward" in vars(kind)]
     methods = vars(kinds[0]).values() if kinds and kinds[0] is not nn.Module else ()
     used = [set(_names(unwrap(method).__code__)) for method in methods if hasattr(unwrap(method), "__code__")]
@@ -101,7 +110,7 @@ def _names(code: CodeType) -> Iterator[str]:
 
 
 def _layers_within(model: nn.Module, layer_map: LayerMap) -> dict[str, set[int]]:
-    """Path of each module -> the layers of all parameters in it, a tied one counted at each of its places."""
+    """Map the path of each module to the layers of all parameters in it; a tied weight counts under all its names."""
     held: dict[str, set[int]] = {path: set() for path, _ in model.named_modules(remove_duplicate=False)}
     first = {id(parameter): name for name, parameter in model.named_parameters()}
     for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -123,7 +132,7 @@ def _has_parameters(module: nn.Module) -> bool:
 
 
 def _release(module: nn.Module) -> None:
-    """Take our pin away; a `train` that someone else put on the module stays, and comes back."""
+    """Remove what `keep_in_eval` put on a module, and restore a `train` that somebody else had put on it."""
     train = module.__dict__.get("train")
     if isinstance(train, partial) and train.func in (_stay, _pass_on):
         del module.__dict__["train"]
@@ -141,7 +150,7 @@ def _stay(module: nn.Module, mode: bool = True, own: Any = None) -> nn.Module:
 
 
 def _pass_on(module: nn.Module, mode: bool = True, own: Callable[[bool], Any] | None = None) -> nn.Module:
-    """Set the mode of what is in the module, and not its own."""
+    """Set the mode of the modules inside, and keep the module itself in eval mode."""
     type(module).train(module, mode) if own is None else own(mode)
     module.training = False
     return module

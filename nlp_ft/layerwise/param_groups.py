@@ -1,6 +1,6 @@
-"""Optimizer groups with layer-wise learning-rate decay (LLRD), and a builder for the optimizer over them.
+"""Builds optimizer groups with layer-wise learning-rate decay (LLRD), and an optimizer over them.
 
-The groups cover ALL parameters, the frozen ones too, and are built once: no group is added or removed later, so that
+The groups cover ALL parameters, the frozen ones too, and are built once: no group is added or removed later, so
 schedules and checkpoints stay valid. An optimizer skips a parameter that has no gradient.
 """
 
@@ -8,33 +8,44 @@ import inspect
 import math
 from collections.abc import Sequence
 from itertools import zip_longest
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from nlp_ft.defaults import LAYER_DECAY, LR, WEIGHT_DECAY
+from nlp_ft.defaults import Convention as Convention
 from nlp_ft.errors import LayerMapError, TrainingError
 from nlp_ft.layerwise.layer_map import LayerMap
 
-Convention = Literal["top", "beit", "electra", "ulmfit"]
 ULMFIT_GROUPS = 3
 NORM_MODULES = (nn.LayerNorm, nn.RMSNorm)
 
 
 def lr_scales(num_layers: int, layer_decay: float, convention: Convention = "top") -> list[float]:
-    """Factor on the base learning rate of layers 0 (embeddings) to L+1 (head).
+    """Compute the factor on the base learning rate for the layers 0 (embeddings) to L+1 (head).
 
-    With L blocks and decay d, block l has the factor
-        "top"      d^(L-l)    the top block has the base rate; the head its own (factor 1, see `head_lr`)
-        "beit"     d^(L+1-l)  the head has the base rate (Bao et al. 2021, https://arxiv.org/abs/2106.08254; MAE, timm)
-        "electra"  d^(L+2-l)  as google-research/electra does it (Clark et al. 2020, https://arxiv.org/abs/2003.10555)
-    and the embeddings that of a block 0. Under "ulmfit" d stands between thirds of the blocks, of which the top one has
-    the base rate, and the embeddings come below the last (Howard and Ruder 2018, https://arxiv.org/abs/1801.06146, have
-    d = 1/2.6 between the three layers of their encoder); with fewer than three blocks it is "top".
+    With L blocks and decay d, the factor of block l is, by convention:
+
+    - `top`: d^(L-l). The top block has the base rate; the head has factor 1, or its own rate (`head_lr`).
+    - `beit`: d^(L+1-l). The head has the base rate (Bao et al. 2021, https://arxiv.org/abs/2106.08254; MAE and timm).
+    - `electra`: d^(L+2-l), as in google-research/electra (Clark et al. 2020, https://arxiv.org/abs/2003.10555).
+    - `ulmfit`: the blocks form three groups, the top one has the base rate, and each group below has d times the rate
+      of the group above (Howard and Ruder 2018, https://arxiv.org/abs/1801.06146, use d = 1/2.6 between the three
+      layers of their encoder). With up to three blocks it equals `top`.
+
+    The embeddings have the factor that block 0 would have; under `ulmfit` they come below the lowest group.
+
+    Args:
+        num_layers: L, the number of blocks.
+        layer_decay: d, in (0, 1]; 1 gives all blocks the same rate.
+        convention: one of the names above.
+
+    Returns:
+        The factors of the layers 0 to L+1, in order.
 
     Raises:
-        TrainingError: the decay lies outside (0, 1], or the convention has another name.
+        TrainingError: the decay lies outside (0, 1], or the convention is unknown.
     """
     offsets = {"top": 0, "beit": 1, "electra": 2, "ulmfit": 0}
     if convention not in offsets:
@@ -58,49 +69,39 @@ def layerwise_param_groups(
     weight_decay: float = WEIGHT_DECAY,
     convention: Convention = "top",
 ) -> list[dict[str, Any]]:
-    """One group for each layer and for decayed or not, from the head down to the embeddings.
+    """Group the parameters of a model by layer and by whether they decay, from the head down to the embeddings.
 
     Args:
         model: the model; it is not changed.
-        layer_map: its layer map; None builds it.
+        layer_map: the model's layer map; None builds it.
         lr: base learning rate, above 0.
-        layer_decay: factor from one block to the next below, in (0, 1]; 1 gives all blocks the same rate.
+        layer_decay: factor on the rate from one block to the next below, in (0, 1]; 1 gives all blocks the same rate.
         head_lr: learning rate of the head; None takes `lr`.
-        weight_decay: at least 0; norms, biases and other parameters of one dimension get none.
+        weight_decay: weight decay, at least 0; norms, biases and other parameters of one dimension get none.
         convention: how the factors are counted, see `lr_scales`.
 
     Returns:
         Groups with `params`, absolute `lr` and `initial_lr`, `weight_decay`, and the labels `name`, `layer_id`,
-        `stack` (the tower, "" where there is one), `lr_scale` (lr / base lr) and `param_names`.
+        `stack` ("" if there is one stack), `lr_scale` (lr / base lr) and `param_names`.
 
-    Raises: LayerMapError: a parameter has no layer. TrainingError: a rate or decay is out of range.
+    Raises:
+        LayerMapError: a parameter has no layer.
+        TrainingError: a rate or decay is out of range.
     """
     _check_rates(lr, head_lr, weight_decay)
     layer_map = layer_map or LayerMap.from_model(model)
     heights = {stack: layer_map.blocks_to_head(stack) for stack in layer_map.stacks}
     scales = {stack: lr_scales(height, layer_decay, convention) for stack, height in heights.items()}
-    no_decay = no_weight_decay_names(model)
-    members: dict[tuple[int, str, int, bool], dict[str, nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        below_head, layer_id = layer_map.below_head(name), layer_map.layer_id(name)
-        stack = layer_map.stack(name) if below_head else ""
-        members.setdefault((below_head, stack, layer_id, name in no_decay), {})[name] = parameter
     groups = []
-    for (below_head, stack, layer_id, undecayed), of_group in sorted(members.items(), key=lambda item: item[0]):
-        scale = scales[stack][layer_id] if below_head else 1.0
-        rate = lr * scale if below_head or head_lr is None else head_lr
+    for key, members in _members(model, layer_map):
+        lr_scale = scales[key.stack][key.layer_id] if key.below_head else 1.0
+        rate = lr * lr_scale
+        if head_lr is not None and not key.below_head:
+            rate, lr_scale = head_lr, head_lr / lr
+        decay = 0.0 if key.is_undecayed else weight_decay
+        options = {"lr": rate, "initial_lr": rate, "weight_decay": decay, "lr_scale": lr_scale}
         groups.append(
-            {
-                "params": list(of_group.values()),
-                "lr": rate,
-                "initial_lr": rate,
-                "weight_decay": 0.0 if undecayed else weight_decay,
-                "name": layer_map.layer_name(layer_id, stack) + (", no_weight_decay" if undecayed else ""),
-                "layer_id": layer_id,
-                "stack": stack,
-                "lr_scale": scale if below_head or head_lr is None else head_lr / lr,
-                "param_names": list(of_group),
-            }
+            {"params": list(members.values()), **options, **key.labels(layer_map), "param_names": list(members)}
         )
     check_partition(model, groups)
     return groups
@@ -118,10 +119,28 @@ def build_optimizer(
     optimizer_class: type[torch.optim.Optimizer] = torch.optim.AdamW,
     **optimizer_kwargs: Any,
 ) -> torch.optim.Optimizer:
-    """An optimizer over `layerwise_param_groups` of all parameters; AdamW unless another class is given.
+    """Build an optimizer with layer-wise learning rates over all parameters of a model.
 
-    The fused kernel is used where the class has one and all parameters are floats on one kind of device; on CPU it is
-    several times faster than the plain loop. Further keywords go to the optimizer's class.
+    The fused kernel is used if the class has one and all parameters are floats on one kind of device; on CPU it is
+    several times faster than the plain loop.
+
+    Args:
+        model: the model; it is not changed.
+        lr: base learning rate, above 0.
+        layer_decay: factor on the rate from one block to the next below, in (0, 1].
+        head_lr: learning rate of the head; None takes `lr`.
+        weight_decay: weight decay, at least 0; norms, biases and other parameters of one dimension get none.
+        convention: how the factors are counted, see `lr_scales`.
+        layer_map: the model's layer map; None builds it.
+        optimizer_class: class of the optimizer.
+        **optimizer_kwargs: further keyword arguments of that class.
+
+    Returns:
+        An optimizer over the groups of `layerwise_param_groups`.
+
+    Raises:
+        LayerMapError: a parameter has no layer.
+        TrainingError: a rate or decay is out of range.
     """
     groups = layerwise_param_groups(
         model,
@@ -138,7 +157,7 @@ def build_optimizer(
 
 
 def no_weight_decay_names(model: nn.Module) -> set[str]:
-    """Names of the parameters that are not decayed: those of norm modules, biases, and all of one dimension or none."""
+    """List the parameters without weight decay: those of norm modules, biases, and all with fewer than 2 dimensions."""
     names = set()
     for module_name, module in model.named_modules():
         is_norm = isinstance(module, NORM_MODULES) or type(module).__name__.endswith("Norm")
@@ -149,10 +168,10 @@ def no_weight_decay_names(model: nn.Module) -> set[str]:
 
 
 def check_partition(model: nn.Module, groups: Sequence[dict[str, Any]]) -> None:
-    """Prove that each parameter of the model is in exactly one group, and nothing else is.
+    """Check that each parameter of a model is in exactly one group, and that the groups hold no others.
 
     Raises:
-        LayerMapError: with the names of the parameters that are in no group, in several, or in none of this model.
+        LayerMapError: a parameter is in no group, in several, or not of this model; the message names it.
     """
     count: dict[int, int] = {}
     for group in groups:
@@ -165,17 +184,43 @@ def check_partition(model: nn.Module, groups: Sequence[dict[str, Any]]) -> None:
     foreign = [name or "unnamed" for parameter, name in labelled if id(parameter) not in names]
     if missing or repeated or foreign:
         raise LayerMapError(
-            "the groups are no partition of the parameters: "
+            "the groups must hold each parameter once: "
             f"in no group: {missing or 'none'}; in several: {repeated or 'none'}; "
             f"not of this model: {foreign or 'none'}"
         )
+
+
+class _Key(NamedTuple):
+    """What the parameters of one group have in common; groups are sorted by it, from the head down."""
+
+    below_head: int
+    stack: str
+    layer_id: int
+    is_undecayed: bool
+
+    def labels(self, layer_map: LayerMap) -> dict[str, Any]:
+        """Return the labels `name`, `layer_id` and `stack` of the group."""
+        name = layer_map.layer_name(self.layer_id, self.stack) + (", no_weight_decay" if self.is_undecayed else "")
+        return {"name": name, "layer_id": self.layer_id, "stack": self.stack}
+
+
+def _members(model: nn.Module, layer_map: LayerMap) -> list[tuple[_Key, dict[str, nn.Parameter]]]:
+    """Sort the parameters of a model into groups; each group holds its parameters by name."""
+    no_decay = no_weight_decay_names(model)
+    members: dict[_Key, dict[str, nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        below_head = layer_map.below_head(name)
+        stack = layer_map.stack(name) if below_head else ""
+        key = _Key(below_head, stack, layer_map.layer_id(name), name in no_decay)
+        members.setdefault(key, {})[name] = parameter
+    return sorted(members.items(), key=lambda item: item[0])
 
 
 def _check_rates(lr: float, head_lr: float | None, weight_decay: float) -> None:
     if not 0 < lr < math.inf:
         raise TrainingError(f"lr must be above 0, got {lr}")
     if head_lr is not None and not 0 < head_lr < math.inf:
-        raise TrainingError(f"head_lr must be above 0, got {head_lr}; to freeze the head is not a matter of its rate")
+        raise TrainingError(f"head_lr must be above 0, got {head_lr}; freeze the head with set_trainable_layers")
     if not 0 <= weight_decay < math.inf:
         raise TrainingError(f"weight_decay must be at least 0, got {weight_decay}")
 

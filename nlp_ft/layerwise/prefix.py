@@ -1,7 +1,7 @@
-"""Running a model from a boundary between two layers on, with what came below handed in.
+"""Runs a model from a boundary between two layers on, with the output of the layers below handed in.
 
-While the layers up to k are frozen, what they give for a row never changes: it can be computed once and kept. Where a
-model can be entered is found from its layer map and proved by trial; nothing is known of any architecture.
+While the layers up to k are frozen, their output for a row never changes, so it can be computed once and cached. Where
+a model can be entered is found from its layer map and proved by trial passes, without knowledge of any architecture.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from nlp_ft.layerwise.discovery.undisturbed import evaluating, only_trainable, pre_hook, undisturbed
+from nlp_ft.layerwise.discovery.undisturbed import only_trainable, pre_hook, undisturbed
+from nlp_ft.layerwise.eval_mode import evaluating
 from nlp_ft.layerwise.layer_map import LayerMap
 
 TOLERANCE = 1e-5
@@ -29,29 +30,33 @@ ENTRY_ERRORS = (
     TypeError,
     ValueError,
 )
-"""What a forward pass may end in that is not made to be entered."""
+"""Errors by which a forward pass may show that it cannot be entered at a boundary."""
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """The module that takes over at a boundary: `block` k+1, or the first module of the head."""
+    """How a model is entered at a boundary.
+
+    Args:
+        module: the module that gets the hidden states: block k+1, or the first module of the head.
+        below: the blocks that need not run; each passes the hidden states on as they are.
+    """
 
     module: nn.Module
     below: tuple[nn.Module, ...]
-    """The blocks that need not run, each of which hands on the hidden states that it gets."""
 
 
 class FrozenPrefix:
-    """The boundaries at which a model can be entered, and the way in.
+    """Finds the boundaries at which a model can be entered, records hidden states there, and enters the model.
 
-    Boundary k lies after block k; boundary L, after the last one, gives what the head takes, be it the hidden states or
-    a pooled vector.
+    Boundary k lies after block k. Boundary L, after the last block, holds the input of the head: hidden states, or one
+    pooled vector for each row.
 
     Args:
-        model: the bare model, without wrappers; left as it is.
-        layer_map: of the model; one tower.
-        example: keyword arguments of a forward pass over a few rows, padded, each (batch, seq_len); `attention_mask` is
-            among them.
+        model: the bare model, without wrappers; it is left as it is.
+        layer_map: the model's layer map; a model of several stacks cannot be entered.
+        example: keyword arguments of a forward pass over a few padded rows, each (batch, seq_len), with
+            `attention_mask` among them.
     """
 
     def __init__(self, model: nn.Module, layer_map: LayerMap, example: Mapping[str, torch.Tensor]) -> None:
@@ -83,37 +88,40 @@ class FrozenPrefix:
 
     @property
     def boundaries(self) -> tuple[int, ...]:
-        """The boundaries at which the model can be entered, in order."""
+        """Boundaries at which the model can be entered, in order."""
         return tuple(boundary for boundary in self._entries if self.can_enter(boundary))
 
     def can_enter(self, boundary: int) -> bool:
-        """Whether the model can be entered there; a few forward passes over the example find out, once."""
+        """Whether the model can be entered at a boundary; the first call tries it with a few forward passes."""
         if boundary in self._entries and boundary not in self._proved:
             with undisturbed(self._model):
                 self._proved[boundary] = self._is_proved(boundary, self._example)
         return self._proved.get(boundary, False)
 
     def hidden_size(self, boundary: int) -> int:
-        """Width of a vector there; `can_enter` must have said yes."""
+        """Return the size of the vectors at a boundary; call `can_enter` first, which must return True."""
         return self._widths[boundary]
 
     def is_pooled(self, boundary: int) -> bool:
-        """Whether one pooled vector a row stands there, (batch, hidden), in place of hidden states."""
+        """Whether a boundary holds one pooled vector for each row, (batch, hidden), instead of hidden states."""
         return self.can_enter(boundary) and boundary in self._pooled
 
     def takes_one_vector(self, boundary: int) -> bool:
-        """Whether a row's first vector is all that is read: inputs of one token, and (batch, 1, hidden), will do."""
+        """Whether the model reads only the first vector of a row at a boundary.
+
+        If so, it can be entered with inputs of one token and hidden states of shape (batch, 1, hidden).
+        """
         return self.can_enter(boundary) and boundary in self._pooled | self._of_first_token
 
     def capture(self, inputs: Mapping[str, torch.Tensor], boundaries: Collection[int]) -> dict[int, torch.Tensor]:
-        """What stands at the boundaries in one forward pass, in eval mode and without gradients.
+        """Record the hidden states at some boundaries in one forward pass, in eval mode and without gradients.
 
         Args:
             inputs: keyword arguments of the forward pass.
-            boundaries: which; each must be in `boundaries`.
+            boundaries: the boundaries to record, out of the property `boundaries`.
 
         Returns:
-            Boundary -> (batch, seq_len, hidden), or (batch, hidden) where the head takes a pooled vector.
+            Boundary -> hidden states, (batch, seq_len, hidden), or pooled vectors, (batch, hidden).
         """
         found: dict[int, torch.Tensor] = {}
 
@@ -130,7 +138,7 @@ class FrozenPrefix:
 
     @contextmanager
     def entered(self, boundary: int, hidden: torch.Tensor) -> Iterator[None]:
-        """A forward pass of the model inside begins at the boundary with `hidden`, shaped as `capture` gives it."""
+        """Make forward passes inside the `with` block start at a boundary, with hidden states from `capture`."""
         entry = self._entries[boundary]
 
         def hand_in(
@@ -145,7 +153,7 @@ class FrozenPrefix:
             yield
 
     def _is_proved(self, boundary: int, example: Mapping[str, torch.Tensor]) -> bool:
-        """Whether entering gives what the whole pass gives, whatever stands at padding."""
+        """Whether entering at a boundary gives the logits of the whole pass, whatever the hidden states at padding."""
         try:
             if self._depends_on_what_is_above(boundary, example):
                 return False
@@ -155,11 +163,11 @@ class FrozenPrefix:
                 self._pooled.add(boundary)
             elif hidden.shape[:2] == mask.shape:
                 hidden = hidden * mask[..., None]
-            elif hidden.shape[1] != 1:  # one stands there where the model computes but the first token
+            elif hidden.shape[1] != 1:  # a model that computes only the first token has one hidden state a row
                 return False
             self._widths[boundary] = hidden.shape[-1]
             whole = self._logits(example)
-            # Zeros must make a difference, or what was handed in was not what is read.
+            # Zeros must change the logits, or the model does not read the hidden states that are handed in.
             if not self._gives(whole, boundary, hidden, example) or self._gives(
                 whole, boundary, torch.zeros_like(hidden), example
             ):
@@ -174,9 +182,9 @@ class FrozenPrefix:
             return False
 
     def _depends_on_what_is_above(self, boundary: int, example: Mapping[str, torch.Tensor]) -> bool:
-        """Whether a parameter of a higher layer is used below: rules can lift one. It trains while the boundary holds.
+        """Whether the hidden states at a boundary depend on a parameter of a higher layer, as rules can arrange.
 
-        What is kept at a boundary is right only as long as nothing trains below it.
+        That parameter trains while the hidden states are cached, which would make them wrong.
         """
         found: list[torch.Tensor] = []
 
@@ -209,7 +217,12 @@ class FrozenPrefix:
 
 
 def block_modules(model: nn.Module, layer_map: LayerMap) -> dict[int, nn.Module]:
-    """Layer id -> the one module that holds all parameters of the block; of the last, all but a norm that ends it."""
+    """Find the module of each block.
+
+    Returns:
+        Layer id -> the module that holds all parameters of the block. The module of the last block may lack a final
+        norm. Blocks without such a module are left out.
+    """
     found: dict[int, nn.Module] = {}
     for layer in range(1, layer_map.num_layers + 1):
         names = set(layer_map.parameters(layer))
@@ -224,7 +237,7 @@ def block_modules(model: nn.Module, layer_map: LayerMap) -> dict[int, nn.Module]
 
 
 def _first_of_head(model: nn.Module, layer_map: LayerMap, example: Mapping[str, torch.Tensor]) -> nn.Module | None:
-    """The first module to run of the largest that hold parameters of the head alone."""
+    """Find the module of the head that runs first, among the largest modules that hold only parameters of the head."""
     names = set(layer_map.parameters(layer_map.head_layer))
     candidates: list[nn.Module] = []
     for path, module in model.named_modules():
@@ -240,7 +253,7 @@ def _first_of_head(model: nn.Module, layer_map: LayerMap, example: Mapping[str, 
 
 
 def _hidden(args: Sequence[Any], kwargs: Mapping[str, Any]) -> torch.Tensor:
-    """The first tensor of floats among the arguments."""
+    """Return the first floating-point tensor among the arguments of a block: its hidden states."""
     tensors = (value for value in [*args, *kwargs.values()] if isinstance(value, torch.Tensor))
     return next(tensor for tensor in tensors if tensor.is_floating_point())
 
@@ -256,25 +269,22 @@ def _with_hidden(
 
 
 def _forms(model: nn.Module, blocks: Iterable[nn.Module], example: Mapping[str, torch.Tensor]) -> dict[nn.Module, int]:
-    """Block -> length of the tuple that it gives, with the hidden states first; 0 for the bare tensor."""
+    """Find the form of each block's output in one pass: the length of its tuple, or 0 if it is a tensor."""
     forms: dict[nn.Module, int] = {}
 
     def note(block: nn.Module, args: Any, output: Any) -> None:
         forms[block] = len(output) if isinstance(output, tuple) else 0
 
-    handles = [block.register_forward_hook(note) for block in blocks]
-    try:
-        with evaluating(model):
-            model(**example)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as stack, evaluating(model):
+        for block in blocks:
+            stack.callback(block.register_forward_hook(note).remove)
+        model(**example)
     return forms
 
 
 @contextmanager
 def _skipped(block: nn.Module, length: int) -> Iterator[None]:
-    """The block hands its hidden states on as they are, alone or as the first of a tuple of that length."""
+    """Make a block pass its hidden states on: as a tensor if `length` is 0, else as the first entry of a tuple."""
 
     def hand_on(*args: Any, **kwargs: Any) -> Any:
         hidden = _hidden(args, kwargs)

@@ -1,12 +1,10 @@
 """Heads: from a pooled vector to logits."""
 
-from typing import Literal
-
 import torch
 from torch import nn
 from transformers.activations import ACT2FN
 
-HeadType = Literal["linear", "bottleneck"]
+from nlp_ft.defaults import HeadType as HeadType
 
 
 class ClassificationHead(nn.Module):

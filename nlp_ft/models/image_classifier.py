@@ -5,50 +5,22 @@ It is registered with Transformers' Auto classes when nlp_ft is imported, so tha
 saved weights have torchvision's own names: `torchvision.models.get_model(name, num_classes=...)` loads them as well.
 """
 
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForImageClassification, PreTrainedModel
 from transformers.activations import ACT2FN
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
 from nlp_ft.errors import ModelError
 from nlp_ft.extras import require_torchvision
-from nlp_ft.models.heads import HeadType
+from nlp_ft.models.configs import ImageClassifierConfig
 from nlp_ft.models.losses import loss_of_labels
 
 BOTTLENECK_DROPOUT = 0.5
 """As in the networks that had two layers after the features (Krizhevsky et al. 2012; Srivastava et al. 2014)."""
-
-
-class ImageClassifierConfig(PreTrainedConfig):
-    """Configuration of an `ImageClassifier`: the torchvision network and its head; `image_size` in pixels."""
-
-    model_type = "nlp_ft_image_classifier"
-
-    def __init__(
-        self,
-        backbone: str = "resnet50",
-        image_size: int = 224,
-        head_type: HeadType = "linear",
-        bottleneck_size: int = 512,
-        activation: str = "relu",
-        head_dropout: float | None = None,
-        **kwargs: Any,
-    ) -> None:
-        self.backbone = backbone
-        self.image_size = image_size
-        self.head_type = head_type
-        self.bottleneck_size = bottleneck_size
-        self.activation = activation
-        self.head_dropout = head_dropout
-        if head_type not in get_args(HeadType):
-            raise ModelError(
-                f"config.json: head_type must be one of: {', '.join(get_args(HeadType))}, got {head_type!r}"
-            )
-        super().__init__(**kwargs)
 
 
 class ImageClassifier(PreTrainedModel):
@@ -184,7 +156,6 @@ def _module_before(backbone: nn.Module, name: str) -> nn.Module | None:
 
 def register() -> None:
     """Make the Auto classes know the model type."""
-    AutoConfig.register(ImageClassifierConfig.model_type, ImageClassifierConfig, exist_ok=True)
     AutoModelForImageClassification.register(ImageClassifierConfig, ImageClassifier, exist_ok=True)
 
 

@@ -5,7 +5,8 @@ error, unless it belongs to a head that is new on purpose.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from safetensors import safe_open
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 
 from nlp_ft.errors import ModelError
@@ -203,3 +205,25 @@ def _require_finite(model: nn.Module) -> None:
 def _is_finite(name: str, tensor: torch.Tensor) -> bool:
     # A buffer may hold infinities on purpose, such as a mask.
     return bool(torch.isfinite(tensor).all()) if name.endswith(("weight", "bias")) else not bool(tensor.isnan().any())
+
+
+def reason_of(error: BaseException) -> str:
+    """What a library's error says, on one line; its kind where the words alone are a bare value."""
+    words = " ".join(str(error).split())[:300]
+    if isinstance(error, LookupError | ArithmeticError | AssertionError) or not words:
+        return f"{type(error).__name__} {words}".strip()
+    return words
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No bars for what takes a second, and no reports on weights that are new on purpose."""
+    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()

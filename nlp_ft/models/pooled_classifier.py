@@ -5,53 +5,18 @@ It is registered with Transformers' Auto classes when nlp_ft is imported, so tha
 """
 
 import inspect
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from nlp_ft.errors import ModelError
-from nlp_ft.models.heads import ClassificationHead, HeadType
+from nlp_ft.models.configs import PooledClassifierConfig
+from nlp_ft.models.heads import ClassificationHead
 from nlp_ft.models.losses import loss_of_labels
-from nlp_ft.models.pooling import ClsPosition, Pooling, pool
-
-
-class PooledClassifierConfig(PreTrainedConfig):
-    """Configuration of a `PooledClassifier`: that of the encoder, and how its output becomes logits."""
-
-    model_type = "nlp_ft_pooled_classifier"
-    sub_configs = {"encoder_config": AutoConfig}  # noqa: RUF012  # as PreTrainedConfig declares it
-
-    def __init__(
-        self,
-        encoder_config: PreTrainedConfig | dict[str, Any] | None = None,
-        pooling: Pooling = "mean",
-        cls_position: ClsPosition = "first",
-        head_type: HeadType = "linear",
-        bottleneck_size: int = 128,
-        activation: str = "relu",
-        head_dropout: float = 0.1,
-        **kwargs: Any,
-    ) -> None:
-        if isinstance(encoder_config, dict):
-            encoder_config = AutoConfig.for_model(**encoder_config)
-        for name, value, known in [
-            ("pooling", pooling, get_args(Pooling)),
-            ("cls_position", cls_position, get_args(ClsPosition)),
-            ("head_type", head_type, get_args(HeadType)),
-        ]:
-            if value not in known:
-                raise ModelError(f"config.json: {name} must be one of: {', '.join(known)}, got {value!r}")
-        self.encoder_config = encoder_config
-        self.pooling = pooling
-        self.cls_position = cls_position
-        self.head_type = head_type
-        self.bottleneck_size = bottleneck_size
-        self.activation = activation
-        self.head_dropout = head_dropout
-        super().__init__(**kwargs)
+from nlp_ft.models.pooling import pool
 
 
 class PooledClassifier(PreTrainedModel):
@@ -155,7 +120,6 @@ def encoder_options(config: PreTrainedConfig, pooling: str) -> dict[str, bool]:
 
 def register() -> None:
     """Make the Auto classes know the model type."""
-    AutoConfig.register(PooledClassifierConfig.model_type, PooledClassifierConfig, exist_ok=True)
     AutoModelForSequenceClassification.register(PooledClassifierConfig, PooledClassifier, exist_ok=True)
 
 

@@ -4,7 +4,8 @@ from typing import Literal
 
 import torch
 
-Pooling = Literal["cls", "mean", "max", "pooler"]
+from nlp_ft.defaults import Pooling as Pooling
+
 ClsPosition = Literal["first", "last"]
 
 

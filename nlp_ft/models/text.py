@@ -16,13 +16,13 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging as transformers_logging
 
 from nlp_ft.errors import ModelError, listed
 from nlp_ft.locations import resolve_location
 from nlp_ft.models.config_checks import DROPOUTS, check_config
-from nlp_ft.models.loading import LoadedModel, load_pretrained, renew
-from nlp_ft.models.pooled_classifier import PooledClassifier, PooledClassifierConfig, encoder_options
+from nlp_ft.models.configs import PooledClassifierConfig
+from nlp_ft.models.loading import LoadedModel, load_pretrained, quiet_transformers, reason_of, renew
+from nlp_ft.models.pooled_classifier import PooledClassifier, encoder_options
 from nlp_ft.models.pooling import ClsPosition
 from nlp_ft.recipe.text import TextModelSection
 
@@ -113,31 +113,10 @@ def build_classifier(
     return PooledClassifier(wrapped, encoder)
 
 
-def label_names(model: PreTrainedModel) -> list[str]:
-    """The labels of a classifier, in the order of their ids."""
-    return [name for _, name in sorted((int(i), name) for i, name in (model.config.id2label or {}).items())]
-
-
 def is_plain(model: TextModelSection, config: PreTrainedConfig) -> bool:
     """Whether the plain Transformers class expresses it: a linear head on the architecture's own pooling."""
     own = model.pooling == "auto" or (model.pooling == "pooler" and config.model_type in ("bert", "albert"))
     return own and model.head.type == "linear"
-
-
-def unused_parameters(model: PreTrainedModel, example: dict[str, torch.Tensor]) -> list[str]:
-    """Names of the parameters that get no gradient from the example when everything trains.
-
-    Some architectures hold parameters that classification never reads (XLNet's `mask_emb`): no training would move
-    them, and DistributedDataParallel would wait for their gradients.
-    """
-    was_training = model.training
-    model.train(False)
-    model.requires_grad_(True)
-    model(**example).logits.sum().backward()
-    unused = [name for name, parameter in model.named_parameters() if parameter.grad is None]
-    model.zero_grad(set_to_none=True)
-    model.train(was_training)
-    return unused
 
 
 def _load_config(model: TextModelSection) -> PreTrainedConfig:
@@ -248,28 +227,6 @@ def _location(model: TextModelSection) -> str:
 
 def _source(model: TextModelSection) -> dict[str, Any]:
     return {"revision": model.revision or "main", "trust_remote_code": model.trust_remote_code}
-
-
-def reason_of(error: BaseException) -> str:
-    """What a library's error says, on one line; its kind where the words alone are a bare value."""
-    words = " ".join(str(error).split())[:300]
-    if isinstance(error, LookupError | ArithmeticError | AssertionError) or not words:
-        return f"{type(error).__name__} {words}".strip()
-    return words
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """No bars for what takes a second, and no reports on weights that are new on purpose."""
-    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 import pickle
 import re
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,12 @@ from safetensors.torch import load_file
 
 from nlp_ft.errors import ModelError
 from nlp_ft.extras import require_torchvision
+from nlp_ft.layerwise.eval_mode import evaluating
 from nlp_ft.locations import resolve_location
-from nlp_ft.models.image_classifier import ImageClassifier, ImageClassifierConfig
+from nlp_ft.models.configs import ImageClassifierConfig
+from nlp_ft.models.image_classifier import ImageClassifier
 from nlp_ft.recipe.images import ImageModelSection
+from nlp_ft.suggest import did_you_mean
 
 PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".pkl")
 AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
@@ -61,7 +63,7 @@ def check_name(model: ImageModelSection) -> None:
     models = require_torchvision(ModelError, "torchvision.models")
     names = models.list_models(module=models)
     if model.name not in names:
-        near = _did_you_mean(model.name, names) or f"; there are: {', '.join(names)}"
+        near = did_you_mean(model.name, names) or f"; there are: {', '.join(names)}"
         raise ModelError(f"model.name: {model.name} is no classification model of torchvision{near}")
 
 
@@ -77,7 +79,7 @@ def weights_entry(model: ImageModelSection) -> Any | None:
     entries = require_torchvision(ModelError, "torchvision.models").get_model_weights(model.name).__members__
     if model.weights not in entries:
         names = sorted(entries)
-        near = _did_you_mean(model.weights.upper(), names) or f"; there are: {', '.join(names)}"
+        near = did_you_mean(model.weights.upper(), names) or f"; there are: {', '.join(names)}"
         raise ModelError(f"model.weights: {model.name} has no weights {model.weights} (nor is it a file){near}")
     return entries[model.weights]
 
@@ -136,18 +138,14 @@ def load_weights(classifier: ImageClassifier, tensors: Mapping[str, torch.Tensor
 def check_image_size(classifier: ImageClassifier) -> None:
     """Raises: ModelError: the network takes no images of the size that its config says."""
     size = classifier.config.image_size
-    was_training = classifier.training
-    classifier.train(False)
     try:
-        with torch.inference_mode():
+        with evaluating(classifier):
             classifier(torch.zeros(1, 3, size, size))
     except (AssertionError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise ModelError(
             f"data.image_size: {classifier.config.backbone} takes no images of {size} pixels: {reason}"
         ) from None
-    finally:
-        classifier.train(was_training)
 
 
 def _is_file(weights: str) -> bool:
@@ -166,8 +164,3 @@ def _download(entry: Any) -> dict[str, torch.Tensor]:
         ) from None
     # DenseNet's files are older than the rule that a module's name has no dot.
     return {re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2", name): t for name, t in tensors.items()}
-
-
-def _did_you_mean(name: str, names: Sequence[str]) -> str:
-    near = get_close_matches(name, names, n=1)
-    return f"; did you mean {near[0]}?" if near else ""

@@ -16,7 +16,7 @@ from nlp_ft.data.sources import expand
 from nlp_ft.data.splits import progress_bars
 from nlp_ft.data.transforms import ImageCollator, Preprocessing, evaluation_transform, pixels, read_pixels
 from nlp_ft.errors import DataError
-from nlp_ft.models.text import label_names
+from nlp_ft.models.labels import label_names
 from nlp_ft.prediction.trained_run import TrainedRun, chunked, damage_named, load_whole
 from nlp_ft.recipe import ImageRecipe
 from nlp_ft.tasks.task import Data

@@ -16,7 +16,7 @@ from nlp_ft.prediction.trained_run import TrainedRun
 from nlp_ft.recipe.loader import load_recipe
 from nlp_ft.tasks.outputs import Predictions
 from nlp_ft.tasks.registry import task_class
-from nlp_ft.training.evaluation import predict_split
+from nlp_ft.training.evaluation import Evaluator
 from nlp_ft.training.precision import precision_of_use
 
 __all__ = ["TrainedRun", "evaluate_run", "load_run", "predict", "predict_to_file"]
@@ -116,12 +116,6 @@ def evaluate_run(
         AcceleratorState._reset_state()
         precision = precision_of_use(run.recipe.training.precision, PartialState().device)
         accelerator = Accelerator(mixed_precision=precision)
-    return predict_split(
-        accelerator,
-        run.model.to(accelerator.device),
-        run.outputs,
-        labelled.encoded[split],
-        labelled.lengths(split),
-        run.labelled_collator(labelled, split),
-        run.recipe.training.eval_batch_size,
-    )
+    model = run.model.to(accelerator.device)
+    collator, batch_size = run.labelled_collator(labelled, split), run.recipe.training.eval_batch_size
+    return Evaluator(accelerator, model, run.outputs, labelled, collator, batch_size).predict(split)

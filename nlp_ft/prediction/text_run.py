@@ -9,27 +9,26 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import nlp_ft.models.pooled_classifier  # noqa: F401  # registers the class that a run folder may hold
-from nlp_ft.data.batching import PaddingCollator
+from nlp_ft.data.batch_loading import PaddingCollator
+from nlp_ft.data.batch_sampling import token_batches
 from nlp_ft.data.sources import columns_of_texts, load_files, text_columns
 from nlp_ft.data.splits import progress_bars
 from nlp_ft.data.streaming import estimated_rows, stream_texts
 from nlp_ft.data.text import TextData, encode_split, load_text_data
-from nlp_ft.data.token_batches import encode_for_prediction, token_batches
+from nlp_ft.data.tokens import encode_for_prediction
 from nlp_ft.errors import DataError, ModelError
-from nlp_ft.layerwise.first_token import Place, first_token_only, first_token_places
 from nlp_ft.models.config_checks import check_vocabulary
-from nlp_ft.models.text import label_names, require_model_files
+from nlp_ft.models.labels import label_names
+from nlp_ft.models.text import require_model_files
 from nlp_ft.prediction.trained_run import TrainedRun, chunked, damage_named, load_whole
 from nlp_ft.recipe import TextRecipe
 from nlp_ft.tasks.registry import task_class
-from nlp_ft.tasks.task import Data, map_layers
+from nlp_ft.tasks.task import Data
 
 Texts = Sequence[str] | Sequence[tuple[str, str]]
 TOKENS_PER_BATCH = {"cpu": 1024}
 """More gain nothing where the matrix products already take all the time, and leave the processor's cache."""
 TOKENS_PER_BATCH_ELSEWHERE = 16_384
-TRIALS_PAY = 512
-"""Texts from which on it is worth a second to find out whether the last block needs but the first token."""
 
 
 class TextRun(TrainedRun):
@@ -49,7 +48,6 @@ class TextRun(TrainedRun):
                 raise ModelError("it has no tokenizer_config.json")
             self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
             check_vocabulary(self.tokenizer, self.model)
-        self._first_token: tuple[Place, ...] | None = None
 
     def activated(self, inputs: Texts, done: Callable[[int], object] = lambda count: None) -> np.ndarray:
         """Of texts, or pairs where the run was trained on pairs, truncated as in training."""
@@ -61,10 +59,7 @@ class TextRun(TrainedRun):
         batches = token_batches(lengths, TOKENS_PER_BATCH.get(self.device.type, TOKENS_PER_BATCH_ELSEWHERE))
         collator = PaddingCollator(self.tokenizer, list(encoded))
         computed = []
-        if self._first_token is None and len(inputs) >= TRIALS_PAY:
-            ends = collator([{key: encoded[key][row] for key in encoded} for row in (batches[0][0], batches[-1][-1])])
-            self._first_token = self._first_token_places(ends)
-        with self.computing() as compute, first_token_only(self._first_token or ()):
+        with self.computing() as compute:
             for batch in batches:
                 rows = [{key: encoded[key][row] for key in encoded} for row in batch]
                 computed.append(compute(collator(rows)))
@@ -73,14 +68,6 @@ class TextRun(TrainedRun):
         in_order = np.empty_like(found)
         in_order[np.concatenate(batches)] = found
         return in_order
-
-    def _first_token_places(self, example: dict[str, torch.Tensor]) -> tuple[Place, ...]:
-        """Where one token is enough; sought on the CPU alone, on which the model was loaded."""
-        is_on_cpu = next(self.model.parameters()).device.type == "cpu"
-        # Padded on the left, the first token stands elsewhere in another batch than in the trial.
-        if self.recipe.training.trim_last_block == "off" or not is_on_cpu or self.tokenizer.padding_side == "left":
-            return ()
-        return first_token_places(self.model, map_layers(self.recipe, self.model), example)
 
     def read(self, file: str | None, words: Sequence[str]) -> Iterator[Texts]:
         """The texts of a file with the recipe's text column(s), or those given, paired up for a model of pairs."""

@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from transformers import AutoConfig, PreTrainedModel
 
-from nlp_ft.data.batching import Collator
+from nlp_ft.data.batch_loading import Collator
 from nlp_ft.data.streaming import CHUNK_ROWS
 from nlp_ft.errors import DataError, ModelError, RunFolderError
 from nlp_ft.models.config_checks import check_config, check_labels
-from nlp_ft.models.loading import load_pretrained
-from nlp_ft.models.text import quiet_transformers, reason_of
+from nlp_ft.models.loading import load_pretrained, quiet_transformers, reason_of
 from nlp_ft.recipe import Recipe
 from nlp_ft.tasks.outputs import Outputs
 from nlp_ft.tasks.registry import task_class

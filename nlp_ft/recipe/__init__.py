@@ -1,4 +1,4 @@
-"""A recipe: what a person writes, read, checked and laid over presets. Imports no torch."""
+"""Recipes: reading what a person writes, completing it from presets and defaults, checking it. Imports no torch."""
 
 from nlp_ft.recipe.recipe import RECIPES, ImageRecipe, Recipe, RegressionRecipe, TextRecipe
 

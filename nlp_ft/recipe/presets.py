@@ -1,14 +1,22 @@
-"""The strategies by name: each is part of a recipe as plain data, to print, copy and override."""
+"""The presets: what the name of a strategy, or of a task, sets in a recipe. Plain data, to print, copy and override."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
-STRATEGY_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+from nlp_ft.defaults import LAYER_DECAY
+
+StrategyName = Literal[
+    "full", "llrd", "head_only", "top_layers", "gradual", "lp_ft", "discriminative", "ulmfit", "scratch"
+]
+Preset = dict[str, dict[str, Any]]
+"""Section -> its settings, as a recipe writes them."""
+
+STRATEGY_PRESETS: dict[str, Preset] = {
     "full": {"strategy": {"trainable_blocks": "all"}, "optimizer": {"layer_decay": 1.0}},
-    "llrd": {"strategy": {"trainable_blocks": "all"}, "optimizer": {"layer_decay": 0.9}},
+    "llrd": {"strategy": {"trainable_blocks": "all"}, "optimizer": {"layer_decay": LAYER_DECAY}},
     "head_only": {"strategy": {"trainable_blocks": 0}, "optimizer": {"layer_decay": 1.0, "lr": 1e-3}},
     "top_layers": {"strategy": {"trainable_blocks": 2}, "optimizer": {"layer_decay": 1.0}},
-    "gradual": {"strategy": {"unfreeze": {}}, "optimizer": {"layer_decay": 0.9, "head_lr": 1e-3}},
+    "gradual": {"strategy": {"unfreeze": {}}, "optimizer": {"layer_decay": LAYER_DECAY, "head_lr": 1e-3}},
     "lp_ft": {
         "strategy": {"unfreeze": {"order": "all_at_once", "every": "30%", "restart_lr": True}},
         "optimizer": {"layer_decay": 1.0, "head_lr": 1e-3},
@@ -24,28 +32,45 @@ STRATEGY_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "scratch": {"strategy": {"trainable_blocks": "all"}, "optimizer": {"layer_decay": 1.0}},
 }
-"""What a strategy's name stands for; the recipe itself goes before.
+"""Strategy -> its preset; what a recipe says itself takes precedence.
 
 `lp_ft`: linear probing, then fine-tuning (Kumar et al. 2022, https://arxiv.org/abs/2202.10054). `ulmfit`: Howard and
-Ruder 2018, https://arxiv.org/abs/1801.06146. `discriminative`: two rates, for the features and for the head.
+Ruder 2018, https://arxiv.org/abs/1801.06146. `discriminative`: two rates, one for the features and one for the head.
 """
 
+TASK_PRESETS: dict[str, Preset] = {"text_regression": {"training": {"metric": "spearman"}}}
+"""Task -> the settings whose default differs from that of classification."""
 
-TASK_PRESETS: dict[str, dict[str, dict[str, Any]]] = {"text_regression": {"training": {"metric": "spearman"}}}
-"""Task -> what of its recipes has another default than in classification."""
+UNFREEZING = tuple(name for name, preset in STRATEGY_PRESETS.items() if "unfreeze" in preset["strategy"])
+"""The strategies that begin with some layers and train more and more."""
+
+_REPLACED_BY = {"layers": ("every", "order"), "plateau": ("every",), "loss_below": ("every",)}
+"""Setting of `unfreeze` -> the settings of a preset that it takes the place of."""
 
 
 def laid_over(preset: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The given values before those of the preset, in mappings inside too.
+    """A preset completed and overridden by given settings, in nested sections too.
 
-    Of the preset's `unfreeze`, what the given one replaces goes.
+    Where the given settings hold `layers`, `plateau` or `loss_below`, the preset's `every` and `order` are left out.
     """
-    replaced = {"layers": ("every", "order"), "plateau": ("every",), "loss_below": ("every",)}
-    gone = {key for name, keys in replaced.items() if given.get(name) is not None for key in keys}
-    preset = {key: value for key, value in preset.items() if key not in gone}
-    inner = {
-        key: laid_over(preset[key], value)
-        for key, value in given.items()
-        if isinstance(value, dict) and isinstance(preset.get(key), dict)
+    return merged(without_replaced(preset, given), given)
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of both, in nested sections too; where both have one, that of `above`."""
+    both_sections = [
+        key for key, value in above.items() if isinstance(value, dict) and isinstance(below.get(key), dict)
+    ]
+    return {**below, **above, **{key: merged(below[key], above[key]) for key in both_sections}}
+
+
+def without_replaced(preset: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """A preset without the settings that the given ones take the place of, though they have other names."""
+    replaced = {key for name, keys in _REPLACED_BY.items() if given.get(name) is not None for key in keys}
+    return {
+        key: without_replaced(value, given[key])
+        if isinstance(value, dict) and isinstance(given.get(key), dict)
+        else value
+        for key, value in preset.items()
+        if key not in replaced
     }
-    return {**preset, **given, **inner}

@@ -1,8 +1,7 @@
-"""What is wrong with a recipe, in the user's words: field, expectation, what it holds, and the likely remedy."""
+"""The problems of a recipe in plain words: the key, what was expected, its value, and the likely remedy."""
 
 import re
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -10,10 +9,11 @@ from pydantic.fields import FieldInfo
 
 from nlp_ft.errors import printable
 from nlp_ft.recipe import RECIPES, Recipe
+from nlp_ft.suggest import did_you_mean
 
 BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 OF_RIGHT_KIND = ("nlp_ft", "string_too_short", "string_too_long", "string_unicode", "finite_number")
-"""Types of error of a value that has the right kind, but is refused for what it holds."""
+"""Pydantic's types of error for a value that has the right type, but is refused for its content."""
 KINDS = {
     "int": "a whole number",
     "float": "a number",
@@ -26,11 +26,16 @@ KINDS = {
 }
 
 LONGEST = 1000
-"""Characters of one problem."""
+"""Most characters of one problem."""
 
 
 def problems_of(error: ValidationError, recipe: type[Recipe]) -> list[str]:
-    """One line a problem of that kind of recipe, each once, in the order of its fields."""
+    """One line for each problem, each once, in the order of the recipe's fields.
+
+    Args:
+        error: what pydantic found.
+        recipe: the class that refused the values.
+    """
     by_path: dict[str, list[Any]] = {}
     for details in error.errors():
         by_path.setdefault(".".join(_path_of_fields([str(part) for part in details["loc"]], recipe)), []).append(
@@ -56,7 +61,7 @@ def problems_of(error: ValidationError, recipe: type[Recipe]) -> list[str]:
 
 
 def _one_line(problem: str) -> str:
-    """Without what a name or a value brings of line breaks and of length."""
+    """The problem on one line, shortened: names and values may be long or hold line breaks."""
     text = printable(problem)
     return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
 
@@ -65,7 +70,7 @@ def _problem(details: Any, recipe: type[Recipe]) -> str:
     path = [str(part) for part in details["loc"]]
     fields = ".".join(_path_of_fields(path, recipe))
     if details["type"] == "extra_forbidden":
-        return f"{'.'.join(path)} is not a key of a recipe{_did_you_mean(path, recipe)}"
+        return f"{'.'.join(path)} is not a key of a recipe{_key_meant(path, recipe)}"
     if details["type"] == "missing":
         field = _field(path, recipe)
         return f"{fields} is missing: {field.description if field else 'it must be given'}"
@@ -109,7 +114,7 @@ def _number(number: float) -> str:
 
 
 def _likely(details: Any) -> str:
-    """`9.0` where a number up to 1 belongs is most often `0.9`; a misspelt option is most often the nearest one."""
+    """A hint at the value that was meant: `0.9` for `9.0` where 1 is the most, or the nearest of the admitted names."""
     value, context = details["input"], details.get("ctx", {})
     if context.get("le", context.get("lt")) == 1 and isinstance(value, int | float) and 1 < value < 100:
         return f"; did you mean {value / (10 if value < 10 else 100):g}?"
@@ -117,12 +122,11 @@ def _likely(details: Any) -> str:
         return "; put it in quotes"
     if details["type"] in ("int_type", "float_type") and (number := _number_in(value)) is not None:
         return f"; did you mean {number}?"
-    near = get_close_matches(str(value)[:100], re.findall(r"'([^']*)'", str(context.get("expected", ""))), n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    return did_you_mean(value, re.findall(r"'([^']*)'", str(context.get("expected", ""))))
 
 
 def _number_in(value: Any) -> str | None:
-    """`128` of `128.0`, and the number of a text such as `'3'`."""
+    """The number that was meant, such as `128` for `128.0` and `3` for the text `'3'`; None if there is none."""
     if isinstance(value, float):
         return f"{value:.0f}" if value.is_integer() and abs(value) < 1e15 else None
     is_number = isinstance(value, str) and re.fullmatch(r"[-+]?[0-9]{1,15}(\.[0-9]{1,15})?(e[-+]?[0-9]{1,3})?", value)
@@ -130,7 +134,7 @@ def _number_in(value: Any) -> str | None:
 
 
 def shown(value: Any) -> str:
-    """A value as Python writes it, shortened."""
+    """A value as Python writes it, shortened to 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -151,7 +155,7 @@ def _field(path: Sequence[str], recipe: type[Recipe]) -> FieldInfo | None:
 
 
 def _path_of_fields(path: Sequence[str], recipe: type[Recipe]) -> list[str]:
-    """The path without what pydantic adds for the members of a union, such as `str` or `int`."""
+    """The path without the parts that pydantic adds for the members of a union, such as `str` or `int`."""
     kept: list[str] = []
     for part in path:
         is_label = kept[-1:] == ["class_weights"] and not part.startswith(("dict[", "literal["))
@@ -160,7 +164,7 @@ def _path_of_fields(path: Sequence[str], recipe: type[Recipe]) -> list[str]:
     return kept
 
 
-def _did_you_mean(path: Sequence[str], recipe: type[Recipe]) -> str:
+def _key_meant(path: Sequence[str], recipe: type[Recipe]) -> str:
     path = [*path[:-1], path[-1][:100]]
     parent = _field(path[:-1], recipe)
     models = _models_in(parent.annotation) if parent else [recipe]
@@ -173,9 +177,10 @@ def _did_you_mean(path: Sequence[str], recipe: type[Recipe]) -> str:
     if of_tasks:
         return f"; did you mean task: {of_tasks[0]}, which has it?"
     inside = [key for key in keys if key.endswith(f"_{path[-1]}")]
-    near = sorted(inside, key=lambda key: key.startswith("eval"))[:1] or get_close_matches(path[-1], keys, n=1)
-    if near:
-        return f"; did you mean {near[0]}?"
+    if inside:
+        return f"; did you mean {min(inside, key=lambda key: key.startswith('eval'))}?"
+    if near := did_you_mean(path[-1], keys):
+        return near
     homes = [
         f"{section}.{path[-1]}"
         for section, field in recipe.model_fields.items()

@@ -1,11 +1,11 @@
-"""The sections that recipes of every task share, and the bases of those that differ. Imports no torch."""
+"""The sections that recipes of every task share, and the bases of those that differ between tasks. Imports no torch."""
 
 import re
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from nlp_ft.defaults import LAYER_DECAY, LR, WEIGHT_DECAY
+from nlp_ft.defaults import LAYER_DECAY, LR, WEIGHT_DECAY, Convention, HeadType, ScheduleName
 from nlp_ft.durations import Duration
 from nlp_ft.recipe.values import MOST_LAYERS, DurationField, Paths, Pattern, Place, Real, Text, Whole
 
@@ -20,33 +20,41 @@ def is_share(where: object) -> bool:
 
 
 class Section(BaseModel):
-    """Part of a recipe: unknown keys are refused and nothing can be changed afterwards."""
+    """The base of all sections of a recipe: unknown keys are errors, and no value can be changed afterwards."""
 
     # A Duration is a dataclass of ours: pydantic is told to take it as it is.
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
 
 class DataSection(Section):
-    """Where rows and labels come from, whatever the task."""
+    """The keys of `data` that every task has; the sections of the tasks describe `source` and `train`."""
 
-    source: Paths | None = Field(
-        None,
-        description="One place that holds all splits: file(s), a saved dataset folder, or a Hub id. With it, `train`, "
-        "`validation` and `test` are names of splits; without it they are places.",
+    source: Paths | None = None
+    config: Text | None = Field(
+        None, description="Configuration of a Hub data set, such as `sst2` of `glue`; null for none. Needs `source`."
     )
-    config: Text | None = Field(None, description="Configuration of a Hub data set, such as `sst2` of `glue`.")
-    revision: Text | None = Field(None, description="Commit, branch or tag of a Hub data set.")
-    train: Paths = Field("train", description="Place of the training rows. With `source`: a split.")
+    revision: Text | None = Field(
+        None, description="Commit, branch or tag of a Hub data set; null for its main branch. Needs `source`."
+    )
+    train: Paths = "train"
     validation: Paths | None = Field(
-        None, description="As `train`, or a share of the train split such as `10%`, drawn by class; null for none."
+        None,
+        description="Validation rows, given as in `train`; or a share of the train split such as `10%`, drawn at "
+        "random with the same share of each label. Null for no validation.",
     )
-    test: Paths | None = Field(None, description="As `train`; null for none.")
-    label: Text = Field("label", description="Column with the label: strings or whole numbers.")
+    test: Paths | None = Field(
+        None, description="Test rows, given as in `train`; they are scored once, after training. Null for no test."
+    )
+    label: Text = Field(
+        "label",
+        description="Name of the column with the label: strings or whole numbers for a classifier, numbers for a "
+        "regression.",
+    )
     label_names: list[Text] | None = Field(
         None,
         min_length=2,
-        description="All labels in the order of their ids; for numeric labels the name of 0, 1, ... . Null: the labels "
-        "found in the train split, sorted. A label listed here may be missing from train.",
+        description="All labels in the order of their ids; where the labels are numbers, the names of 0, 1, ... . Null "
+        "takes the labels found in the train split, sorted. A label listed here may have no rows in train.",
     )
 
     @model_validator(mode="after")
@@ -70,57 +78,81 @@ class DataSection(Section):
 class HeadSection(Section):
     """The task layers on top of the pooled vector."""
 
-    type: Literal["linear", "bottleneck"] = Field(
-        "linear", description="`linear`: dropout and one layer. `bottleneck`: layer, activation, dropout, layer."
+    type: HeadType = Field(
+        "linear",
+        description="`linear`: dropout, then one linear layer. `bottleneck`: linear layer, activation, dropout, linear "
+        "layer.",
     )
     bottleneck_size: Whole = Field(
-        128, ge=1, le=65_536, description="Units of the hidden layer of a `bottleneck` head."
+        128, ge=1, le=65_536, description="Number of hidden units of a `bottleneck` head; `linear` has none."
     )
-    activation: Literal["relu", "gelu", "tanh", "silu"] = Field("relu", description="Of a `bottleneck` head.")
+    activation: Literal["relu", "gelu", "tanh", "silu"] = Field(
+        "relu", description="Activation function of a `bottleneck` head; `linear` has none."
+    )
     dropout: Real | None = Field(
         None,
         ge=0,
         lt=1,
-        description="Share of units dropped before the last layer, 0 to 1; null: the model's own.",
+        description="Dropout probability before the last layer, from 0 to below 1. Null uses the model's own value, or "
+        "0.1 with a pooling or head that the model itself does not have.",
     )
 
 
 class ModelSection(Section):
-    """The pretrained network and its head, whatever the task."""
+    """The keys of `model` that every task has; the sections of the tasks describe `name`."""
 
-    name: Place = Field(description="Name of the network.")
+    name: Place
     head: HeadSection = Field(HeadSection(), description="The task layers.")
     layer_rules: list[tuple[Pattern, Annotated[Whole, Field(ge=0, le=MOST_LAYERS)] | Literal["head"]]] = Field(
         [],
-        description="For a network whose structure does not tell where a parameter is: pairs of a regular expression, "
-        "searched in the parameter's full name, and a layer id (0 embeddings or stem, 1 to L blocks) or `head`. The "
-        "first match wins, and goes before the structure.",
+        description="Layers given by hand, for a network whose structure does not show which layer a parameter belongs "
+        "to: pairs [PATTERN, LAYER]. PATTERN is a regular expression that is searched in the parameter's full name; "
+        "LAYER is 0 (embeddings or stem), 1 to L (blocks, from input to output) or `head`. The first rule that matches "
+        "decides, before the structure does.",
     )
 
 
 class OptimizerSection(Section):
-    """The optimizer and its rates."""
+    """The optimizer and its learning rates."""
 
-    name: Literal["adamw", "adafactor", "sgd", "lion"] = Field("adamw", description="`lion` needs lion-pytorch.")
-    lr: Real = Field(LR, gt=0, lt=10, description="Base learning rate, per optimizer step.")
-    head_lr: Real | None = Field(None, gt=0, lt=10, description="Learning rate of the head; null: `lr`.")
+    name: Literal["adamw", "adafactor", "sgd", "lion"] = Field(
+        "adamw", description="The optimizer; `lion` needs the package lion-pytorch."
+    )
+    lr: Real = Field(
+        LR, gt=0, lt=10, description="Base learning rate, above 0; `convention` says which layer has exactly this rate."
+    )
+    head_lr: Real | None = Field(None, gt=0, lt=10, description="Learning rate of the head, above 0; null uses `lr`.")
     layer_decay: Real = Field(
         LAYER_DECAY,
         gt=0,
         le=1,
-        description="Factor on the rate from one block to the next below, above 0 to 1; 1 is none.",
+        description="Layer-wise learning-rate decay: the factor on the learning rate from each block to the next one "
+        "below, above 0 and at most 1. 1 gives all blocks the same rate.",
     )
-    convention: Literal["top", "beit", "electra", "ulmfit"] = Field(
+    convention: Convention = Field(
         "top",
-        description="Which layer has the base rate: the top block (`top`), or the head, one or two above it. `ulmfit`: "
-        "the top third of the blocks; `layer_decay` is from a third to the next.",
+        description="Which layer has the base rate `lr`. `top`: the top block, and the head unless `head_lr` is set. "
+        "`beit`: the head, one step of `layer_decay` above the top block. `electra`: the head, two steps above it. "
+        "`ulmfit`: the top third of the blocks, and `layer_decay` is the factor from each third to the next.",
     )
     weight_decay: Real = Field(
-        WEIGHT_DECAY, ge=0, lt=10, description="Decoupled weight decay; none on norms and biases."
+        WEIGHT_DECAY,
+        ge=0,
+        lt=10,
+        description="Weight decay of the optimizer; 0 for none. Norms and biases never decay.",
     )
-    betas: tuple[Real, Real] | None = Field(None, description="Of AdamW and Lion; null: the optimizer's own.")
-    eps: Real | None = Field(None, gt=0, le=1, description="Of AdamW; null: the optimizer's own.")
-    momentum: Real | None = Field(None, ge=0, lt=1, description="Of SGD; null: 0.9.")
+    betas: tuple[Real, Real] | None = Field(
+        None,
+        description="Beta coefficients of AdamW or Lion, two numbers from 0 to below 1; null uses the optimizer's "
+        "default.",
+    )
+    eps: Real | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Term that AdamW adds to the denominator, above 0; null uses the optimizer's default.",
+    )
+    momentum: Real | None = Field(None, ge=0, lt=1, description="Momentum of SGD, from 0 to below 1; null uses 0.9.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -134,106 +166,32 @@ class OptimizerSection(Section):
 
 
 class ScheduleSection(Section):
-    """How the rates move over the run."""
+    """How the learning rates change over the run: one factor for all layers, so their ratios stay the same."""
 
-    name: Literal["linear", "cosine", "constant", "slanted_triangular"] = Field(
-        "linear", description="From the end of the warm-up on; `slanted_triangular` is Howard and Ruder's (2018)."
+    name: ScheduleName = Field(
+        "linear",
+        description="Course of the rates after the warm-up. `linear`: down to 0 in a straight line. `cosine`: down to "
+        "0 along half a cosine. `constant`: no change. `slanted_triangular`: up in the warm-up from 1/`ratio` of the "
+        "rate, then down to 1/`ratio` (Howard and Ruder 2018).",
     )
-    warmup: DurationField = Field(Duration(10, "%"), description="Linear warm-up: 0.5ep, 200st, or 10% of the run.")
-    ratio: Real = Field(32, gt=1, le=1e6, description="Of the highest to the lowest rate of the slanted triangle.")
+    warmup: DurationField = Field(
+        Duration(10, "%"),
+        description="Length of the linear warm-up: epochs (`0.5ep`), optimizer steps (`200st`) or a share of the run "
+        "(`10%`); `0st` for none.",
+    )
+    ratio: Real = Field(
+        32, gt=1, le=1e6, description="Highest rate divided by lowest rate under `slanted_triangular`, above 1."
+    )
 
 
 class LossSection(Section):
-    """Cross-entropy and its weights."""
+    """Weights and smoothing of the cross-entropy loss; a task that learns numbers has neither."""
 
     class_weights: Literal["balanced"] | dict[Text, Annotated[Real, Field(ge=1e-6, le=1e6)]] | None = Field(
-        None, description="Weight of each label by name, or `balanced`: rows / (labels x rows of the label)."
-    )
-    label_smoothing: Real = Field(0.0, ge=0, lt=1, description="Share of the target spread over all labels, 0 to 1.")
-    average: Literal["sample", "token"] = Field(
-        "sample",
-        description="What the mean of an effective batch is over: samples, or labelled tokens. They differ only where "
-        "a sample has several labels.",
-    )
-
-
-class EarlyStoppingSection(Section):
-    """When to end a run that no longer improves."""
-
-    patience: Whole = Field(
-        3, ge=1, le=1_000_000, description="Evaluations in a row without a new best before the run ends."
-    )
-    min_delta: Real = Field(0.0, ge=0, le=1000, description="Improvement of the metric below which it counts as none.")
-
-
-class TrainingSection(Section):
-    """The loop."""
-
-    duration: DurationField = Field(Duration(3, "ep"), description="Length of the run: 3ep or 2000st.")
-    per_device_batch_size: Whole = Field(
-        32, ge=1, le=1_000_000, description="Samples of one device before accumulation."
-    )
-    max_tokens_per_batch: Whole | None = Field(
         None,
-        ge=1,
-        le=1_000_000_000,
-        description="Tokens of one device before accumulation, padding included, in place of `per_device_batch_size`: "
-        "as many texts of like length as fit go together, and a text that is longer goes alone. Null: go by samples.",
+        description="Weight of each label in the loss: `balanced` gives rows / (number of labels x rows of the label), "
+        "`{LABEL: WEIGHT, ...}` names a weight above 0 for every label; null weights all labels equally.",
     )
-    eval_batch_size: Whole = Field(64, ge=1, le=1_000_000, description="Samples of one device when evaluating.")
-    gradient_accumulation_steps: Whole = Field(
-        1, ge=1, le=1_000_000, description="Batches of one device for one optimizer step."
+    label_smoothing: Real = Field(
+        0.0, ge=0, lt=1, description="Share of the target that is spread evenly over all labels, from 0 to below 1."
     )
-    group_by_length: bool = Field(True, description="Batch texts of like length together, which saves padding.")
-    max_grad_norm: Real | None = Field(
-        1.0, gt=0, le=1e9, description="Clip the norm of all gradients to this; null: never."
-    )
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="`auto`: bf16 where the hardware computes in it natively, else fp32. fp16 needs a GPU."
-    )
-    evaluate_every: DurationField = Field(Duration(1, "ep"), description="1ep or 200st between evaluations.")
-    checkpoint_every: DurationField = Field(
-        Duration(1, "ep"), description="1ep or 200st between checkpoints, from which --resume goes on."
-    )
-    metric: Metric = Field(
-        "accuracy",
-        description="Metric that chooses the best model: of labels accuracy, the F1s, matthews or loss; of numbers "
-        "spearman (the default of text_regression), pearson, mse, mae or loss.",
-    )
-    keep: Literal["best", "last"] = Field("best", description="The model to save; without validation the last.")
-    early_stopping: EarlyStoppingSection | None = Field(None, description="Null: the run goes its full length.")
-    feature_cache: Literal["auto", "off"] = Field(
-        "auto",
-        description="`auto`: what frozen blocks give for a text is computed once and kept on disk for all epochs and "
-        "for the next runs, where that is expected to pay.",
-    )
-    feature_cache_gb: Real = Field(
-        10.0, gt=0, le=1e6, description="Room on disk for what all runs keep, in GB (10^9 bytes)."
-    )
-    feature_precision: Literal["auto", "fp32", "half"] = Field(
-        "auto", description="Of what is kept. `auto`: that of the run; `half`: bf16, or fp16 in a run of that."
-    )
-    trim_vocabulary: Literal["auto", "off"] = Field(
-        "auto",
-        description="`auto`: train the rows of the embedding table that the data use; to the others, which could only "
-        "decay, the same is done at the end.",
-    )
-    trim_last_block: Literal["auto", "off"] = Field(
-        "auto",
-        description="`auto`: where the head reads the first token alone, only that token goes through what follows the "
-        "attention of the last block.",
-    )
-    deterministic: bool = Field(True, description="Ask for deterministic kernels on accelerators.")
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        for field in ("duration", "evaluate_every", "checkpoint_every"):
-            length: Duration = getattr(self, field)
-            if length.unit == "%" or length.value == 0:
-                raise ValueError(f"{field} must be epochs or steps above 0, such as 3ep or 200st, got {length}")
-        if self.max_tokens_per_batch is not None and not self.group_by_length:
-            raise ValueError(
-                "max_tokens_per_batch puts texts of like length together, so group_by_length: false has no place "
-                "beside it; take one of the two away"
-            )
-        return self

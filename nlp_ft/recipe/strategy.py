@@ -1,26 +1,28 @@
-"""The section of a recipe that says what is trained, and when. Imports no torch."""
+"""The section of a recipe that says which layers train, and when. Imports no torch."""
 
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from nlp_ft.defaults import Embeddings, Grain, Order
 from nlp_ft.durations import Duration
+from nlp_ft.recipe.presets import STRATEGY_PRESETS, UNFREEZING, StrategyName
 from nlp_ft.recipe.sections import Metric, Section
-from nlp_ft.recipe.values import MOST_LAYERS, DurationField, Real, Text, Whole
-
-UNFREEZING = ("gradual", "lp_ft", "ulmfit")
-"""The strategies that train more and more layers."""
-
+from nlp_ft.recipe.values import MOST_LAYERS, DurationField, MinDelta, Real, Text, Whole
 
 REPLACED_BY_LAYERS = ("order", "blocks_per_phase", "embeddings")
-"""Settings of `UnfreezeSection` that its `layers` stands in place of."""
+"""Settings of `UnfreezeSection` whose place its `layers` takes."""
 
 
 class TriggerSection(Section):
-    """What ends a phase, and its bounds."""
+    """The shortest and the longest length of a phase that a condition ends."""
 
-    at_least: DurationField | None = Field(None, description="A phase lasts so long in any case: 1ep, 200st, 10%.")
-    at_most: DurationField | None = Field(None, description="And no longer than this; null: without bound.")
+    at_least: DurationField | None = Field(
+        None, description="Shortest length of a phase: `1ep`, `200st` or `10%` of the run; null for no bound."
+    )
+    at_most: DurationField | None = Field(
+        None, description="Longest length of a phase: `1ep`, `200st` or `10%` of the run; null for no bound."
+    )
 
     @model_validator(mode="after")
     def _check_bounds(self) -> Self:
@@ -34,49 +36,76 @@ class TriggerSection(Section):
 
 
 class PlateauSection(TriggerSection):
-    """A metric that no longer improves."""
+    """Ends a phase when a validation metric no longer improves."""
 
-    metric: Metric = Field("loss", description="On the validation split; the loss improves downwards.")
-    patience: Whole = Field(1, ge=1, le=1_000_000, description="Evaluations in a row without a better value.")
-    min_delta: Real = Field(0.0, ge=0, le=1000, description="Improvement of the metric below which it counts as none.")
+    metric: Metric = Field(
+        "loss", description="Validation score to watch; loss, mse and mae improve downwards, all others upwards."
+    )
+    patience: Whole = Field(
+        1,
+        ge=1,
+        le=1_000_000,
+        description="The phase ends after this many evaluations in a row without a better value.",
+    )
+    min_delta: MinDelta = 0.0
 
 
 class LossBelowSection(TriggerSection):
-    """A training loss that is small enough."""
+    """Ends a phase when the training loss is small enough."""
 
     value: Real = Field(
-        gt=0, le=1000, description="Mean training loss since the record before, at most 10 steps, in nats."
+        gt=0,
+        le=1000,
+        description="The phase ends when the mean training loss of the last steps (at most 10) is below this number.",
     )
 
 
 class UnfreezeSection(Section):
-    """When layers begin to train. A phase trains the layers of the one before and the next; the first one the head."""
+    """When layers begin to train, in phases: first the head, then the others in their `order`."""
 
-    order: Literal["top_down", "bottom_up", "all_at_once", "one_at_a_time"] = Field(
+    order: Order = Field(
         "top_down",
-        description="Of the blocks. `all_at_once`: all after the head; `one_at_a_time`: each alone from the input up, "
-        "then all.",
+        description="Order in which blocks begin to train, after the head. `top_down`: from the output to the input. "
+        "`bottom_up`: from the input to the output. `all_at_once`: all in the second phase. `one_at_a_time`: each "
+        "layer alone, from the input to the output, then all together.",
     )
     every: DurationField | None = Field(
-        None, description="Length of a phase: 1ep, 200st, 10%; null: the run is divided evenly."
+        None,
+        description="Length of a phase: epochs (`1ep`), optimizer steps (`200st`) or a share of the run (`10%`). Null "
+        "divides the run into equal phases.",
     )
-    plateau: PlateauSection | None = Field(None, description="In place of `every`: what ends a phase.")
-    loss_below: LossBelowSection | None = Field(None, description="In place of `every`: what ends a phase.")
-    blocks_per_phase: Whole = Field(1, ge=1, le=MOST_LAYERS, description="Blocks (or stages) that join at a time.")
-    embeddings: Literal["last", "never"] = Field("last", description="When the embeddings (or the stem) join.")
+    plateau: PlateauSection | None = Field(
+        None, description="Ends a phase when a validation metric no longer improves; replaces `every`. Null for none."
+    )
+    loss_below: LossBelowSection | None = Field(
+        None, description="Ends a phase when the training loss is small enough; replaces `every`. Null for none."
+    )
+    blocks_per_phase: Whole = Field(
+        1, ge=1, le=MOST_LAYERS, description="Blocks (or stages, see `grain`) that begin to train together."
+    )
+    embeddings: Embeddings = Field(
+        "last", description="When the embeddings (or the stem) begin to train: `last`, after all blocks, or `never`."
+    )
     layers: Text | None = Field(
         None,
-        description="In place of all above: layers and the time from which each trains, such as `head: 0ep, 10-12: "
-        "1ep, 1-9: 30%, embeddings: never`.",
+        description="Each layer with the time at which it begins to train, such as `head: 0ep, 10-12: 1ep, 1-9: 30%, "
+        "embeddings: never`; replaces `order`, `every`, `plateau`, `loss_below`, `blocks_per_phase` and `embeddings`. "
+        "Null for none.",
     )
     lr_scales: list[Annotated[Real, Field(gt=0, le=1e6)]] | None = Field(
-        None, description="Factor on all learning rates in each phase; null: 1."
+        None, description="One factor above 0 for each phase, on all learning rates in it; null uses 1 throughout."
     )
     layer_warmup: DurationField = Field(
-        Duration(0, "st"), description="Warm-up of a layer that begins to train: 100st, 2%."
+        Duration(0, "st"),
+        description="Time over which the rate of a layer rises to its full value after it begins to train: `0.5ep`, "
+        "`100st` or `2%` of the run; `0st` for none.",
     )
-    restart_lr: bool = Field(False, description="Run the schedule of the rates anew in each phase.")
-    restore_best: bool = Field(False, description="Begin a phase with the best weights of the one before.")
+    restart_lr: bool = Field(
+        False, description="Run the whole learning-rate schedule in each phase, instead of once over the run."
+    )
+    restore_best: bool = Field(
+        False, description="Begin each phase with the best weights of the phase before; needs `data.validation`."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -91,39 +120,43 @@ class UnfreezeSection(Section):
 
 
 class StrategySection(Section):
-    """What is trained, and when. A string stands for the preset of that name."""
+    """Which layers train, and when. In place of the section, the name of a strategy alone uses its preset."""
 
-    name: Literal[
-        "full", "llrd", "head_only", "top_layers", "gradual", "lp_ft", "discriminative", "ulmfit", "scratch"
-    ] = Field(
+    name: StrategyName = Field(
         "llrd",
-        description="`full`: everything at one rate; `llrd`: everything, lower layers slower; `head_only`: the head; "
-        "`top_layers`: the head and the blocks below it; `gradual`: from the head down; `lp_ft`: the head, then all; "
-        "`discriminative`: one rate for the head, one for all below; `ulmfit`: as Howard and Ruder (2018); `scratch`: "
-        "everything, from random weights.",
+        description="The strategy, whose preset sets other keys. `full`: everything at one rate. `llrd`: everything, "
+        "lower layers at lower rates. `head_only`: the head. `top_layers`: the head and the top blocks. `gradual`: the "
+        "head, then block by block from the top. `lp_ft`: the head, then everything. `discriminative`: everything, one "
+        "rate for the head and one for all below. `ulmfit`: as Howard and Ruder (2018). `scratch`: everything, from "
+        "random weights.",
     )
     trainable_blocks: Annotated[Whole, Field(ge=0, le=MOST_LAYERS)] | Literal["all"] = Field(
         "all",
-        description="Blocks (or stages, see `grain`) trained, counted from the top; `all` includes the embeddings or "
-        "stem; 0 is the head alone.",
+        description="Number of blocks (or stages, see `grain`) that train, counted from the top, beside the head: 0 "
+        "for the head alone, `all` for all blocks and the embeddings or stem.",
     )
     unfreeze: UnfreezeSection | None = Field(
-        None, description="When layers begin to train; null: those of `trainable_blocks` from the start."
+        None,
+        description="When layers begin to train, for gradual, lp_ft and ulmfit. Null: the layers of `trainable_blocks` "
+        "train from the start.",
     )
     reinit_top: Whole = Field(
         0,
         ge=0,
         le=MOST_LAYERS,
-        description="Blocks, counted from the top, that begin from random weights (Zhang et al. 2021).",
+        description="Number of top blocks that begin with random weights in place of pretrained ones (Zhang et al. "
+        "2021).",
     )
-    grain: Literal["block", "stage"] = Field(
-        "block", description="What counts as one layer of an image network: each residual block, or each stage."
+    grain: Grain = Field(
+        "block",
+        description="What counts as one layer of an image network: each residual `block`, or each `stage`. Texts have "
+        "`block` only.",
     )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        expected = {"head_only": 0, "top_layers": self.trainable_blocks}.get(self.name, "all")
-        if self.trainable_blocks != expected:
+        expected = STRATEGY_PRESETS[self.name]["strategy"].get("trainable_blocks", "all")
+        if self.trainable_blocks != expected and self.name != "top_layers":
             raise ValueError(
                 f"trainable_blocks must be {expected} under {self.name}, got {self.trainable_blocks}; "
                 "did you mean strategy.name: top_layers?"

@@ -1,41 +1,53 @@
-"""The sections of a recipe for text classification: where the texts come from, and the encoder."""
+"""The sections of a recipe for texts: where the texts and labels come from, and the encoder."""
 
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from nlp_ft.defaults import Pooling
 from nlp_ft.recipe.sections import DataSection, ModelSection
 from nlp_ft.recipe.values import Paths, Place, Real, Text, Whole
 
 
 class TextDataSection(DataSection):
-    """Where the texts and labels come from."""
+    """Where the texts and labels come from, and how they become tokens."""
 
     source: Paths | None = Field(
         None,
-        description="One place that holds all splits: file(s), a saved dataset folder, or a Hub id. With it, `train`, "
-        "`validation` and `test` are names of splits (or values of `split_column`); without it they are files.",
+        description="One place that holds all splits: file(s), a saved dataset folder, or a Hub id. `train`, "
+        "`validation` and `test` then name its splits, or values of `split_column`. Null: they name files themselves.",
     )
     train: Paths = Field(
         "train",
-        description="CSV, TSV, JSON Lines or Parquet file(s), globs, or saved dataset folders; relative to the folder "
-        "the command runs in; `package:NAME/PATH` lies inside an installed package. With `source`: a split.",
+        description="Training rows: CSV, TSV, JSON Lines or Parquet file(s), globs, or saved dataset folders. Paths "
+        "are relative to the folder in which the command runs; `package:NAME/PATH` is a file in an installed package. "
+        "With `source`: the name of a split.",
     )
-    split_column: Text | None = Field(None, description="Column of `source` that tells each row's split.")
-    text: Text | list[Text] = Field("text", description="Column with the text, or the two columns of a text pair.")
+    split_column: Text | None = Field(
+        None, description="Column of the `source` files that names the split of each row; null where there is none."
+    )
+    text: Text | list[Text] = Field("text", description="Column with the text, or a list of two columns for pairs.")
     max_length: Whole = Field(
-        128, ge=3, le=1_000_000, description="Tokens of the longest input, special tokens included."
+        128, ge=3, le=1_000_000, description="Most tokens of an input, special tokens included; longer texts are cut."
     )
     truncation: Literal["head", "tail", "head_tail"] = Field(
-        "head", description="What is kept of a longer text: its beginning, its end, or `head_tokens` and then the end."
+        "head",
+        description="Which part of a longer text is kept. `head`: its beginning. `tail`: its end. `head_tail`: the "
+        "first `head_tokens` tokens, then its end.",
     )
     head_tokens: Whole = Field(
         128,
         ge=1,
         le=1_000_000,
-        description="Tokens kept from the beginning under `head_tail` (Sun et al. 2019 keep 128 of 512).",
+        description="Tokens kept from the beginning of a longer text under `head_tail` (Sun et al. 2019 keep 128 of "
+        "512).",
     )
-    num_proc: Whole | None = Field(None, ge=1, le=1024, description="Processes that tokenize; null: as many as help.")
+    num_proc: Whole | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="Processes that tokenize the data; null chooses from the number of rows and cores.",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -57,21 +69,29 @@ class TextModelSection(ModelSection):
     """The pretrained encoder, its pooling and its head."""
 
     name: Place = Field(
-        description="Hub id, folder, or `package:NAME/PATH` inside an installed package, of an encoder with "
-        "safetensors weights."
+        description="Hub id, folder, or `package:NAME/PATH` in an installed package, of the encoder. Its weights must "
+        "be safetensors."
     )
-    revision: Text | None = Field(None, description="Commit, branch or tag of a Hub model.")
-    pooling: Literal["auto", "cls", "mean", "max", "pooler"] = Field(
+    revision: Text | None = Field(
+        None, description="Commit, branch or tag of a Hub model; null for its main branch. Folders have none."
+    )
+    pooling: Literal["auto", Pooling] = Field(
         "auto",
-        description="From token vectors to one: `auto` and `pooler` as the architecture itself does it, or its CLS "
-        "token, or the mean or maximum over the tokens.",
+        description="How the vectors of all tokens become one vector. `auto`: as the architecture's own classifier "
+        "does it. `cls`: the CLS token. `mean`, `max`: the mean or the maximum over the tokens. `pooler`: the "
+        "encoder's pretrained pooler.",
     )
     keep_head: bool = Field(
         False,
-        description="Start from the head of a finished classifier; it needs the same labels in the same order. False "
-        "puts a new head in its place.",
+        description="Start from the head of a finished classifier, which must have the same labels in the same order. "
+        "False puts a new head in its place.",
     )
     dropout: Real | None = Field(
-        None, ge=0, lt=1, description="Dropout inside the encoder, share of units, 0 to 1; null: as pretrained."
+        None,
+        ge=0,
+        lt=1,
+        description="Dropout probability inside the encoder, from 0 to below 1; null keeps its pretraining value.",
     )
-    trust_remote_code: bool = Field(False, description="Run Python code that comes with the model. Know its author.")
+    trust_remote_code: bool = Field(
+        False, description="Run the Python code that comes with the model. Turn it on only if you trust its author."
+    )

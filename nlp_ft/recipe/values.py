@@ -1,4 +1,4 @@
-"""The kinds of value that a recipe holds: numbers that are numbers, texts and places that are not blank."""
+"""The types of the values in a recipe: finite numbers, texts and paths that are not blank, durations."""
 
 import re
 import unicodedata
@@ -7,18 +7,20 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from nlp_ft.durations import Duration
+from nlp_ft.durations import FORM, Duration
 from nlp_ft.locations import expand_home
 
 INVISIBLE = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
 """Unicode categories of controls, invisible marks and blanks."""
 LONGEST_TEXT = 4096
 LONGEST_PATTERN = 1000
+"""Characters."""
 MOST_LAYERS = 10_000
+"""Largest layer id, and number of blocks, that a recipe may name."""
 
 
 def refusal(expected: str) -> PydanticCustomError:
-    """The error of a value that `must be EXPECTED`."""
+    """The error whose message is: KEY must be EXPECTED, got VALUE."""
     # In braces pydantic would look for values.
     return PydanticCustomError("nlp_ft", "{expected}", {"expected": expected})
 
@@ -53,22 +55,30 @@ def _pattern(text: str) -> str:
 
 
 Whole = Annotated[int, Field(strict=True)]
-"""A whole number; `true` and `3.0` are none. Each field says its bounds, also the upper one."""
+"""A whole number; `true` and `3.0` are refused. Each field gives its lower and upper bound."""
 Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-"""A finite number; `true` is none. Each field says its bounds, also the upper one."""
+"""A finite number; `true` is refused. Each field gives its lower and upper bound."""
 Text = Annotated[str, Field(max_length=LONGEST_TEXT), AfterValidator(_visible)]
-"""A text that shows."""
+"""A text with at least one visible character."""
 Place = Annotated[Text, AfterValidator(_place)]
-"""A path or a name; `~/` is the home folder, and `$NAME` is refused."""
+"""A path or a name; `~/` becomes the home folder, and variables such as `$NAME` are refused."""
 Folder = Annotated[Place, AfterValidator(_folder)]
-"""The path of a folder that will be made."""
+"""The path of a folder that the run makes."""
 Pattern = Annotated[str, Field(min_length=1, max_length=LONGEST_PATTERN), AfterValidator(_pattern)]
-"""A regular expression of Python."""
+"""A regular expression in Python's syntax."""
 Paths = Place | list[Place]
 DurationField = Annotated[
     Duration,
     BeforeValidator(lambda value: value if isinstance(value, Duration) else Duration.parse(value)),
     PlainSerializer(str),
-    WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)?\s*(ep|st|%)$"}),
+    WithJsonSchema({"type": "string", "pattern": f"^{FORM}$"}),
 ]
-"""`3ep`, `200st` or `10%`."""
+"""A duration as a recipe writes it: `3ep`, `200st` or `10%`."""
+MinDelta = Annotated[
+    Real,
+    Field(
+        ge=0,
+        le=1000,
+        description="A value counts as better only if it improves by more than this, in the unit of the metric.",
+    ),
+]

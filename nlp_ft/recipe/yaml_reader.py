@@ -1,5 +1,6 @@
-"""YAML as recipes have it: that of version 1.2, bounded in size, depth and kinds of value. Imports no torch."""
+"""Reading and writing the YAML of recipes: version 1.2, with limits on size, depth and types. Imports no torch."""
 
+import math
 import os
 import re
 import stat
@@ -12,19 +13,19 @@ import yaml
 from nlp_ft.errors import RecipeError, printable
 
 LARGEST_FILE = 1_000_000
-"""Bytes of a recipe."""
+"""Most bytes of a recipe."""
 MOST_VALUES, DEEPEST = 100_000, 50
-"""Values that it holds once aliases are written out, and sections or lists inside each other."""
+"""Most values of a recipe with its aliases written out, and most levels of sections or lists inside each other."""
 LONGEST_NUMBER = 100
-"""Characters of a number."""
+"""Most characters of a number."""
 TAG = "tag:yaml.org,2002:"
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML with the scalars of YAML 1.2: `2e-5` is a number, `no` is text; a key stands once."""
+    """Safe YAML with the scalars of YAML 1.2: `2e-5` is a number, `no` is text. A repeated key is an error."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """A node, no deeper than `DEEPEST`."""
+        """The next node. Raises: ComposerError: it is nested deeper than `DEEPEST`."""
         self.depth = getattr(self, "depth", 0) + 1
         if self.depth > DEEPEST:
             problem = f"it is nested too deeply, more than {DEEPEST} sections or lists inside each other"
@@ -35,7 +36,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping whose keys are text, each once."""
+        """A mapping. Raises: ConstructorError: a key is not text, or is given twice."""
         if not isinstance(node, yaml.MappingNode):
             raise _refusal(f"a {_kind_of(node)} is no section of `key: value` lines", node)
         seen: set[Any] = set()
@@ -49,7 +50,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def construct_scalar_of_form(self, node: yaml.Node) -> Any:
-        """A null, truth value or number; its text may be another than the tag says (`!!bool maybe`)."""
+        """Null, true, false or a number. Raises: ConstructorError: the text does not fit its tag (`!!bool maybe`)."""
         kind = node.tag.removeprefix(TAG)
         if not isinstance(node, yaml.ScalarNode):
             raise _refusal(f"a {_kind_of(node)} is no {kind}", node)
@@ -74,7 +75,7 @@ FORMS = {
         "-+.0123456789",
     ),
 }
-"""Kind of scalar -> its form, and the characters with which it may begin."""
+"""Type of scalar -> its regular expression, and the characters that it may begin with."""
 _Loader.yaml_implicit_resolvers = {}
 _Loader.yaml_constructors = {
     f"{TAG}str": yaml.SafeLoader.construct_yaml_str,
@@ -90,7 +91,7 @@ _Loader.yaml_implicit_resolvers[""] = [(f"{TAG}null", re.compile(r"\Z"))]
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes every text that YAML 1.1 or 1.2 would read as something else; writes no alias."""
+    """Quotes every text that YAML 1.1 or 1.2 would read as another type, and writes no aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -110,6 +111,25 @@ def dump_yaml(values: Mapping[str, Any]) -> str:
     return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
+class _OneLineDumper(_Dumper):
+    """Writes a text with line breaks in double quotes, with its breaks as `\\n`."""
+
+
+def _text_on_one_line(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = '"' if len(f"{text}.".splitlines()) > 1 else None
+    return dumper.represent_scalar(f"{TAG}str", text, style=style)
+
+
+_OneLineDumper.add_representer(str, _text_on_one_line)
+
+
+def one_line_yaml(value: Any) -> str:
+    """YAML of one value on one line, with lists and dicts in brackets; a comment may follow it."""
+    # Inside of a list, so that a text is quoted as it must be between brackets.
+    text: str = yaml.dump([value], Dumper=_OneLineDumper, default_flow_style=True, allow_unicode=True, width=math.inf)
+    return text.strip()[1:-1]
+
+
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read a YAML mapping. Raises: RecipeError."""
     text = _read_text(path)
@@ -122,7 +142,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def parse_yaml(text: str, origin: str) -> Any:
-    """The values of YAML text. Raises: RecipeError, which begins with the origin and tells the place."""
+    """The values of YAML text. Raises: RecipeError: it begins with the origin, then line and column."""
     origin = _cut(printable(origin), 200)
     try:
         loader = _Loader(text)
@@ -163,7 +183,7 @@ def _read_text(path: str | Path) -> str:
 
 
 def _measure(node: yaml.Node, known: dict[int, int], depth: int = 1) -> int:
-    """Values under a node, with every alias written out: a few lines of aliases can stand for billions."""
+    """Number of values under a node with all aliases written out: a few lines of aliases can stand for billions."""
     if depth > DEEPEST:
         raise _refusal(f"it is nested too deeply, more than {DEEPEST} sections or lists inside each other", node)
     size = known.get(id(node))

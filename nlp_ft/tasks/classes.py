@@ -1,20 +1,24 @@
 """The outputs of a classifier: one of several labels for each row, of a text or of an image."""
 
 import csv
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch.nn import functional as F
+from transformers import PreTrainedModel
 
 from nlp_ft.errors import TrainingError, listed, printable
-from nlp_ft.recipe.sections import LossSection
+from nlp_ft.models.labels import label_names as label_names_of
+from nlp_ft.recipe import Recipe
 from nlp_ft.tables import text_table
 from nlp_ft.tasks.losses import ClassificationLoss
 from nlp_ft.tasks.metrics import confusion_matrix, per_class, score
+from nlp_ft.tasks.task import Data
 
 
 @dataclass(frozen=True)
@@ -90,21 +94,46 @@ class ClassOutputs:
         return [f"{prediction.scores[label]:.4f}  {printable(label)}" for label in likeliest]
 
 
-def make_loss(settings: LossSection, train_rows: Mapping[str, int]) -> ClassificationLoss:
-    """The loss with its class weights; `train_rows` counts the rows of each label, in the order of the ids.
+class Classification(ABC):
+    """A task that learns labels, of inputs of any kind: its outputs and its loss. See `Task`."""
 
-    Raises:
-        TrainingError: the weights do not name exactly the labels, or a balanced one would be infinite.
-    """
-    weights = _class_weights(settings, train_rows)
-    tensor = torch.tensor(weights, dtype=torch.float32) if weights is not None else None
-    return ClassificationLoss(tensor, settings.label_smoothing, settings.average)
+    recipe: Recipe
+
+    @property
+    @abstractmethod
+    def data(self) -> Data:
+        """The splits."""
+
+    @abstractmethod
+    def label_counts(self) -> dict[str, int]:
+        """Label name -> rows of train."""
+
+    @staticmethod
+    def outputs_of(model: PreTrainedModel) -> ClassOutputs:
+        """The outputs of a trained model: its labels."""
+        return ClassOutputs(label_names_of(model))
+
+    @property
+    def outputs(self) -> ClassOutputs:
+        """The outputs of the model: one of the labels of the data."""
+        return ClassOutputs(self.data.label_names)
+
+    def make_loss(self) -> ClassificationLoss:
+        """Cross-entropy with the class weights of the recipe.
+
+        Raises:
+            TrainingError: the weights do not name exactly the labels, or a balanced one would be infinite.
+        """
+        section = self.recipe.loss
+        if section.class_weights is None:
+            return ClassificationLoss(None, section.label_smoothing)
+        weights = _class_weights(section.class_weights, self.label_counts())
+        return ClassificationLoss(torch.tensor(weights, dtype=torch.float32), section.label_smoothing)
 
 
-def _class_weights(settings: LossSection, train_rows: Mapping[str, int]) -> list[float] | None:
-    if settings.class_weights is None:
-        return None
-    if settings.class_weights == "balanced":
+def _class_weights(setting: Literal["balanced"] | Mapping[str, float], train_rows: Mapping[str, int]) -> list[float]:
+    """The weight of each label, in the order of the ids."""
+    if setting == "balanced":
         absent = [name for name, count in train_rows.items() if count == 0]
         if absent:
             raise TrainingError(
@@ -112,9 +141,9 @@ def _class_weights(settings: LossSection, train_rows: Mapping[str, int]) -> list
             )
         total = sum(train_rows.values())
         return [total / (len(train_rows) * count) for count in train_rows.values()]
-    if set(settings.class_weights) != set(train_rows):
-        different = sorted(set(settings.class_weights) ^ set(train_rows))
+    if set(setting) != set(train_rows):
+        different = sorted(set(setting) ^ set(train_rows))
         raise TrainingError(
             f"loss.class_weights must name exactly the labels of the data; different: {listed(different, 5)}"
         )
-    return [settings.class_weights[name] for name in train_rows]
+    return [setting[name] for name in train_rows]

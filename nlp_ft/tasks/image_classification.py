@@ -1,6 +1,5 @@
 """Image classification: images, their transforms, a torchvision network."""
 
-import os
 import re
 from collections.abc import Sequence
 from functools import cached_property
@@ -17,21 +16,23 @@ from nlp_ft.data.images import ImageData, load_image_data
 from nlp_ft.data.labels import find_labels, label_counts
 from nlp_ft.data.splits import progress_bars
 from nlp_ft.data.transforms import ImageCollator, Preprocessing
+from nlp_ft.data.workers import available_cores
 from nlp_ft.layerwise import LayerMap
 from nlp_ft.layerwise.layer_map import Rule
-from nlp_ft.models.text import label_names
+from nlp_ft.models.labels import label_names
 from nlp_ft.models.vision import build_image_classifier, weights_entry
 from nlp_ft.recipe import ImageRecipe
 from nlp_ft.tasks.baselines import score_majority
-from nlp_ft.tasks.classes import ClassOutputs, make_loss
-from nlp_ft.tasks.losses import ClassificationLoss
+from nlp_ft.tasks.classes import Classification
 from nlp_ft.tasks.task import Card, map_layers
 
 MOST_WORKERS = 8
 
 
-class ImageClassification:
+class ImageClassification(Classification):
     """See `Task`."""
+
+    recipe: ImageRecipe
 
     # From a last batch of one image BatchNorm can take no statistics, and from one of a few only bad ones.
     inputs = "images"
@@ -75,8 +76,7 @@ class ImageClassification:
         """As the recipe says, else as many as there are cores, where an accelerator would wait for them."""
         if self.recipe.data.num_workers is not None:
             return self.recipe.data.num_workers
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return min(MOST_WORKERS, cores) if torch.accelerator.is_available() else 0
+        return min(MOST_WORKERS, available_cores()) if torch.accelerator.is_available() else 0
 
     def label_counts(self) -> dict[str, int]:
         """Of the decoded rows: an image that cannot be read is found."""
@@ -102,20 +102,6 @@ class ImageClassification:
         # By structure a bottleneck of convolutions (SqueezeNet's) reads like one more part of the last stage.
         head: Rule = (rf"(^|\.)backbone\.{re.escape(str(model.head_name))}\.", "head")
         return map_layers(self.recipe, model, [head], example)
-
-    @staticmethod
-    def outputs_of(model: PreTrainedModel) -> ClassOutputs:
-        """The labels of a trained model."""
-        return ClassOutputs(label_names(model))
-
-    @property
-    def outputs(self) -> ClassOutputs:
-        """One of the labels."""
-        return ClassOutputs(self.data.label_names)
-
-    def make_loss(self) -> ClassificationLoss:
-        """Cross-entropy with the weights of the recipe. Raises: TrainingError."""
-        return make_loss(self.recipe.loss, self.label_counts())
 
     def collator(self, training: bool) -> ImageCollator:
         """Decodes and transforms; for training with augmentation."""

@@ -1,11 +1,23 @@
 """Cross-entropy as a sum and what to divide it by, so that accumulation over uneven batches is exact."""
 
-from typing import Literal
+from typing import Protocol
 
 import torch
 from torch.nn import functional as F
 
-from nlp_ft.data.batching import IGNORED_LABEL
+from nlp_ft.data.batch import IGNORED_LABEL
+
+
+class Loss(Protocol):
+    """The loss of an effective batch that arrives in parts: the sum of `total` over the sum of `weight`."""
+
+    def total(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The sum over one part; logits and labels begin with (batch, ...)."""
+        ...
+
+    def weight(self, labels: torch.Tensor) -> torch.Tensor:
+        """What one part adds to the divisor."""
+        ...
 
 
 class ClassificationLoss:
@@ -17,49 +29,38 @@ class ClassificationLoss:
     Args:
         class_weights: (num_labels,), or None for equal ones.
         label_smoothing: share of the target spread over all labels, in [0, 1).
-        average: `sample` or `token`; they differ only for labels of shape (batch, seq_len).
     """
 
-    def __init__(
-        self,
-        class_weights: torch.Tensor | None = None,
-        label_smoothing: float = 0.0,
-        average: Literal["sample", "token"] = "sample",
-    ) -> None:
+    def __init__(self, class_weights: torch.Tensor | None = None, label_smoothing: float = 0.0) -> None:
         self.class_weights = class_weights
         self.label_smoothing = label_smoothing
-        self.average = average
 
     def total(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Sum over one part.
 
         Args:
-            logits: (batch, num_labels) or (batch, seq_len, num_labels).
-            labels: ids, (batch,) or (batch, seq_len), -100 is left out; or the share of each label, as floats
-                (batch, num_labels), whose rows of zeros are left out.
+            logits: (batch, num_labels).
+            labels: ids, (batch,), where -100 is left out; or the share of each label, as floats (batch, num_labels),
+                where rows of zeros are left out.
         """
         if labels.is_floating_point():
             return self._total_of_shares(logits, labels)
         losses = F.cross_entropy(
-            logits.float().flatten(0, -2),
-            labels.flatten(),
+            logits.float(),
+            labels,
             weight=self._class_weights(logits.device),
             label_smoothing=self.label_smoothing,
             ignore_index=IGNORED_LABEL,
             reduction="none",
-        ).view(labels.shape)
-        if self.average == "token" or labels.ndim == 1:
-            return losses.sum()
-        return (losses.sum(-1) / self._weights(labels).sum(-1).clamp(min=1e-9)).sum()
+        )
+        return losses.sum()
 
     def weight(self, labels: torch.Tensor) -> torch.Tensor:
-        """What one part adds to the divisor: its labels, by their class weights; or its samples."""
+        """What one part adds to the divisor: the sum of the class weights of its labels."""
         if labels.is_floating_point():
             weights = self._class_weights(labels.device)
             return (labels if weights is None else labels * weights).sum()
-        if self.average == "token" or labels.ndim == 1:
-            return self._weights(labels).sum()
-        return (labels != IGNORED_LABEL).any(-1).sum().float()
+        return self._weights(labels).sum()
 
     def _total_of_shares(self, logits: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
         losses = F.cross_entropy(

@@ -12,13 +12,13 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from nlp_ft.data.batching import Collator
+from nlp_ft.data.batch_loading import Collator
 from nlp_ft.errors import LayerMapError
 from nlp_ft.layerwise import LayerMap
 from nlp_ft.layerwise.layer_map import Rule
 from nlp_ft.patterns import SECONDS, endless_pattern
 from nlp_ft.recipe import Recipe
-from nlp_ft.tasks.losses import ClassificationLoss
+from nlp_ft.tasks.losses import Loss
 from nlp_ft.tasks.outputs import Outputs
 
 
@@ -121,7 +121,7 @@ class Task(Protocol):
         """The layer map at the grain of the recipe. Raises: LayerMapError."""
         ...
 
-    def make_loss(self) -> ClassificationLoss:
+    def make_loss(self) -> Loss:
         """The loss of the recipe. Raises: TrainingError: it does not fit the labels."""
         ...
 

@@ -20,7 +20,7 @@ from nlp_ft.data.splits import progress_bars
 from nlp_ft.data.text import TextData, load_numbered_splits, load_text_data
 from nlp_ft.tasks.losses import SquaredLoss
 from nlp_ft.tasks.task import Card
-from nlp_ft.tasks.text_classification import TextClassification
+from nlp_ft.tasks.text_inputs import TextInputs
 
 
 class NumberOutputs:
@@ -77,19 +77,20 @@ class NumberOutputs:
         return [f"{prediction:.4f}"]
 
 
-class TextRegression(TextClassification):
+class TextRegression(TextInputs):
     """See `Task`."""
 
     has_numbers = True
+    title = "Text regressor"
 
     @staticmethod
-    def outputs_of(model: PreTrainedModel) -> NumberOutputs:  # type: ignore[override]
-        """Numbers."""
+    def outputs_of(model: PreTrainedModel) -> NumberOutputs:
+        """The outputs of a trained model: numbers."""
         return NumberOutputs()
 
     @property
-    def outputs(self) -> NumberOutputs:  # type: ignore[override]
-        """Numbers."""
+    def outputs(self) -> NumberOutputs:
+        """The outputs of the model: numbers."""
         return NumberOutputs()
 
     @cached_property
@@ -104,33 +105,31 @@ class TextRegression(TextClassification):
         return {self.recipe.data.label: len(rows)}
 
     def label_names(self) -> list[str]:
-        """The name of the column, which names the one number that the model gives."""
+        """The name of the label column, which names the one number that the model gives."""
         return [self.recipe.data.label]
 
     def build_model(self, label_names: Sequence[str], pretrained: bool = True) -> PreTrainedModel:
-        """Encoder, pooling, and a head of one number. Raises: ModelError."""
+        """The encoder with pooling and a head of one number. Raises: ModelError."""
         model = super().build_model(self.label_names(), pretrained)
         model.config.problem_type = "regression"
         return model
 
-    def make_loss(self) -> SquaredLoss:  # type: ignore[override]
+    def make_loss(self) -> SquaredLoss:
         """Squared error."""
         return SquaredLoss()
 
     def score_baselines(self) -> dict[str, dict[str, float]]:
-        """The mean of train, which has no correlation, and a ridge regression on TF-IDF."""
-        split = "test" if "test" in self.data.raw else "validation"
-        learned, references = self.data.labels("train"), self.data.labels(split)
+        """Score the mean of train, which has no correlation, and a ridge regression on TF-IDF."""
+        learned, references = self.data.labels("train"), self.data.labels(self.baseline_split)
         ridge = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), Ridge())
         ridge.fit(self.data.texts("train"), learned)
         predicted = {
             "mean": np.full(len(references), learned.mean()),
-            "tfidf_ridge": ridge.predict(self.data.texts(split)),
+            "tfidf_ridge": ridge.predict(self.data.texts(self.baseline_split)),
         }
         scores = {name: self.outputs.score(numbers, references) for name, numbers in predicted.items()}
         return {name: {key: value for key, value in of.items() if not math.isnan(value)} for name, of in scores.items()}
 
     def card(self, model: PreTrainedModel) -> Card:
-        """A text regressor."""
-        title = f"Text regressor fine-tuned from {self.recipe.model.name}"
-        return replace(super().card(model), title=title, labels=())
+        """What the model card says of the model; it has no labels to list."""
+        return replace(super().card(model), labels=())

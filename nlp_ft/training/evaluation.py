@@ -1,6 +1,7 @@
 """Predictions over a whole split, gathered once over all processes, each row exactly once."""
 
-from contextlib import nullcontext
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -8,60 +9,72 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from datasets import Dataset
 
-from nlp_ft.data.batching import Collator, load_batches
+from nlp_ft.data.batch_loading import Collator, load_batches
+from nlp_ft.layerwise.eval_mode import evaluating
 from nlp_ft.tasks.outputs import Outputs, Predictions
-from nlp_ft.training.features.cache import FeatureCache
+from nlp_ft.tasks.task import Data
+from nlp_ft.training.features.cache import FeatureCache, logits_of
 
 
-def predict_split(
-    accelerator: Accelerator,
-    model: torch.nn.Module,
-    outputs: Outputs,
-    encoded: Dataset,
-    lengths: np.ndarray,
-    collator: Collator,
-    batch_size: int,
-    num_workers: int = 0,
-    features: FeatureCache | None = None,
-) -> Predictions:
-    """Run the model over a split in eval mode; rows of like length go together, and the shares may be uneven.
+@dataclass(frozen=True)
+class Evaluator:
+    """Runs a model over splits in eval mode; rows of like length go together, and the shares may be uneven.
 
     Args:
-        accelerator: tells this process's share.
+        accelerator: tells this process's share of the rows.
         model: prepared or not; the wrapper of several processes is left aside, since it would wait for the others.
         outputs: what the model's logits mean.
-        encoded: the rows.
-        lengths: tokens of each text, or zeros, (rows,).
+        data: the encoded splits.
         collator: makes a batch.
         batch_size: rows of one process at once.
         num_workers: processes that make batches; 0 for this one.
-        features: of the frozen layers for the rows of `validation`; None computes them.
     """
-    module = accelerator.unwrap_model(model)
-    was_training = module.training
-    module.eval()
-    order = np.argsort(-lengths, kind="stable")
-    mine = order[accelerator.process_index :: accelerator.num_processes]
-    batches = [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
-    results = np.zeros((len(mine), 4))  # row number, prediction, reference, loss
-    done = 0
-    with torch.inference_mode(), accelerator.autocast():
-        for rows, batch in zip(batches, load_batches(encoded, batches, collator, num_workers)):
-            labels = batch["labels"]
-            inputs = {
-                key: value.to(accelerator.device, non_blocking=True)
-                for key, value in batch.items()
-                if key not in ("labels", "row")
-            }
-            with features.entered("validation", batch["row"], inputs) if features else nullcontext(inputs) as inputs:
-                logits = module(**inputs).logits.float().cpu()
-            losses = outputs.row_losses(logits, labels)
-            columns = [rows, outputs.decode(logits).numpy(), labels.numpy(), losses.numpy()]
-            results[done : done + len(rows)] = np.stack(columns, axis=1)
-            done += len(rows)
-    module.train(was_training)
-    gathered = np.concatenate(gather_object([results]))
-    gathered = gathered[np.argsort(gathered[:, 0])]
-    kind = np.dtype(encoded.features["labels"].dtype)
-    predicted, references = (gathered[:, column].astype(kind) for column in (1, 2))
-    return Predictions(outputs, predicted, references, gathered[:, 3])
+
+    accelerator: Accelerator
+    model: torch.nn.Module
+    outputs: Outputs
+    data: Data
+    collator: Collator
+    batch_size: int
+    num_workers: int = 0
+
+    def predict(self, split: str, features: FeatureCache | None = None) -> Predictions:
+        """Predictions for every row of a split, on every process; collective.
+
+        Args:
+            split: name of the split.
+            features: of the frozen layers for its rows; None computes them.
+        """
+        encoded, lengths = self.data.encoded[split], self.data.lengths(split)
+        order = np.argsort(-lengths, kind="stable")
+        mine = order[self.accelerator.process_index :: self.accelerator.num_processes]
+        batches = [mine[i : i + self.batch_size] for i in range(0, len(mine), self.batch_size)]
+        module = self.accelerator.unwrap_model(self.model)
+        with evaluating(module):
+            results = self._results(module, encoded, batches, split, features)
+        gathered = np.concatenate(gather_object([results]))
+        gathered = gathered[np.argsort(gathered[:, 0])]
+        kind = np.dtype(encoded.features["labels"].dtype)
+        predicted, references = (gathered[:, column].astype(kind) for column in (1, 2))
+        return Predictions(self.outputs, predicted, references, gathered[:, 3])
+
+    def _results(
+        self,
+        module: torch.nn.Module,
+        encoded: Dataset,
+        batches: Sequence[np.ndarray],
+        split: str,
+        features: FeatureCache | None,
+    ) -> np.ndarray:
+        """Row number, prediction, reference and loss of each row, (rows, 4)."""
+        parts = [np.zeros((0, 4))]
+        loaded = load_batches(encoded, batches, self.collator, self.num_workers)
+        with torch.inference_mode(), self.accelerator.autocast():
+            for rows, batch in zip(batches, loaded):
+                labels = batch["labels"]
+                moved = {key: value.to(self.accelerator.device, non_blocking=True) for key, value in batch.items()}
+                logits = logits_of(module, moved, split, features).float().cpu()
+                losses = self.outputs.row_losses(logits, labels)
+                columns = [rows, self.outputs.decode(logits).numpy(), labels.numpy(), losses.numpy()]
+                parts.append(np.stack(columns, axis=1))
+        return np.concatenate(parts)

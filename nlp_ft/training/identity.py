@@ -11,29 +11,29 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from transformers import PreTrainedModel
 
 from nlp_ft.data.columns import content_of
 from nlp_ft.errors import RunFolderError
-from nlp_ft.models.vocabulary import UsedVocabulary
+from nlp_ft.tasks.task import Task
+from nlp_ft.training.loop_state import LoopSettings
 from nlp_ft.training.model_card import versions
-from nlp_ft.training.parts import Parts
 from nlp_ft.training.precision import precision_name
 
 VERSION_KEYS = ("transformers_version", "_name_or_path")
 """Of a model's configuration: who wrote it and where it lay."""
 
 
-def identity_of(parts: Parts, vocabulary: UsedVocabulary | None) -> dict[str, Any]:
+def identity_of(task: Task, model: PreTrainedModel, settings: LoopSettings, num_processes: int) -> dict[str, Any]:
     """What must be equal, by the words that an error uses; JSON holds it."""
-    config = {key: value for key, value in parts.model.config.to_dict().items() if key not in VERSION_KEYS}
+    config = {key: value for key, value in model.config.to_dict().items() if key not in VERSION_KEYS}
     return {
-        "number of processes": parts.accelerator.num_processes,
-        "steps of the run": parts.plan.total_steps,
-        "steps of an epoch": parts.plan.steps_per_epoch,
-        "label names": content_of(parts.data.label_names),
-        **parts.task.identity(),
+        "number of processes": num_processes,
+        "steps of the run": settings.total_steps,
+        "steps of an epoch": settings.steps_per_epoch,
+        "label names": content_of(task.data.label_names),
+        **task.identity(),
         "configuration of the model": content_of(sorted(config.items(), key=str)),
-        "rows of the embedding table in use": None if vocabulary is None else content_of(vocabulary.used.tolist()),
     }
 
 
@@ -51,15 +51,15 @@ def refuse_other_identity(folder: Path, before: Mapping[str, Any], now: Mapping[
         )
 
 
-def environment_of(parts: Parts) -> dict[str, str]:
+def environment_of(task: Task, accelerator: Accelerator) -> dict[str, str]:
     """What sums in another order where it changes: threads, processor, device, precision, versions."""
     return {
         "threads": str(torch.get_num_threads()),
         "processor": f"{_processor()} ({torch.backends.cpu.get_cpu_capability()})",
-        "device": _device(parts.accelerator),
-        "precision": precision_name(parts.accelerator),
+        "device": _device(accelerator),
+        "precision": precision_name(accelerator),
         "MKL_CBWR": os.environ.get("MKL_CBWR", "not set"),
-        **versions(parts.task.libraries),
+        **versions(task.libraries),
     }
 
 

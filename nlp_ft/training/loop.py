@@ -7,97 +7,21 @@ equal to an unbroken one.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 
 from nlp_ft.errors import TrainingError
-from nlp_ft.layerwise import Unfreezer, UnfreezeState
-from nlp_ft.layerwise.unfreezing.triggers import is_better
-from nlp_ft.training.clipping import clip_gradients
-from nlp_ft.training.features.cache import FeatureCache
+from nlp_ft.layerwise import Unfreezer
+from nlp_ft.training.features.cache import FeatureCache, logits_of
+from nlp_ft.training.loop_state import Batch, EpochBatches, LoopHooks, LoopSettings, LoopState, Loss
 from nlp_ft.training.progress import Progress
 from nlp_ft.training.wrapping import rewrapped
 
-Batch = dict[str, torch.Tensor]
 STEPS_BETWEEN_RECORDS = 10
-
-
-@dataclass(frozen=True)
-class LoopSettings:
-    """Lengths are in optimizer steps; `metric` is a key of what `evaluate` gives, or None without validation."""
-
-    total_steps: int
-    steps_per_epoch: int
-    evaluate_every: int
-    checkpoint_every: int
-    max_grad_norm: float | None = None
-    seed: int = 0
-    metric: str | None = None
-    patience: int | None = None
-    min_delta: float = 0.0
-    restore_best_of_phase: bool = False
-
-
-@dataclass
-class LoopState:
-    """What changes over a run; a checkpoint holds it."""
-
-    global_step: int = 0
-    best_step: int = 0
-    best_value: float | None = None
-    phase: int = 0
-    best_step_of_phase: int = 0
-    best_value_of_phase: float | None = None
-    evaluations_without_best: int = 0
-    """Within the phase: what an earlier phase reached does not count against this one."""
-    unfreeze: UnfreezeState = field(default_factory=UnfreezeState)
-    stopped_early: bool = False
-    train_seconds: float = 0.0
-    train_examples: int = 0
-    unrecorded_losses: list[float] = field(default_factory=list)
-    """Means over the processes, of the steps since the last record; there are some where a signal ended the run."""
-
-
-class Loss(Protocol):
-    """The loss of an effective batch that arrives in parts: the sum of `total` over the sum of `weight`."""
-
-    def total(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Sum over one part; logits and labels begin with (batch, ...)."""
-        ...
-
-    def weight(self, labels: torch.Tensor) -> torch.Tensor:
-        """What one part adds to the divisor."""
-        ...
-
-
-class EpochBatches(Protocol):
-    """The effective batches of an epoch from one on, each as this process's micro-batches with labels (batch,)."""
-
-    def __call__(self, epoch: int, first_batch: int) -> Iterator[tuple[int, list[Batch]]]:
-        """Yield (rows of the effective batch over all processes, micro-batches of this process)."""
-        ...
-
-
-@dataclass(frozen=True)
-class LoopHooks:
-    """What the loop calls: `evaluate` gives scores by name, `save` writes a checkpoint.
-
-    `save_best` keeps the weights under their step, `load_best` puts those of a step back. `asked_to_stop` says after
-    each step whether the run should end with it, the same on all processes.
-    """
-
-    evaluate: Callable[[], dict[str, float]] | None
-    save_best: Callable[[int], None]
-    load_best: Callable[[int], None]
-    save: Callable[[LoopState], None]
-    record: Callable[[dict[str, Any]], None]
-    asked_to_stop: Callable[[], bool] = lambda: False
 
 
 class Loop:
@@ -105,8 +29,8 @@ class Loop:
 
     Args:
         accelerator: of the run; its own gradient accumulation is not used.
-        model: prepared by the accelerator.
-        optimizer: prepared by the accelerator; its groups carry `initial_lr`.
+        model: the bare model; the loop wraps it, and wraps it anew when other layers train.
+        optimizer: over its parameters; its groups carry `initial_lr`.
         unfreezer: says which layers train at each step, and at which rates.
         loss: sums and divisors.
         batches: gives the batches of an epoch.
@@ -130,8 +54,7 @@ class Loop:
         features: FeatureCache | None = None,
     ) -> None:
         self.accelerator = accelerator
-        self.model = model
-        self.optimizer = optimizer
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.unfreezer = unfreezer
         self.loss = loss
         self.batches = batches
@@ -146,7 +69,12 @@ class Loop:
         self._losses: list[torch.Tensor] = []
 
     def run(self) -> None:
-        """Train to the end, or until asked to stop. Raises: TrainingError: the loss is no number any more."""
+        """Train to the end.
+
+        Raises:
+            TrainingError: the loss is no longer a finite number.
+            KeyboardInterrupt: `asked_to_stop` said yes; a checkpoint is written first.
+        """
         self.model.train()
         try:
             while not self._ends_here():
@@ -154,6 +82,8 @@ class Loop:
                 self._run_epoch(epoch, first_batch)
         finally:
             self.progress.close()
+        if self.was_stopped:
+            raise KeyboardInterrupt
 
     def _is_over(self) -> bool:
         return self.state.stopped_early or self.state.global_step >= self.settings.total_steps
@@ -198,21 +128,15 @@ class Loop:
         for i, batch in enumerate(micro_batches):
             is_last = i == len(micro_batches) - 1
             with nullcontext() if is_last else accelerator.no_sync(self.model):
-                logits = self._logits(batch)
+                logits = logits_of(self.model, batch, "train", self.features)
                 loss = self.loss.total(logits, batch["labels"]) / divisor
                 accelerator.backward(loss)
                 total += loss.detach()
         if self.settings.max_grad_norm is not None:
-            clip_gradients(accelerator, self.trainable, self.settings.max_grad_norm)
+            accelerator.clip_grad_norm_(self.trainable, self.settings.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return total
-
-    def _logits(self, batch: Batch) -> torch.Tensor:
-        inputs = {key: value for key, value in batch.items() if key not in ("labels", "row")}
-        with self.features.entered("train", batch["row"], inputs) if self.features else nullcontext(inputs) as inputs:
-            logits: torch.Tensor = self.model(**inputs).logits
-            return logits
 
     def _begin_step(self) -> None:
         """Freeze and unfreeze what is due, and set the learning rates."""
@@ -228,8 +152,7 @@ class Loop:
         state = self.state
         if self.settings.restore_best_of_phase and state.best_value_of_phase is not None:
             self.hooks.load_best(state.best_step_of_phase)
-        state.phase = self.unfreezer.phase
-        state.best_value_of_phase, state.best_step_of_phase, state.evaluations_without_best = None, 0, 0
+        state.begin_phase(self.unfreezer.phase)
         plan = self.unfreezer.plan
         names = plan.schedule.layer_names(plan.layers(state.unfreeze))
         self.progress.say(f"step {state.global_step}: phase {state.phase + 1}, now training {names}")
@@ -282,13 +205,7 @@ class Loop:
         self.hooks.record({"step": state.global_step, "epoch": self._epoch(), "validation": scores})
         assert settings.metric is not None
         value = scores[settings.metric]
-        is_best = is_better(settings.metric, value, state.best_value, settings.min_delta)
-        is_best_of_phase = is_better(settings.metric, value, state.best_value_of_phase, settings.min_delta)
-        if is_best:
-            state.best_value, state.best_step = value, state.global_step
-        if is_best_of_phase:
-            state.best_value_of_phase, state.best_step_of_phase = value, state.global_step
-        state.evaluations_without_best = 0 if is_best_of_phase else state.evaluations_without_best + 1
+        is_best, is_best_of_phase = state.note_score(settings.metric, value, settings.min_delta)
         if is_best or (is_best_of_phase and settings.restore_best_of_phase):
             self.hooks.save_best(state.global_step)
         self.progress.evaluated(state.global_step, self._epoch(), settings.metric, value, scores["loss"], is_best)

@@ -11,6 +11,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,11 @@ class RunFolder:
         require_free(self.final)
         self._check_taken()
         self._check_writable()
+
+    @property
+    def tag(self) -> str:
+        """A short name that tells this run folder from others."""
+        return blake2b(str(self.final.absolute()).encode(), digest_size=4).hexdigest()
 
     @property
     def checkpoints(self) -> Path:
@@ -254,27 +260,6 @@ def writing(folder: Path) -> Iterator[None]:
             f"output_dir: cannot write in {folder}: {reason}; the last whole checkpoint, if there is one, is kept: "
             "mend it and pass --resume"
         ) from None
-
-
-class MetricsLog:
-    """metrics.jsonl: one JSON object a line, each with its `step`; written by the main process.
-
-    Args:
-        file: where to write.
-        enabled: False on every process but the main one.
-        text: what it holds by the last checkpoint; lines after that are written again.
-    """
-
-    def __init__(self, file: Path, enabled: bool, text: str) -> None:
-        self.file, self.enabled = file, enabled
-        if enabled:
-            durable.write_text(file, text)
-
-    def write(self, record: dict[str, Any]) -> None:
-        """Append one record."""
-        if self.enabled:
-            with self.file.open("a", encoding="utf-8", newline="") as stream:
-                stream.write(json.dumps(record) + "\n")
 
 
 def _is_unfinished_run(folder: Path) -> bool:

@@ -7,65 +7,115 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 
+from nlp_ft.data.batch_loading import EpochStream
 from nlp_ft.errors import printable
 from nlp_ft.layerwise.freezing import count_parameters
+from nlp_ft.models.loading import quiet_transformers
+from nlp_ft.recipe import Recipe
 from nlp_ft.tasks.outputs import Predictions, score_table
+from nlp_ft.tasks.task import Task
+from nlp_ft.training.agreement import errors_of_all, require_equal_weights
+from nlp_ft.training.build import LayeredModel
 from nlp_ft.training.layer_table import layer_table
-from nlp_ft.training.loop import LoopState
+from nlp_ft.training.loop_state import LoopState
 from nlp_ft.training.model_card import model_card, peak_memory_bytes, versions, write_json
-from nlp_ft.training.parts import Parts
 from nlp_ft.training.precision import precision_name
-from nlp_ft.training.run_folder import SUMMARY_TO_BE
+from nlp_ft.training.run_folder import SUMMARY_TO_BE, RunFolder, writing
 
 
-def summarize(parts: Parts, state: LoopState, predictions: Mapping[str, Predictions]) -> dict[str, Any]:
-    """What summary.json holds, but for what other parts of the run add.
+def summarize(
+    recipe: Recipe,
+    task: Task,
+    model: torch.nn.Module,
+    stream: EpochStream,
+    state: LoopState,
+    predictions: Mapping[str, Predictions],
+    accelerator: Accelerator,
+) -> dict[str, Any]:
+    """What summary.json holds; the caller adds the seconds of the whole run and the data report. Collective.
 
     `effective_batch_size` is in rows; with a number of tokens for each batch, their mean over an epoch.
+
+    Raises:
+        TrainingError: the processes no longer hold the same weights.
     """
-    total, trainable = count_parameters(parts.model)
-    wants_baselines = parts.recipe.baselines and parts.accelerator.is_main_process
+    total, trainable = count_parameters(model)
+    wants_baselines = recipe.baselines and accelerator.is_main_process
     return {
-        "strategy": parts.recipe.strategy.name,
-        "seed": parts.recipe.seed,
+        "strategy": recipe.strategy.name,
+        "seed": recipe.seed,
         "metrics": {split: of_split.scores() for split, of_split in predictions.items()},
-        "baselines": parts.task.score_baselines() if wants_baselines else {},
+        "baselines": task.score_baselines() if wants_baselines else {},
         "train_seconds": state.train_seconds,
         "train_examples_per_second": state.train_examples / state.train_seconds,
         "num_parameters": total,
         "num_trainable_parameters": trainable,
-        "peak_memory_bytes": peak_memory_bytes(parts.accelerator.device),
+        "peak_memory_bytes": peak_memory_bytes(accelerator.device),
         "global_step": state.global_step,
         "best_step": state.best_step,
         "stopped_early": state.stopped_early,
-        "effective_batch_size": parts.stream.effective_batch_size,
-        "num_processes": parts.accelerator.num_processes,
-        "device": parts.accelerator.device.type,
-        "precision": precision_name(parts.accelerator),
-        "versions": versions(parts.task.libraries),
+        "effective_batch_size": stream.effective_batch_size,
+        "num_processes": accelerator.num_processes,
+        "device": accelerator.device.type,
+        "precision": precision_name(accelerator),
+        "versions": versions(task.libraries),
+        "weights_hashes": require_equal_weights(accelerator, model),
     }
 
 
-def save_run(parts: Parts, summary: dict[str, Any], predictions: Mapping[str, Predictions]) -> None:
-    """Fill the partial folder and give it its name."""
-    folder = parts.folder.partial
-    parts.model.save_pretrained(folder)
-    parts.task.save_preprocessor(folder)
-    for split, of_split in predictions.items():
-        of_split.write_tables(folder, split)
-    scores = {**summary["metrics"], **{f"baseline: {name}": s for name, s in summary["baselines"].items()}}
-    table = score_table(scores, parts.outputs.shown_metrics)
-    (folder / "layers.txt").write_text(layer_table(parts.layer_map, _initial(parts.optimizer)) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(model_card(parts.task.card(parts.model), summary, table), encoding="utf-8")
-    write_json(folder / SUMMARY_TO_BE, summary)
-    _share_mode(folder)
-    parts.folder.finish()
+def save_run(
+    folder: RunFolder,
+    task: Task,
+    layered: LayeredModel,
+    optimizer: torch.optim.Optimizer,
+    summary: dict[str, Any],
+    predictions: Mapping[str, Predictions],
+    accelerator: Accelerator,
+) -> None:
+    """Fill the partial folder, give it its name, and print the scores; collective.
+
+    Raises:
+        RunFolderError: the disk refuses it.
+    """
+    with errors_of_all(accelerator):
+        if accelerator.is_main_process:
+            with writing(folder.final), quiet_transformers():
+                table = _fill(folder.partial, task, layered, optimizer, summary, predictions)
+                folder.finish()
+            _print_result(folder, task, summary, table)
+
+
+def _print_result(folder: RunFolder, task: Task, summary: dict[str, Any], table: str) -> None:
     print(
         f"\n{table}\n\n{summary['train_seconds']:.1f} s of training, "
-        f"{summary['train_examples_per_second']:.0f} examples/s; the run folder is {parts.folder.final}\n"
-        f"next: nlp-ft predict {printable(shlex.quote(parts.recipe.output_dir))} {parts.task.example_input}"
+        f"{summary['train_examples_per_second']:.0f} examples/s; the run folder is {folder.final}\n"
+        f"next: nlp-ft predict {printable(shlex.quote(str(folder.final)))} {task.example_input}"
     )
+
+
+def _fill(
+    place: Path,
+    task: Task,
+    layered: LayeredModel,
+    optimizer: torch.optim.Optimizer,
+    summary: dict[str, Any],
+    predictions: Mapping[str, Predictions],
+) -> str:
+    """Write model, preprocessor, tables, model card and summary; gives the table of scores."""
+    layered.model.save_pretrained(place)
+    task.save_preprocessor(place)
+    for split, of_split in predictions.items():
+        of_split.write_tables(place, split)
+    scores = {**summary["metrics"], **{f"baseline: {name}": s for name, s in summary["baselines"].items()}}
+    table = score_table(scores, task.outputs.shown_metrics)
+    layers = layer_table(layered.layer_map, _initial(optimizer))
+    (place / "layers.txt").write_text(f"{layers}\n", encoding="utf-8")
+    (place / "README.md").write_text(model_card(task.card(layered.model), summary, table), encoding="utf-8")
+    write_json(place / SUMMARY_TO_BE, summary)
+    _share_mode(place)
+    return table
 
 
 def _share_mode(folder: Path) -> None:

@@ -2,7 +2,8 @@
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DynamoBackend
+
+from nlp_ft.training.accelerator import is_compiled
 
 
 def rewrapped(accelerator: Accelerator, model: torch.nn.Module) -> torch.nn.Module:
@@ -12,7 +13,7 @@ def rewrapped(accelerator: Accelerator, model: torch.nn.Module) -> torch.nn.Modu
     would not be averaged over the processes. A compiled graph may leave the layers out that were frozen
     (https://github.com/pytorch/pytorch/issues/139476).
     """
-    if accelerator.state.dynamo_plugin.backend != DynamoBackend.NO:
+    if is_compiled(accelerator):
         torch._dynamo.reset()
     bare: torch.nn.Module = accelerator.unwrap_model(model, keep_torch_compile=False)
     if bare is model:

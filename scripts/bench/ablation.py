@@ -13,7 +13,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ import torch
 from datasets import Dataset
 
 from nlp_ft.recipe.loader import load_recipe
-from nlp_ft.training import loop, run
+from nlp_ft.training.run import train
 
 WORKS = {
     "full, 2 epochs": ["strategy=full", "training.duration=2ep"],
@@ -32,10 +31,6 @@ VARIANTS: dict[str, list[str]] = {
     "everything on": [],
     "rows of any length together": ["training.group_by_length=false"],
     "frozen blocks computed each time": ["training.feature_cache=off"],
-    "the whole embedding table": ["training.trim_vocabulary=off"],
-    "all tokens to the end of the last block": ["training.trim_last_block=off"],
-    "torch's random numbers": [],
-    "clipping in two passes": [],
     "AdamW not fused": [],
 }
 """Name -> what is laid over the recipe; those without are turned off in `turn_off`."""
@@ -43,11 +38,7 @@ VARIANTS: dict[str, list[str]] = {
 
 def turn_off(variant: str) -> None:
     """Put what a user would write in the place of ours."""
-    if variant == "torch's random numbers":
-        vars(run)["fast_random_bits"] = lambda accelerator: nullcontext()
-    elif variant == "clipping in two passes":
-        vars(loop)["clip_gradients"] = lambda accelerator, *rest: accelerator.clip_grad_norm_(*rest)
-    elif variant == "AdamW not fused":
+    if variant == "AdamW not fused":
         plain = torch.optim.AdamW.__init__
         torch.optim.AdamW.__init__ = lambda self, *a, **k: plain(self, *a, **{**k, "fused": False})  # type: ignore[method-assign]
 
@@ -55,7 +46,7 @@ def turn_off(variant: str) -> None:
 def train_once(recipe: str, variant: str, overrides: list[str]) -> None:
     """In a process of its own; prints the seconds of training."""
     turn_off(variant)
-    print(json.dumps(run.train(load_recipe(recipe, overrides))["train_seconds"]))
+    print(json.dumps(train(load_recipe(recipe, overrides))["train_seconds"]))
 
 
 def main() -> None:

@@ -18,15 +18,16 @@ import torch
 from accelerate import Accelerator
 from torch.nn import functional as F
 
-from nlp_ft.data.batching import EpochStream, PaddingCollator
-from nlp_ft.data.effective_batches import RowBatches
+from nlp_ft.data.batch_loading import EpochStream, PaddingCollator
+from nlp_ft.data.batch_sampling import RowBatches
 from nlp_ft.data.text import load_text_data
 from nlp_ft.layerwise import LayerMap, UnfreezePlan, Unfreezer, UnfreezeSchedule, build_lr_schedule, build_optimizer
 from nlp_ft.models.text import build_classifier, load_tokenizer
 from nlp_ft.recipe import TextRecipe
 from nlp_ft.recipe.loader import load_recipe
 from nlp_ft.tasks.losses import ClassificationLoss
-from nlp_ft.training.loop import Loop, LoopHooks, LoopSettings, LoopState
+from nlp_ft.training.loop import Loop
+from nlp_ft.training.loop_state import LoopHooks, LoopSettings, LoopState
 
 
 def bare_loop(

@@ -28,8 +28,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoTokenizer
 
 from nlp_ft.errors import ModelError
-from nlp_ft.layerwise import LayerMap
-from nlp_ft.layerwise.first_token import first_token_only, first_token_places
 from nlp_ft.locations import resolve_location
 from nlp_ft.models.text import build_classifier
 from nlp_ft.recipe import Recipe, TextRecipe
@@ -105,8 +103,7 @@ def operations(recipe: Recipe, batch: int, tokens: int) -> int:
     model = build_classifier(recipe.model, [f"label {i}" for i in range(8)], pretrained=False).eval()
     ids = torch.randint(1000, (1, tokens))
     row = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    places = first_token_places(model, LayerMap.from_model(model), row)
-    with FlopCounterMode(display=False) as counter, first_token_only(places):
+    with FlopCounterMode(display=False) as counter:
         model(**row).logits.sum().backward()
     return batch * int(counter.get_total_flops())
 

@@ -25,8 +25,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from transformers import pipeline
 
-from nlp_ft.data.batching import PaddingCollator
-from nlp_ft.data.token_batches import encode_for_prediction
+from nlp_ft.data.batch_loading import PaddingCollator
+from nlp_ft.data.tokens import encode_for_prediction
 from nlp_ft.prediction.predict import load_run, predict_to_file
 from nlp_ft.prediction.text_run import TextRun
 from nlp_ft.prediction.trained_run import TrainedRun

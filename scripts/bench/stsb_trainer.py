@@ -73,7 +73,8 @@ def main() -> None:
         trainer.train()
         seconds = time.perf_counter() - started
         scores = {split: trainer.evaluate(encoded(split))["eval_spearman"] for split in ("validation", "test")}
-    print(json.dumps({"spearman": scores["test"], "validation": scores["validation"], "train_s": seconds}))
+    settings = {"lr": options.lr, "seed": options.seed}
+    print(json.dumps({**settings, "spearman": scores["test"], "validation": scores["validation"], "train_s": seconds}))
 
 
 if __name__ == "__main__":

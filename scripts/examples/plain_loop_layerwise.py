@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler, RandomSampler
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, get_linear_schedule_with_warmup
 
-from nlp_ft.layerwise import UnfreezePlan, Unfreezer, UnfreezeSchedule, build_optimizer
+from nlp_ft.layerwise import Unfreezer, build_optimizer
 
 EPOCHS = 3
 BATCH_SIZE = 8
@@ -56,8 +56,7 @@ def main(name: str, train_file: Path, output_dir: Path) -> None:
     batches: DataLoader[Row] = DataLoader(data, BATCH_SIZE, sampler=sampler, collate_fn=collate)
     total_steps = EPOCHS * len(batches)
     optimizer = build_optimizer(model, lr=LEARNING_RATE, layer_decay=0.9)
-    plan = UnfreezePlan(UnfreezeSchedule.gradual(model.config.num_hidden_layers), total_steps, len(batches))
-    unfreezer = Unfreezer(model, optimizer, plan)
+    unfreezer = Unfreezer.gradual(model, optimizer, total_steps)
     scheduler = get_linear_schedule_with_warmup(optimizer, 0, total_steps)
     wrapped = wrap(model)
     model.train()

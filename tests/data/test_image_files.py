@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from PIL import Image, UnidentifiedImageError
 
-from nlp_ft.data import image_files
 from nlp_ft.data.image_files import UNREADABLE, decode, list_images, name_of, read_bytes, to_rgb
 from nlp_ft.errors import DataError
 from tests.tiny_images import write_images
@@ -100,7 +99,7 @@ def zip_with(folder: Path, method: int = zipfile.ZIP_DEFLATED, claimed: int = 0)
 
 @pytest.mark.parametrize("method", [9, 93, 99])
 def test_a_zip_file_that_is_packed_in_another_way_is_refused_by_name(method: int, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=rf"packs 'x/a.bmp' with method {method}, which is not read here; pack it with"):
+    with pytest.raises(DataError, match=rf"packs 'x/a.bmp' with method {method}, which is not supported; pack it with"):
         list_images(zip_with(tmp_path, method), "f")
 
 
@@ -126,7 +125,7 @@ def test_a_broken_exif_block_leaves_the_pixels_as_they_are(monkeypatch: pytest.M
     def broken(image: Image.Image) -> None:
         raise TypeError("whatever the bytes lead to")
 
-    monkeypatch.setattr(image_files.ImageOps, "exif_transpose", broken)
+    monkeypatch.setattr("nlp_ft.data.image_files.ImageOps.exif_transpose", broken)
     assert decode(stream.getvalue()).size == (4, 2)
 
 

@@ -194,15 +194,17 @@ def test_every_unreadable_image_is_named_with_the_reason(tmp_path: Path) -> None
     assert error.startswith("data.train: 4 image(s) cannot be read: ")
     for name, why in (
         ("cut.jpg", ""),
-        ("text.jpg", "it is no image that Pillow knows"),
-        ("empty.jpg", "it is no image that Pillow knows"),
+        ("text.jpg", "Pillow does not recognize it as an image"),
+        ("empty.jpg", "Pillow does not recognize it as an image"),
         ("floats.tif", "its pixels are floating-point numbers; save it with 8 or 16 bits"),
     ):
         assert f"{folder / 'red' / name}: {why}" in error
     Dataset.from_list([*parquet_rows(), {"image": {"bytes": b"no", "path": "a.png"}, "label": "red"}]).to_parquet(
         tmp_path / "a.parquet"
     )
-    assert "1 image(s) cannot be read: row 6 (a.png): it is no image" in the_error(train=tmp_path / "a.parquet")
+    assert "1 image(s) cannot be read: row 6 (a.png): Pillow does not recognize it" in the_error(
+        train=tmp_path / "a.parquet"
+    )
 
 
 def test_what_cannot_be_trained_on_is_refused(tmp_path: Path) -> None:
@@ -216,7 +218,7 @@ def test_what_cannot_be_trained_on_is_refused(tmp_path: Path) -> None:
     )
     (folder / "yellow").rmdir()
     noisy_image("red", 1).save(folder / "loose.png")
-    assert the_error(train=folder).startswith(f"data.train: {folder}: loose.png and 0 more lie in no class folder")
+    assert the_error(train=folder).startswith(f"data.train: {folder}: loose.png and 0 more are in no class folder")
     empty = tmp_path / "empty"
     empty.mkdir()
     assert the_error(train=empty) == f"data.train: {empty} holds no image"

@@ -195,7 +195,7 @@ def test_a_number_that_is_no_label_of_a_model_is_never_taken_for_an_id() -> None
 
 def test_labels_in_unlike_files_that_differ_by_their_type_alone_say_so() -> None:
     message = the_error(train=["0", "1"], test=[0, 1])
-    assert "numbers in one file are texts in another (a CSV has texts alone): write both in one format" in message
+    assert "one file holds numbers and another holds texts (a CSV has only texts): write both in one format" in message
 
 
 def test_names_that_look_alike_are_found() -> None:

@@ -37,7 +37,7 @@ def report(folder: Path, label_names: list[str] | None = None, **splits: list[tu
         files[split] = str(folder / f"{split}.jsonl")
         lines = [json.dumps({"text": text, "label": label}) + "\n" for text, label in rows]
         Path(files[split]).write_text("".join(lines), encoding="utf-8")
-    section = TextDataSection(**files, max_length=10, label_names=label_names)  # type: ignore[arg-type]
+    section = TextDataSection(**files, max_length=10, label_names=label_names)
     return describe_data(load_text_data(section, tokenizer()))
 
 

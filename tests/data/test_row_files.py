@@ -176,8 +176,11 @@ def test_one_value_of_another_type_in_json_lines_is_named_by_its_line(value: Any
         ('{"text": "x", "label": "a", "text": "y"}', "line 1: the key 'text' is given twice"),
         ('["x", "a"]', "row 0 is a text, not an object"),
         ('{"text": "x", "label": "a"}\n[1]', "line 2 is a list, not an object"),
-        ('{"text": "\\ud800", "label": "a"}', "line 1 to line 1: 'text' holds what cannot be kept: half of a"),
-        ('{"text": "x", "label": ' + "9" * 30 + "}", "line 1 to line 1: 'label' holds what cannot be kept"),
+        (
+            '{"text": "\\ud800", "label": "a"}',
+            "line 1 to line 1: 'text' holds a value that cannot be stored: half",
+        ),
+        ('{"text": "x", "label": ' + "9" * 30 + "}", "line 1 to line 1: 'label' holds a value that cannot be stored"),
         ("[" * 100_000, "the list is nested too deeply"),
     ],
 )
@@ -234,7 +237,7 @@ def test_a_file_that_exists_is_read_whatever_pattern_its_name_would_be(name: str
         ("a\ud800.csv", r"f: 'a\ud800.csv' can be no path"),
         ("~/no_such.csv", f"f: there is no ~/no_such.csv (looked for {Path.home()}/no_such.csv)"),
         ("$HOME/a.csv", "f: $HOME/a.csv must be a path in which no variable stands"),
-        ("pipe.csv", "f: pipe.csv is a pipe or a device; save what it gives as a file, and name that"),
+        ("pipe.csv", "f: pipe.csv is a pipe or a device; save its content as a file, and name that"),
         ("b\u200b.csv", r"f: there is no b\u200b.csv"),
     ],
 )
@@ -271,7 +274,7 @@ def test_a_hub_that_cannot_be_reached_is_one_error(error: Exception, monkeypatch
         raise error
 
     monkeypatch.setattr(datasets, "load_dataset", fail)
-    with pytest.raises(DataError, match=r"^data[.]train: someone/rows is no file or folder here, and loading it from"):
+    with pytest.raises(DataError, match=r"^data[.]train: someone/rows is not a file or folder here, and loading"):
         load_raw_splits(TextDataSection(source="someone/rows"))
 
 

@@ -10,7 +10,7 @@ from sklearn.model_selection import train_test_split
 
 from nlp_ft.data.splits import draw_validation
 
-FEATURES = {
+FEATURES: dict[str, tuple[list[Any], Any]] = {
     "names": (["b", "a", "ü", "B", "long name with words"], Value("string")),
     "numbers": ([10, -1, 2, 7, 300], Value("int64")),
     "truth": ([True, False], Value("bool")),

@@ -25,7 +25,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def load(**data: int) -> TextData:
     tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "x", "y"])})
-    return load_text_data(TextDataSection(train="a.csv", **data), tokenizer)  # type: ignore[arg-type]
+    return load_text_data(TextDataSection(train="a.csv", **data), tokenizer)
 
 
 def write(rows: str) -> None:
@@ -102,7 +102,7 @@ def test_a_full_disk_names_the_folder_and_leaves_nothing(monkeypatch: pytest.Mon
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(stored, "_write", full)
-    with pytest.raises(DataError, match=r"cache: No space left on device; rows are kept .* set HF_DATASETS_CACHE"):
+    with pytest.raises(DataError, match=r"cache: No space left on device; rows are stored .* set HF_DATASETS_CACHE"):
         load()
     assert list(Path("cache/nlp_ft").iterdir()) == []
 

@@ -56,7 +56,7 @@ def cache_files(data: TextData) -> dict[str, list[tuple[str, int]]]:
 
 
 def test_each_row_becomes_its_tokens_label_and_length(tmp_path: Path) -> None:
-    rows = [{"text": "yes", "label": "b"}, {"text": LONG, "label": "a"}, {"text": None, "label": "b"}]
+    rows: list[Row] = [{"text": "yes", "label": "b"}, {"text": LONG, "label": "a"}, {"text": None, "label": "b"}]
     section = TextDataSection(train=json_lines(tmp_path / "a.jsonl", rows), max_length=16)
     data = load_text_data(section, tokenizer())
     encoded = shared_tokenizer()(["yes", LONG, ""], truncation=True, max_length=16)

@@ -7,7 +7,8 @@ from typing import Any, Literal
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from nlp_ft.data.tokens import encode_rows, encode_texts, kept_positions, text_hash
+from nlp_ft.data import tokens
+from nlp_ft.data.tokens import encode_for_prediction, encode_rows, encode_texts, kept_positions, text_hash
 from nlp_ft.models.text import load_tokenizer
 from nlp_ft.recipe.text import TextDataSection, TextModelSection
 
@@ -121,7 +122,7 @@ def test_special_tokens_are_kept_wherever_they_stand(special: list[int], truncat
 
 
 def test_a_row_becomes_tokens_label_hash_and_emptiness() -> None:
-    batch = {"text": [SHORT, None, " \n", "7"], "label": ["b", "a", "b", "b"]}
+    batch: dict[str, list[Any]] = {"text": [SHORT, None, " \n", "7"], "label": ["b", "a", "b", "b"]}
     encoded = encode_rows(batch, tokenizer(), section(), {"a": 0, "b": 1})
     assert encoded["labels"] == [1, 0, 1, 1]
     assert encoded["is_empty"] == [False, True, True, False]
@@ -130,7 +131,7 @@ def test_a_row_becomes_tokens_label_hash_and_emptiness() -> None:
 
 
 def test_a_pair_is_empty_only_where_both_texts_are() -> None:
-    batch = {"a": ["", "x", None], "b": ["x", "", " "], "label": [0, 1, 1]}
+    batch: dict[str, list[Any]] = {"a": ["", "x", None], "b": ["x", "", " "], "label": [0, 1, 1]}
     assert encode_rows(batch, tokenizer(), section(text=["a", "b"]), {0: 0, 1: 1})["is_empty"] == [False, False, True]
 
 
@@ -145,3 +146,14 @@ def test_a_hash_ignores_case_and_white_space_and_nothing_else() -> None:
 def test_a_hash_is_the_same_in_every_process_and_fits_64_bits() -> None:
     # First 8 bytes of BLAKE2b of the folded text, as a little-endian signed number.
     assert text_hash(["Hello  World"]) == 5814608031911216775
+
+
+@pytest.mark.parametrize("columns", [[TEXTS], [TEXTS, OTHERS]], ids=["texts", "pairs"])
+def test_texts_to_predict_are_cut_as_for_training(columns: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "ROWS_ENCODED_TOGETHER", 2)
+    data = TextDataSection(train="a.csv", max_length=16, truncation="tail")
+    expected = encode_texts(columns, tokenizer(), data)
+    del expected["num_tokens"]
+    found = encode_for_prediction(columns, tokenizer(), data)
+    assert {key: [ids.tolist() for ids in rows] for key, rows in found.items()} == expected
+    assert max(map(len, found["input_ids"])) == 16

@@ -10,8 +10,9 @@ from PIL import Image
 from torchvision.models import ConvNeXt_Base_Weights, ResNet18_Weights, ResNet50_Weights, Swin_T_Weights
 from torchvision.transforms import v2
 
-from nlp_ft.data.batching import IGNORED_LABEL, EpochStream, load_batches
-from nlp_ft.data.effective_batches import RowBatches
+from nlp_ft.data.batch import IGNORED_LABEL
+from nlp_ft.data.batch_loading import EpochStream, load_batches
+from nlp_ft.data.batch_sampling import RowBatches
 from nlp_ft.data.images import ImageData, load_image_data
 from nlp_ft.data.transforms import (
     ImageCollator,
@@ -53,7 +54,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
 
 def batches_of(data: ImageData, collator: ImageCollator, rows: list[list[int]], workers: int = 0) -> list[Any]:
     batches = [np.array(of_batch) for of_batch in rows]
-    return list(load_batches(data.encoded["train"], batches, collator, workers))  # type: ignore[arg-type]
+    return list(load_batches(data.encoded["train"], batches, collator, workers))
 
 
 @pytest.mark.parametrize("weights", PRESETS, ids=str)
@@ -95,7 +96,7 @@ def test_the_saved_image_processor_does_what_evaluation_does(
 def test_sizes_are_the_recipes_or_the_weights_own(
     weights: Any, settings: dict[str, int], sizes: tuple[int, int]
 ) -> None:
-    section = ImageDataSection(train="-", **settings)  # type: ignore[arg-type]
+    section = ImageDataSection(train="-", **settings)
     found = Preprocessing.of_recipe(section, weights and weights.transforms())
     assert (found.image_size, found.resize_size) == sizes
     assert (found.mean, found.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -146,7 +146,10 @@ def _three(name: str, file: str, prepare: Callable[[Path], None], expected: Expe
 
 
 def _write(name: str, content: bytes) -> Callable[[Path], None]:
-    return lambda work: (work / name).write_bytes(content) and None
+    def prepare(work: Path) -> None:
+        (work / name).write_bytes(content)
+
+    return prepare
 
 
 def _arrow(values: Sequence[Any], kind: str) -> Any:

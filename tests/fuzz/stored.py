@@ -48,8 +48,8 @@ def checkpoints(seed: int, count: int) -> Iterator[Trial]:
     for number in range(count):
         draw = f"{seed} {number}"
         file = random.Random(draw).choice(OF_CHECKPOINT)
-        change = change_json if file.endswith(".json") and number % 2 else damage_file
-        yield _resumed(f"{file} damaged {draw}", change(f"{STEP}/{file}", draw))
+        broken = change_json if file.endswith(".json") and number % 2 else damage_file
+        yield _resumed(f"{file} damaged {draw}", broken(f"{STEP}/{file}", draw))
     for number in range(count // 4):
         file = random.Random(f"{seed} {number}").choice(["recipe.yaml", "run.json"])
         yield _resumed(f"{file} damaged {seed} {number}", damage_file(f"going.partial/{file}", f"{seed} {number}"))
@@ -64,8 +64,8 @@ def caches(seed: int, count: int) -> Iterator[Trial]:
     for number in range(count):
         draw = f"{seed} {number}"
         file = random.Random(draw).choice(["values", "index.json"])
-        change = change_json if file == "index.json" and number % 2 else damage_file
-        yield _trained_again(f"{file} damaged {draw}", change(f"cache/features/*/{file}", draw))
+        broken = change_json if file == "index.json" and number % 2 else damage_file
+        yield _trained_again(f"{file} damaged {draw}", broken(f"cache/features/*/{file}", draw))
 
 
 def runs(seed: int, count: int) -> Iterator[Trial]:
@@ -82,23 +82,24 @@ def runs(seed: int, count: int) -> Iterator[Trial]:
         draw = f"{seed} {number}"
         generator = random.Random(draw)
         file, command = generator.choice(OF_RUN), generator.choice(list(ON_RUNS))
-        change = change_json if file.endswith(".json") and number % 3 else damage_file
-        yield _read(f"{file} damaged {draw}", command, change(f"finished/{file}", draw))
+        broken = change_json if file.endswith(".json") and number % 3 else damage_file
+        yield _read(f"{file} damaged {draw}", command, broken(f"finished/{file}", draw))
 
 
 def machines() -> Iterator[Trial]:
     """Wrong surroundings of a command."""
     for environment in MACHINES:
         said = " ".join(f"{key}={value!r}" for key, value in environment.items())
-        rest = {"must_succeed": environment.keys() <= HARMLESS, "writes": ("run",), "environment": environment}
+        harmless = environment.keys() <= HARMLESS
+        rest: dict[str, Any] = {"must_succeed": harmless, "writes": ("run",), "environment": environment}
         for arguments in (("predict", "finished", "the cat"), ("train", "good.yaml", "strategy=head_only")):
             yield Trial(f"machine: {said}, {arguments[0]}", _nothing, arguments, **rest)
     out = ("predict", "finished", "--file", "test.csv", "--output")
     yield Trial("machine: a file beside --output", _user_file, (*out, "out.csv"), (), None, False, True, ("out.csv",))
-    for name, prepare, arguments in STOPPED:
-        yield Trial(f"machine: {name}", prepare, arguments, must_refuse=True, keeps=("run.partial", "going.partial"))
+    for name, prepare, stopped in STOPPED:
+        yield Trial(f"machine: {name}", prepare, stopped, must_refuse=True, keeps=("run.partial", "going.partial"))
     for size in (2000, 20_000):
-        full = {"must_refuse": True, "keeps": ("run.partial", "going.partial"), "most_bytes": size}
+        full: dict[str, Any] = {"must_refuse": True, "keeps": ("run.partial", "going.partial"), "most_bytes": size}
         yield Trial(f"machine: disk full at {size}, train", _nothing, ("train", "good.yaml"), **full)
         yield Trial(f"machine: disk full at {size}, resume", _nothing, (*RESUME, "--resume"), **full)
         yield Trial(

@@ -12,7 +12,7 @@ from tests.tiny_images import tiny_image_recipe
 GOING = ("training.checkpoint_every=3st", "output_dir=going")
 LOADED = (
     "accelerate",
-    "nlp_ft.inspection",
+    "nlp_ft.training.inspection",
     "nlp_ft.prediction.image_run",
     "nlp_ft.prediction.predict",
     "nlp_ft.prediction.text_run",

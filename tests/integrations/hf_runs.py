@@ -31,8 +31,8 @@ NUM_BLOCKS = 3
 HEAD = NUM_BLOCKS + 1
 
 
-def tiny_model(model_type: str = "bert", dropout: float = 0.0, **changes: object) -> PreTrainedModel:
-    """Three blocks and three classes, the same random weights each time."""
+def tiny_model(model_type: str = "bert", dropout: float = 0.0, **changes: object) -> Any:
+    """A PreTrainedModel of three blocks and three classes, with the same random weights each time."""
     settings: dict[str, object] = {"num_labels": 3, **changes}
     if model_type == "bert":
         settings |= {"num_hidden_layers": NUM_BLOCKS}
@@ -68,6 +68,12 @@ def arguments(folder: Path | str, **changes: Any) -> TrainingArguments:
         "log_level": "error",
     }
     return TrainingArguments(**{**settings, **changes})
+
+
+def phase_starts(trainer: Trainer) -> list[int]:
+    """The steps at which phases began, as the Trainer's state keeps them."""
+    callbacks: Any = trainer.state.stateful_callbacks
+    return list(callbacks["nlp_ft_unfreezing"]["attributes"]["starts"])
 
 
 def weights_hash(model: torch.nn.Module) -> str:

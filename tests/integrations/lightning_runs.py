@@ -85,7 +85,7 @@ def trained(
     ours = LayerwiseUnfreezing(strategy, **keywords)
     data: Any = tiny_data(64)
     # Lightning's own sampler would shuffle.
-    order = DistributedSampler(data, processes, int(os.environ.get("RANK", 0)), shuffle=False)
+    order: Any = DistributedSampler(data, processes, int(os.environ.get("RANK", 0)), shuffle=False)
     size = 8 // processes // accumulation
     rows: Any = DataLoader(data, size, sampler=order, collate_fn=default_data_collator)
     trainer = pl.Trainer(

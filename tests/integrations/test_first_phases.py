@@ -37,19 +37,20 @@ class LayerwiseSeq2SeqTrainer(LayerwiseTrainerMixin, Seq2SeqTrainer):
 
 def tied(kind: str) -> PreTrainedModel:
     """A generator whose head is the table of its embeddings."""
-    sizes = {"vocab_size": 30, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
+    sizes: dict[str, Any] = {"vocab_size": 30, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    if kind != "gpt2":
+        sizes["decoder_start_token_id"] = 1
     torch.manual_seed(0)
     if kind == "t5":
         config: Any = T5Config(d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, **sizes)
         return AutoModelForSeq2SeqLM.from_config(config)
     if kind == "bart":
-        shape = {
+        shape: dict[str, Any] = {
             f"{side}_{what}": 1 if what == "layers" else 2
             for side in ("encoder", "decoder")
             for what in ("layers", "attention_heads")
         }
         return AutoModelForSeq2SeqLM.from_config(BartConfig(d_model=16, max_position_embeddings=32, **shape, **sizes))
-    sizes.pop("decoder_start_token_id")
     return AutoModelForCausalLM.from_config(GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=32, **sizes))
 
 
@@ -94,7 +95,7 @@ class EmbeddingTrainer(Trainer):
         everything = nn.Sequential(OrderedDict(model=model, loss=self.loss))
         return optimizer_class, {**options, "optimizer_dict": [{"params": list(everything.parameters())}]}
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, *rest: Any, **kwargs: Any) -> Any:
         hidden = model.bert(inputs["input_ids"], inputs["attention_mask"]).last_hidden_state.mean(1)
         loss = nn.functional.cross_entropy(self.loss(hidden), inputs["labels"])
         return (loss, None) if return_outputs else loss
@@ -107,15 +108,16 @@ class LayerwiseEmbeddingTrainer(LayerwiseTrainerMixin, EmbeddingTrainer):
 def embedding_trainer(folder: Path, strategy: str, weights_of_loss: bool) -> LayerwiseEmbeddingTrainer:
     torch.manual_seed(0)
     loss = nn.Linear(16, 3).requires_grad_(weights_of_loss)
-    return LayerwiseEmbeddingTrainer(  # type: ignore[misc]
+    return LayerwiseEmbeddingTrainer(
         strategy=strategy, model=tiny_model(), args=arguments(folder), train_dataset=tiny_data(), loss=loss
     )
 
 
 def test_the_weights_of_a_loss_are_trained_in_a_group_beside_the_layers(tmp_path: Path) -> None:
     trainer = embedding_trainer(tmp_path, "llrd", weights_of_loss=True)
-    before = trainer.loss.weight.detach().clone()  # type: ignore[operator,union-attr]
+    before = trainer.loss.weight.detach().clone()  # type: ignore[operator]
     trainer.train()
+    assert trainer.optimizer is not None
     assert [group["name"] for group in trainer.optimizer.param_groups][-1] == "loss"
     assert not torch.equal(trainer.loss.weight, before)  # type: ignore[arg-type]
 
@@ -127,7 +129,7 @@ def test_a_phase_on_which_the_loss_does_not_depend_is_refused_in_the_first_step(
 
 def test_a_phase_in_which_the_loss_alone_would_learn_is_refused_in_the_first_step(tmp_path: Path) -> None:
     trainer = embedding_trainer(tmp_path, "head_only", weights_of_loss=True)
-    before = trainer.loss.weight.detach().clone()  # type: ignore[operator,union-attr]
+    before = trainer.loss.weight.detach().clone()  # type: ignore[operator]
     with pytest.raises(UnfreezeError, match=r"the loss depends on nothing that trains in this phase \(bert\.pooler"):
         trainer.train()
     assert torch.equal(trainer.loss.weight, before)  # type: ignore[arg-type]
@@ -247,7 +249,7 @@ def layer_of(name: str) -> str:
 class MappedRates(EmbeddingTrainer):
     """As SentenceTransformerTrainer does with a learning_rate_mapping."""
 
-    def get_optimizer_cls_and_kwargs(self, args: Any, model: Any = None) -> Any:
+    def get_optimizer_cls_and_kwargs(self, args: Any, model: Any = None) -> tuple[Any, Any]:  # type: ignore[override]
         optimizer_class, options = super().get_optimizer_cls_and_kwargs(args, model)
         options["optimizer_dict"].append({"params": [], "lr": 0.5})
         return optimizer_class, options
@@ -258,7 +260,7 @@ class LayerwiseMappedRates(LayerwiseTrainerMixin, MappedRates):
 
 
 def test_rates_of_another_mapping_are_refused_beside_those_of_the_layers(tmp_path: Path) -> None:
-    trainer = LayerwiseMappedRates(  # type: ignore[misc]
+    trainer = LayerwiseMappedRates(
         strategy="llrd", model=tiny_model(), args=arguments(tmp_path), train_dataset=tiny_data(), loss=nn.Linear(16, 3)
     )
     with pytest.raises(TrainingError, match="learning_rate_mapping gives parameters rates of their own"):

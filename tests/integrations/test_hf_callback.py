@@ -10,7 +10,7 @@ from transformers import EvalPrediction, Trainer
 from nlp_ft.errors import LayerMapError, UnfreezeError
 from nlp_ft.integrations.hf_trainer import LayerwiseTrainer, UnfreezeCallback
 from nlp_ft.layerwise import LossBelow, Phase, Plateau, UnfreezeSchedule, build_optimizer
-from tests.integrations.hf_runs import HEAD, NUM_BLOCKS, arguments, tiny_data, tiny_model, trained
+from tests.integrations.hf_runs import HEAD, NUM_BLOCKS, arguments, phase_starts, tiny_data, tiny_model, trained
 
 HEAD_FIRST = (Phase(frozenset({HEAD})),)
 EVERYTHING = frozenset(range(HEAD + 1))
@@ -47,14 +47,14 @@ def test_the_stock_optimizer_of_a_stock_trainer_unfreezes_too(tmp_path: Path) ->
 
 
 def test_a_strategy_that_moves_rates_wants_groups_of_layers(tmp_path: Path) -> None:
-    with pytest.raises(UnfreezeError, match="take a LayerwiseTrainer"):
+    with pytest.raises(UnfreezeError, match="use LayerwiseTrainer"):
         trained(str(tmp_path), trainer_class=Trainer, callbacks=[UnfreezeCallback("lp_ft")])
 
 
 def test_an_optimizer_made_from_a_frozen_model_is_refused(tmp_path: Path) -> None:
     model = tiny_model()
     optimizer = torch.optim.SGD(model.classifier.parameters(), lr=0.1)
-    with pytest.raises(LayerMapError, match="stand in no group of the optimizer"):
+    with pytest.raises(LayerMapError, match="are in no group of the optimizer"):
         trained(
             str(tmp_path),
             model=lambda: model,
@@ -80,12 +80,12 @@ def begun(tmp_path: Path, trigger: Any, scores: list[float], **changes: Any) -> 
         compute_metrics=scripted,
     )
     trainer.train()
-    starts = list(trainer.state.stateful_callbacks["nlp_ft_unfreezing"]["attributes"]["starts"])
+    starts = phase_starts(trainer)
     # An evaluation after the training decides nothing.
     left = iter([0.0] * 3)
     trainer.evaluate()
     trainer.evaluate()
-    assert trainer.state.stateful_callbacks["nlp_ft_unfreezing"]["attributes"]["starts"] == starts
+    assert phase_starts(trainer) == starts
     return starts
 
 
@@ -116,7 +116,7 @@ def test_the_metric_of_one_of_several_evaluation_sets_counts(tmp_path: Path) -> 
         eval_dataset={"short": tiny_data(4), "long": tiny_data(8)},
     )
     trainer.train()
-    assert trainer.state.stateful_callbacks["nlp_ft_unfreezing"]["attributes"]["starts"] == [0, 2]
+    assert phase_starts(trainer) == [0, 2]
 
 
 def test_the_training_loss_below_a_value_begins_the_next_phase(tmp_path: Path) -> None:
@@ -127,4 +127,4 @@ def test_the_training_loss_below_a_value_begins_the_next_phase(tmp_path: Path) -
         train_dataset=tiny_data(),
     )
     trainer.train()
-    assert trainer.state.stateful_callbacks["nlp_ft_unfreezing"]["attributes"]["starts"] == [0, 3]
+    assert phase_starts(trainer) == [0, 3]

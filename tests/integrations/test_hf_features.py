@@ -67,8 +67,8 @@ def test_seq2seq_trainer_takes_encoder_and_decoder_as_one_line_of_blocks(tmp_pat
     for accumulation in (1, 2):
         model = _tiny_t5()
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        sizes = {"gradient_accumulation_steps": accumulation, "per_device_train_batch_size": 8 // accumulation}
-        args = Seq2SeqTrainingArguments(**_plain(arguments(tmp_path)), **sizes)
+        settings = _plain(arguments(tmp_path)) | {"gradient_accumulation_steps": accumulation}
+        args = Seq2SeqTrainingArguments(**settings, per_device_train_batch_size=8 // accumulation)
         trainer = LayerwiseSeq2SeqTrainer(
             strategy="top_layers", trainable_blocks=1, model=model, args=args, train_dataset=rows
         )
@@ -84,8 +84,9 @@ def test_seq2seq_trainer_takes_encoder_and_decoder_as_one_line_of_blocks(tmp_pat
 
 def _tiny_t5() -> PreTrainedModel:
     torch.manual_seed(0)
-    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "vocab_size": 24}
-    return AutoModelForSeq2SeqLM.from_config(T5Config(**sizes, dropout_rate=0.0, decoder_start_token_id=0))
+    sizes: dict[str, Any] = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "vocab_size": 24}
+    sizes |= {"dropout_rate": 0.0, "decoder_start_token_id": 0}
+    return AutoModelForSeq2SeqLM.from_config(T5Config(**sizes))
 
 
 def _plain(args: Any) -> dict[str, Any]:
@@ -132,7 +133,7 @@ def test_hyperparameter_search_with_optuna(tmp_path: Path) -> None:
         train_dataset=tiny_data(),
         eval_dataset=tiny_data(8),
     )
-    best = trainer.hyperparameter_search(
+    best: Any = trainer.hyperparameter_search(
         lambda trial: {"learning_rate": trial.suggest_categorical("learning_rate", [1e-2, 1e-4])},
         backend="optuna",
         n_trials=2,

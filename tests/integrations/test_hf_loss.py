@@ -10,7 +10,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 from transformers import AutoModelForCausalLM, PreTrainedModel, Trainer, default_data_collator
 
 from nlp_ft.integrations.hf_trainer import LayerwiseTrainer, LayerwiseTrainerMixin
-from nlp_ft.models.pooled_classifier import PooledClassifier, PooledClassifierConfig
+from nlp_ft.models.configs import PooledClassifierConfig
+from nlp_ft.models.pooled_classifier import PooledClassifier
 from tests.integrations.hf_runs import arguments, losses, tiny_data, tiny_model, trained
 from tests.integrations.processes import in_processes
 from tests.tiny import tiny_config
@@ -22,7 +23,8 @@ CONSTANT = {"lr_scheduler_type": "constant", "optim": "sgd", "max_grad_norm": 0.
 
 def by_hand(batches: list[list[dict[str, Any]]]) -> list[tuple[float, float]]:
     """(mean cross-entropy over the batch, norm of its gradient) of each update of plain SGD."""
-    model, reference = tiny_model(), []
+    model: Any = tiny_model()
+    reference = []
     for rows in batches:
         batch = default_data_collator(rows)
         loss = cross_entropy(model(batch["input_ids"], batch["attention_mask"]).logits, batch["labels"])
@@ -64,7 +66,7 @@ def test_micro_batches_of_different_sizes_count_by_their_rows(tmp_path: Path) ->
 
 def pooled_model() -> PreTrainedModel:
     torch.manual_seed(0)
-    config = PooledClassifierConfig(tiny_config(), pooling="mean", num_labels=3, head_dropout=0.0)  # type: ignore[arg-type]
+    config = PooledClassifierConfig(tiny_config(), pooling="mean", num_labels=3, head_dropout=0.0)
     model = PooledClassifier(config)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -117,7 +119,7 @@ class MeanLossTrainer(Trainer):
 
     loss_is_scaled_for_ga = False
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **unused: Any) -> Any:
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, *unused: Any, **keywords: Any) -> Any:
         output = model(inputs["input_ids"], inputs["attention_mask"])
         loss = cross_entropy(output.logits, inputs["labels"])
         return (loss, output) if return_outputs else loss
@@ -131,7 +133,7 @@ def test_a_trainer_that_says_how_its_loss_is_scaled_is_believed(tmp_path: Path) 
     changes = {**in_order(16), "gradient_accumulation_steps": 4, "per_device_train_batch_size": 2}
     args = arguments(tmp_path, **changes)
     model, rows = tiny_model(), tiny_data(16)
-    trainer = LayerwiseMeanLossTrainer(strategy="full", layer_decay=1.0, model=model, args=args, train_dataset=rows)  # type: ignore[misc]
+    trainer = LayerwiseMeanLossTrainer(strategy="full", layer_decay=1.0, model=model, args=args, train_dataset=rows)
     if not hasattr(Trainer, "loss_is_scaled_for_ga"):
         pytest.skip("this Transformers asks for no such word")
     trainer.train()
@@ -151,7 +153,7 @@ def test_a_trainer_that_says_how_its_loss_is_scaled_is_believed(tmp_path: Path) 
         ("regression", torch.tensor([[1.0, 2, 3], [4, 5, 6]]), mse_loss),
     ],
 )
-def test_the_loss_of_a_model_of_ours_is_that_of_its_problem_type(problem_type: str, labels: Any, expected: Any) -> None:
+def test_the_loss_of_a_model_of_ours_is_that_of_its_problem_type(problem_type: Any, labels: Any, expected: Any) -> None:
     model = pooled_model()
     model.config.problem_type = problem_type
     rows = default_data_collator(tiny_data(2))

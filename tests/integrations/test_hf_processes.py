@@ -19,7 +19,7 @@ from tests.integrations.processes import in_processes
 def of_one_and_two(folder: Path, *arguments: Any, accumulation: int = 1, **keywords: Any) -> list[dict[str, Any]]:
     """The same run of 8 rows an update on one process, and on each of two."""
     settings = keywords.pop("changes", {})
-    runs = []
+    runs: list[dict[str, Any]] = []
     for processes in (1, 2):
         sizes = {"per_device_train_batch_size": 8 // processes // accumulation}
         changes = {**settings, **sizes, "gradient_accumulation_steps": accumulation}
@@ -62,7 +62,7 @@ def test_so_they_do_with_parameters_that_no_forward_pass_uses(tmp_path: Path) ->
 def test_so_they_do_in_a_stock_trainer_with_the_callback_alone(tmp_path: Path) -> None:
     # Without the average over devices the stock Trainer does not multiply the gradients by their number.
     changes = {"optim": "sgd", "learning_rate": 0.1, "max_grad_norm": 0.0, "average_tokens_across_devices": False}
-    keywords = {"trainer_class": Trainer, "callbacks": [partial(UnfreezeCallback, "gradual")]}
+    keywords: dict[str, Any] = {"trainer_class": Trainer, "callbacks": [partial(UnfreezeCallback, "gradual")]}
     assert_equal_runs(*of_one_and_two(tmp_path, changes=changes, **keywords))
 
 

@@ -14,7 +14,17 @@ from nlp_ft.durations import Duration
 from nlp_ft.errors import TrainingError, UnfreezeError
 from nlp_ft.integrations.hf_trainer import LayerwiseTrainer, last_whole_checkpoint
 from nlp_ft.layerwise import LossBelow, Phase, Plateau, UnfreezeSchedule
-from tests.integrations.hf_runs import HEAD, NUM_BLOCKS, KillAt, arguments, tiny_data, tiny_model, trained, weights_hash
+from tests.integrations.hf_runs import (
+    HEAD,
+    NUM_BLOCKS,
+    KillAt,
+    arguments,
+    phase_starts,
+    tiny_data,
+    tiny_model,
+    trained,
+    weights_hash,
+)
 from tests.integrations.processes import in_processes
 
 STEPS = 16
@@ -61,13 +71,14 @@ def run(folder: str, kill_at: int | None, resume: bool, processes: int = 1) -> d
     )
     trainer.train(resume_from_checkpoint=True if resume else None)
     assert trainer.optimizer is not None
+    assert trainer.model is not None
     return {
         "weights": weights_hash(trainer.model),
         "optimizer": _hash(trainer.optimizer.state_dict()),
         "rates": [(group["name"], group["lr"]) for group in trainer.optimizer.param_groups],
         # The last entry sums up the seconds of this part of the run.
         "history": [_timeless(entry) for entry in trainer.state.log_history[:-1]],
-        "starts": trainer.state.stateful_callbacks["nlp_ft_unfreezing"]["attributes"]["starts"],
+        "starts": phase_starts(trainer),
     }
 
 

@@ -210,7 +210,7 @@ def test_weight_decay_and_the_class_of_the_optimizer_come_from_the_arguments(tmp
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
-        ({"strategy": "scratch"}, r'AutoModel\.\.\.from_config\(config\) and take strategy="full"'),
+        ({"strategy": "scratch"}, r'AutoModel\.\.\.from_config\(config\) and use strategy="full"'),
         ({"strategy": "gradul"}, "got 'gradul'; did you mean gradual"),
         ({"strategy": "top_layers", "trainable_blocks": 9}, "must be at most 3"),
         ({"strategy": "full", "unfreeze": {"every": "1ep"}}, "unfreezes nothing"),
@@ -227,7 +227,7 @@ def test_a_strategy_that_makes_no_sense_here_is_refused_with_what_to_do(
 
 
 @pytest.mark.parametrize(
-    ("kind", "message"), [(DistributedType.DEEPSPEED, "DeepSpeed divides"), (DistributedType.FSDP, "not tried")]
+    ("kind", "message"), [(DistributedType.DEEPSPEED, "DeepSpeed distributes"), (DistributedType.FSDP, "untested")]
 )
 def test_frozen_layers_in_a_divided_model_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: DistributedType, message: str

@@ -6,15 +6,17 @@ from typing import Any
 import pytest
 import torch
 
-pl = pytest.importorskip("lightning.pytorch")
+pytest.importorskip("lightning.pytorch")
 
-from nlp_ft.durations import Duration  # noqa: E402
-from nlp_ft.errors import LayerMapError, UnfreezeError  # noqa: E402
-from nlp_ft.integrations.lightning import LayerwiseUnfreezing  # noqa: E402
-from nlp_ft.layerwise import LayerMap, LossBelow, Phase, Plateau, UnfreezeSchedule  # noqa: E402
-from tests.integrations.hf_runs import HEAD, NUM_BLOCKS, tiny_model  # noqa: E402
-from tests.integrations.lightning_runs import Classifier, trained  # noqa: E402
-from tests.integrations.processes import in_processes  # noqa: E402
+import lightning.pytorch as pl
+
+from nlp_ft.durations import Duration
+from nlp_ft.errors import LayerMapError, UnfreezeError
+from nlp_ft.integrations.lightning import LayerwiseUnfreezing
+from nlp_ft.layerwise import LayerMap, LossBelow, Phase, Plateau, UnfreezeSchedule
+from tests.integrations.hf_runs import HEAD, NUM_BLOCKS, tiny_model
+from tests.integrations.lightning_runs import Classifier, trained
+from tests.integrations.processes import in_processes
 
 ALL = frozenset(range(HEAD + 1))
 LAYERS = ["4"] * 3 + ["34"] * 3 + ["234"] * 3 + ["1234"] * 3 + ["01234"] * 4
@@ -105,8 +107,8 @@ class Sharded(pl.strategies.DDPStrategy):
     ("strategy", "keywords", "message"),
     [
         ("gradual", {"strategy": pl.strategies.DDPStrategy(static_graph=True)}, "leave it out"),
-        ("gradual", {"strategy": Sharded()}, "under Sharded are not tried"),
-        (two_phases(LossBelow(1.0)), {}, "take a plateau"),
+        ("gradual", {"strategy": Sharded()}, "under Sharded are untested"),
+        (two_phases(LossBelow(1.0)), {}, "use a plateau"),
         ("scratch", {}, "from_config"),
     ],
 )
@@ -125,7 +127,8 @@ def test_an_optimizer_that_lacks_what_will_unfreeze_is_refused(tmp_path: Path) -
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.SGD(self.model.classifier.parameters(), lr=0.1)
 
-    rows = torch.utils.data.DataLoader([{"x": torch.zeros(1)}] * 16)
+    data: Any = [{"x": torch.zeros(1)}] * 16
+    rows = torch.utils.data.DataLoader(data)
     callback = LayerwiseUnfreezing("gradual")
     trainer = pl.Trainer(
         accelerator="cpu", devices=1, max_epochs=1, logger=False, callbacks=[callback], enable_checkpointing=False

@@ -11,11 +11,11 @@ from transformers import (
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
-    PreTrainedModel,
 )
 
 from nlp_ft.layerwise import LayerMap
-from nlp_ft.models.pooled_classifier import PooledClassifier, PooledClassifierConfig
+from nlp_ft.models.configs import PooledClassifierConfig
+from nlp_ft.models.pooled_classifier import PooledClassifier
 
 VOCAB_SIZE = 50
 COMMON: dict[str, Any] = {
@@ -70,8 +70,8 @@ HEADS = ["sequence", "token", "question", "bare", "pooled"]
 """`pooled` is the PooledClassifier of nlp_ft; `masked` (its decoder tied to the embeddings) has tests of its own."""
 
 
-def build(family: str, head: str = "sequence", num_layers: int = 2, **changes: Any) -> PreTrainedModel:
-    """A model in train mode, with hidden size 16 and dropout 0.1."""
+def build(family: str, head: str = "sequence", num_layers: int = 2, **changes: Any) -> Any:
+    """A PreTrainedModel in train mode, with hidden size 16 and dropout 0.1."""
     torch.manual_seed(0)
     layers = {NUM_LAYERS_FIELD.get(family, "num_hidden_layers"): num_layers}
     config = AutoConfig.for_model(family, **{**CONFIGS[family], **layers, **changes})

@@ -7,8 +7,6 @@ import random
 import string
 from typing import Any
 
-from torch import nn
-
 
 class Renamed(dict[str, Any]):
     """A module's children, parameters or buffers under new names; looking up an old one finds the same thing."""
@@ -27,7 +25,7 @@ class Renamed(dict[str, Any]):
         super().__setitem__(self._new.get(name, name), value)
 
 
-def rename(model: nn.Module, seed: int = 0) -> None:
+def rename(model: Any, seed: int = 0) -> None:
     """Give every child, parameter and buffer of every module another name; the same module keeps one set of names."""
     names = random.Random(seed)
     for module in list(model.modules()):

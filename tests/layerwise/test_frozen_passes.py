@@ -102,17 +102,17 @@ def disabled_train(self: nn.Module, mode: bool = True) -> nn.Module:
 
 
 def test_a_train_method_of_the_modules_own_is_there_again_after_unfreezing() -> None:
-    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
-    model[1].eval()
-    model[1].train = disabled_train.__get__(model[1])
+    norm: Any = nn.BatchNorm1d(4).eval()
+    model = nn.Sequential(nn.Linear(4, 4), norm, nn.Linear(4, 2))
+    norm.train = disabled_train.__get__(norm)
     layer_map = LayerMap({name: int(name[0]) for name, _ in model.named_parameters()}, 1)
     for lowest in (2, 1, 0, 2, 0):
         set_trainable(model, layer_map, lowest)
-        before = model[1].running_mean.clone()
+        before = norm.running_mean.clone()
         model.train()(torch.randn(8, 4))
-        assert torch.equal(model[1].running_mean, before)
+        assert torch.equal(norm.running_mean, before)
     assert [module.training for module in model] == [True, False, True]
-    assert model[1].train.__func__ is disabled_train
+    assert norm.train.__func__ is disabled_train
 
 
 class KeepsNormInEval(nn.Sequential):
@@ -131,7 +131,8 @@ def test_a_train_method_of_the_modules_class_has_its_say_after_unfreezing() -> N
     layer_map = LayerMap({name: int(name[2]) if name[0] == "0" else 3 for name in names}, 2)
     for lowest in (3, 1, 0):
         set_trainable(model, layer_map, lowest)
-        assert [module.training for module in model.train()[0]] == [lowest == 0, False, lowest < 3]
+        model.train()
+        assert [module.training for module in backbone] == [lowest == 0, False, lowest < 3]
 
 
 class Drawing(nn.Module):

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -150,8 +151,7 @@ def test_alberts_shared_block_is_one_layer_and_the_map_says_so() -> None:
     assert layer_map.num_layers == 1
     assert layer_map.shared_layers == {1}
     assert str(layer_map).splitlines()[-1] == (
-        "1 block(s) run 12 times in one pass: a block that is shared is one layer, whose runs cannot have rates of "
-        "their own."
+        "1 block(s) run 12 times in one pass: a shared block is one layer, whose runs cannot have different rates."
     )
 
 
@@ -287,7 +287,7 @@ def test_an_unknown_name_is_answered_with_the_nearest_known_one() -> None:
 def test_a_compiled_model_has_the_same_layers_as_the_model_in_it() -> None:
     model = build("bert")
     plain = LayerMap.from_model(model)
-    compiled = torch.compile(model)
+    compiled: Any = torch.compile(model)
     layer_map = LayerMap.from_model(compiled)
     names = [name for name, _ in compiled.named_parameters()]
     assert [layer_map.layer_id(name) for name in names] == [

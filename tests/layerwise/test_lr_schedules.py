@@ -111,7 +111,7 @@ def test_a_run_without_steps_is_refused_with_the_setting_that_is_wrong(total: in
 
 def test_an_unknown_schedule_is_refused_with_the_known_ones() -> None:
     with pytest.raises(TrainingError, match=r"one of linear, cosine, constant, slanted_triangular, got 'poly'$"):
-        build_lr_schedule("poly", 10)
+        build_lr_schedule("poly", 10)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("ratio", [0.0, -4.0, float("nan")])

@@ -1,5 +1,7 @@
 """Entering a model between its blocks gives the logits of the whole pass, to the bit."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,8 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from nlp_ft.layerwise import LayerMap
 from nlp_ft.layerwise.prefix import FrozenPrefix
-from nlp_ft.models.pooled_classifier import PooledClassifier, PooledClassifierConfig
+from nlp_ft.models.configs import PooledClassifierConfig
+from nlp_ft.models.pooled_classifier import PooledClassifier
 from tests.tiny import TINY_CONFIGS, tiny_config
 
 
@@ -96,10 +99,9 @@ def test_a_model_whose_blocks_hand_on_more_than_hidden_states_is_not_entered() -
     """T5's first block computes the position bias of all others."""
     from transformers import T5Config, T5ForSequenceClassification
 
-    config = T5Config(
-        vocab_size=20, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, decoder_start_token_id=0, eos_token_id=1
-    )
-    model = T5ForSequenceClassification(config).eval()
+    sizes: dict[str, Any] = {"vocab_size": 20, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
+    sizes |= {"decoder_start_token_id": 0, "eos_token_id": 1}
+    model = T5ForSequenceClassification(T5Config(**sizes)).eval()
     batch = padded_batch()
     batch["input_ids"][:, 3] = 1
     assert FrozenPrefix(model, LayerMap.from_model(model), batch).boundaries == ()

@@ -32,8 +32,8 @@ def test_batch_norm_statistics_of_the_top_stage_begin_anew_and_those_below_stay(
     model, fresh = (torchvision.models.resnet18(weights=None) for _ in range(2))
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.fill_(7.0)
-            module.num_batches_tracked.fill_(9)
+            module.get_buffer("running_mean").fill_(7.0)
+            module.get_buffer("num_batches_tracked").fill_(9)
     reinit_top(model, fresh, LayerMap.from_model(model, grain="stage"), 1)
     kept = {name.split(".")[0] for name, buffer in model.named_buffers() if "mean" in name and buffer[0] == 7}
     assert kept == {"bn1", "layer1", "layer2", "layer3"}

@@ -11,8 +11,9 @@ import torch
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from nlp_ft.errors import ModelError
+from nlp_ft.layerwise.freezing import unused_parameters
 from nlp_ft.models.pooled_classifier import PooledClassifier
-from nlp_ft.models.text import build_classifier, load_tokenizer, unused_parameters
+from nlp_ft.models.text import build_classifier, load_tokenizer
 from nlp_ft.recipe.text import TextModelSection
 from tests.rounding import assert_equal_but_for_rounding
 from tests.tiny import TINY_CONFIGS, save_tiny_encoder
@@ -53,7 +54,7 @@ def logits_of(model: torch.nn.Module, folder: Path) -> list[list[float]]:
         return [model(**tokenizer(text, return_tensors="pt")).logits[0].tolist() for text in TEXTS]
 
 
-def build(folder: Path, **settings: object) -> torch.nn.Module:
+def build(folder: Path, **settings: object) -> Any:
     section = TextModelSection.model_validate({"name": str(folder), **settings})
     torch.manual_seed(1)
     return build_classifier(section, LABELS, load_tokenizer(section))
@@ -132,7 +133,7 @@ def test_every_family_builds_with_every_pooling_and_saves_and_loads_with_its_wei
 @pytest.mark.parametrize("pretrained", [True, False])
 def test_the_encoder_attends_as_it_does_by_itself(tiny_encoder: Path, pretrained: bool) -> None:
     section = TextModelSection(name=str(tiny_encoder), pooling="mean")
-    model = build_classifier(section, LABELS, pretrained=pretrained)
+    model: Any = build_classifier(section, LABELS, pretrained=pretrained)
     alone = AutoModel.from_pretrained(tiny_encoder)
     assert model.encoder.config._attn_implementation == alone.config._attn_implementation == "sdpa"
 
@@ -162,7 +163,7 @@ def test_the_mean_over_real_minilm_tokens_is_the_sentence_embedding_of_its_maker
     tokenizer = load_tokenizer(section)
     model = build_classifier(section, ["a", "b"], tokenizer)
     assert isinstance(model, PooledClassifier)
-    model.head = torch.nn.Identity()
+    model.add_module("head", torch.nn.Identity())
     model.eval()
     batch = tokenizer(["a cat sits outside", "the new card"], padding=True, return_tensors="pt")
     with torch.no_grad():

@@ -116,9 +116,9 @@ def test_the_last_layer_is_found_by_structure(name: str, last: str) -> None:
         bottleneck = built(name, size=224, pretrained=False, type="bottleneck")
     layer = model.backbone.get_submodule(last)
     assert model.head_name == bottleneck.head_name == last
-    assert layer.weight.shape[0] == 3  # type: ignore[union-attr,index]
+    assert layer.weight.shape[0] == 3  # type: ignore[index]
     head = bottleneck.backbone.get_submodule(last)
-    assert [tuple(p.shape[:2]) for p in head.parameters() if p.ndim > 1] == [(512, layer.weight.shape[1]), (3, 512)]  # type: ignore[union-attr,index]
+    assert [tuple(p.shape[:2]) for p in head.parameters() if p.ndim > 1] == [(512, layer.weight.shape[1]), (3, 512)]  # type: ignore[index]
 
 
 @pytest.mark.slow
@@ -137,7 +137,7 @@ def test_the_bottleneck_is_the_classic_head_for_dog_breeds(tmp_path: Path) -> No
     model = build_image_classifier(section("resnet50", type="bottleneck", bottleneck_size=512), breeds, 64)
     model.save_pretrained(tmp_path)
     classic = torchvision.models.resnet50()
-    classic.fc = nn.Sequential(nn.Linear(2048, 512), nn.ReLU(), nn.Dropout(0.5), nn.Linear(512, 120))  # type: ignore[assignment]
+    classic.fc = nn.Sequential(nn.Linear(2048, 512), nn.ReLU(), nn.Dropout(0.5), nn.Linear(512, 120))
     classic.load_state_dict(load_file(tmp_path / "model.safetensors"))
     images = torch.randn(2, 3, 64, 64)
     assert_equal_but_for_rounding(logits(classic, images), logits(model, images))
@@ -159,7 +159,7 @@ def test_a_network_without_dropout_gets_one_and_keeps_its_names() -> None:
     assert model.state_dict().keys() == plain.state_dict().keys()
     plain.load_state_dict(model.state_dict())
     assert_equal_but_for_rounding(logits(model, images), logits(plain, images))
-    model.eval().backbone.fc.train()  # type: ignore[union-attr]
+    model.eval().backbone.fc.train()
     with torch.inference_mode():
         drawn = [model(images).logits for _ in range(2)]
     assert not torch.equal(drawn[0], drawn[1])

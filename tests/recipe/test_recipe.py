@@ -37,8 +37,8 @@ EXPECTED_LINES = [
     "data.truncation must be 'head', 'tail' or 'head_tail', got 'hed'; did you mean head?",
     "data.num_proc must be in [1, 1024], got 0",
     "data.valdation is not a key of a recipe; did you mean validation?",
-    "model.name is missing: Hub id, folder, or `package:NAME/PATH` inside an installed package, of an encoder with "
-    "safetensors weights.",
+    "model.name is missing: Hub id, folder, or `package:NAME/PATH` in an installed package, of the encoder. Its "
+    "weights must be safetensors.",
     "model.head.dropout must be in [0, 1), got 1.5; did you mean 0.15?",
     "model.head.activaton is not a key of a recipe; did you mean activation?",
     "model.pooling must be 'auto', 'cls', 'mean', 'max' or 'pooler', got 'avg'",
@@ -57,7 +57,8 @@ EXPECTED_LINES = [
     "did you mean accuracy?",
     "training.early_stopping.patience must be in [1, 1000000], got 0",
     "seed must be in [0, 4294967296), got -1",
-    "output_dir is missing: The run folder; it must not exist, unless --overwrite or --resume is given.",
+    "output_dir is missing: The run folder, which the run makes. If it exists, `--resume` continues the run in it and "
+    "`--overwrite` replaces it.",
     "trackers.1 must be 'tensorboard', 'wandb' or 'trackio', got 'tensorbord'; did you mean tensorboard?",
     "layer_decay is not a key of a recipe; did you mean optimizer.layer_decay?",
 ]

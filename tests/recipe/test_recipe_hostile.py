@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from nlp_ft.errors import LayerMapError, RecipeError
-from nlp_ft.inspection import describe_layers
 from nlp_ft.patterns import endless_pattern
 from nlp_ft.recipe.loader import json_schema, load_recipe, recipe_from_dict
+from nlp_ft.training.inspection import describe_layers
 from tests.recipe.test_recipe import a_recipe, problems, with_data, written
 
 LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(

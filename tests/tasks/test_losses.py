@@ -55,21 +55,3 @@ def test_a_row_that_only_fills_a_batch_adds_nothing() -> None:
     filled_labels = torch.cat([LABELS, torch.tensor([-100])])
     assert loss.total(filled_logits, filled_labels) == loss.total(LOGITS, LABELS)
     assert loss.weight(filled_labels) == loss.weight(LABELS)
-
-
-TOKEN_LOGITS = torch.randn(2, 3, 4)
-TOKEN_LABELS = torch.tensor([[0, 3, -100], [2, -100, -100]])
-
-
-def test_token_average_is_over_all_labelled_tokens() -> None:
-    loss = ClassificationLoss(average="token")
-    expected = F.cross_entropy(TOKEN_LOGITS.flatten(0, 1), TOKEN_LABELS.flatten(), ignore_index=-100)
-    assert loss.weight(TOKEN_LABELS) == 3
-    torch.testing.assert_close(loss.total(TOKEN_LOGITS, TOKEN_LABELS) / 3, expected)
-
-
-def test_sample_average_is_the_mean_of_the_means_of_samples() -> None:
-    loss = ClassificationLoss(average="sample")
-    means = [F.cross_entropy(TOKEN_LOGITS[i], TOKEN_LABELS[i], ignore_index=-100) for i in range(2)]
-    assert loss.weight(TOKEN_LABELS) == 2
-    torch.testing.assert_close(loss.total(TOKEN_LOGITS, TOKEN_LABELS) / 2, sum(means) / 2)

@@ -127,7 +127,7 @@ def _killed_after(step: int) -> Any:
 def test_what_is_no_number_is_named_with_its_row(tmp_path: Path, tiny_encoder: Path, value: str, shown: str) -> None:
     recipe = recipe_from_dict(numbers_recipe(tmp_path, tiny_encoder))
     (tmp_path / "train.csv").write_text(f"text,label\nred,1\nblue,{value}\n")
-    with pytest.raises(DataError, match=r"train has label\(s\) in column 'label' that are no finite numbers") as error:
+    with pytest.raises(DataError, match=r"train has label\(s\) in column 'label' that are not finite numbers") as error:
         train(recipe)
     assert f"{shown} (rows 1, from 0)" in str(error.value)
 

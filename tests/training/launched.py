@@ -8,9 +8,10 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+import torch
 from accelerate import PartialState
 
 from nlp_ft.training.loop import Loop
@@ -27,7 +28,7 @@ def run_script() -> object:
     return None
 
 
-def tell_last_process(self: Loop, batches: Any) -> Any:
+def tell_last_process(self: Loop, batches: Sequence[dict[str, torch.Tensor]]) -> torch.Tensor:
     """Of the loop, in place of `_step`."""
     if self.state.global_step == 3 and not self.accelerator.is_main_process:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -39,11 +40,11 @@ if __name__ == "__main__":
         # Starts the processes that the launcher did not, each with this file.
         run_script()
     # The command would end the process group, which the next call needs.
-    PartialState.destroy_process_group = lambda self, group=None: None  # type: ignore[method-assign]
+    PartialState.destroy_process_group = lambda self, group=None: None
     step = Loop._step
     for arguments in json.loads(sys.argv[1]):
         sys.argv = [str(SCRIPT), *(word for word in arguments if word != "SIGTERM")]
-        Loop._step = tell_last_process if "SIGTERM" in arguments else step  # type: ignore[method-assign]
+        Loop._step = tell_last_process if "SIGTERM" in arguments else step  # type: ignore[method-assign, assignment]
         code = run_script()
         if "SIGTERM" in arguments:
             print(f"process {os.environ['RANK']} stopped with {code}", flush=True)

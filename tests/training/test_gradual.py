@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 from nlp_ft.errors import TrainingError
-from nlp_ft.inspection import find_problems
 from nlp_ft.recipe.loader import dump_yaml, load_recipe
+from nlp_ft.tasks.outputs import Predictions
 from nlp_ft.training.agreement import weights_hash
-from nlp_ft.training.evaluation import Predictions
+from nlp_ft.training.inspection import find_problems
 from nlp_ft.training.loop import Loop
 from nlp_ft.training.run import train
 from tests.tiny import tiny_recipe

@@ -20,7 +20,7 @@ from nlp_ft.prediction.predict import evaluate_run, load_run, predict
 from nlp_ft.recipe.loader import dump_yaml, recipe_from_dict
 from nlp_ft.tasks.classes import ClassOutputs
 from nlp_ft.tasks.registry import task_of
-from nlp_ft.training import run as run_module
+from nlp_ft.training.loop import Loop
 from nlp_ft.training.run import train
 from tests.tiny_images import noisy_image, tiny_image_recipe
 from tests.training.test_run import records, same, weights
@@ -77,7 +77,8 @@ def test_the_pipeline_the_auto_class_and_predict_agree_with_the_summary(run: Pat
     assert [prediction.label for prediction in ours] == [file.parent.name for file in files]
     assert isinstance(AutoModelForImageClassification.from_pretrained(run), ImageClassifier)
     predictions = evaluate_run(run)
-    assert predictions.outputs == ClassOutputs(["blue", "green", "red"])
+    outputs: object = predictions.outputs
+    assert outputs == ClassOutputs(["blue", "green", "red"])
     summary = json.loads((run / "summary.json").read_text())
     assert predictions.scores() == summary["metrics"]["test"]
     assert evaluate_run(run, str(run.parent / "test")).scores() == summary["metrics"]["test"]
@@ -108,7 +109,7 @@ def test_predict_takes_files_folders_zip_files_and_pillow_images(
     assert {row["label"] for row in same_pixels} == {from_pillow.label} == {"red"}
     assert {row["score"] for row in same_pixels} == {f"{from_pillow.score:.6f}"}
     file.write_text("no image")
-    with pytest.raises(DataError, match=r"predict: .*red\.png cannot be read: it is no image that Pillow knows"):
+    with pytest.raises(DataError, match=r"predict: .*red\.png cannot be read: Pillow does not recognize it"):
         predict(run, [file])
     with pytest.raises(DataError, match="--file is for texts"):
         load_run(run).read("a.csv", [])
@@ -123,15 +124,15 @@ def test_a_run_that_stops_resumes_to_the_bit_whatever_the_number_of_workers(
     values = tiny_image_recipe(tmp_path, data=MIXED, training={**settings, "per_device_batch_size": 3})
     values = {**values, "data": {**values["data"], "num_workers": 2}, "output_dir": str(tmp_path / "again")}  # type: ignore[dict-item]
     recipe = recipe_from_dict(values)
-    step = run_module.Loop._step
+    step = Loop._step
 
-    def stop(self: run_module.Loop, batches: object) -> object:
+    def stop(self: Loop, batches: object) -> object:
         if self.state.global_step == 7:
             raise KeyboardInterrupt
         return step(self, batches)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module.Loop, "_step", stop)
+        patch.setattr(Loop, "_step", stop)
         with pytest.raises(KeyboardInterrupt):
             train(recipe)
     train(recipe, resume=True)
@@ -167,16 +168,16 @@ def test_frozen_stages_of_a_resnet_keep_weights_and_batch_norm_statistics_to_the
 def test_a_cnn_unfreezes_stage_by_stage_and_batch_norm_below_stands_still(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain_step, moved = run_module.Loop._step, []
+    plain_step, moved = Loop._step, []
 
-    def step(self: run_module.Loop, batches: Any) -> torch.Tensor:
+    def step(self: Loop, batches: Any) -> torch.Tensor:
         before = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         total = plain_step(self, batches)
         after = self.model.state_dict()
         moved.append({name.split(".")[1] for name in after if not torch.equal(after[name], before[name])})
         return total
 
-    monkeypatch.setattr(run_module.Loop, "_step", step)
+    monkeypatch.setattr(Loop, "_step", step)
     train(
         tiny(
             tmp_path,

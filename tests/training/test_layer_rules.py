@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from nlp_ft.inspection import describe_layers
 from nlp_ft.recipe.loader import recipe_from_dict
+from nlp_ft.training.inspection import describe_layers
 from nlp_ft.training.run import train
 from tests.tiny import save_tiny_encoder, tiny_recipe
 

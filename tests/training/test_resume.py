@@ -14,8 +14,8 @@ from nlp_ft.cli import main
 from nlp_ft.errors import RunFolderError
 from nlp_ft.recipe import Recipe
 from nlp_ft.recipe.loader import dump_yaml, recipe_from_dict
-from nlp_ft.training import keeper
-from nlp_ft.training import run as run_module
+from nlp_ft.training import checkpoint_manager
+from nlp_ft.training.loop import Loop
 from nlp_ft.training.run import train
 from tests.tiny import tiny_recipe
 from tests.training.test_run import same, weights
@@ -48,15 +48,15 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> C
 
 def stop_and_resume(recipe: Recipe, stop_at: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Train, stop before a step, and go on from the checkpoint before it."""
-    step = run_module.Loop._step
+    step = Loop._step
 
-    def stop(self: run_module.Loop, batches: object) -> object:
+    def stop(self: Loop, batches: object) -> object:
         if self.state.global_step == stop_at:
             raise KeyboardInterrupt
         return step(self, batches)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module.Loop, "_step", stop)
+        patch.setattr(Loop, "_step", stop)
         with pytest.raises(KeyboardInterrupt):
             train(recipe)
     train(recipe, resume=True)
@@ -137,7 +137,7 @@ def test_a_process_killed_twice_with_signal_9_resumes_to_the_bit(tmp_path: Path,
 def interrupted(folder: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     values = recipe_in(folder, encoder)
     with monkeypatch.context() as patch:
-        patch.setattr(keeper, "save_file", Mock(side_effect=KeyboardInterrupt))
+        patch.setattr(checkpoint_manager, "save_file", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             train(recipe_from_dict(values))
     return values

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -83,7 +84,8 @@ def test_the_summary_has_the_keys_that_others_rely_on(run: Path) -> None:
 def test_the_saved_model_scores_what_the_summary_says(run: Path) -> None:
     predictions = evaluate_run(run, split="test")
     summary = json.loads((run / "summary.json").read_text())
-    assert predictions.outputs == ClassOutputs(["animal", "colour", "size"])
+    outputs: object = predictions.outputs
+    assert outputs == ClassOutputs(["animal", "colour", "size"])
     assert predictions.scores() == summary["metrics"]["test"]
     texts = ["the the cat", "the blue", "big"]
     classify = pipeline("text-classification", model=str(run))
@@ -226,11 +228,11 @@ def test_early_stopping_ends_the_run_and_keeps_the_best_model(tmp_path: Path, ti
     )
     summary = train(recipe_from_dict(recipe))
     evaluations = [record for record in records(tmp_path / "run") if "validation" in record]
-    accuracy = {r["step"]: r["validation"]["accuracy"] for r in evaluations}  # type: ignore[index]
+    accuracy: dict[Any, Any] = {r["step"]: r["validation"]["accuracy"] for r in evaluations}  # type: ignore[index]
     first_best = next(step for step, value in accuracy.items() if value == max(accuracy.values()))
     assert summary["stopped_early"]
     assert summary["best_step"] == first_best
-    assert summary["global_step"] == max(accuracy) == first_best + 15  # type: ignore[operator]
+    assert summary["global_step"] == max(accuracy) == first_best + 15
     assert summary["metrics"]["validation"] == evaluations[list(accuracy).index(first_best)]["validation"]
 
 

@@ -14,6 +14,7 @@ from nlp_ft.cli import main
 from nlp_ft.errors import Interrupted, RunFolderError
 from nlp_ft.recipe.loader import dump_yaml, recipe_from_dict
 from nlp_ft.training import run as run_module
+from nlp_ft.training.loop import Loop
 from nlp_ft.training.run import train
 from tests.tiny import tiny_recipe
 from tests.training.test_run import same, weights
@@ -30,15 +31,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
 
 def signalled(number: int, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the process be told within a step."""
-    inner = run_module.Loop._step
+    inner = Loop._step
 
-    def tell(self: run_module.Loop, batches: object) -> object:
+    def tell(self: Loop, batches: object) -> object:
         if self.state.global_step == step:
             os.kill(os.getpid(), number)
             os.kill(os.getpid(), number)  # as a launcher and a terminal both do
         return inner(self, batches)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(run_module.Loop, "_step", tell)
+    monkeypatch.setattr(Loop, "_step", tell)
 
 
 @pytest.mark.parametrize(
@@ -88,14 +89,14 @@ def test_a_signal_before_the_first_step_says_that_nothing_is_kept_and_leaves_not
 def test_a_run_whose_parent_folder_is_removed_ends_with_an_error(
     tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inner = run_module.Loop._step
+    inner = Loop._step
 
-    def remove(self: run_module.Loop, batches: object) -> object:
+    def remove(self: Loop, batches: object) -> object:
         if self.state.global_step == 12:  # after the last record but one: nothing more is written before the end
             shutil.rmtree(tmp_path / "runs")
         return inner(self, batches)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(run_module.Loop, "_step", remove)
+    monkeypatch.setattr(Loop, "_step", remove)
     recipe = tiny_recipe(tmp_path, tiny_encoder, output_dir=str(tmp_path / "runs/run"))
     with pytest.raises(RunFolderError, match="output_dir: "):
         train(recipe_from_dict(recipe))

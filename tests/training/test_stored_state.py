@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from nlp_ft.errors import Interrupted, RunFolderError
 from nlp_ft.recipe.loader import recipe_from_dict
 from nlp_ft.training import durable, identity
-from nlp_ft.training import run as run_module
 from nlp_ft.training.checkpoint import save_checkpoint
+from nlp_ft.training.loop import Loop
 from nlp_ft.training.run import train
 from tests.tiny import tiny_recipe
 from tests.training.test_run import same, weights
@@ -27,15 +27,15 @@ def recipe_in(folder: Path, encoder: Path, **changes: object) -> dict[str, objec
 
 def stopped_before(step: int, values: dict[str, object], **options: bool) -> None:
     """Train until Ctrl-C within a step."""
-    inner = run_module.Loop._step
+    inner = Loop._step
 
-    def stop(self: run_module.Loop, batches: object) -> object:
+    def stop(self: Loop, batches: object) -> object:
         if self.state.global_step == step:
             raise KeyboardInterrupt
         return inner(self, batches)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module.Loop, "_step", stop)
+        patch.setattr(Loop, "_step", stop)
         with pytest.raises(Interrupted):
             train(recipe_from_dict(values), **options)
 
@@ -214,7 +214,9 @@ def test_a_tokenizer_that_gives_other_ids_is_refused(
 
 def test_another_number_of_processes_is_refused(values: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
     inner = identity.identity_of
-    monkeypatch.setattr("nlp_ft.training.keeper.identity_of", lambda *of: {**inner(*of), "number of processes": 2})
+    monkeypatch.setattr(
+        "nlp_ft.training.checkpoint_manager.identity_of", lambda *of: {**inner(*of), "number of processes": 2}
+    )
     assert "different: number of processes (1 then, 2 now)" in refusal(values)
 
 

@@ -15,6 +15,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from accelerate import PartialState
 
@@ -40,7 +41,7 @@ def watched_train(
     """
     os.environ["ACCELERATE_DYNAMO_BACKEND"] = dynamo_backend
     recipe = load_recipe(file)
-    plain_step, plain_finish, plain_rewrapped = loop.Loop._step, RunFolder.finish, loop.rewrapped
+    plain_step, plain_finish = loop.Loop._step, RunFolder.finish
 
     def step(self: loop.Loop, batches: Any) -> torch.Tensor:
         if self.state.global_step == kill_at:
@@ -61,13 +62,12 @@ def watched_train(
         shutil.copytree(self.checkpoints, f"{self.final}.checkpoints")
         plain_finish(self)
 
-    loop.Loop._step, RunFolder.finish = step, finish  # type: ignore[method-assign]
-    if keep_wrapper:
-        loop.rewrapped = lambda accelerator, model: model
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop.Loop, "_step", step)
+        patch.setattr(RunFolder, "finish", finish)
+        if keep_wrapper:
+            patch.setattr(loop, "rewrapped", lambda accelerator, model: model)
         train(recipe, resume=True)
-    finally:
-        loop.Loop._step, RunFolder.finish, loop.rewrapped = plain_step, plain_finish, plain_rewrapped  # type: ignore[method-assign]
 
 
 def in_a_process(file: Path, kill_at: int) -> int | None:

@@ -1,1 +1,1 @@
-"""What is wrong with the groups, modes and wrappers of a training: the report, and its checks by subject."""
+"""The audit of a training: its report, and its checks of optimizer groups, learning rates, modules and wrappers."""

@@ -1,4 +1,4 @@
-"""Checks of the modules: what stays live in a frozen part, and gradients that checkpointing cuts off."""
+"""Checks of the modules: dropout and statistics active in frozen parts, and gradients that checkpointing cuts off."""
 
 from collections.abc import Iterator, Mapping
 
@@ -7,15 +7,15 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
 from nlp_ft.errors import LayerMapError
-from nlp_ft.layerwise.audit.setup import CannotTell, Finding, TrainingSetup, counted
+from nlp_ft.layerwise.audit.setup import CannotTell, Finding, TrainingSetup, about, counted
 from nlp_ft.layerwise.modes import draws_itself, is_kept_inside, modules_to_pin
 
 DROP_RATES = ("dropout", "attention_dropout", "embedding_dropout", "drop_prob", "layerdrop")
-"""Attributes in which modules of torch, Transformers and timm keep a rate that `forward` applies in train mode."""
+"""Attributes in which modules of torch, Transformers and timm keep the rate of a dropout in their `forward`."""
 
 
 def live_batch_norm(setup: TrainingSetup) -> Iterator[Finding]:
-    """A BatchNorm in a frozen module that goes on gathering statistics."""
+    """Find BatchNorms in frozen modules that still update their running statistics."""
     norms = {
         name: module
         for name, module in _frozen_modules(setup.model).items()
@@ -34,21 +34,20 @@ def live_batch_norm(setup: TrainingSetup) -> Iterator[Finding]:
 
 
 def live_dropout(setup: TrainingSetup) -> Iterator[Finding]:
-    """Dropout or stochastic depth in a frozen layer, or between two, where a container draws it."""
+    """Find active dropout or stochastic depth in frozen layers, or between them in a container."""
     live = _in_train_mode(setup.model, {name: module for name, module in _still(setup).items() if _drops(module)})
-    if live:
-        yield Finding(
-            "live_dropout",
-            "warning",
-            f"{counted(len(live), 'dropout')} live in a frozen module",
-            tuple(live),
-            "The frozen part gives other features at each pass than in use, and a cache would fix one draw.",
-            "Put the module in eval mode after each model.train(), or freeze with set_trainable, which keeps it there.",
-        )
+    yield from about(
+        live,
+        "live_dropout",
+        "warning",
+        f"{counted(len(live), 'dropout')} live in a frozen module",
+        "The features of the frozen part differ from pass to pass and from those in use; a cache would keep one draw.",
+        "Put the module in eval mode after each model.train(), or freeze with set_trainable, which keeps it there.",
+    )
 
 
 def reentrant_checkpointing(setup: TrainingSetup) -> Iterator[Finding]:
-    """Blocks under reentrant checkpointing whose input needs no gradient, because all below them is frozen."""
+    """Find trainable parameters in blocks under reentrant checkpointing with only frozen layers below them."""
     blocks = _checkpointed(setup.model)
     if not blocks or any(getattr(module, "_require_grads_hook", None) for module in setup.model.modules()):
         return
@@ -56,20 +55,19 @@ def reentrant_checkpointing(setup: TrainingSetup) -> Iterator[Finding]:
     layers = {name: setup.layer_map.layer_id(name) for name in setup.trainable()}
     flows_from = min((layer for name, layer in layers.items() if name not in inside), default=len(setup.parameters))
     lost = [name for name, layer in layers.items() if name in inside and layer <= flows_from]
-    if lost:
-        yield Finding(
-            "reentrant_checkpointing",
-            "error",
-            f"{counted(len(lost), 'trainable parameter')} in blocks under reentrant checkpointing, "
-            "with nothing trainable before them",
-            tuple(lost),
-            "Reentrant checkpointing passes gradients only where a block's input needs one: theirs stay None.",
-            'Checkpoint with {"use_reentrant": False}, or call model.enable_input_require_grads().',
-        )
+    yield from about(
+        lost,
+        "reentrant_checkpointing",
+        "error",
+        f"{counted(len(lost), 'trainable parameter')} in blocks under reentrant checkpointing, "
+        "with nothing trainable before them",
+        "Reentrant checkpointing passes gradients only if a block's input needs one, so their gradients stay None.",
+        'Checkpoint with {"use_reentrant": False}, or call model.enable_input_require_grads().',
+    )
 
 
 def _frozen_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """Modules all of whose parameters are frozen, and what lies in them; one without any belongs to its parent."""
+    """Find the modules whose parameters are all frozen; a module without parameters counts as its parent does."""
     frozen: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
         parameters = list(module.parameters())
@@ -80,7 +78,7 @@ def _frozen_modules(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def _still(setup: TrainingSetup) -> dict[str, nn.Module]:
-    """Modules that must draw nothing: those of frozen layers, and containers that draw between such."""
+    """Find the modules that must draw no random numbers: those of frozen layers, and containers between them."""
     try:
         layers = {setup.layer_map.aligned_layer(name) for name in setup.trainable()}
         pinned = modules_to_pin(setup.model, setup.layer_map, layers)
@@ -92,14 +90,18 @@ def _still(setup: TrainingSetup) -> dict[str, nn.Module]:
 
 
 def _in_train_mode(model: nn.Module, modules: Mapping[str, nn.Module]) -> list[str]:
-    """Raises: CannotTell: the model as a whole is in eval mode, and what `train()` would do to these is not known."""
+    """List those of the modules that are in train mode.
+
+    Raises:
+        CannotTell: the whole model is in eval mode, so the effect of `model.train()` on the modules is unknown.
+    """
     if modules and not model.training:
         raise CannotTell("the model is in eval mode; call audit after model.train()")
     return [name for name, module in modules.items() if module.training]
 
 
 def _drops(module: nn.Module) -> bool:
-    """Whether a module has a rate above 0, or draws at one that it does not tell."""
+    """Whether a module has a dropout rate above 0, or draws random numbers with a rate that cannot be found."""
     is_dropout = isinstance(module, _DropoutNd) or type(module).__name__ == "StochasticDepth"
     values = [getattr(module, name, None) for name in (("p",) if is_dropout else DROP_RATES)]
     rates = [float(value) for value in values if isinstance(value, int | float)]
@@ -107,7 +109,7 @@ def _drops(module: nn.Module) -> bool:
 
 
 def _checkpointed(model: nn.Module) -> dict[str, nn.Module]:
-    """The innermost modules that Transformers runs under reentrant checkpointing (torch's default is reentrant)."""
+    """Find the innermost modules that Transformers runs under reentrant checkpointing, which is torch's default."""
     flagged = {
         name: module
         for name, module in model.named_modules()

@@ -1,4 +1,4 @@
-"""Checks of the learning rates: of the layers among each other, and of what a scheduler makes of them."""
+"""Checks of the learning rates: how those of the layers compare, and what a scheduler makes of them."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -8,20 +8,20 @@ from nlp_ft.layerwise.audit.setup import CannotTell, Finding, TrainingSetup, cou
 from nlp_ft.layerwise.layer_map import LayerMap
 
 TOLERANCE = 1e-6
-"""Relative; rates of equal meaning differ in the last bits."""
+"""Relative difference up to which two rates count as equal, because they may differ in the last bits."""
 GROUP_LISTS = ("base_lrs", "min_lrs", "base_values")
-"""Where schedulers keep one value a group: torch's, its ReduceLROnPlateau, timm's."""
+"""Attributes in which schedulers keep one value for each group: torch's, torch's ReduceLROnPlateau, timm's."""
 
 
 def rates_out_of_order(setup: TrainingSetup) -> Iterator[Finding]:
-    """A layer that learns faster than one above it."""
+    """Find layers that learn faster than a layer above them."""
     rates = _trainable_rates(setup)
     faster: set[str] = set()
     pairs = []
-    for tower in _towers(setup.layer_map, rates):
+    for stack in _rates_by_stack(setup.layer_map, rates):
         ceiling, above = float("inf"), -1
-        for layer_id in sorted({layer for layer, _ in tower.values()}, reverse=True):
-            of_layer = {name: rate for name, (layer, rate) in tower.items() if layer == layer_id}
+        for layer_id in sorted({layer for layer, _ in stack.values()}, reverse=True):
+            of_layer = {name: rate for name, (layer, rate) in stack.items() if layer == layer_id}
             wrong = [name for name, rate in of_layer.items() if rate > ceiling * (1 + TOLERANCE)]
             if wrong:
                 faster.update(wrong)
@@ -40,10 +40,10 @@ def rates_out_of_order(setup: TrainingSetup) -> Iterator[Finding]:
 
 
 def shared_block_decayed(setup: TrainingSetup) -> Iterator[Finding]:
-    """A block that runs several times in one pass, under rates that differ by layer."""
+    """Find blocks that run several times in one pass while the rates differ by layer."""
     layer_map = setup.layer_map
     main = next(iter(layer_map.stacks))
-    below = {name: place for name, place in _trainable_rates(setup).items() if place[0] != layer_map.head_layer}
+    below = {name: found for name, found in _trainable_rates(setup).items() if found[0] != layer_map.head_layer}
     names = [name for name, (layer, _) in below.items() if layer in layer_map.shared_layers]
     names = [name for name in names if layer_map.stack(name) == main]
     rates = [rate for _, rate in below.values()]
@@ -54,13 +54,13 @@ def shared_block_decayed(setup: TrainingSetup) -> Iterator[Finding]:
             "warning",
             f"{blocks} runs several times with the same weights, under rates that differ by layer",
             tuple(names),
-            "One set of weights is low and high layer at once and has one rate: there is no decay over the depth.",
+            "One set of weights is both a low and a high layer, with one rate: there is no decay over the depth.",
             "Give the encoder of such a model one rate (strategy: full), and the head its own.",
         )
 
 
 def lr_scale_unread(setup: TrainingSetup) -> Iterator[Finding]:
-    """Groups whose label `lr_scale` differs, while their rates do not follow it."""
+    """Find groups whose labels `lr_scale` differ while their rates do not follow the labels."""
     labelled = [group for group in setup.groups if "lr_scale" in group]
     scales = [float(group["lr_scale"]) for group in labelled]
     if len(set(scales)) < 2:
@@ -81,7 +81,7 @@ def lr_scale_unread(setup: TrainingSetup) -> Iterator[Finding]:
 
 
 def group_without_schedule(setup: TrainingSetup) -> Iterator[Finding]:
-    """A group that was added to the optimizer after its scheduler was made."""
+    """Find groups that were added to the optimizer after its scheduler was made."""
     if setup.scheduled_optimizer is not setup.optimizer:
         return
     number = min(map(_num_scheduled, _single_schedulers(setup.scheduler)))
@@ -91,7 +91,7 @@ def group_without_schedule(setup: TrainingSetup) -> Iterator[Finding]:
         yield Finding(
             "group_without_schedule",
             "error",
-            f"{counted(len(late), 'group')} younger than the {type(setup.scheduler).__name__}, "
+            f"{counted(len(late), 'group')} newer than the {type(setup.scheduler).__name__}, "
             f"which knows {number} of {len(setup.groups)}",
             tuple(name for group in late for name in setup.names_in(group)),
             f"Their rate stays at {rates}, or scheduler.step() raises.",
@@ -100,7 +100,7 @@ def group_without_schedule(setup: TrainingSetup) -> Iterator[Finding]:
 
 
 def scheduler_of_another_optimizer(setup: TrainingSetup) -> Iterator[Finding]:
-    """A scheduler that was made for another optimizer."""
+    """Find a scheduler that was made for another optimizer."""
     if setup.scheduler is None:
         return
     if setup.scheduled_optimizer is None:
@@ -111,49 +111,49 @@ def scheduler_of_another_optimizer(setup: TrainingSetup) -> Iterator[Finding]:
             "error",
             f"the {type(setup.scheduler).__name__} schedules another optimizer",
             tuple(name for group in setup.groups for name in setup.names_in(group)),
-            "The rates of this optimizer stay as they are; those of the other one change.",
-            "Make the scheduler anew whenever the optimizer is made anew.",
+            "The rates of this optimizer stay as they are; those of the other optimizer change.",
+            "Make a new scheduler whenever you make a new optimizer.",
         )
 
 
 def _trainable_rates(setup: TrainingSetup) -> dict[str, tuple[int, float]]:
-    """Name -> (layer id, highest rate) of what trains."""
+    """Return layer id and highest rate of each trainable parameter in the optimizer, by name."""
     return {
-        name: (setup.layer_map.layer_id(name), max(map(setup.rate, setup.places[id(parameter)])))
+        name: (setup.layer_map.layer_id(name), max(map(setup.rate, setup.groups_of[id(parameter)])))
         for name, parameter in setup.trainable().items()
-        if id(parameter) in setup.places
+        if id(parameter) in setup.groups_of
     }
 
 
-def _towers(layer_map: LayerMap, rates: dict[str, tuple[int, float]]) -> Iterator[dict[str, tuple[int, float]]]:
-    """The rates of each tower with those of the head that all of them share."""
+def _rates_by_stack(layer_map: LayerMap, rates: dict[str, tuple[int, float]]) -> Iterator[dict[str, tuple[int, float]]]:
+    """Yield the rates of each stack, together with those of the head that all stacks share."""
     head = {name: rates[name] for name in rates if rates[name][0] == layer_map.head_layer}
-    towers: dict[str, dict[str, tuple[int, float]]] = {}
+    stacks: dict[str, dict[str, tuple[int, float]]] = {}
     for name in rates.keys() - head.keys():
-        towers.setdefault(layer_map.stack(name), dict(head))[name] = rates[name]
-    yield from towers.values()
+        stacks.setdefault(layer_map.stack(name), dict(head))[name] = rates[name]
+    yield from stacks.values()
 
 
 def _proportional(rates: Sequence[float], scales: Sequence[float]) -> bool:
-    """Whether the rates follow the scales; rates that are all zero, as at the start of a warm-up, do not tell."""
+    """Whether the rates are proportional to the scales; False if all are zero, as at the start of a warm-up."""
     lr = max((rate / scale for rate, scale in zip(rates, scales) if scale > 0), default=0.0)
     return lr > 0 and all(abs(rate - lr * scale) <= TOLERANCE * lr * scale for rate, scale in zip(rates, scales))
 
 
 def _single_schedulers(scheduler: Any) -> list[Any]:
-    """The schedulers of which a SequentialLR or ChainedScheduler is made, or the one itself."""
+    """List the schedulers inside a SequentialLR or ChainedScheduler, or the scheduler itself."""
     inner = getattr(scheduler, "_schedulers", None)
     return [single for each in inner for single in _single_schedulers(each)] if inner else [scheduler]
 
 
 def _num_scheduled(scheduler: Any) -> int:
-    """How many of the optimizer's groups, from the first on, the scheduler gives a rate."""
+    """Count the groups of the optimizer, from the first on, to which the scheduler gives a rate."""
     num_groups: int = len(scheduler.optimizer.param_groups)
     known = next((getattr(scheduler, key) for key in GROUP_LISTS if hasattr(scheduler, key)), None)
-    # ReduceLROnPlateau lengthens its list by itself where it was given one lowest rate for all.
+    # ReduceLROnPlateau extends its list by itself if it was given one lowest rate for all groups.
     if known is None or len(known) >= num_groups or getattr(scheduler, "default_min_lr", None) is not None:
         return num_groups
-    # StepLR and others multiply the rate that each group has, and so reach the late ones too.
+    # StepLR and others multiply the rate that each group has, which includes the groups added later.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

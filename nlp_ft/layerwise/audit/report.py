@@ -1,4 +1,4 @@
-"""`audit`: what will silently go wrong in a training, told from its model, optimizer and scheduler, before it runs."""
+"""`audit` finds what will silently go wrong in a training, from its model, optimizer and scheduler, before it runs."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -33,16 +33,20 @@ CHECKS: tuple[Callable[[TrainingSetup], Iterator[Finding]], ...] = (
     modules.reentrant_checkpointing,
     wrappers.stale_ddp_wrapper,
 )
-"""Each gives the findings that carry its own name, or raises CannotTell or LayerMapError."""
+"""Each check yields findings under its own name, or raises `CannotTell` or `LayerMapError`."""
 
 
 @dataclass(frozen=True)
 class AuditReport:
-    """What an audit found. It is as long as its findings, so `if audit(...):` asks whether there are any."""
+    """The findings of an audit. Its length is their number, so `if audit(...):` asks whether there are any.
+
+    Args:
+        findings: the findings, errors first.
+        not_checked: `check: reason` for each check that could not be made.
+    """
 
     findings: tuple[Finding, ...]
     not_checked: tuple[str, ...]
-    """`check: reason` of each check that could not be made."""
 
     def __iter__(self) -> Iterator[Finding]:
         return iter(self.findings)
@@ -73,33 +77,33 @@ class AuditReport:
 def audit(
     model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any = None, *, layer_map: LayerMap | None = None
 ) -> AuditReport:
-    """Check a training for what goes wrong without an error message.
+    """Check a training for mistakes that cause no error message.
 
-    Call it where training begins, after `model.train()` and after every wrapper, and again after each change of what
-    trains. It changes nothing: no weight, flag, mode, gradient or random number. For the layer map one small forward
-    pass is made, in eval mode and without gradients; forward hooks of yours see it.
+    Call it where training begins, after `model.train()` and after every wrapper, and again whenever other layers train.
+    It changes nothing: no weight, flag, mode, gradient or random number. To build the layer map it makes one small
+    forward pass, in eval mode and without gradients; your forward hooks see that pass.
 
     Args:
         model: the model as it is trained: bare, compiled, or in DistributedDataParallel.
         optimizer: its optimizer, bare or as Accelerate prepared it.
-        scheduler: its learning-rate scheduler, torch's or one like them; None where the loop sets the rates.
-        layer_map: its layer map; None builds it. Where the architecture cannot be mapped, the report names the checks
-            that were therefore not made.
+        scheduler: its learning-rate scheduler, torch's or a similar one; None if the loop sets the rates.
+        layer_map: the model's layer map; None builds it. If the architecture cannot be mapped, the report names the
+            checks that need the map as not made.
 
     Returns:
-        The findings, the errors first; `str()` of it is a table.
+        The findings, errors first; `str()` of the report is a table.
     """
     setup = TrainingSetup(model, optimizer, scheduler, layer_map)
     findings: list[Finding] = []
     not_checked: list[str] = []
     for check in CHECKS:
         try:
-            # One by one: what a check finds before it has to give up is kept.
+            # One by one, to keep what a check finds before it has to give up.
             for finding in check(setup):
                 findings.append(finding)
         except (CannotTell, LayerMapError) as reason:
             not_checked.append(f"{check.__name__}: {reason}")
-        except Exception as error:  # a model of any make may answer in any way, and the other checks can still be made
+        except Exception as error:  # an unusual model may raise anything, and the other checks can still be made
             not_checked.append(f"{check.__name__}: this model cannot be asked, {type(error).__name__}: {error}")
     findings.sort(key=lambda finding: finding.severity)
     return AuditReport(tuple(findings), tuple(not_checked))

@@ -1,6 +1,6 @@
-"""What the audit looks at, and what it says of it: `TrainingSetup` and `Finding`."""
+"""`TrainingSetup`, which the checks of the audit look at, and `Finding`, which they yield."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -17,39 +17,41 @@ Group = dict[str, Any]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that will go wrong.
+    """One thing that will go wrong in a training.
 
-    `error`: the training will not do what its set-up says. `warning`: it will, but hardly as it was meant.
+    Args:
+        check: name of the check that found it.
+        severity: `error` if the training will not do what its set-up says; `warning` if it will, but the set-up is
+            probably not what was meant.
+        what: the fact, in one sentence.
+        parameters: names of the parameters concerned, as in `model.named_parameters()`.
+        effect: its effect on the training.
+        remedy: how to correct it.
     """
 
     check: str
-    """Name of the check that found it."""
     severity: Severity
     what: str
-    """The fact, one sentence."""
     parameters: tuple[str, ...]
-    """Names of the parameters it is about, as in `model.named_parameters()`."""
     effect: str
-    """What it will do to the training."""
     remedy: str
-    """How to mend it."""
 
     def __str__(self) -> str:
         return f"{self.severity}: {self.check}: {self.what} ({listed(self.parameters, 3)}). {self.effect} {self.remedy}"
 
 
 class CannotTell(Exception):  # noqa: N818  # no error: the report names the check and this reason as not checked
-    """Raised by a check that cannot be made on this set-up, with the reason."""
+    """A check cannot be made on this set-up; the message gives the reason."""
 
 
 class TrainingSetup:
-    """A model, the optimizer and the scheduler without their wrappers, and questions that several checks ask.
+    """A model with its optimizer and scheduler, and answers to questions that several checks ask.
 
     Args:
-        model: the model that is trained, in the wrappers in which it is trained.
-        optimizer: its optimizer; Accelerate's wrapper is looked through.
-        scheduler: its scheduler, or None; Accelerate's wrapper is looked through.
-        layer_map: its layer map; None builds it when a check asks for it.
+        model: the model that is trained, with its wrappers.
+        optimizer: its optimizer; Accelerate's wrapper is removed.
+        scheduler: its scheduler, or None; Accelerate's wrapper is removed.
+        layer_map: the model's layer map; None builds it when a check asks for it.
     """
 
     def __init__(
@@ -68,64 +70,72 @@ class TrainingSetup:
 
     @cached_property
     def layer_map(self) -> LayerMap:
-        """Raises: LayerMapError: the architecture cannot be mapped."""
+        """The model's layer map. Raises `LayerMapError` if the architecture cannot be mapped."""
         return self._layer_map or LayerMap.from_model(self.model)
 
     @cached_property
     def parameters(self) -> dict[str, nn.Parameter]:
-        """First name -> parameter of the model; a tied weight is there once."""
+        """The parameters of the model by name; a tied weight occurs once, under its first name."""
         return dict(self.model.named_parameters())
 
     @cached_property
     def all_names(self) -> dict[int, list[str]]:
-        """id of a parameter -> every name it has in the model; a tied weight has several."""
+        """All names of each parameter in the model, by the parameter's `id`; a tied weight has several."""
         names: dict[int, list[str]] = {}
         for name, parameter in self.model.named_parameters(remove_duplicate=False):
             names.setdefault(id(parameter), []).append(name)
         return names
 
     @cached_property
-    def places(self) -> dict[int, list[Group]]:
-        """id of a parameter -> the group of each time that it stands in the optimizer."""
-        places: dict[int, list[Group]] = {}
+    def groups_of(self) -> dict[int, list[Group]]:
+        """The optimizer's groups that hold each parameter, by the parameter's `id`; one for each time it occurs."""
+        groups_of: dict[int, list[Group]] = {}
         for group in self.groups:
             for parameter in group["params"]:
-                places.setdefault(id(parameter), []).append(group)
-        return places
+                groups_of.setdefault(id(parameter), []).append(group)
+        return groups_of
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """First name -> parameter, of those with `requires_grad`."""
+        """Return the parameters with `requires_grad`, by first name."""
         return {name: parameter for name, parameter in self.parameters.items() if parameter.requires_grad}
 
     def optimized(self) -> Iterator[tuple[str, nn.Parameter, Group]]:
-        """(first name, parameter, its first group) of the model's parameters that the optimizer holds."""
+        """Yield first name, parameter and first group of each of the model's parameters in the optimizer."""
         for name, parameter in self.parameters.items():
-            if id(parameter) in self.places:
-                yield name, parameter, self.places[id(parameter)][0]
+            if id(parameter) in self.groups_of:
+                yield name, parameter, self.groups_of[id(parameter)][0]
 
     def names_in(self, group: Group) -> tuple[str, ...]:
-        """Names of a group's parameters; those that are not of the model carry the label or the shape they have."""
+        """Return the names of a group's parameters; those outside the model go by their label or their shape."""
         labels = group.get("param_names") or [f"a tensor of shape {tuple(p.shape)}" for p in group["params"]]
         return tuple(self.all_names.get(id(p), [label])[0] for p, label in zip(group["params"], labels))
 
     def rate(self, group: Group) -> float:
-        """Learning rate of a group over the run, without the factor that a schedule gives it just now."""
+        """Return the base learning rate of a group, without the factor of the schedule at the current step."""
         lr = float(group["initial_lr"] if "initial_lr" in group else group["lr"])
         return lr * float(group["lr_scale"]) if self.scheduler_reads_lr_scale and "lr_scale" in group else lr
 
     @property
     def scheduler_reads_lr_scale(self) -> bool:
-        """Whether it is one of timm's, which multiply by the label `lr_scale`; torch's do not."""
+        """Whether the scheduler is one of timm's, which multiply by the label `lr_scale`; torch's do not."""
         return hasattr(self.scheduler, "update_groups") and hasattr(self.scheduler, "param_group_field")
 
 
 def unwrapped(wrapper: Any, attribute: str) -> Any:
-    """What Accelerate's `AcceleratedOptimizer` and `AcceleratedScheduler` hold in `optimizer` and `scheduler`."""
+    """Remove Accelerate's wrapper from an optimizer or scheduler, which it holds in the attribute of that name."""
     while hasattr(wrapper, attribute):
         wrapper = getattr(wrapper, attribute)
     return wrapper
 
 
+def about(
+    parameters: Sequence[str], check: str, severity: Severity, what: str, effect: str, remedy: str
+) -> Iterator[Finding]:
+    """Yield one finding about these parameters, or none if there are no parameters."""
+    if parameters:
+        yield Finding(check, severity, what, tuple(parameters), effect, remedy)
+
+
 def counted(number: int, noun: str, plural: str = "") -> str:
-    """`1 parameter is`, `2 parameters are`."""
+    """Return `1 parameter is`, `2 parameters are`, ..."""
     return f"{number} {noun} is" if number == 1 else f"{number} {plural or noun + 's'} are"

@@ -1,6 +1,6 @@
-"""The check of the wrapper that looked at `requires_grad` once: DistributedDataParallel.
+"""The check of DistributedDataParallel, which looks at `requires_grad` only once, in its constructor.
 
-What is read here of torch is not public; a version that has it no more makes the check say so instead of a guess.
+The check reads a private attribute of torch; in a version of torch without it, the check reports that it cannot tell.
 """
 
 from collections.abc import Iterator
@@ -11,10 +11,10 @@ from nlp_ft.layerwise.audit.setup import CannotTell, Finding, TrainingSetup, cou
 
 
 def stale_ddp_wrapper(setup: TrainingSetup) -> Iterator[Finding]:
-    """A DistributedDataParallel that is older than the trainable set.
+    """Find a DistributedDataParallel that was made before the last change of the trainable parameters.
 
-    Its reducer lists the parameters with `requires_grad` once, when the wrapper is made. Their list is read from the
-    reducer's buckets, for which torch fills tensors of the gradients' size with zeros for a moment.
+    Its reducer lists the parameters with `requires_grad` once, when the wrapper is made. The check reads that list from
+    the reducer's buckets, for which torch makes zeros of the gradients' size for a moment.
     """
     for prefix, wrapper in setup.model.named_modules():
         if isinstance(wrapper, DistributedDataParallel):
@@ -52,10 +52,10 @@ def _compare_with_reducer(prefix: str, wrapper: DistributedDataParallel) -> Iter
 
 
 def _reduced_parameters(wrapper: DistributedDataParallel) -> set[int]:
-    """ids of the parameters whose gradients are averaged. Raises: CannotTell: they are not shown."""
+    """Return the `id` of each parameter whose gradient is averaged. Raises `CannotTell` if torch does not show them."""
     try:
         buckets = wrapper.reducer._get_zeros_like_grad_buckets()
     except (AttributeError, RuntimeError):
-        # Another version of torch, or gradients that are sparse: torch 2.15 fails to make buckets for those.
+        # Another version of torch, or sparse gradients, for which torch 2.15 fails to make buckets.
         raise CannotTell("torch does not show what this DistributedDataParallel averages") from None
     return {id(parameter) for bucket in buckets for parameter in bucket.parameters()}

@@ -1,1 +1,1 @@
-"""How the layers of any network are found: block lists, the order in which they run, and what lies around them."""
+"""Finds the layers of any network: its lists of blocks, the order in which they run, and the parameters around them."""

@@ -1,4 +1,4 @@
-"""Where every parameter of a model is, found from its structure and one small forward pass."""
+"""Finds the stack and the layer of every parameter of a model, from its structure and one small forward pass."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,76 +9,96 @@ import torch
 from torch import nn
 
 from nlp_ft.errors import LayerMapError, listed
-from nlp_ft.layerwise.discovery.meta_weights import stand_ins
-from nlp_ft.layerwise.discovery.placement import LayerId, Place, Placer
+from nlp_ft.layerwise.discovery.example_inputs import example_inputs
+from nlp_ft.layerwise.discovery.meta_weights import zeros_for_meta_tensors
+from nlp_ft.layerwise.discovery.placement import LayerId, Placer, StackLayer
 from nlp_ft.layerwise.discovery.stacks import Grain, Stack, make_stacks
 from nlp_ft.layerwise.discovery.structure import BlockList, find_block_lists
-from nlp_ft.layerwise.discovery.tracing import Trace, example_inputs, trace
+from nlp_ft.layerwise.discovery.tracing import Trace, trace
 
 
 @dataclass(frozen=True)
 class Locations:
-    """What `locate` finds."""
+    """The result of `locate`.
+
+    Args:
+        places: every name of every parameter -> its stack and layer id; None if the structure cannot decide.
+        stacks: stack name -> number of its blocks; the stack of the model's output comes first.
+        blocks_above: stack name -> number of blocks of another stack between it and the head.
+        notes: what a reader of the layer map should know, one sentence each.
+        embedding_modules: names of modules without parameters that run before all blocks, such as a dropout.
+        input_name: name of layer 0: `embeddings`, or `stem` in a network that reads images.
+        shared_layers: layers that run several times in one forward pass.
+        failure: why the forward pass failed; empty if it reached its end.
+    """
 
     places: dict[str, tuple[str, LayerId] | None]
-    """Every name of every parameter -> its stack and layer id; None where structure cannot decide."""
     stacks: dict[str, int]
-    """Stack -> number of its blocks; the one of the model's output first."""
     blocks_above: dict[str, int]
-    """Stack -> number of blocks of another stack between it and the head."""
     notes: tuple[str, ...]
     embedding_modules: tuple[str, ...]
-    """Modules without parameters that run before all blocks, such as a dropout."""
     input_name: str
-    """What layer 0 is called: `embeddings`, or `stem` in a network that reads images."""
     shared_layers: frozenset[int]
-    """Layers that run several times in one forward pass."""
     failure: str
-    """Why the forward pass did not reach its end; empty when it did."""
 
 
 @dataclass(frozen=True)
-class _Scene:
-    """A model's blocks, the parameters outside them, and what a forward pass showed of both."""
+class _TracedModel:
+    """The blocks of a model, the parameters outside them, and the trace of a forward pass.
+
+    Args:
+        lists: the lists of blocks.
+        blocks: the blocks of all lists, as the trace counts them.
+        block_of: path of every module within a block -> index of the block.
+        outer: name of every parameter outside the blocks -> its index in the trace.
+        seen: the trace.
+    """
 
     lists: list[BlockList]
     blocks: list[nn.Module]
     block_of: dict[str, int]
-    """Path of every module within a block -> index of the block."""
     outer: dict[str, int]
-    """Name of every parameter outside the blocks -> its index in the trace."""
     seen: Trace
 
 
 def locate(model: nn.Module, grain: Grain, example: Any) -> Locations:
-    """Find the place of every parameter. Raises: LayerMapError: the structure cannot decide."""
-    scene = _look(model, example)
-    if unused := _not_in_line(model, scene):
-        scene = _look(model, example, unused)
-    stacks = make_stacks(scene.lists, scene.blocks, scene.seen, grain)
-    placer = Placer(model, scene.blocks, stacks, scene.seen, scene.outer)
+    """Find the stack and the layer of every parameter.
+
+    Args:
+        model: the model; it is left as it was.
+        grain: "block" to number each block, or "stage" to number each run of blocks of one resolution.
+        example: an input of the model; None makes one up.
+
+    Raises:
+        LayerMapError: there are no blocks, or the forward pass that would tell their order failed.
+    """
+    traced = _find_and_trace(model, example)
+    if unused := _not_in_line(model, traced):
+        traced = _find_and_trace(model, example, unused)
+    stacks = make_stacks(traced.lists, traced.blocks, traced.seen, grain)
+    placer = Placer(model, traced.blocks, stacks, traced.seen, traced.outer)
     places = placer.place_all()
     named = dict(model.named_parameters(remove_duplicate=False))
     stack_of = {index: stack for stack in stacks for index in stack.layer_of}
     for name in named.keys() - places.keys():
-        index = scene.block_of[name.rpartition(".")[0]]
+        index = traced.block_of[name.rpartition(".")[0]]
         places[name] = (stack_of[index], stack_of[index].layer_of[index])
-    places.update(_tables_in_first_blocks(model, stacks, scene.blocks))
+    places.update(_tables_in_first_blocks(model, stacks, traced.blocks))
     tied = _lowest_of_tied(places, named)
-    shared = {index for index, runs in scene.seen.runs.items() if runs > 1}
+    shared = {index for index, runs in traced.seen.runs.items() if runs > 1}
     return Locations(
         {name: (place[0].name, place[1]) if place else None for name, place in tied.items()},
         {stack.name: stack.num_layers for stack in stacks},
         {stack.name: stack.above for stack in stacks},
-        tuple(_notes(stacks, scene.seen, placer.unreached)),
-        tuple(_before_all_blocks(model, scene.seen)),
-        "stem" if len(stacks) == 1 and _reads_images(scene.seen) else "embeddings",
+        tuple(_notes(stacks, traced.seen, placer.unreached)),
+        tuple(_before_all_blocks(model, traced.seen)),
+        "stem" if len(stacks) == 1 and _reads_images(traced.seen) else "embeddings",
         frozenset(stacks[0].layer_of[index] for index in shared & stacks[0].layer_of.keys()),
-        _reason(scene.seen),
+        _reason(traced.seen),
     )
 
 
-def _look(model: nn.Module, example: Any, unused: Sequence[nn.Module] = ()) -> _Scene:
+def _find_and_trace(model: nn.Module, example: Any, unused: Sequence[nn.Module] = ()) -> _TracedModel:
     runnable = _unwrap(model)
     lists = find_block_lists(model, unused)
     if not lists:
@@ -95,23 +115,24 @@ def _look(model: nn.Module, example: Any, unused: Sequence[nn.Module] = ()) -> _
     order = {id(parameter): index for index, parameter in enumerate(parameters)}
     seen = _trace_somehow(runnable, example, blocks, parameters)
     _check_reached(runnable, lists, seen, example)
-    return _Scene(lists, blocks, block_of, {name: order[id(p)] for name, p in outside.items()}, seen)
+    return _TracedModel(lists, blocks, block_of, {name: order[id(p)] for name, p in outside.items()}, seen)
 
 
-def _not_in_line(model: nn.Module, scene: _Scene) -> list[nn.Module]:
-    """What looks like blocks and is none: attributes that do not run, and a `ModuleDict` of which one entry runs.
+def _not_in_line(model: nn.Module, traced: _TracedModel) -> list[nn.Module]:
+    """Find modules that look like blocks but are not: auxiliary heads, and variants of a module of which one runs.
 
-    The first are auxiliary heads, the second variants of one module, such as the copies of a head that PEFT trains.
+    Auxiliary heads are attributes that do not run. Variants are the entries of a `ModuleDict` of which one entry runs,
+    such as the copies of a head that PEFT trains.
     """
-    if scene.seen.failure is not None:
+    if traced.seen.failure is not None:
         return []
-    ran = {id(scene.blocks[index]) for index in scene.seen.begun}
+    ran = {id(traced.blocks[index]) for index in traced.seen.begun}
     unused: list[nn.Module] = []
-    for found in scene.lists:
+    for found in traced.lists:
         idle = [block for block in found.blocks if id(block) not in ran]
         if found.is_loose:
             unused += idle
-        elif _holds_variants(model.get_submodule(found.container), found, idle, scene.lists):
+        elif _holds_variants(model.get_submodule(found.container), found, idle, traced.lists):
             unused += found.blocks
     return unused
 
@@ -125,7 +146,7 @@ def _holds_variants(
 
 
 def _unwrap(model: nn.Module) -> nn.Module:
-    """The model inside torch.compile's and DistributedDataParallel's wrappers, which cannot run by themselves here."""
+    """Return the model inside the wrappers of torch.compile and DistributedDataParallel, which cannot run here."""
     for attribute in ("_orig_mod", "module"):
         inner = getattr(model, attribute, None)
         if isinstance(inner, nn.Module) and len(model._modules) == 1:
@@ -134,7 +155,7 @@ def _unwrap(model: nn.Module) -> nn.Module:
 
 
 def _blocks_of_paths(model: nn.Module, blocks: Sequence[nn.Module]) -> dict[str, int]:
-    """Path of every module within a block -> index of the block."""
+    """Map the path of every module within a block to the index of the block."""
     index = {id(block): i for i, block in enumerate(blocks)}
     found: dict[str, int] = {}
     for path, module in model.named_modules(remove_duplicate=False):
@@ -149,11 +170,14 @@ def _blocks_of_paths(model: nn.Module, blocks: Sequence[nn.Module]) -> dict[str,
 def _trace_somehow(
     model: nn.Module, example: Any, blocks: Sequence[nn.Module], outside: Sequence[nn.Parameter]
 ) -> Trace:
-    """On the device of the weights; where a pass on meta breaks off, as at a value that is read, again with numbers."""
+    """Trace a forward pass on the device of the weights.
+
+    A pass on the meta device fails if it reads a value; then it is made again with zeros on the CPU.
+    """
     seen = _best_trace(model, example, blocks, outside)
     if seen.failure is None or example is not None or not any(parameter.is_meta for parameter in model.parameters()):
         return seen
-    with stand_ins(model) as made:
+    with zeros_for_meta_tensors(model) as made:
         again = _best_trace(model, None, blocks, [made.get(id(parameter), parameter) for parameter in outside])
     return again if again.failure is None else seen
 
@@ -184,8 +208,10 @@ def _reason(seen: Trace) -> str:
     return f"{type(seen.failure).__name__}: {str(seen.failure).strip().partition(chr(10))[0][:200]}"
 
 
-def _tables_in_first_blocks(model: nn.Module, stacks: Sequence[Stack], blocks: Sequence[nn.Module]) -> dict[str, Place]:
-    """Relative-position tables that the first block of a line holds for all of it (T5): with the embeddings."""
+def _tables_in_first_blocks(
+    model: nn.Module, stacks: Sequence[Stack], blocks: Sequence[nn.Module]
+) -> dict[str, StackLayer]:
+    """Put relative-position tables that the first block holds for all blocks (T5) into the layer of the embeddings."""
 
     def tables(block: Sequence[int]) -> list[nn.Module]:
         return [module for i in block for module in blocks[i].modules() if isinstance(module, nn.Embedding)]
@@ -204,9 +230,11 @@ def _tables_in_first_blocks(model: nn.Module, stacks: Sequence[Stack], blocks: S
     }
 
 
-def _lowest_of_tied(places: Mapping[str, Place | None], named: Mapping[str, nn.Parameter]) -> dict[str, Place | None]:
-    """A tied weight has several names: all get its lowest place."""
-    lowest: dict[int, Place | None] = {}
+def _lowest_of_tied(
+    places: Mapping[str, StackLayer | None], named: Mapping[str, nn.Parameter]
+) -> dict[str, StackLayer | None]:
+    """Give all names of a tied weight the lowest of their layers."""
+    lowest: dict[int, StackLayer | None] = {}
     for name, parameter in named.items():
         place, other = places[name], lowest.get(id(parameter))
         if other is None or (place is not None and _height(place) < _height(other)):
@@ -214,13 +242,13 @@ def _lowest_of_tied(places: Mapping[str, Place | None], named: Mapping[str, nn.P
     return {name: lowest[id(parameter)] for name, parameter in named.items()}
 
 
-def _height(place: Place) -> float:
+def _height(place: StackLayer) -> float:
     return math.inf if place[1] == "head" else place[1]
 
 
 def _before_all_blocks(model: nn.Module, seen: Trace) -> list[str]:
-    """Names, as in the whole model, of the modules without parameters that run before the first block."""
-    # The trace names modules as the model inside the wrappers does.
+    """List the modules without parameters that run before the first block, named as in the whole model."""
+    # The trace uses the names inside the wrappers.
     runnable, names = _unwrap(model), {id(module): name for name, module in model.named_modules()}
     start = min(seen.begun.values(), default=0)
     early = [runnable.get_submodule(path) for path, (time, _) in seen.inputs.items() if time < start]
@@ -237,20 +265,22 @@ def _notes(stacks: Sequence[Stack], seen: Trace, unreached: Sequence[str]) -> li
     shared = {index: runs for index, runs in seen.runs.items() if runs > 1}
     if shared:
         notes.append(
-            f"{len(shared)} block(s) run {max(shared.values())} times in one pass: a block that is shared is one "
-            "layer, whose runs cannot have rates of their own."
+            f"{len(shared)} block(s) run {max(shared.values())} times in one pass: a shared block is one "
+            "layer, whose runs cannot have different rates."
         )
     for stack in stacks:
         if not any(index in seen.begun for index in stack.layer_of):
-            notes.append(f"{stack.name or 'the blocks'}: took no part in the forward pass; numbered as registered.")
+            notes.append(f"{stack.name or 'the blocks'}: not used in the forward pass; numbered as registered.")
     blind = [index for index in seen.blind if any(index in stack.layer_of for stack in stacks)]
     if blind:
         notes.append(
-            f"{len(blind)} block(s) were handed nothing in which tensors can be found: look whether what leads into "
-            "them stands in the right layer, and say it with rules where not."
+            f"{len(blind)} block(s) got arguments in which no tensors were found: check the layers of the parameters "
+            "that lead into them, and correct them with rules if need be."
         )
     if unreached:
-        notes.append(f"not used in the forward pass, so placed by where they stand: {listed(unreached, 3)}")
+        notes.append(f"not used in the forward pass, so placed by their position in the model: {listed(unreached, 3)}")
     if seen.failure is not None:
-        notes.append(f"the forward pass failed ({_reason(seen)}), so what it did not reach is placed as registered.")
+        notes.append(
+            f"the forward pass failed ({_reason(seen)}), so parameters that it did not reach are placed as registered."
+        )
     return notes

@@ -1,4 +1,4 @@
-"""Weights for a model on the meta device, for as long as one forward pass takes: zeros that need no memory."""
+"""Gives a model on the meta device weights for one forward pass: zeros that need no memory."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,14 +8,14 @@ from torch import nn
 
 
 @contextmanager
-def stand_ins(model: nn.Module) -> Iterator[dict[int, torch.Tensor]]:
-    """Put zeros on the CPU in the place of all meta tensors of a model, and take them away again.
+def zeros_for_meta_tensors(model: nn.Module) -> Iterator[dict[int, torch.Tensor]]:
+    """Replace all meta tensors of a model by zeros on the CPU inside the `with` block, then put them back.
 
-    Every tensor is one number, expanded to the shape. The pass then computes for real, which takes longer than on meta,
-    but can read values and count what is not zero, as masks and checks of the input do.
+    Each replacement is one number, expanded to the shape. The forward pass then computes values, which takes longer
+    than on the meta device, but lets masks and checks of the input read values and count nonzero ones.
 
     Yields:
-        id of each tensor of the model on meta -> what stands in for it; tied tensors share one.
+        The replacement of each meta tensor, by the tensor's `id`; tied tensors share one.
     """
     kept = [
         (store, name, tensor)

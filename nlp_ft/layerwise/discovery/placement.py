@@ -1,7 +1,7 @@
-"""From block lists and a trace to layer ids: the policies of the layer map.
+"""Places the parameters outside the blocks: the policies of the layer map.
 
-Every parameter outside the blocks is placed by what flows into it and out of it, with the order of execution; one that
-the pass never reaches, by where it stands.
+A parameter is placed by the data that flows into it and out of it, and by the order of execution. A parameter that the
+forward pass never reaches is placed by its position in the module tree.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,27 +15,27 @@ from nlp_ft.layerwise.discovery.tracing import Trace, Use, keeps_positions
 
 HEAD: Literal["head"] = "head"
 LayerId = int | Literal["head"]
-Place = tuple[Stack, LayerId]
-"""A stack and a layer id in it."""
-Places = Mapping[str, Place | None]
+StackLayer = tuple[Stack, LayerId]
+"""A stack, and the id of a layer in it."""
+StackLayers = Mapping[str, StackLayer | None]
 Uses = Mapping[str, Use]
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether a module normalises: by its class, or by a class name that says so (`MistralRMSNorm`, `LayerNorm2d`)."""
+    """Whether a module is a norm, by its class or by the name of its class (`MistralRMSNorm`, `LayerNorm2d`)."""
     if isinstance(module, (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)):
         return True
     return "norm" in type(module).__name__.lower() and all(p.ndim < 2 for p in module.parameters())
 
 
 class Placer:
-    """Places the parameters that lie outside the blocks.
+    """Finds the layer of each parameter outside the blocks.
 
     Args:
         model: the model.
-        blocks: its blocks, as the trace counts them.
-        stacks: their numbered stacks; the first one is that of the model's output.
-        trace: what the forward pass showed.
+        blocks: the model's blocks, as the trace counts them.
+        stacks: the numbered stacks of these blocks; the stack of the model's output comes first.
+        trace: the trace of a forward pass.
         outer: name of each parameter outside the blocks -> its index in the trace.
     """
 
@@ -59,9 +59,9 @@ class Placer:
         self._outer = outer
         self.unreached: list[str] = []
 
-    def place_all(self) -> dict[str, Place | None]:
-        """Name of each parameter -> its place; None where the structure cannot decide."""
-        places: dict[str, Place | None] = {}
+    def place_all(self) -> dict[str, StackLayer | None]:
+        """Find the stack and the layer of each parameter, by name; None if the structure cannot decide."""
+        places: dict[str, StackLayer | None] = {}
         reached = {
             name: use
             for name, index in self._outer.items()
@@ -86,17 +86,20 @@ class Placer:
         return bool(self._trace.feeding >> index & 1)
 
     def _tells(self, index: int) -> bool:
-        """Whether a use shows where a parameter is: when the pass broke off, it may have been on its way to a block."""
+        """Whether the use of a parameter shows its layer.
+
+        If the pass failed, a parameter used before all blocks may still have been on its way to one.
+        """
         return self._trace.failure is None or self._feeds(index) or self._trace.uses[index].blocks > 0
 
     def _nearest(self, path: str) -> list[tuple[Stack, Line]]:
-        """The lines that stand nearest in the tree, in the order in which they run."""
+        """Find the lines nearest to a path in the module tree, in the order in which they run."""
         depths = [max(depth_of_meeting(path, place) for place in line.containers) for _, line in self._lines]
         near = [pair for pair, depth in zip(self._lines, depths) if depth == max(depths)]
         return sorted(near, key=lambda pair: pair[1].begun(self._trace)[0])
 
-    def _before_or_between(self, path: str, use: Use) -> Place:
-        """What flows into a block."""
+    def _before_or_between(self, path: str, use: Use) -> StackLayer:
+        """Place a parameter that flows into a block: before the first block, or between two."""
         near = self._nearest(path)
         counts = [sum(time < use.time for time in line.begun(self._trace)) for _, line in near]
         upcoming = next((pair for pair, count in zip(near, counts) if count == 0), None)
@@ -113,7 +116,10 @@ class Placer:
         return stack, stack.layer(line.blocks[0]) if use.blocks else 0
 
     def _stack_of_row(self, name: str) -> Stack | None:
-        """Of the last item of a list with one item a block, all others of which feed a block: scales, say."""
+        """Find the stack of a list that holds one item for each block, of which `name` is the last.
+
+        All other items of such a list feed a block; the scales of residual connections are an example.
+        """
         for container, module in self._lists_around(name):
             _, line = near = self._nearest(container)[-1]
             others = [
@@ -131,11 +137,11 @@ class Placer:
                 yield path, module
             path = path.rpartition(".")[0]
 
-    def _after(self, uses: Sequence[tuple[str, Use]]) -> dict[str, Place]:
-        """What flows into no block: final norms and convolutions belong to the last block, the rest is the head."""
+    def _after(self, uses: Sequence[tuple[str, Use]]) -> dict[str, StackLayer]:
+        """Place parameters after all blocks: final norms and convolutions in the last block, all others in the head."""
         weights = [name for name, _ in uses if not is_norm(self._modules[_owner(name)]) and self._has_weight(name)]
         last_weight = _owner(weights[-1]) if weights else None
-        places: dict[str, Place] = {}
+        places: dict[str, StackLayer] = {}
         heads: dict[str, Stack] = {}
         for name, use in uses:
             path = _owner(name)
@@ -146,7 +152,7 @@ class Placer:
                 places[name] = stack, HEAD
             else:
                 places[name] = stack, stack.num_layers
-        # A head is not split: the norm of a classifier, the keys of a pooling by attention.
+        # A head is not split: the norm of a classifier belongs to it, and so do the keys of a pooling by attention.
         return {
             name: (heads[unit], HEAD) if (unit := self._unit(_owner(name))) in heads else place
             for name, place in places.items()
@@ -164,8 +170,8 @@ class Placer:
         in_encoder = max(depth_of_meeting(path, place) for line in stack.lines for place in line.containers) > 0
         return is_norm(module) or isinstance(module, CONVOLUTIONS) or (in_encoder and isinstance(module, nn.Linear))
 
-    def _unreached(self, name: str, places: Places, reached: Uses) -> Place | None:
-        """What the forward pass did not touch."""
+    def _unreached(self, name: str, places: StackLayers, reached: Uses) -> StackLayer | None:
+        """Place a parameter that the forward pass did not use; None if its position does not tell."""
         path = _owner(name)
         neighbours = self._neighbours(path, places, reached)
         if len(neighbours) == 1:
@@ -185,21 +191,19 @@ class Placer:
         stack, line = before[-1]
         if upcoming and upcoming[0] is stack:
             return stack, stack.layer(upcoming[1].blocks[0])
-        # What a tower ends in leads on to the tower of the output, which alone has a head: the projection of images.
+        # Only the stack of the output has a head. The end of another stack, a projection of images say, leads to it.
         if is_norm(self._modules[self._unit(path)]) or stack is not self._stacks[0]:
             return stack, stack.layer(line.blocks[-1])
         return stack, HEAD
 
     def _is_embedding(self, name: str) -> bool:
-        """Whether a parameter that no layer owns is a vector, or several, of the hidden size (XLNet's mask_emb)."""
+        """Whether a parameter outside all layers is one or more vectors of the hidden size (XLNet's `mask_emb`)."""
         parameter = dict(self._modules[_owner(name)].named_parameters(recurse=False))[name.rpartition(".")[2]]
         sizes = {shape[-1] for shape in self._trace.shapes.values() if shape}
         return parameter.ndim > 0 and parameter.shape[-1] in sizes
 
-    def _neighbours(
-        self, path: str, places: Mapping[str, Place | None], reached: Mapping[str, Use]
-    ) -> set[Place | None]:
-        """Places of what was reached in the smallest module around it that has such, and no blocks."""
+    def _neighbours(self, path: str, places: StackLayers, reached: Uses) -> set[StackLayer | None]:
+        """Find the layers of the used parameters in the smallest module around a path that has some, but no blocks."""
         around = path
         while around and not any(inside(place, around) for _, line in self._lines for place in line.containers):
             found = {places[name] for name in reached if inside(_owner(name), around)}
@@ -209,11 +213,11 @@ class Placer:
         return set()
 
     def _position(self, block: Sequence[int]) -> int:
-        """Where a block stands in the order of registration."""
+        """Return the position of a block in the order of registration."""
         return min(self._positions_of_blocks[index] for index in block)
 
     def _is_auxiliary_head(self, path: str) -> bool:
-        """Whether the whole unit ends in as many outputs as the model itself (Inception's AuxLogits)."""
+        """Whether the unit around a path has as many outputs as the model itself (Inception's `AuxLogits`)."""
         if self._holds_blocks(path):
             return False
         used = {_owner(name): self._trace.uses[i].time for name, i in self._outer.items() if i in self._trace.uses}
@@ -222,7 +226,7 @@ class Placer:
         return width is not None and width == _num_outputs(self._modules[self._unit(path)].modules())
 
     def _unit(self, path: str) -> str:
-        """The largest module around a path that holds no blocks."""
+        """Find the largest module around a path that holds no blocks."""
         while (up := path.rpartition(".")[0]) and not self._holds_blocks(up):
             path = up
         return path
@@ -232,7 +236,7 @@ class Placer:
 
 
 def _num_outputs(modules: Iterable[nn.Module]) -> int | None:
-    """Outputs of the last linear layer or convolution."""
+    """Count the outputs of the last linear layer or convolution."""
     last = None
     for module in modules:
         if isinstance(module, (nn.Linear, *CONVOLUTIONS)):

@@ -1,65 +1,74 @@
-"""Lines and stacks: which lists of blocks run one after another, and the numbers of their blocks.
+"""Joins lists of blocks to stacks, and numbers the blocks.
 
-Lists that feed one another stand in one line (an encoder and its decoder, the stages of a CNN); lists that do not are
-towers, each a stack with layer ids of its own.
+Lists that feed one another form one stack (an encoder and its decoder, the stages of a CNN). Lists that do not feed one
+another (encoders of text and of images) are stacks of their own, each with its own layer ids.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal
 
 from torch import nn
 
+from nlp_ft.defaults import Grain as Grain
 from nlp_ft.errors import LayerMapError
 from nlp_ft.layerwise.discovery.structure import BlockList
 from nlp_ft.layerwise.discovery.tracing import Shape, Trace, keeps_positions
 
-Grain = Literal["block", "stage"]
 NEVER = 1 << 62
 
 
 @dataclass(eq=False)
 class Line:
-    """One list of blocks, or several whose blocks take turns (the attentions and feed-forward layers of XLM)."""
+    """One list of blocks, or several whose blocks take turns (the attention and feed-forward layers of XLM).
+
+    Args:
+        containers: paths of the modules that hold the blocks.
+        blocks: each block as the indices of its modules in the trace.
+        types: classes of the blocks.
+    """
 
     containers: list[str]
     blocks: list[tuple[int, ...]]
-    """Each block as the indices of the modules that make it up."""
     types: set[type[nn.Module]]
 
     def begun(self, trace: Trace) -> list[int]:
-        """Time at which each block first ran; those that did not come last."""
+        """Return the time at which each block first ran, or `NEVER`."""
         return [min(trace.begun.get(index, NEVER) for index in block) for block in self.blocks]
 
 
 @dataclass(eq=False)
 class Stack:
-    """Lines that feed one another, from input to output."""
+    """Lines that feed one another, from input to output.
+
+    Args:
+        lines: the lines, in the order in which they run.
+        name: name of the stack; "" if it is the only one.
+        layer_of: index of a module in the trace -> layer id, 1..L.
+        above: number of blocks of another stack between this stack and the head, such as LXMERT's fusion blocks.
+    """
 
     lines: list[Line]
     name: str = ""
     layer_of: dict[int, int] = field(default_factory=dict)
-    """Index of a module -> layer id, 1..L."""
     above: int = 0
-    """Number of blocks of another stack that stand between this one and the head: LXMERT's fusion blocks."""
 
     @property
     def num_layers(self) -> int:
-        """L."""
+        """L, the number of layers of the stack."""
         return max(self.layer_of.values(), default=0)
 
     def layer(self, block: Sequence[int]) -> int:
-        """Layer id of a block."""
+        """Return the layer id of a block."""
         return self.layer_of[block[0]]
 
     def ends_in(self, blocks: int, trace: Trace) -> bool:
-        """Whether data that has passed these blocks (a bit mask) has passed the stack's last one."""
+        """Whether the last block of the stack is among the blocks (a bit mask) that some data has passed."""
         last = self._last(trace)
         return last is not None and blocks >> last & 1 == 1
 
     def last_shape(self, trace: Trace) -> Shape:
-        """Shape of the last block's output."""
+        """Return the shape of the last block's output."""
         last = self._last(trace)
         return trace.shapes.get(last, ()) if last is not None else ()
 
@@ -69,13 +78,16 @@ class Stack:
 
 
 def make_stacks(lists: Sequence[BlockList], blocks: Sequence[nn.Module], seen: Trace, grain: Grain) -> list[Stack]:
-    """The numbered stacks, that of the model's output first.
+    """Join lists of blocks to stacks, and number their layers.
 
     Args:
         lists: the lists of blocks, in the order of registration.
-        blocks: all their blocks, as the trace counts them.
+        blocks: the blocks of all lists, as the trace counts them.
         seen: the trace of a forward pass.
-        grain: number each block, or each stage: a run of blocks that work at one resolution.
+        grain: "block" to number each block, or "stage" to number each run of blocks that work at one resolution.
+
+    Returns:
+        The stacks; the stack of the model's output comes first.
     """
     index = {id(block): i for i, block in enumerate(blocks)}
     lines = [
@@ -89,12 +101,12 @@ def make_stacks(lists: Sequence[BlockList], blocks: Sequence[nn.Module], seen: T
         _number(stack, seen, grain)
     if len(stacks) > 1:
         _name(stacks)
-        _stand_below_fusion(stacks, seen)
+        _count_blocks_above(stacks, seen)
     return stacks
 
 
 def _in_running_order(line: Line, seen: Trace) -> None:
-    """By first run; a block that did not run stays behind the one registered before it."""
+    """Sort the blocks of a line by their first run; a block that did not run stays behind the one registered before."""
     times, latest = [], -1
     for time in line.begun(seen):
         latest = latest if time == NEVER else time
@@ -122,7 +134,7 @@ def _take_turns(one: Line, other: Line, seen: Trace) -> bool:
 
 
 def _join(lines: Sequence[Line], seen: Trace) -> list[Stack]:
-    """Put each line behind the stack that feeds it; one that did not run, behind a line of its own kind."""
+    """Append each line to the stack that feeds it; a line that did not run, to a stack of the same class of blocks."""
     stacks: list[Stack] = []
     for line in sorted(lines, key=lambda line: line.begun(seen)[0]):
         ran = line.begun(seen)[0] != NEVER
@@ -153,7 +165,7 @@ def _number(stack: Stack, seen: Trace, grain: Grain) -> None:
     numbers = list(range(1, len(blocks) + 1))
     if grain == "stage":
         stages = _stages([seen.shapes.get(block[-1], ()) for block in blocks])
-        # At one resolution throughout, as in a ViT or BERT, there are no stages to tell apart.
+        # A network of one resolution, such as a ViT or BERT, has no stages.
         numbers = stages if stages[-1] > 1 else numbers
     stack.layer_of = {index: number for block, number in zip(blocks, numbers) for index in block}
 
@@ -167,19 +179,19 @@ def _stages(shapes: Sequence[Shape]) -> list[int]:
     return numbers
 
 
-def _stand_below_fusion(stacks: Sequence[Stack], seen: Trace) -> None:
-    """A tower whose output another stack takes in at some block stands below that block, and not below the head."""
-    for number, tower in enumerate(stacks):
-        own = sum(1 << index for index in tower.layer_of)
+def _count_blocks_above(stacks: Sequence[Stack], seen: Trace) -> None:
+    """Set `above` of each stack that feeds a block of another stack: it lies below that block, not below the head."""
+    for number, stack in enumerate(stacks):
+        own = sum(1 << index for index in stack.layer_of)
         for other in stacks[:number]:
             fed = [layer for index, layer in other.layer_of.items() if seen.upstream.get(index, 0) & own]
             if fed:
-                tower.above = other.above + other.num_layers - min(fed) + 1
+                stack.above = other.above + other.num_layers - min(fed) + 1
                 break
 
 
 def _name(stacks: Sequence[Stack]) -> None:
-    """Name each tower by the first module in which its path parts from the others'."""
+    """Name each stack by the first part of its path that differs from the paths of the others."""
     paths = [stack.lines[0].containers[0].split(".") for stack in stacks]
     shared = 0
     while all(len(path) > shared + 1 for path in paths) and len({path[shared] for path in paths}) == 1:

@@ -1,9 +1,9 @@
-"""The lists of blocks that a model's module tree holds, found by form and never by name.
+"""Finds the lists of blocks in a model's module tree by their form, never by their names.
 
-A block is a module with at least two weights (linear, convolution, embedding) that stands in a list: a `ModuleList`,
-`Sequential`, `ModuleDict`, or a class that holds nothing but blocks of one kind. Nested lists are taken flat. A list of
-stages is opened, so that its blocks are found; the experts of a mixture inside a block are not. Which lists run one
-after another is for the trace to say.
+A block is a module with at least two weights (linear, convolution, embedding) in a list: a `ModuleList`, `Sequential`,
+`ModuleDict`, or a class that holds only blocks of one kind. Nested lists are flattened. Stages are opened to find the
+blocks in them; a block is not opened, so the experts of a mixture are not blocks. The trace of a forward pass tells
+later which lists run one after another.
 """
 
 from collections.abc import Collection, Iterator
@@ -17,21 +17,28 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 @dataclass(frozen=True)
 class BlockList:
-    """Blocks that stand beside one another, in the order of their registration."""
+    """The blocks of one list, in the order of their registration.
+
+    Args:
+        container: path of the module that holds the blocks; empty for the model itself.
+        blocks: the blocks.
+        is_loose: whether the blocks are attributes of a module instead of items of a list.
+    """
 
     container: str
-    """Path of the module that holds them; empty for the model itself."""
     blocks: tuple[nn.Module, ...]
     is_loose: bool = False
-    """The blocks are attributes of a module, and not the items of a list."""
 
 
 def find_block_lists(model: nn.Module, unused: Collection[nn.Module] = ()) -> list[BlockList]:
-    """The outermost lists of blocks, in the order of registration; empty where nothing looks like one.
+    """Find the outermost lists of blocks.
 
     Args:
         model: the model.
-        unused: modules that look like blocks and are none: auxiliary heads, variants of which one runs.
+        unused: modules that look like blocks but are not: auxiliary heads, and variants of which one runs.
+
+    Returns:
+        The lists in the order of registration; an empty list if nothing looks like blocks.
     """
     search = _Search(model, unused)
     found = [
@@ -41,12 +48,12 @@ def find_block_lists(model: nn.Module, unused: Collection[nn.Module] = ()) -> li
 
 
 def inside(path: str, container: str) -> bool:
-    """Whether a path lies in a container, or is it."""
+    """Whether a path is a container, or a module inside it."""
     return not container or path == container or path.startswith(container + ".")
 
 
 def depth_of_meeting(path: str, container: str) -> int:
-    """Number of leading names that two paths share: the higher, the nearer they stand."""
+    """Count the leading names that two paths share; the higher the count, the nearer they are in the module tree."""
     shared = 0
     for ours, theirs in zip(path.split("."), container.split(".") if container else []):
         if ours != theirs:
@@ -56,20 +63,20 @@ def depth_of_meeting(path: str, container: str) -> int:
 
 
 def owns_weight(module: nn.Module) -> bool:
-    """Whether a module has a parameter of two or more dimensions of its own, or a packed (quantised) one."""
+    """Whether a module itself has a parameter of two or more dimensions, or a packed (quantised) weight."""
     if any(parameter is not None and parameter.ndim > 1 for parameter in module._parameters.values()):
         return True
     return hasattr(module, "_packed_params") or (not module._modules and callable(getattr(module, "weight", None)))
 
 
 class _Search:
-    """What counts as a list and as a block in one model."""
+    """Finds lists and blocks in one model."""
 
     def __init__(self, model: nn.Module, unused: Collection[nn.Module]) -> None:
         self._model = model
         self._unused = unused
         self._num_weights: dict[int, int] = {}
-        # A lighter variant of a block (EfficientNetV2's, of one convolution) is a block too.
+        # A variant of a block with one weight (in EfficientNetV2, one convolution) is a block too.
         self._block_types = {
             type(module)
             for module in model.modules()
@@ -78,14 +85,14 @@ class _Search:
         self._lists: tuple[type[nn.Module], ...] = (*LISTS, *self._classes_like_lists())
 
     def outermost_lists(self, module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
-        """The lists that hold a block, directly or in lists of their own."""
+        """Yield path and module of the outermost lists that hold a block, directly or in inner lists."""
         if isinstance(module, self._lists) and any(self._is_block(item) for _, item in self._flat(path, module)):
             yield path, module
         else:
             yield from self._lists_below(module, path)
 
     def lists_within(self, path: str, module: nn.Module) -> Iterator[BlockList]:
-        """The blocks of one outermost list; stages, and a backbone in a `Sequential`, are opened."""
+        """Yield the blocks of one outermost list; stages, and a backbone inside a `Sequential`, are opened."""
         blocks = [(item_path, item) for item_path, item in self._flat(path, module) if self._is_block(item)]
         opened = [list(self._lists_below(item, item_path)) for item_path, item in blocks]
         stages = all(inner and self._is_stage(item, inner) for (_, item), inner in zip(blocks, opened))
@@ -97,7 +104,7 @@ class _Search:
             yield BlockList(path, tuple(dict.fromkeys(item for _, item in blocks)))
 
     def children_as_blocks(self) -> list[BlockList]:
-        """Where no list holds blocks: the module with most of them as attributes, as in GoogLeNet."""
+        """Find the module with the most blocks as attributes, for models without lists of blocks such as GoogLeNet."""
         best = BlockList("", ())
         for path, module in self._model.named_modules():
             children = (child for child in module.children() if not isinstance(child, LISTS))
@@ -116,7 +123,7 @@ class _Search:
         return self._num_weights[id(module)]
 
     def _classes_like_lists(self) -> list[type[nn.Module]]:
-        """Classes whose instances hold nothing but blocks of one kind, as attributes: the stages of timm's RegNet."""
+        """Find classes whose instances hold only blocks of one kind, as attributes, such as stages of timm's RegNet."""
         instances: dict[type[nn.Module], list[nn.Module]] = {}
         for module in self._model.modules():
             if module._modules and not isinstance(module, LISTS):
@@ -135,7 +142,7 @@ class _Search:
             yield from self.outermost_lists(child, child_path)
 
     def _flat(self, path: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
-        """The items of a list; a list in it gives its own items, or if it holds no block is an item itself."""
+        """List the items of a list; an inner list is replaced by its items if one of them is a block."""
         items: list[tuple[str, nn.Module]] = []
         for child_path, child in _children(path, module):
             inner = self._flat(child_path, child) if isinstance(child, self._lists) else []
@@ -146,7 +153,7 @@ class _Search:
         return items
 
     def _is_stage(self, module: nn.Module, lists: list[tuple[str, nn.Module]]) -> bool:
-        """Whether a module holds lists of like blocks and, beside them, single weights at most (a downsampling)."""
+        """Whether a module is a stage: it holds lists of blocks of one class, and beside them no other block."""
         holders = {id(inner) for _, inner in lists}
         if any(len({type(item) for _, item in self._flat(path, inner)}) > 1 for path, inner in lists):
             return False
@@ -167,7 +174,7 @@ def _children(path: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _chain_of_convolutions(model: nn.Module) -> list[BlockList]:
-    """Where nothing but convolutions follow one another, as in VGG: all but the first, which is the stem."""
+    """Find blocks in a plain chain of convolutions such as VGG: all but the first one, which is the stem."""
     return [
         BlockList(path, convolutions[1:])
         for path, module in model.named_modules()

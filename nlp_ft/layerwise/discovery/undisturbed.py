@@ -1,8 +1,8 @@
-"""Forward passes for trial: the model is in eval mode meanwhile, and afterwards it is what it was.
+"""Runs trial forward passes in eval mode, and restores the model afterwards.
 
-Some models change for good in one pass: on a short text BigBird puts full attention in the place of its sparse one.
-What a pass may change is noted before it and put back after it: modules, attributes, configurations, buffers, random
-numbers. Parameters are taken to stay as they are: a pass without an optimizer has no business with them.
+Some models change for good in one pass: on a short text, BigBird replaces its sparse attention by full attention. So
+everything that a pass may change is recorded before it and restored after it: modules, attributes, configurations,
+buffers and random numbers. Parameters are not: a pass without an optimizer does not change them.
 """
 
 import random
@@ -18,43 +18,28 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 REACH = 4
-"""So many steps from a module's attributes: a config, its sub-config, a list in it, an item of that."""
+"""Depth to which the attributes of a module are recorded: a config, its sub-config, a list in it, an item of that."""
 NO_STATE = (type, FunctionType, MethodType, ModuleType, nn.Parameter, str, bytes, int, float, bool, type(None))
 
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards the model, all that hangs on it, and the random numbers are as they were."""
+    """Put a model into eval mode inside the `with` block, then restore it, its attributes and the random numbers."""
     memory = _Memory(model)
     devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
     with torch.random.fork_rng(list(devices)), _other_random_numbers():
         for module in list(model.modules()):
-            # Not `model.eval()`: a frozen module may have a `train` of its own.
+            # Not `model.eval()`: a frozen module may have a `train` method of its own.
             module.training = False
         try:
             yield
         finally:
-            memory.put_back()
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; the modes are put back."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        for module, _ in modes:
-            # Not `model.eval()`: a frozen module may have a `train` of its own.
-            module.training = False
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
+            memory.restore()
 
 
 @contextmanager
 def only_trainable(model: nn.Module, parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """These alone have `requires_grad`; the flags are put back."""
+    """Give `requires_grad` to these parameters alone inside the `with` block, then restore the flags."""
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     own = {id(parameter) for parameter in parameters}
     try:
@@ -68,6 +53,7 @@ def only_trainable(model: nn.Module, parameters: Iterable[nn.Parameter]) -> Iter
 
 @contextmanager
 def pre_hook(module: nn.Module, function: Any) -> Iterator[None]:
+    """Register a forward pre-hook that gets keyword arguments, for the length of the `with` block."""
     handle: RemovableHandle = module.register_forward_pre_hook(function, with_kwargs=True)
     try:
         yield
@@ -77,7 +63,7 @@ def pre_hook(module: nn.Module, function: Any) -> Iterator[None]:
 
 @contextmanager
 def _other_random_numbers() -> Iterator[None]:
-    """Those of Python, and of NumPy where someone uses it: BigBird seeds them in each pass."""
+    """Restore the random state of Python, and of NumPy if it is in use: BigBird seeds them in each pass."""
     numpy = sys.modules.get("numpy")
     kept, kept_by_numpy = random.getstate(), numpy and numpy.random.get_state()
     try:
@@ -89,7 +75,7 @@ def _other_random_numbers() -> Iterator[None]:
 
 
 class _Memory:
-    """What hangs on a model, noted object by object; only what has changed is written back."""
+    """A record of everything reachable from a model, object by object, to restore what has changed."""
 
     def __init__(self, model: nn.Module) -> None:
         self._seen: set[int] = set()
@@ -107,7 +93,7 @@ class _Memory:
         self._seen.add(id(value))
         inner: list[Any] = []
         if isinstance(value, torch.Tensor):
-            # What is expanded from one number cannot be written to.
+            # A tensor that is expanded from one number cannot be written to.
             if not value.is_meta and 0 not in value.stride():
                 self._tensors.append((value, value.detach().clone()))
             return
@@ -117,7 +103,7 @@ class _Memory:
             self._attributes.append((own, dict(own)))
             inner += own.values()
         for item in inner:
-            # Modules are noted one by one, each with its full reach.
+            # Modules are recorded one by one, each to the full depth.
             if not isinstance(item, nn.Module):
                 self._note(item, reach - 1)
 
@@ -131,8 +117,8 @@ class _Memory:
             self._sets.append((value, set(value)))
         return list(value)
 
-    def put_back(self) -> None:
-        """Write back what is no longer what it was."""
+    def restore(self) -> None:
+        """Restore everything that has changed."""
         for own, kept in self._attributes:
             if not _same(list(own.items()), list(kept.items())):
                 own.clear()

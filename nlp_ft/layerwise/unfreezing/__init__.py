@@ -1,1 +1,1 @@
-"""Which layers train when: schedule, triggers, plan for a run, and what carries it out."""
+"""Unfreezing: schedules of phases, triggers that begin them, plans for a run, and what carries them out."""

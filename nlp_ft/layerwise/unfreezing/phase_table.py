@@ -1,4 +1,4 @@
-"""The phases of a plan for people to read, before training: a table and a timeline."""
+"""Prints the phases of a plan before training: a table and a timeline."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -8,12 +8,12 @@ from nlp_ft.tables import text_table
 
 
 def phase_table(plan: UnfreezePlan, sizes: Mapping[int, int], rates: Mapping[int, float]) -> str:
-    """The phases as a table and a timeline.
+    """Format the phases of a plan as a table and a timeline.
 
     Args:
         plan: the plan.
-        sizes: layer id -> number of parameters.
-        rates: layer id -> its base learning rate.
+        sizes: layer id -> number of the layer's parameters.
+        rates: layer id -> base learning rate of the layer.
     """
     total = sum(sizes.values())
     rows = []
@@ -29,7 +29,10 @@ def phase_table(plan: UnfreezePlan, sizes: Mapping[int, int], rates: Mapping[int
 
 
 def _timeline(plan: UnfreezePlan, width: int = 60) -> str:
-    """A row a layer, from the head down, with a mark while it trains; not to scale where a condition decides."""
+    """Draw a row for each layer, from the head down, with marks while it trains.
+
+    The timeline is to scale only if no phase waits for a condition.
+    """
     schedule, starts = plan.schedule, plan.expected_starts()
     known = [start for start in starts if start is not None]
     to_scale = len(known) == len(starts)

@@ -1,7 +1,7 @@
-"""An `UnfreezeSchedule` over a run: what trains at a step, at which factor, and when the next phase begins.
+"""Applies an `UnfreezeSchedule` to a run: which layers train at a step, by which factor, and when a phase begins.
 
-All of it is a function of the step and, where a metric or a loss decides, of a small `UnfreezeState` that a checkpoint
-holds: a resumed run decides as the unbroken one did.
+The answers depend on the step and on a small `UnfreezeState`, which records the phases that a metric or a loss has
+begun. A checkpoint holds the state, so a resumed run decides as the unbroken run would.
 """
 
 from collections.abc import Mapping
@@ -15,14 +15,17 @@ from nlp_ft.layerwise.unfreezing.triggers import LossBelow, Plateau, Trigger, is
 
 @dataclass
 class UnfreezeState:
-    """What a plan has decided so far; plain values, for a checkpoint."""
+    """The decisions of a plan so far, as plain values for a checkpoint.
+
+    Args:
+        starts: step at which each phase so far began; the last of them is running.
+        best: best value of the awaited metric within the running phase; None before the first evaluation.
+        waited: number of evaluations since the best value.
+    """
 
     starts: list[int] = field(default_factory=lambda: [0])
-    """Step at which each phase so far began; the last one is running."""
     best: float | None = None
-    """Best value of the metric within the running phase."""
     waited: int = 0
-    """Evaluations since then."""
 
 
 class UnfreezePlan:
@@ -34,8 +37,8 @@ class UnfreezePlan:
         steps_per_epoch: optimizer steps of an epoch.
 
     Raises:
-        UnfreezeError: a phase begins after the end of the run, or before the phase that it follows, or its at_least is
-            above its at_most.
+        UnfreezeError: a phase would begin after the end of the run, or not after the phase before it, or its at_least
+            is above its at_most.
     """
 
     def __init__(self, schedule: UnfreezeSchedule, total_steps: int, steps_per_epoch: int) -> None:
@@ -69,16 +72,16 @@ class UnfreezePlan:
     def require_signals(
         self, evaluate_every: int | None, record_every: int | None, how: Mapping[str, str], evaluate_from: int = 0
     ) -> None:
-        """Prove that a phase which waits for an evaluation or a loss can begin before the run ends.
+        """Check that every phase that waits for an evaluation or a training loss can begin before the run ends.
 
         Args:
-            evaluate_every: steps between evaluations; None for none.
-            record_every: steps between records of the training loss; None for none.
-            how: what to change, for `evaluate` and for `record`.
-            evaluate_from: step before which no evaluation is made.
+            evaluate_every: steps between evaluations; None if there are none.
+            record_every: steps between records of the training loss; None if there are none.
+            how: advice for the error message, under the keys `evaluate` and `record`.
+            evaluate_from: step before which there is no evaluation.
 
         Raises:
-            UnfreezeError: it would never begin: what it waits for comes too seldom, or not at all.
+            UnfreezeError: evaluations or records come too seldom or not at all, so a phase would never begin.
         """
         for number, phase in enumerate(self.schedule.phases[1:], start=2):
             start = phase.start
@@ -89,7 +92,7 @@ class UnfreezePlan:
                 if isinstance(start, Plateau)
                 else ("record(s) of the training loss", record_every, 1)
             )
-            # What comes with the last step is too late.
+            # An evaluation or a record at the last step is too late to begin a phase.
             found = 0 if every is None else (self.total_steps - 1) // every
             if every is not None and isinstance(start, Plateau) and evaluate_from > 0:
                 found = max(0, found - (evaluate_from - 1) // every)
@@ -103,20 +106,20 @@ class UnfreezePlan:
 
     @property
     def moves_rates(self) -> bool:
-        """Whether it changes rates beside what a learning-rate schedule over the run does."""
+        """Whether the plan changes learning rates, in addition to the learning-rate schedule of the run."""
         phases = self.schedule.phases
         return self.schedule.restart_lr or self.layer_warmup > 0 or any(phase.lr_scale != 1 for phase in phases)
 
     def layers(self, state: UnfreezeState) -> frozenset[int]:
-        """Ids of the layers that train now."""
+        """Return the ids of the layers that train in the running phase."""
         return self.schedule.phases[len(state.starts) - 1].layers
 
     def is_last(self, state: UnfreezeState) -> bool:
-        """Whether no phase follows."""
+        """Whether the running phase is the last one."""
         return len(state.starts) == len(self.schedule.phases)
 
     def on_step(self, state: UnfreezeState, step: int) -> bool:
-        """Begin the phase that is due before update `step`; True when one began."""
+        """Begin the next phase if it is due before update `step` (from 0); return whether it began."""
         following = self._following(state)
         if following is None:
             return False
@@ -127,10 +130,18 @@ class UnfreezePlan:
         return due and self._begin(state, step)
 
     def on_scores(self, state: UnfreezeState, step: int, scores: Mapping[str, float]) -> bool:
-        """Note an evaluation made after `step` updates; True when it begins the next phase.
+        """Note the scores of an evaluation.
+
+        Args:
+            state: the state of the plan, which is changed.
+            step: number of updates before the evaluation.
+            scores: name of each metric -> its value.
+
+        Returns:
+            Whether the scores begin the next phase.
 
         Raises:
-            UnfreezeError: the scores lack the metric.
+            UnfreezeError: the awaited metric is not among the scores.
         """
         following = self._following(state)
         if not isinstance(following, Plateau):
@@ -146,21 +157,44 @@ class UnfreezePlan:
         return done and self._begin(state, step)
 
     def on_loss(self, state: UnfreezeState, step: int, loss: float) -> bool:
-        """Note a mean training loss after `step` updates; True when it begins the next phase."""
+        """Note a mean training loss.
+
+        Args:
+            state: the state of the plan, which is changed.
+            step: number of updates so far.
+            loss: mean training loss since the last record.
+
+        Returns:
+            Whether the loss begins the next phase.
+        """
         following = self._following(state)
         if not isinstance(following, LossBelow):
             return False
         return loss < following.value and self._lasted(state, step, following.at_least) and self._begin(state, step)
 
+    def awaited_metric(self, state: UnfreezeState) -> str | None:
+        """Return the metric whose plateau begins the next phase; None if the next phase waits for no metric."""
+        following = self._following(state)
+        return following.metric if isinstance(following, Plateau) else None
+
     def unfrozen_at(self, state: UnfreezeState, layer: int) -> int | None:
-        """Step from which a layer has trained without a break; None while it is frozen."""
+        """Return the step since which a layer has trained without a break; None while it is frozen."""
         begun = None
         for phase, start in zip(self.schedule.phases, state.starts):
             begun = (start if begun is None else begun) if layer in phase.layers else None
         return begun
 
     def lr_scale(self, state: UnfreezeState, step: int, layer: int) -> float:
-        """Factor on a layer's rate beside the schedule: 0 while frozen, else the phase's scale times its warm-up."""
+        """Compute the factor on a layer's learning rate in addition to the learning-rate schedule.
+
+        Args:
+            state: the state of the plan.
+            step: number of the update, from 0.
+            layer: id of the layer.
+
+        Returns:
+            0 while the layer is frozen; otherwise the `lr_scale` of the phase times the warm-up of the layer.
+        """
         unfrozen = self.unfrozen_at(state, layer)
         if unfrozen is None:
             return 0.0
@@ -170,7 +204,7 @@ class UnfreezePlan:
         return scale
 
     def lr_span(self, state: UnfreezeState) -> tuple[int, int]:
-        """First step and length of what the learning-rate schedule runs over: the run, or with restarts the phase."""
+        """Return the first step and the length of the learning-rate schedule: the run, or with restarts the phase."""
         if not self.schedule.restart_lr:
             return 0, self.total_steps
         start, following = state.starts[-1], self._following(state)
@@ -180,7 +214,7 @@ class UnfreezePlan:
         return start, min(end, self.total_steps) - start
 
     def expected_starts(self) -> list[int | None]:
-        """Step at which each phase begins; None where a condition decides."""
+        """Return the step at which each phase begins; None for a phase that a condition begins."""
         starts = (phase.start for phase in self.schedule.phases)
         return [self._steps(start) if isinstance(start, Duration) else None for start in starts]
 

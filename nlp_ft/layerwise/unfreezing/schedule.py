@@ -1,6 +1,6 @@
-"""Which layers train when: phases, each with the layers that train in it and what begins it.
+"""Schedules of gradual unfreezing: phases, each with the layers that train in it and the trigger that begins it.
 
-An `UnfreezeSchedule` is data and touches no model. Over a run of known length it becomes an `UnfreezePlan`.
+An `UnfreezeSchedule` is data and touches no model. For a run of known length, an `UnfreezePlan` is made of it.
 """
 
 import math
@@ -9,22 +9,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from nlp_ft.defaults import Embeddings, Order
 from nlp_ft.durations import Duration
 from nlp_ft.errors import UnfreezeError
 from nlp_ft.layerwise.unfreezing.triggers import AT_ONCE, TRIGGERS, Trigger, as_duration, as_trigger
 
-Order = Literal["top_down", "bottom_up", "all_at_once", "one_at_a_time"]
-Embeddings = Literal["last", "never"]
-
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training.
+    """A part of the training in which the same layers train.
 
     Args:
         layers: ids of the layers that train, at least one.
-        start: what begins it; the first phase begins at once.
-        lr_scale: factor on all learning rates within it, above 0 (fastai's fine_tune halves the rate).
+        start: the trigger that begins the phase; the first phase begins at once.
+        lr_scale: factor on all learning rates within the phase, above 0 (fastai's `fine_tune` halves the rate).
     """
 
     layers: frozenset[int]
@@ -40,16 +38,17 @@ class Phase:
 
 @dataclass(frozen=True)
 class UnfreezeSchedule:
-    """Phases over the layers 0 (embeddings) to L+1 (head) of a model.
+    """The phases of a training over the layers 0 (embeddings) to L+1 (head) of a model.
 
     Args:
-        phases: in their order; those that a time begins must stand in the order of their times.
-        num_layers: L.
-        layer_warmup: a layer that begins to train has its rate raised linearly over so long, so that it gets no shock.
-        restart_lr: run the learning-rate schedule anew in each phase, over the phase's length, instead of over the run.
+        phases: the phases in order; those that begin at a time must be in the order of their times.
+        num_layers: L, the number of blocks.
+        layer_warmup: time over which the learning rate of a newly unfrozen layer rises linearly from almost 0.
+        restart_lr: whether the learning-rate schedule starts again in each phase, over the phase's length, instead of
+            running once over the whole run.
 
     Raises:
-        UnfreezeError: no phase, or one with a layer that does not exist.
+        UnfreezeError: there is no phase, the first does not begin at once, or a layer does not exist.
     """
 
     phases: tuple[Phase, ...]
@@ -70,10 +69,15 @@ class UnfreezeSchedule:
 
     @classmethod
     def fixed(cls, num_layers: int, trainable_blocks: int | Literal["all"] = "all") -> "UnfreezeSchedule":
-        """One phase: the head and so many blocks below it, 0 for the head alone; `all` are with the embeddings.
+        """Make a schedule of one phase, in which the head and some blocks below it train.
+
+        Args:
+            num_layers: L, the number of blocks.
+            trainable_blocks: number of blocks that train, from the top; 0 trains only the head, and `all` trains every
+                layer with the embeddings.
 
         Raises:
-            UnfreezeError: there are not so many blocks.
+            UnfreezeError: the model has fewer blocks.
         """
         if trainable_blocks == "all":
             return cls((Phase(frozenset(range(num_layers + 2))),), num_layers)
@@ -91,17 +95,17 @@ class UnfreezeSchedule:
         trainable_blocks: int | Literal["all"] = "all",
         unfreeze: Mapping[str, Any] | None = None,
     ) -> "UnfreezeSchedule":
-        """The schedule of plain settings, as recipes and presets hold them.
+        """Make a schedule from plain settings, as recipes and presets hold them.
 
         Args:
-            num_layers: L.
-            trainable_blocks: see `fixed`; what counts without `unfreeze`.
-            unfreeze: the keywords of `gradual`, where `plateau` or `loss_below` (a mapping each) may stand in place of
-                `every`; or `layers` for the text that `parse` reads; `lr_scales`, a factor on the rates for each phase.
-                Triggers and durations may be objects or plain values, and None stands for a default.
+            num_layers: L, the number of blocks.
+            trainable_blocks: see `fixed`; used if `unfreeze` is None.
+            unfreeze: the keyword arguments of `gradual`, with `plateau` or `loss_below` (mappings) as alternatives to
+                `every`; or `layers`, the text that `parse` reads. `lr_scales` gives a factor on the learning rates for
+                each phase. Triggers and durations may be objects or plain values; None means the default.
 
         Raises:
-            UnfreezeError: the settings do not fit the model or each other.
+            UnfreezeError: the settings do not fit the model, or exclude each other.
         """
         if unfreeze is None:
             return cls.fixed(num_layers, trainable_blocks)
@@ -132,19 +136,23 @@ class UnfreezeSchedule:
         layer_warmup: Duration = AT_ONCE,
         restart_lr: bool = False,
     ) -> "UnfreezeSchedule":
-        """First the head, then layer by layer.
+        """Make a schedule that trains the head alone at first and then unfreezes layer by layer.
 
         Args:
-            num_layers: L.
-            every: length of a phase (`1ep`), or the condition that ends it; None divides the run evenly.
-            blocks_per_phase: blocks that join at a time.
-            order: `top_down` (Howard and Ruder 2018, https://arxiv.org/abs/1801.06146), `bottom_up`, `all_at_once`
-                (linear probing, then fine-tuning: Kumar et al. 2022, https://arxiv.org/abs/2202.10054), or
-                `one_at_a_time`: each layer alone from the input up, at last all together (chain-thaw: Felbo et al.
-                2017, https://arxiv.org/abs/1708.00524).
-            embeddings: `last` to join, or `never`.
+            num_layers: L, the number of blocks.
+            every: length of a phase, or the condition that ends it; None divides the run evenly among the phases.
+            blocks_per_phase: number of blocks that join at a time.
+            order: `top_down` (Howard and Ruder 2018, https://arxiv.org/abs/1801.06146); `bottom_up`; `all_at_once`
+                (linear probing, then fine-tuning: Kumar et al. 2022, https://arxiv.org/abs/2202.10054); or
+                `one_at_a_time`, which trains each layer alone, from the input up, and finally all together (named
+                chain-thaw by Felbo et al. 2017, https://arxiv.org/abs/1708.00524).
+            embeddings: `last` unfreezes the embeddings at the end (`one_at_a_time`: after the head); `never` leaves
+                them frozen.
             layer_warmup: see `UnfreezeSchedule`.
             restart_lr: see `UnfreezeSchedule`.
+
+        Raises:
+            UnfreezeError: `blocks_per_phase` is below 1, or the order is unknown.
         """
         if blocks_per_phase < 1:
             raise UnfreezeError(f"blocks_per_phase must be at least 1, got {blocks_per_phase}")
@@ -157,9 +165,14 @@ class UnfreezeSchedule:
     def parse(
         cls, text: str, num_layers: int, layer_warmup: Duration = AT_ONCE, restart_lr: bool = False
     ) -> "UnfreezeSchedule":
-        """Read layers with the time from which each trains: `head: 0ep, 10-12: 1ep, 7-9: 30%, embeddings: never`.
+        """Make a schedule from a text that gives the time at which each layer begins to train.
 
-        Times in different units stand in the order in which they come to pass.
+        Args:
+            text: entries such as `head: 0ep, 10-12: 1ep, 7-9: 30%, embeddings: never`. Times in different units must be
+                written in the order in which they occur.
+            num_layers: L, the number of blocks.
+            layer_warmup: see `UnfreezeSchedule`.
+            restart_lr: see `UnfreezeSchedule`.
 
         Raises:
             UnfreezeError: an entry has another form, or a layer is missing, unknown or named twice.
@@ -178,7 +191,7 @@ class UnfreezeSchedule:
         return cls(tuple(phases), num_layers, layer_warmup, restart_lr)
 
     def layer_names(self, layers: Iterable[int]) -> str:
-        """Layers told shortly: `head`, `blocks 10-12`, `embeddings`."""
+        """Name layers in few words: `head`, `blocks 10-12`, `embeddings`."""
         chosen = sorted(layers, reverse=True)
         blocks = [layer for layer in chosen if 0 < layer <= self.num_layers]
         parts = ["head"] if self.num_layers + 1 in chosen else []
@@ -192,12 +205,12 @@ class UnfreezeSchedule:
 
 
 def _check_names(given: Mapping[str, Any]) -> None:
-    """Raises: UnfreezeError: a setting that does not exist, or two that exclude each other."""
+    """Check the names of settings. Raises `UnfreezeError` for an unknown name, or two that exclude each other."""
     general, of_gradual = ("layer_warmup", "restart_lr", "lr_scales"), ("blocks_per_phase", "order", "embeddings")
     known = {"layers", *general, *TRIGGERS, *of_gradual}
     unknown = sorted(map(str, given.keys() - known))
     if unknown:
-        raise UnfreezeError(f"{unknown[0]!r} is no setting of unfreeze; there are {', '.join(sorted(known))}")
+        raise UnfreezeError(f"{unknown[0]!r} is not a setting of unfreeze; there are {', '.join(sorted(known))}")
     ends = [name for name in TRIGGERS if name in given]
     if len(ends) > 1:
         raise UnfreezeError(f"{' and '.join(ends)} cannot both end a phase; give one")
@@ -237,7 +250,7 @@ def _starts(every: Trigger | None, num_phases: int) -> Sequence[Trigger]:
 
 
 def _parse_times(text: str, num_layers: int) -> dict[int, Duration | None]:
-    """Layer -> the time from which it trains, None for never; every layer has one."""
+    """Map each layer to the time from which it trains; None means never."""
     times: dict[int, Duration | None] = {}
     for entry in text.split(","):
         name, colon, when = (part.strip() for part in entry.partition(":"))
@@ -265,7 +278,7 @@ def _parse_times(text: str, num_layers: int) -> dict[int, Duration | None]:
 def _parse_layers(name: str, num_layers: int) -> list[int]:
     if name in ("head", "embeddings"):
         return [num_layers + 1 if name == "head" else 0]
-    # The digits are bounded: a range is made, and `²` is a digit to Python.
+    # At most six of the digits 0-9: the range below must stay small, and Python's `\d` and `isdigit` accept others.
     match = re.fullmatch(r"([0-9]{1,6})(?:\s*-\s*([0-9]{1,6}))?", name)
     first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
     return list(range(first, last + 1)) if 1 <= first <= last <= num_layers else []

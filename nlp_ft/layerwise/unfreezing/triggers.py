@@ -1,4 +1,4 @@
-"""What begins a phase of training: a time, a metric on a plateau, or a training loss that is small enough."""
+"""Triggers that begin a phase of training: a time, a metric on a plateau, or a small training loss."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -9,20 +9,18 @@ from nlp_ft.durations import Duration
 from nlp_ft.errors import UnfreezeError
 
 AT_ONCE = Duration(0, "st")
-
-
 LOWER_IS_BETTER = ("loss", "mse", "mae")
-"""How names of losses and errors end."""
+"""Endings of the names of metrics whose lower value is better."""
 
 
 def is_better(metric: str, value: float, best: float | None, min_delta: float = 0.0) -> bool:
-    """Whether a value of a metric improves on the best so far; NaN never does, and gives way to any number.
+    """Whether a value of a metric improves on the best value so far; NaN never does.
 
     Args:
-        metric: its name; those that end as `LOWER_IS_BETTER` says improve downwards, all others upwards.
+        metric: name of the metric; a lower value is better if the name ends as one of `LOWER_IS_BETTER`.
         value: the new value.
-        best: the best before; None for none.
-        min_delta: what it must improve by at least, in the metric's unit.
+        best: the best value before; None if there is none.
+        min_delta: amount by which the value must exceed the best, in the metric's unit.
     """
     if math.isnan(value):
         return False
@@ -34,14 +32,17 @@ def is_better(metric: str, value: float, best: float | None, min_delta: float = 
 
 @dataclass(frozen=True)
 class Plateau:
-    """Begin the next phase when a metric has stopped improving within this one.
+    """Begins a phase when a metric has stopped improving within the phase before it.
 
     Args:
-        metric: name of a validation score; losses and errors improve downwards, see `LOWER_IS_BETTER`.
-        patience: evaluations in a row without a better value.
-        min_delta: what counts as better, in the metric's unit.
-        at_least: the phase before lasts at least so long.
-        at_most: and at most so long; None for no bound.
+        metric: name of a validation score; a lower value is better for losses and errors, see `LOWER_IS_BETTER`.
+        patience: number of evaluations in a row without a better value.
+        min_delta: amount by which a value must improve to count as better, in the metric's unit.
+        at_least: shortest length of the phase before.
+        at_most: longest length of the phase before; None sets no limit.
+
+    Raises:
+        UnfreezeError: `patience` is below 1.
     """
 
     metric: str = "loss"
@@ -60,7 +61,13 @@ class Plateau:
 
 @dataclass(frozen=True)
 class LossBelow:
-    """Begin the next phase when the mean training loss between two records falls below a value."""
+    """Begins a phase when the mean training loss between two records falls below a value.
+
+    Args:
+        value: the value that the loss must fall below.
+        at_least: shortest length of the phase before.
+        at_most: longest length of the phase before; None sets no limit.
+    """
 
     value: float
     at_least: Duration = AT_ONCE
@@ -71,22 +78,31 @@ class LossBelow:
 
 
 Trigger = Duration | Plateau | LossBelow
-"""A time of the run, or a condition on the phase before."""
+"""Begins a phase: a time since the start of the run, or a condition on the phase before."""
 
 
 def as_duration(value: Duration | str) -> Duration:
-    """A duration from its text. Raises: ValueError."""
+    """Return a duration, read from its text if need be. Raises `ValueError` if the text is not a duration."""
     return value if isinstance(value, Duration) else Duration.parse(value)
 
 
 def _bounds(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A mapping with its `at_least` and `at_most` as durations; None stands for a default."""
+    """Return the settings with `at_least` and `at_most` as durations, and without those that are None."""
     given = {key: value for key, value in settings.items() if value is not None}
     return {key: as_duration(value) if key in ("at_least", "at_most") else value for key, value in given.items()}
 
 
 def as_trigger(name: str, settings: Any) -> Trigger:
-    """The trigger of a setting of that name: as it is, or made from plain values. Raises: ValueError."""
+    """Return the trigger of a setting, made from plain values if need be.
+
+    Args:
+        name: name of the setting: `every`, `plateau` or `loss_below`.
+        settings: a trigger, or the plain values of one.
+
+    Raises:
+        ValueError: a duration has the wrong form.
+        UnfreezeError: a value is out of range.
+    """
     return settings if isinstance(settings, Trigger) else TRIGGERS[name](settings)
 
 
@@ -95,4 +111,4 @@ TRIGGERS: dict[str, Callable[[Any], Trigger]] = {
     "plateau": lambda settings: Plateau(**_bounds(settings)),
     "loss_below": lambda settings: LossBelow(**_bounds(settings)),
 }
-"""Name of a setting -> the trigger of its value."""
+"""Name of a setting -> the function that makes a trigger of its value."""

@@ -7,12 +7,13 @@ the files, `caching.py` decides whether they pay.
 import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from nlp_ft.data.batch import model_inputs
 from nlp_ft.errors import TrainingError
 from nlp_ft.layerwise import UnfreezePlan, UnfreezeState
 from nlp_ft.layerwise.prefix import FrozenPrefix
@@ -112,6 +113,23 @@ class FeatureCache:
             hidden[mask] = vectors
         with self._prefix.entered(self.boundary, hidden):
             yield inputs
+
+
+def logits_of(
+    model: torch.nn.Module, batch: Mapping[str, torch.Tensor], split: str, features: FeatureCache | None
+) -> torch.Tensor:
+    """The model's logits, (batch, outputs).
+
+    Args:
+        model: on the device of the batch.
+        batch: model inputs, and `row`, the number of each row, (batch,), if there are features.
+        split: the split that the rows come from.
+        features: of the frozen layers; None computes them.
+    """
+    inputs = model_inputs(batch)
+    with features.entered(split, batch["row"], inputs) if features else nullcontext(inputs) as entered:
+        logits: torch.Tensor = model(**entered).logits
+        return logits
 
 
 def lowest_trained(plan: UnfreezePlan, phases: int) -> int:

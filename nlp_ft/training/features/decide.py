@@ -1,33 +1,37 @@
 """Whether a run keeps what its frozen blocks give: decided before training by weighing work and bytes, and said."""
 
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
 
 import torch
-from accelerate.utils import DynamoBackend, gather_object
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 
 from nlp_ft.environment import feature_folder
 from nlp_ft.layerwise import UnfreezePlan
 from nlp_ft.layerwise.prefix import FrozenPrefix
+from nlp_ft.recipe.training import TrainingSection
+from nlp_ft.tasks.task import Task
+from nlp_ft.training.accelerator import is_compiled
+from nlp_ft.training.build import LayeredModel, example_inputs
 from nlp_ft.training.features.cache import FeatureCache, lowest_trained
-from nlp_ft.training.features.store import FeaturePlan, Split, build_cache, bytes_in
-from nlp_ft.training.loop import LoopState
-from nlp_ft.training.parts import Parts
+from nlp_ft.training.features.store import CacheSpec, Split, build_cache, bytes_in
+from nlp_ft.training.loop_state import LoopSettings, LoopState
 
 BYTES_IN_GB = 10**9
 
 
 @dataclass(frozen=True)
-class Passes:
-    """Tokens of one split, and how often the run goes through them in each phase."""
+class SplitUse:
+    """The tokens of one split, and how often the run goes through them in each phase."""
 
     tokens: int
-    of_phase: Sequence[float]
+    passes: Sequence[float]
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Savings:
 
 
 def expected_savings(
-    boundary_of_phase: Sequence[int], splits: Sequence[Passes], bytes_of: Mapping[int, int], budget: int
+    boundary_of_phase: Sequence[int], splits: Sequence[SplitUse], bytes_of: Mapping[int, int], budget: int
 ) -> Savings:
     """Weigh one pass through the frozen blocks against the passes that it spares.
 
@@ -60,7 +64,7 @@ def expected_savings(
 
     def saved(kept: Sequence[int]) -> float:
         used = [max((k for k in kept if k <= boundary), default=0) for boundary in boundary_of_phase]
-        return sum(split.tokens * passes * k for split in splits for passes, k in zip(split.of_phase, used))
+        return sum(split.tokens * passes * k for split in splits for passes, k in zip(split.passes, used))
 
     kept = sorted({boundary for boundary in boundary_of_phase if boundary})
     while kept and sum(bytes_of[k] for k in kept) > budget:
@@ -78,99 +82,124 @@ def phase_lengths(plan: UnfreezePlan) -> list[int]:
     return [following - start for start, following in pairwise([*starts, plan.total_steps])]
 
 
-def cache_of_run(parts: Parts, state: LoopState) -> FeatureCache | None:
-    """The features that the run will use, made or found; None where they cannot be had or do not pay. Collective."""
-    training, plan, say = parts.recipe.training, parts.unfreezer.plan, parts.accelerator.print
+def cache_of_run(
+    section: TrainingSection,
+    task: Task,
+    layered: LayeredModel,
+    plan: UnfreezePlan,
+    settings: LoopSettings,
+    state: LoopState,
+    accelerator: Accelerator,
+    run_tag: str,
+) -> FeatureCache | None:
+    """The features that the run will use, made or found; None where there can be none or they do not pay. Collective.
+
+    The seconds that this takes are added to `state.train_seconds`.
+
+    Args:
+        section: `training` of the recipe.
+        task: gives the data.
+        layered: the model, on its device.
+        plan: which layers train when.
+        settings: lengths of the run.
+        state: where the run goes on from.
+        accelerator: of the run.
+        run_tag: tells this run's unfinished files from another's.
+    """
+    started, say = time.perf_counter(), accelerator.print
     lowest = [lowest_trained(plan, number + 1) for number in range(len(plan.schedule.phases))]
-    if training.feature_cache == "off" or max(lowest) < 2:
+    if section.feature_cache == "off" or max(lowest) < 2:
         return None
-    if reason := _obstacle(parts):
+    if reason := _obstacle(task, accelerator, run_tag):
         say(f"feature cache: off, {reason}\n")
         return None
-    store = _feature_plan(parts, min(int(training.feature_cache_gb * BYTES_IN_GB), _free_bytes(parts)))
-    boundary_of_phase = [next((k for k in range(layer - 1, 0, -1) if store.prefix.can_enter(k)), 0) for layer in lowest]
-    bytes_of = {boundary: store.bytes_of(boundary) for boundary in set(boundary_of_phase) - {0}}
-    savings = expected_savings(boundary_of_phase, _passes(parts, store.splits), bytes_of, store.budget)
-    if not savings.boundaries:
-        can_enter = any(boundary_of_phase)
-        why = (
-            "feature_cache_gb or the disk is too small"
-            if can_enter
-            else "this model cannot be entered between its blocks"
-        )
-        say(f"feature cache: off, {why}\n")
-        return None
-    numbers = f"{savings.work_of_pass:.2g} token-blocks to make it, {savings.work_saved:.2g} spared"
+    spec = _cache_spec(section, task, layered, accelerator)
+    boundary_of_phase = [next((k for k in range(layer - 1, 0, -1) if spec.prefix.can_enter(k)), 0) for layer in lowest]
+    bytes_of = {boundary: spec.bytes_of(boundary) for boundary in set(boundary_of_phase) - {0}}
+    savings = expected_savings(boundary_of_phase, _uses(plan, settings, spec.splits), bytes_of, spec.budget)
+    say(_decision(savings, any(boundary_of_phase), spec.dtype))
     if not savings.pays:
-        say(f"feature cache: off, it would not pay ({numbers})\n")
         return None
-    blocks = ", ".join(map(str, savings.boundaries))
-    say(
-        f"feature cache: what block(s) {blocks} give is kept, {savings.bytes_needed / BYTES_IN_GB:.2g} GB in "
-        f"{str(store.dtype).removeprefix('torch.')} ({numbers})\n"
-    )
     # What has been unfrozen by now has left its values.
     left = [boundary for boundary in savings.boundaries if boundary < lowest[len(state.unfreeze.starts) - 1]]
-    if not left:
-        return None
-    run_name = blake2b(str(parts.folder.final.absolute()).encode(), digest_size=4).hexdigest()
-    return build_cache(store, left, parts.accelerator, run_name)
+    features = build_cache(spec, left, accelerator, run_tag) if left else None
+    state.train_seconds += time.perf_counter() - started
+    return features
 
 
-def _obstacle(parts: Parts) -> str | None:
-    if parts.task.tokenizer is None:
+def _decision(savings: Savings, can_enter: bool, dtype: torch.dtype) -> str:
+    """What is said of the decision."""
+    if not savings.boundaries:
+        no_room, no_entry = (
+            "feature_cache_gb or the disk is too small",
+            "this model cannot be entered between its blocks",
+        )
+        return f"feature cache: off, {no_room if can_enter else no_entry}\n"
+    numbers = f"{savings.work_of_pass:.2g} token-blocks to make it, {savings.work_saved:.2g} spared"
+    if not savings.pays:
+        return f"feature cache: off, it would not pay ({numbers})\n"
+    blocks = ", ".join(map(str, savings.boundaries))
+    return (
+        f"feature cache: what block(s) {blocks} give is kept, {savings.bytes_needed / BYTES_IN_GB:.2g} GB in "
+        f"{str(dtype).removeprefix('torch.')} ({numbers})\n"
+    )
+
+
+def _obstacle(task: Task, accelerator: Accelerator, run_tag: str) -> str | None:
+    if task.tokenizer is None:
         return "images are drawn anew in each epoch"
-    if parts.accelerator.state.dynamo_plugin.backend != DynamoBackend.NO:
+    if is_compiled(accelerator):
         return "the model is compiled whole"
-    if not _is_shared(parts, feature_folder()):
+    if not _is_shared(feature_folder(), accelerator, run_tag):
         return f"{feature_folder()} cannot be written, or not by all machines; NLP_FT_CACHE names another place"
     return None
 
 
-def _is_shared(parts: Parts, folder: Path) -> bool:
+def _is_shared(folder: Path, accelerator: Accelerator, run_tag: str) -> bool:
     """Whether all processes see what the main one writes there; collective."""
-    mark = folder / f"{blake2b(str(parts.folder.final.absolute()).encode(), digest_size=4).hexdigest()}.mark"
-    if parts.accelerator.is_main_process:
+    mark = folder / f"{run_tag}.mark"
+    if accelerator.is_main_process:
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
             mark.touch()
-    parts.accelerator.wait_for_everyone()
+    accelerator.wait_for_everyone()
     is_seen = all(gather_object([mark.exists()]))
-    if is_seen and parts.accelerator.is_main_process:
+    if is_seen and accelerator.is_main_process:
         mark.unlink(missing_ok=True)
     return is_seen
 
 
-def _free_bytes(parts: Parts) -> int:
+def _free_bytes() -> int:
     """Room on the cache's disk beside what it holds; the least that a process sees, for all must decide alike."""
     return int(min(gather_object([shutil.disk_usage(feature_folder()).free + bytes_in(feature_folder())])))
 
 
-def _feature_plan(parts: Parts, budget: int) -> FeaturePlan:
-    data, training = parts.data, parts.recipe.training
+def _cache_spec(section: TrainingSection, task: Task, layered: LayeredModel, accelerator: Accelerator) -> CacheSpec:
+    data, model = task.data, layered.model
     names: list[str] = [name for name in ("train", "validation") if name in data.encoded]
-    splits = {name: Split(data.encoded[name], data.lengths(name)) for name in names}
-    half = torch.float16 if parts.accelerator.mixed_precision == "fp16" else torch.bfloat16
-    exact = training.feature_precision == "fp32" or (
-        training.feature_precision == "auto" and parts.accelerator.mixed_precision == "no"
+    half = torch.float16 if accelerator.mixed_precision == "fp16" else torch.bfloat16
+    exact = section.feature_precision == "fp32" or (
+        section.feature_precision == "auto" and accelerator.mixed_precision == "no"
     )
-    return FeaturePlan(
-        parts.model,
-        parts.layer_map,
-        FrozenPrefix(parts.model, parts.layer_map, parts.example()),
-        splits,
-        parts.task.collator(training=False),
-        training.eval_batch_size,
+    example = {key: value.to(accelerator.device) for key, value in example_inputs(task).items()}
+    return CacheSpec(
+        model,
+        layered.layer_map,
+        FrozenPrefix(model, layered.layer_map, example),
+        {name: Split(data.encoded[name], data.lengths(name)) for name in names},
+        task.collator(training=False),
+        section.eval_batch_size,
         torch.float32 if exact else half,
         feature_folder(),
-        budget,
+        min(int(section.feature_cache_gb * BYTES_IN_GB), _free_bytes()),
     )
 
 
-def _passes(parts: Parts, splits: Mapping[str, Split]) -> list[Passes]:
+def _uses(plan: UnfreezePlan, settings: LoopSettings, splits: Mapping[str, Split]) -> list[SplitUse]:
     """Through train once an epoch, through validation at each evaluation."""
-    lengths, every = phase_lengths(parts.unfreezer.plan), {"train": parts.plan.steps_per_epoch}
-    every["validation"] = parts.plan.evaluate_every
+    lengths, every = phase_lengths(plan), {"train": settings.steps_per_epoch}
+    every["validation"] = settings.evaluate_every
     return [
-        Passes(int(split.lengths.sum()), [length / every[name] for length in lengths]) for name, split in splits.items()
+        SplitUse(int(split.lengths.sum()), [length / every[name] for length in lengths])
+        for name, split in splits.items()
     ]

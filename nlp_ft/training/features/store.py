@@ -24,7 +24,8 @@ from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset
 from tqdm import tqdm
 
-from nlp_ft.data.batching import Collator, load_batches
+from nlp_ft.data.batch import model_inputs
+from nlp_ft.data.batch_loading import Collator, load_batches
 from nlp_ft.layerwise import LayerMap
 from nlp_ft.layerwise.prefix import FrozenPrefix
 from nlp_ft.training import durable
@@ -49,7 +50,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class FeaturePlan:
+class CacheSpec:
     """What a cache would be built from.
 
     Args:
@@ -86,38 +87,38 @@ class FeaturePlan:
 
 
 def build_cache(
-    plan: FeaturePlan, boundaries: Sequence[int], accelerator: Accelerator, run_name: str
+    spec: CacheSpec, boundaries: Sequence[int], accelerator: Accelerator, run_name: str
 ) -> FeatureCache | None:
     """Find the features on disk, or make them in one pass that all processes share; collective.
 
     What lies there is read once from end to end before it counts. None where the disk gives no room: that is said.
 
     Args:
-        plan: what to build from.
+        spec: what to build from.
         boundaries: which to keep.
         accelerator: tells this process's share of the rows.
         run_name: tells this run's unfinished files from another's.
     """
     folders: dict[tuple[int, str], Path] = {}
-    for split in plan.splits:
-        for boundary, key in _keys(plan, boundaries, split, accelerator).items():
-            folders[boundary, split] = plan.folder / key
+    for split in spec.splits:
+        for boundary, key in _keys(spec, boundaries, split, accelerator).items():
+            folders[boundary, split] = spec.folder / key
     partial = {place: folder.with_name(f"{folder.name}.{run_name}.partial") for place, folder in folders.items()}
     missing: list[tuple[int, str]] = []
     try:
         with _together(accelerator):
             if accelerator.is_main_process:
-                missing = _missing(plan, folders)
+                missing = _missing(spec, folders)
         [missing] = broadcast_object_list([missing])
         with _together(accelerator):
             if accelerator.is_main_process:
-                _make_room(plan, folders.values(), sum(plan.bytes_of(boundary) for boundary in {k for k, _ in missing}))
+                _make_room(spec, folders.values(), sum(spec.bytes_of(boundary) for boundary in {k for k, _ in missing}))
                 for boundary, split in missing:
-                    _allocate(plan, boundary, split, partial[boundary, split])
+                    _allocate(spec, boundary, split, partial[boundary, split])
         with _together(accelerator):
             for split in dict.fromkeys(split for _, split in missing):
                 of_split = [boundary for boundary, name in missing if name == split]
-                _fill(plan, split, {boundary: partial[boundary, split] for boundary in of_split}, accelerator)
+                _fill(spec, split, {boundary: partial[boundary, split] for boundary in of_split}, accelerator)
         with _together(accelerator):
             if accelerator.is_main_process:
                 for place in missing:
@@ -127,14 +128,14 @@ def build_cache(
             for (boundary, split), folder in folders.items():
                 with suppress(PermissionError):  # it may be another user's
                     os.utime(folder)
-                features[boundary][split] = _open(plan, boundary, split, folder)
+                features[boundary][split] = _open(spec, boundary, split, folder)
     except OSError as error:
         accelerator.print(f"feature cache: off, the disk refuses it: {error.strerror or error}\n")
         if accelerator.is_main_process:
             for folder in partial.values():
                 shutil.rmtree(folder, ignore_errors=True)
         return None
-    return FeatureCache(plan.prefix, features)
+    return FeatureCache(spec.prefix, features)
 
 
 @contextmanager
@@ -150,7 +151,7 @@ def _together(accelerator: Accelerator) -> Iterator[None]:
         raise OSError(*refusals[0])
 
 
-def _missing(plan: FeaturePlan, folders: Mapping[tuple[int, str], Path]) -> list[tuple[int, str]]:
+def _missing(spec: CacheSpec, folders: Mapping[tuple[int, str], Path]) -> list[tuple[int, str]]:
     """The places whose features must be made; two splits of the same rows have one folder.
 
     Raises:
@@ -158,7 +159,7 @@ def _missing(plan: FeaturePlan, folders: Mapping[tuple[int, str], Path]) -> list
     """
     missing = []
     for folder, place in {folder: place for place, folder in folders.items()}.items():
-        problem = _problem(folder, _size(plan, *place)) if folder.exists() else None
+        problem = _problem(folder, _size(spec, *place)) if folder.exists() else None
         if problem:
             print(f"feature cache: {folder} {problem}, so it is made anew")
             shutil.rmtree(folder)
@@ -180,36 +181,36 @@ def _problem(folder: Path, size: int) -> str | None:
         return "cannot be read"
 
 
-def _keys(plan: FeaturePlan, boundaries: Sequence[int], split: str, accelerator: Accelerator) -> dict[int, str]:
+def _keys(spec: CacheSpec, boundaries: Sequence[int], split: str, accelerator: Accelerator) -> dict[int, str]:
     """Boundary -> a name made of all that its features depend on."""
     digest = blake2b(digest_size=16)
-    columns = [name for name in plan.splits[split].encoded.column_names if name in ("input_ids", "token_type_ids")]
+    columns = [name for name in spec.splits[split].encoded.column_names if name in ("input_ids", "token_type_ids")]
     for column in columns:
-        for chunk in plan.splits[split].encoded.with_format("arrow")[:][column].chunks:
+        for chunk in spec.splits[split].encoded.with_format("arrow")[:][column].chunks:
             digest.update(np.ascontiguousarray(chunk.flatten().to_numpy(zero_copy_only=False)).data)
     facts = {
-        "lengths": blake2b(plan.splits[split].lengths.tobytes()).hexdigest(),
-        "config": plan.model.config.to_json_string(),  # type: ignore[union-attr, operator]  # of Transformers
-        "class": type(plan.model).__qualname__,
-        "dtype": str(plan.dtype),
+        "lengths": blake2b(spec.splits[split].lengths.tobytes()).hexdigest(),
+        "config": spec.model.config.to_json_string(),  # type: ignore[union-attr, operator]  # of Transformers
+        "class": type(spec.model).__qualname__,
+        "dtype": str(spec.dtype),
         "versions": [torch.__version__, transformers.__version__],
         # What the last bits depend on.
         "precision": accelerator.mixed_precision,
-        "batch_size": plan.batch_size,
+        "batch_size": spec.batch_size,
         "num_processes": accelerator.num_processes,
         "device": accelerator.device.type,
         "processor": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
     }
     digest.update(json.dumps(facts, sort_keys=True).encode())
-    for name, buffer in plan.model.named_buffers():
+    for name, buffer in spec.model.named_buffers():
         digest.update(name.encode())
         digest.update(_bytes(buffer))
     keys: dict[int, str] = {}
     for layer in range(max(boundaries) + 1):
-        for name in sorted(plan.layer_map.parameters(layer)):
+        for name in sorted(spec.layer_map.parameters(layer)):
             digest.update(name.encode())
-            digest.update(_bytes(plan.model.get_parameter(name)))
+            digest.update(_bytes(spec.model.get_parameter(name)))
         if layer in boundaries:
             keys[layer] = f"{digest.hexdigest()}-{layer}"
     return keys
@@ -219,10 +220,10 @@ def _bytes(tensor: torch.Tensor) -> Any:
     return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 
-def _make_room(plan: FeaturePlan, kept: Iterable[Path], needed: int) -> None:
+def _make_room(spec: CacheSpec, kept: Iterable[Path], needed: int) -> None:
     """Remove the features that were used longest ago, until there is room for the new ones."""
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    others = {folder for folder in plan.folder.iterdir() if folder.is_dir()} - set(kept)
+    spec.folder.mkdir(parents=True, exist_ok=True)
+    others = {folder for folder in spec.folder.iterdir() if folder.is_dir()} - set(kept)
     unfinished = {folder for folder in others if folder.name.endswith(".partial")}
     for folder in unfinished:
         # What another run is writing stays; what one left that was killed goes.
@@ -230,7 +231,7 @@ def _make_room(plan: FeaturePlan, kept: Iterable[Path], needed: int) -> None:
             shutil.rmtree(folder, ignore_errors=True)
     sizes = {folder: bytes_in(folder) for folder in others - unfinished}
     for folder in sorted(sizes, key=_last_written):
-        if sum(sizes.values()) + needed <= plan.budget:
+        if sum(sizes.values()) + needed <= spec.budget:
             break
         shutil.rmtree(folder, ignore_errors=True)
         del sizes[folder]
@@ -254,10 +255,10 @@ def _last_written(folder: Path) -> float:
     return max(times)
 
 
-def _allocate(plan: FeaturePlan, boundary: int, split: str, folder: Path) -> None:
+def _allocate(spec: CacheSpec, boundary: int, split: str, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    size = _size(plan, boundary, split)
+    size = _size(spec, boundary, split)
     with (folder / VALUES).open("wb") as stream:
         stream.truncate(size)
         if size and hasattr(os, "posix_fallocate"):
@@ -265,14 +266,14 @@ def _allocate(plan: FeaturePlan, boundary: int, split: str, folder: Path) -> Non
             os.posix_fallocate(stream.fileno(), 0, size)
 
 
-def _size(plan: FeaturePlan, boundary: int, split: str) -> int:
+def _size(spec: CacheSpec, boundary: int, split: str) -> int:
     """Bytes of the values of one split."""
-    return int(plan.vectors_of(boundary, split).sum()) * plan.prefix.hidden_size(boundary) * plan.dtype.itemsize
+    return int(spec.vectors_of(boundary, split).sum()) * spec.prefix.hidden_size(boundary) * spec.dtype.itemsize
 
 
-def _open(plan: FeaturePlan, boundary: int, split: str, folder: Path, to_write: bool = False) -> Features:
-    lengths, hidden_size = plan.vectors_of(boundary, split), plan.prefix.hidden_size(boundary)
-    return Features(folder / VALUES, lengths, hidden_size, plan.dtype, to_write)
+def _open(spec: CacheSpec, boundary: int, split: str, folder: Path, to_write: bool = False) -> Features:
+    lengths, hidden_size = spec.vectors_of(boundary, split), spec.prefix.hidden_size(boundary)
+    return Features(folder / VALUES, lengths, hidden_size, spec.dtype, to_write)
 
 
 def _put_in_place(partial: Path, folder: Path) -> None:
@@ -288,24 +289,24 @@ def _put_in_place(partial: Path, folder: Path) -> None:
         shutil.rmtree(partial)  # another run was faster
 
 
-def _fill(plan: FeaturePlan, split: str, folders: Mapping[int, Path], accelerator: Accelerator) -> None:
+def _fill(spec: CacheSpec, split: str, folders: Mapping[int, Path], accelerator: Accelerator) -> None:
     """This process's share of one pass over a split."""
-    stored = {boundary: _open(plan, boundary, split, folder, to_write=True) for boundary, folder in folders.items()}
-    encoded, lengths = plan.splits[split].encoded, plan.splits[split].lengths
+    stored = {boundary: _open(spec, boundary, split, folder, to_write=True) for boundary, folder in folders.items()}
+    encoded, lengths = spec.splits[split].encoded, spec.splits[split].lengths
     mine = np.argsort(-lengths, kind="stable")[accelerator.process_index :: accelerator.num_processes]
-    batches = [mine[i : i + plan.batch_size] for i in range(0, len(mine), plan.batch_size)]
-    loaded = load_batches(encoded, batches, plan.collator)
+    batches = [mine[i : i + spec.batch_size] for i in range(0, len(mine), spec.batch_size)]
+    loaded = load_batches(encoded, batches, spec.collator)
     shown = tqdm(
         zip(batches, loaded), total=len(batches), desc=f"frozen blocks over {split}", leave=False, disable=None
     )
     with accelerator.autocast():
         for rows, batch in shown:
-            inputs = {key: value.to(accelerator.device) for key, value in batch.items() if key not in ("labels", "row")}
-            for boundary, hidden in plan.prefix.capture(inputs, list(stored)).items():
-                if plan.prefix.is_pooled(boundary):
+            inputs = {key: value.to(accelerator.device) for key, value in model_inputs(batch).items()}
+            for boundary, hidden in spec.prefix.capture(inputs, list(stored)).items():
+                if spec.prefix.is_pooled(boundary):
                     vectors = hidden
-                elif plan.prefix.takes_one_vector(boundary):
+                elif spec.prefix.takes_one_vector(boundary):
                     vectors = hidden[:, 0]
                 else:
                     vectors = hidden[inputs["attention_mask"].bool()]
-                stored[boundary].write(rows, vectors.to("cpu", plan.dtype))
+                stored[boundary].write(rows, vectors.to("cpu", spec.dtype))

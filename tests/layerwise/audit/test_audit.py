@@ -50,6 +50,8 @@ def prepared_by_accelerate() -> tuple[nn.Module, Optimizer, Any]:
 def of_the_hugging_face_trainer() -> tuple[nn.Module, Optimizer, Any]:
     trainer = Trainer(build("bert"), TrainingArguments(weight_decay=0.01, use_cpu=True, report_to=[]))
     trainer.create_optimizer_and_scheduler(num_training_steps=10)
+    assert trainer.model is not None
+    assert trainer.optimizer is not None
     return trainer.model, trainer.optimizer, trainer.lr_scheduler
 
 
@@ -147,7 +149,7 @@ def everything_about(model: nn.Module, optimizer: Optimizer, scheduler: Any) -> 
         copy.deepcopy(scheduler.state_dict()) if scheduler else None,
         torch.get_rng_state().tolist(),
         random.getstate(),
-        np.random.get_state()[1].tolist(),  # the state that a library might use
+        np.random.get_state(legacy=False)["state"]["key"].tolist(),  # the state that a library might use
         torch.is_grad_enabled(),
     ]
 
@@ -179,7 +181,7 @@ def test_an_audit_changes_nothing(make: Callable[[], tuple[nn.Module, Optimizer,
 def test_an_audit_changes_nothing_of_wrappers_and_compiles_nothing() -> None:
     model, optimizer, _ = strategy(2)
     wrapper = DistributedDataParallel(model)
-    compiled = torch.compile(wrapper, backend="eager")
+    compiled: Any = torch.compile(wrapper, backend="eager")
     before = everything_about(compiled, optimizer, None)
     compilations = dict(torch._dynamo.utils.counters["stats"])
     audit(compiled, optimizer)

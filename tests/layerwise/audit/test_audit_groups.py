@@ -1,6 +1,7 @@
 """Planted faults of what the groups hold: each is found by its own finding."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -174,9 +175,8 @@ def test_zeros_for_a_gradient_move_nothing_without_decay_and_momentum(steps_befo
 
 def test_a_frozen_parameter_with_a_gradient_at_a_rate_of_zero_stays() -> None:
     model = bert()
-    optimizer = SGD(
-        [{"params": list(model.bert.parameters()), "lr": 0.0}, {"params": list(model.classifier.parameters())}]
-    )
+    head: dict[str, Any] = {"params": list(model.classifier.parameters())}
+    optimizer = SGD([{"params": list(model.bert.parameters()), "lr": 0.0}, head])
     loss(model).backward()
     freeze_embeddings(model)
     assert found(audit(model, optimizer)) == []

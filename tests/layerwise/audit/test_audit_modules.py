@@ -16,7 +16,7 @@ from tests.layerwise.auditing import bert, found, freeze_embeddings, loss, the_o
 from tests.layerwise.families import build
 
 
-def vit() -> nn.Module:
+def vit() -> Any:
     config = ViTConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=16)
     return ViTForImageClassification(config).train()
 

@@ -126,7 +126,7 @@ def test_the_scales_of_timm_that_the_loop_multiplies_in_are_read() -> None:
     assert found(audit(model, optimizer)) == []
 
 
-def late_head(model: nn.Module) -> tuple[Optimizer, Callable[[], None]]:
+def late_head(model: Any) -> tuple[Optimizer, Callable[[], None]]:
     optimizer = SGD(model.bert.parameters(), lr=0.1)
     return optimizer, lambda: optimizer.add_param_group({"params": list(model.classifier.parameters()), "lr": 0.7})
 

@@ -18,11 +18,19 @@ from tests.layerwise.test_prefix import build, padded_batch
 @pytest.fixture(scope="module")
 def lxmert() -> LxmertForQuestionAnswering:
     """Three text layers beside four of images, then two that fuse both."""
-    config = LxmertConfig(
-        **{"vocab_size": 50, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, "num_qa_labels": 3},
-        **{"l_layers": 3, "x_layers": 2, "r_layers": 4, "visual_feat_dim": 8, "max_position_embeddings": 32},
-    )
-    return LxmertForQuestionAnswering(config)
+    settings: dict[str, Any] = {
+        "vocab_size": 50,
+        "hidden_size": 16,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "num_qa_labels": 3,
+        "l_layers": 3,
+        "x_layers": 2,
+        "r_layers": 4,
+        "visual_feat_dim": 8,
+        "max_position_embeddings": 32,
+    }
+    return LxmertForQuestionAnswering(LxmertConfig(**settings))
 
 
 def lxmert_map(model: nn.Module) -> LayerMap:
@@ -113,15 +121,13 @@ class Hidden:
 
 def test_blocks_in_whose_input_no_tensor_is_found_are_said() -> None:
     notes = LayerMap.from_model(TakesObjects(Hidden), example=IDS).notes
-    assert [note.partition(":")[0] for note in notes] == [
-        "2 block(s) were handed nothing in which tensors can be found"
-    ]
+    assert [note.partition(":")[0] for note in notes] == ["2 block(s) got arguments in which no tensors were found"]
 
 
 class Scaled(nn.Module):
     """What each block gives is scaled by a vector of its own, which stands in a list beside the blocks."""
 
-    def __init__(self, scales: nn.Module) -> None:
+    def __init__(self, scales: Any) -> None:
         super().__init__()
         self.words = nn.Embedding(64, 4)
         self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)) for _ in range(3))

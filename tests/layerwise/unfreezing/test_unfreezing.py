@@ -321,7 +321,7 @@ def test_a_phase_whose_at_least_is_above_its_at_most_is_refused(at_least: str, a
         ({"every": "1ep", "plateau": {}}, "every and plateau cannot both end a phase; give one"),
         ({"plateau": {}, "loss_below": {"value": 1.0}}, "plateau and loss_below cannot both end a phase; give one"),
         ({"layers": "head: 0st, 1-3: 1ep, embeddings: never", "every": "1ep"}, "so every has no place beside it"),
-        ({"evry": "1ep"}, "'evry' is no setting of unfreeze; there are blocks_per_phase, embeddings, every"),
+        ({"evry": "1ep"}, "'evry' is not a setting of unfreeze; there are blocks_per_phase, embeddings, every"),
     ],
 )
 def test_settings_that_exclude_each_other_or_do_not_exist_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -335,3 +335,13 @@ def test_evaluations_before_their_first_step_are_none_to_wait_for() -> None:
     plan.require_signals(2, None, {"evaluate": "do so"}, evaluate_from=4)
     with pytest.raises(UnfreezeError, match=r"takes 3 evaluation\(s\), but the run of 10 steps has 2 before its end"):
         plan.require_signals(2, None, {"evaluate": "do so"}, evaluate_from=5)
+
+
+def test_a_plan_names_the_metric_that_the_next_phase_waits_for() -> None:
+    phases = (
+        Phase(frozenset({3})),
+        Phase(frozenset({2, 3}), Plateau("f1")),
+        Phase(frozenset({1, 2, 3}), Duration(5, "ep")),
+    )
+    plan = UnfreezePlan(UnfreezeSchedule(phases, 2), total_steps=100, steps_per_epoch=10)
+    assert [plan.awaited_metric(UnfreezeState(begun)) for begun in ([0], [0, 7], [0, 7, 50])] == ["f1", None, None]

@@ -113,7 +113,7 @@ def test_what_the_disk_refuses_to_one_process_is_refused_to_all(monkeypatch: pyt
     @contextmanager
     def together(own: OSError | None) -> Iterator[None]:
         monkeypatch.setattr(store, "gather_object", lambda found: [*found, (28, "No space left on device")])
-        with store._together(None):  # type: ignore[arg-type]
+        with store._together(None):
             if own:
                 raise own
             yield

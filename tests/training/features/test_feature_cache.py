@@ -13,7 +13,7 @@ import torch
 from nlp_ft.layerwise.prefix import FrozenPrefix
 from nlp_ft.recipe.loader import load_recipe
 from nlp_ft.training.features.cache import Features
-from nlp_ft.training.features.decide import Passes, expected_savings
+from nlp_ft.training.features.decide import SplitUse, expected_savings
 from nlp_ft.training.run import train
 from tests.tiny import save_tiny_encoder
 from tests.training.test_gradual import assert_equal_to_the_bit, write_recipe
@@ -104,7 +104,12 @@ def test_the_next_run_on_the_same_data_finds_the_features_and_computes_none(
     before = sorted(cache.iterdir())
     splits: list[int] = []
     plain = FrozenPrefix.capture
-    monkeypatch.setattr(FrozenPrefix, "capture", lambda *a: splits.append(len(a[1]["input_ids"])) or plain(*a))
+
+    def counted(self: FrozenPrefix, batch: Any, *rest: Any) -> Any:
+        splits.append(len(batch["input_ids"]))
+        return plain(self, batch, *rest)
+
+    monkeypatch.setattr(FrozenPrefix, "capture", counted)
     train_as(tmp_path, tiny_encoder, "second", "head_only", "seed=5")
     assert sorted(cache.iterdir()) == before
     assert max(splits) == 3  # the rows of the trials
@@ -178,7 +183,7 @@ def test_one_pass_is_weighed_against_those_that_it_spares(
 ) -> None:
     """100 tokens; a boundary takes 10 bytes. Without room for all, the boundary goes that spares least."""
     bytes_of = dict.fromkeys(range(1, 7), 10)
-    savings = expected_savings(boundary_of_phase, [Passes(100, passes)], bytes_of, budget)
+    savings = expected_savings(boundary_of_phase, [SplitUse(100, passes)], bytes_of, budget)
     assert (savings.boundaries, savings.work_saved, savings.work_of_pass, savings.pays) == expected
 
 

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from nlp_ft.data.effective_batches import PADDING_ROW, RowBatches, TokenBatches, epoch_batches, micro_batches
+from nlp_ft.data.batch_sampling import (
+    PADDING_ROW,
+    RowBatches,
+    TokenBatches,
+    epoch_batches,
+    micro_batches,
+    token_batches,
+)
 
 LENGTHS = np.random.default_rng(0).integers(3, 65, 5000)
 
@@ -179,3 +186,18 @@ def test_what_is_said_of_batches_by_tokens_is_the_mean_of_what_they_hold() -> No
     assert by_tokens.effective_batch_size(TWELVE) == 4
     sizes = [len(rows_of(batch)) for batch in TokenBatches(1024, 2, 3).of_epoch(LENGTHS, 0, 0)]
     assert TokenBatches(1024, 2, 3).effective_batch_size(LENGTHS) == round(sum(sizes) / len(sizes), 1) == 172.4
+
+
+def test_the_longest_rows_come_first_and_each_row_is_in_one_batch() -> None:
+    batches = token_batches(np.array([3, 9, 4, 3, 20, 4]), 12)
+    # A row of 20 tokens is more than the 12 of a batch, and stands alone.
+    assert [batch.tolist() for batch in batches] == [[4], [1], [2, 5, 0], [3]]
+
+
+def test_no_batch_has_more_tokens_than_asked_with_its_padding() -> None:
+    lengths = np.random.default_rng(0).integers(2, 65, 3000)
+    batches = token_batches(lengths, 1024)
+    assert max(len(batch) * lengths[batch].max() for batch in batches) <= 1024
+    assert sorted(np.concatenate(batches).tolist()) == list(range(3000))
+    padded = sum(len(batch) * int(lengths[batch].max()) for batch in batches)
+    assert padded / lengths.sum() < 1.02

@@ -6,17 +6,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import PartialState
-from transformers import PreTrainedModel
 
 from nlp_ft.data.splits import progress_bars
 from nlp_ft.environment import launching
 from nlp_ft.errors import DataError, NlpFtError
-from nlp_ft.layerwise import AuditReport, LayerMap, UnfreezeSchedule, audit, set_trainable_layers
+from nlp_ft.layerwise import AuditReport, UnfreezeSchedule, audit
 from nlp_ft.recipe import Recipe
 from nlp_ft.recipe.loader import apply_overrides, load_recipe, recipe_from_dict
 from nlp_ft.tasks.registry import task_of
 from nlp_ft.tasks.task import Task
-from nlp_ft.training import setup
+from nlp_ft.training import build
+from nlp_ft.training.accelerator import check_trackers
 from nlp_ft.training.layer_table import layer_table
 from nlp_ft.training.precision import mixed_precision
 from nlp_ft.training.run_folder import RunFolder
@@ -36,24 +36,25 @@ def find_problems(recipe: Recipe) -> list[str]:
 
     def check_model() -> None:
         model = task.build_model(list(rows) or ["0", "1"])
-        schedules.append(setup.make_unfreeze_schedule(recipe.strategy, task.map_layers(model).num_layers))
+        schedules.append(build.unfreeze_schedule(recipe.strategy, task.map_layers(model).num_layers))
 
     def check_plan() -> None:
         if rows:
             task.make_loss()
-            batches = setup.make_effective_batches(recipe, task, num_processes=1)
-            plan = setup.plan_steps(recipe, batches.steps_per_epoch(_lengths(recipe, task, sum(rows.values()))), False)
-            setup.make_lr_schedule(recipe.schedule, plan)
+            batches = build.effective_batches(recipe, task, num_processes=1)
+            steps_per_epoch = batches.steps_per_epoch(_lengths(recipe, task, sum(rows.values())))
+            settings = build.loop_settings(recipe, steps_per_epoch, has_validation=False)
+            build.lr_schedule(recipe.schedule, settings)
             for schedule in schedules:
-                setup.make_unfreeze_plan(schedule, plan)
+                build.unfreeze_plan(schedule, settings)
 
     checks: list[Callable[[], object]] = [
         check_data,
         check_model,
         check_plan,
-        lambda: setup.optimizer_class(recipe.optimizer.name),
+        lambda: build.optimizer_class(recipe.optimizer.name),
         lambda: mixed_precision(recipe.training.precision, _device()),
-        lambda: setup.check_trackers(recipe),
+        lambda: check_trackers(recipe),
         # A run that is there already is no fault of the recipe.
         lambda: RunFolder(recipe.output_dir, overwrite=True),
     ]
@@ -100,8 +101,9 @@ def describe_layers(model_or_recipe: str, overrides: Sequence[str] = ()) -> str:
         values = {"data": {"train": "-"}, "model": {"name": model_or_recipe}, "output_dir": "-"}
         recipe = recipe_from_dict(apply_overrides(values, overrides), model_or_recipe)
         task = task_of(recipe)
-    _, layer_map, optimizer = _without_weights(recipe, task, labels)
-    return layer_table(layer_map, optimizer.param_groups) + note
+    layered = build.structure(recipe, task, labels)
+    optimizer = build.optimizer(recipe.optimizer, layered.model, layered.layer_map)
+    return layer_table(layered.layer_map, optimizer.param_groups) + note
 
 
 def audit_recipe(file: str, overrides: Sequence[str] = ()) -> AuditReport:
@@ -115,17 +117,6 @@ def audit_recipe(file: str, overrides: Sequence[str] = ()) -> AuditReport:
     """
     recipe = load_recipe(file, overrides)
     task = task_of(recipe)
-    model, layer_map, optimizer = _without_weights(recipe, task, task.label_names())
-    return audit(model.train(), optimizer, layer_map=layer_map)
-
-
-def _without_weights(
-    recipe: Recipe, task: Task, labels: Sequence[str]
-) -> tuple[PreTrainedModel, LayerMap, torch.optim.Optimizer]:
-    """Model on the meta device, layer map and optimizer, frozen as in the run."""
-    with torch.device("meta"):
-        model = task.build_model(labels, pretrained=False)
-    layer_map = task.map_layers(model)
-    schedule = setup.make_unfreeze_schedule(recipe.strategy, layer_map.num_layers)
-    set_trainable_layers(model, layer_map, schedule.phases[0].layers)
-    return model, layer_map, setup.make_optimizer(recipe.optimizer, model, layer_map)
+    layered = build.structure(recipe, task, task.label_names())
+    optimizer = build.optimizer(recipe.optimizer, layered.model, layered.layer_map)
+    return audit(layered.model.train(), optimizer, layer_map=layered.layer_map)

@@ -4,11 +4,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+from accelerate import Accelerator
 from safetensors.torch import save_file
+from transformers import PreTrainedModel
 
 from nlp_ft.errors import RunFolderError
 from nlp_ft.layerwise import UnfreezeState
-from nlp_ft.models.vocabulary import UsedVocabulary
+from nlp_ft.tasks.task import Task
 from nlp_ft.training import durable
 from nlp_ft.training.agreement import require_equal_weights
 from nlp_ft.training.checkpoint import (
@@ -23,19 +26,36 @@ from nlp_ft.training.checkpoint import (
     save_checkpoint,
 )
 from nlp_ft.training.identity import changes, environment_of, identity_of, refuse_other_identity
-from nlp_ft.training.loop import LoopState
-from nlp_ft.training.parts import Parts
-from nlp_ft.training.run_folder import writing
+from nlp_ft.training.loop_state import LoopSettings, LoopState
+from nlp_ft.training.run_folder import RunFolder, writing
 
 
-class Keeper:
-    """Keeps the last checkpoint and the best weights that it knows of."""
+class CheckpointManager:
+    """Writes the last checkpoint and the best weights of a run, drops older ones, and restores them.
 
-    def __init__(self, parts: Parts, vocabulary: UsedVocabulary | None = None) -> None:
-        self.parts = parts
-        self.identity = identity_of(parts, vocabulary)
-        self.environment = environment_of(parts)
-        self.folder = parts.folder.checkpoints
+    Args:
+        folder: of the run.
+        accelerator: its main process writes.
+        model: the bare model.
+        task: what it reads is part of a run's identity.
+        optimizer: over the model's parameters.
+        settings: lengths of the run.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        accelerator: Accelerator,
+        task: Task,
+        model: PreTrainedModel,
+        optimizer: torch.optim.Optimizer,
+        settings: LoopSettings,
+    ) -> None:
+        self.run_folder, self.accelerator = folder, accelerator
+        self.model, self.optimizer, self.total_steps = model, optimizer, settings.total_steps
+        self.identity = identity_of(task, model, settings, accelerator.num_processes)
+        self.environment = environment_of(task, accelerator)
+        self.folder = folder.checkpoints
         self.metrics_so_far = ""
         """What metrics.jsonl held at the checkpoint that the run goes on from."""
         self._best_hashes: dict[str, str] = {}
@@ -47,19 +67,19 @@ class Keeper:
             RunFolderError: the checkpoint is damaged, or of another run, other data or another model.
         """
         checkpoint = latest_checkpoint(self.folder)
-        say = self.parts.accelerator.print
+        say = self.accelerator.print
         if checkpoint is None:
-            if self.parts.folder.resume:
-                say(f"--resume: {self.parts.folder.partial} has no checkpoint, so training begins at step 0")
+            if self.run_folder.resume:
+                say(f"--resume: {self.run_folder.partial} has no checkpoint, so training begins at step 0")
             return LoopState()
         saved = read_state(checkpoint)
         state = self._state_of(checkpoint, saved)
         self._best_hashes = saved["best_files"]
         for name, expected in self._best_hashes.items():
             require_unchanged(self.folder / name, expected)
-        load_checkpoint(checkpoint, saved, self.parts.model, self.parts.optimizer)
+        load_checkpoint(checkpoint, saved, self.model, self.optimizer)
         self.metrics_so_far = (checkpoint / METRICS).read_text(encoding="utf-8")
-        say(f"resuming after step {state.global_step} of {self.parts.plan.total_steps}")
+        say(f"resuming after step {state.global_step} of {self.total_steps}")
         if different := changes(saved["environment"], self.environment):
             say(
                 f"warning: this run was begun elsewhere ({'; '.join(different)}); it goes on with the same steps and "
@@ -69,26 +89,26 @@ class Keeper:
 
     def save(self, state: LoopState) -> None:
         """Write a checkpoint, after proof that all processes agree. Raises: TrainingError, RunFolderError."""
-        require_equal_weights(self.parts.accelerator, self.parts.model)
-        if not self.parts.accelerator.is_main_process:
+        require_equal_weights(self.accelerator, self.model)
+        if not self.accelerator.is_main_process:
             return
         kept = {self._best_file(step).name for step in (state.best_step, state.best_step_of_phase)}
         self._best_hashes = {name: value for name, value in self._best_hashes.items() if name in kept}
         saved = {
-            "run_id": self.parts.folder.run_id,
+            "run_id": self.run_folder.run_id,
             "identity": self.identity,
             "environment": self.environment,
             "loop": asdict(state),
             "best_files": self._best_hashes,
         }
-        metrics = self.parts.folder.partial / METRICS
-        with writing(self.parts.folder.final):
-            self.parts.folder.require_own()
+        metrics = self.run_folder.partial / METRICS
+        with writing(self.run_folder.final):
+            self.run_folder.require_own()
             save_checkpoint(
                 self.folder,
                 state.global_step,
-                self.parts.model,
-                self.parts.optimizer,
+                self.model,
+                self.optimizer,
                 saved,
                 metrics.read_text(encoding="utf-8") if metrics.exists() else "",
             )
@@ -98,26 +118,33 @@ class Keeper:
 
     def save_best(self, step: int) -> None:
         """Keep the weights as they are now. Raises: RunFolderError."""
-        if not self.parts.accelerator.is_main_process:
+        if not self.accelerator.is_main_process:
             return
         file = self._best_file(step)
-        with writing(self.parts.folder.final):
-            self.parts.folder.require_own()
+        with writing(self.run_folder.final):
+            self.run_folder.require_own()
             file.parent.mkdir(exist_ok=True)
             unnamed = file.with_suffix(".writing")
-            save_file(model_tensors(self.parts.model), unnamed)
+            save_file(model_tensors(self.model), unnamed)
             self._best_hashes[file.name] = durable.content_hash(unnamed)
             durable.sync(unnamed)
             durable.rename(unnamed, file)
 
     def load_best(self, step: int) -> None:
         """Put the best weights back in place, on every process. Raises: RunFolderError: they are damaged."""
-        self.parts.accelerator.wait_for_everyone()
+        self.accelerator.wait_for_everyone()
         file = self._best_file(step)
         # The others see the same file, and `require_equal_weights` whether they read the same.
-        if self.parts.accelerator.is_main_process:
+        if self.accelerator.is_main_process:
             require_unchanged(file, self._best_hashes.get(file.name))
-        load_model_tensors(file, self.parts.model)
+        load_model_tensors(file, self.model)
+
+    def load_best_of_run(self, state: LoopState, metric: str) -> None:
+        """Put the best weights of the whole run in place; where no evaluation gave a number, the last ones stay."""
+        if state.best_value is None:
+            self.accelerator.print(f"look: {metric} was NaN at each evaluation; the last weights are kept")
+        else:
+            self.load_best(state.best_step)
 
     def _state_of(self, checkpoint: Path, saved: dict[str, Any]) -> LoopState:
         """The state of the loop, once it is known to be of this run."""
@@ -127,12 +154,12 @@ class Keeper:
             run_id, identity = saved["run_id"], saved["identity"]
         except (KeyError, TypeError) as error:
             raise RunFolderError(f"{checkpoint} is of another version of nlp_ft: {error}; {ADVICE}") from None
-        if run_id != self.parts.folder.run_id:
-            raise RunFolderError(f"{checkpoint} is of another run than {self.parts.folder.partial}; {ADVICE}")
-        refuse_other_identity(self.parts.folder.partial, identity, self.identity)
-        if state.global_step != saved["step"] or not 0 < state.global_step <= self.parts.plan.total_steps:
+        if run_id != self.run_folder.run_id:
+            raise RunFolderError(f"{checkpoint} is of another run than {self.run_folder.partial}; {ADVICE}")
+        refuse_other_identity(self.run_folder.partial, identity, self.identity)
+        if state.global_step != saved["step"] or not 0 < state.global_step <= self.total_steps:
             raise RunFolderError(
-                f"{checkpoint} says that step {state.global_step} of {self.parts.plan.total_steps} is done; {ADVICE}"
+                f"{checkpoint} says that step {state.global_step} of {self.total_steps} is done; {ADVICE}"
             )
         return state
 

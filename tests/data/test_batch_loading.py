@@ -9,8 +9,9 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from nlp_ft.data.batching import IGNORED_LABEL, EpochStream, PaddingCollator, load_batches
-from nlp_ft.data.effective_batches import PADDING_ROW, EffectiveBatches, RowBatches, TokenBatches, epoch_batches
+from nlp_ft.data.batch import IGNORED_LABEL
+from nlp_ft.data.batch_loading import EpochStream, PaddingCollator, load_batches
+from nlp_ft.data.batch_sampling import PADDING_ROW, EffectiveBatches, RowBatches, TokenBatches, epoch_batches
 from nlp_ft.errors import DataError
 from nlp_ft.models.text import load_tokenizer
 from nlp_ft.recipe.text import TextModelSection
@@ -81,13 +82,15 @@ def test_padding_is_that_of_the_tokenizer_itself(side: str) -> None:
 def test_a_tokenizer_without_a_padding_token_is_refused() -> None:
     other = deepcopy(tokenizer())
     other.pad_token = None
-    with pytest.raises(DataError, match="has no padding token, so that texts of unlike length make no batch; set pad_"):
+    with pytest.raises(
+        DataError, match="no padding token, so texts of different lengths cannot form a batch; set pad_"
+    ):
         PaddingCollator(other, KEYS)
 
 
 def test_a_padding_row_is_row_0_with_the_label_that_is_ignored() -> None:
     batches = [np.array([4]), np.array([PADDING_ROW]), np.array([0, 2])]
-    loaded = list(load_batches(encoded(5), batches, PaddingCollator(tokenizer(), KEYS)))  # type: ignore[arg-type]
+    loaded = list(load_batches(encoded(5), batches, PaddingCollator(tokenizer(), KEYS)))
     assert [batch["labels"].tolist() for batch in loaded] == [[4], [IGNORED_LABEL], [0, 2]]
     assert loaded[1]["input_ids"].tolist() == [[1000, 1000]]
     assert torch.nn.CrossEntropyLoss().ignore_index == IGNORED_LABEL
@@ -95,13 +98,13 @@ def test_a_padding_row_is_row_0_with_the_label_that_is_ignored() -> None:
 
 def test_loading_leaves_the_global_random_state_alone() -> None:
     torch.manual_seed(11)
-    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1]
+    before, numpy_before = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"]
     collator = PaddingCollator(tokenizer(), KEYS)
-    list(load_batches(encoded(9), epoch_batches(lengths_of(9), 2, 0, 0), collator))  # type: ignore[arg-type]
+    list(load_batches(encoded(9), epoch_batches(lengths_of(9), 2, 0, 0), collator))
     list(stream(9, TokenBatches(18, 1, 1))(0, 0))
     list(stream(9, RowBatches(3, 1, 1, group_by_length=True))(0, 0))
     assert torch.equal(torch.get_rng_state(), before)
-    assert np.array_equal(np.random.get_state()[1], numpy_before)
+    assert np.array_equal(np.random.get_state(legacy=False)["state"]["key"], numpy_before)
 
 
 @pytest.mark.parametrize(("num_processes", "accumulation"), [(1, 1), (2, 1), (3, 1), (4, 1), (1, 3), (2, 2), (3, 2)])

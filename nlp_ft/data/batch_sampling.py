@@ -1,7 +1,8 @@
-"""Which rows make which effective batch, as a function of seed and epoch alone: by a number of rows, or of tokens.
+"""Decides which rows form each effective batch, by a number of rows or of tokens.
 
-An effective batch is a list of micro-batches, each an array of row numbers, (rows,). Micro-batch i is for process
-i % num_processes, and there are as many for every process. What a row holds is not known here, only its length.
+An effective batch holds the rows of one optimizer step. It is a list of micro-batches, each an array of row numbers,
+(rows,). Micro-batch i goes to process i % num_processes, and every process gets the same number of them. The batches
+depend on the seed, the epoch and the lengths of the rows, and on nothing else.
 """
 
 from dataclasses import dataclass
@@ -9,53 +10,54 @@ from typing import Protocol
 
 import numpy as np
 
-from nlp_ft.data.token_batches import token_batches
-
 BATCHES_SORTED_TOGETHER = 50
 PADDING_ROW = -1
-"""Stands alone in the micro-batch of a process that has no row of the effective batch left."""
+"""The only entry of a micro-batch whose process has no row of the effective batch left."""
 
 
 class EffectiveBatches(Protocol):
-    """How the rows of an epoch become effective batches."""
+    """Divides the rows of an epoch into effective batches."""
 
     @property
     def num_processes(self) -> int:
-        """Over which each effective batch is shared out."""
+        """Number of processes that share each effective batch."""
         ...
 
     def of_epoch(self, lengths: np.ndarray, seed: int, epoch: int) -> list[list[np.ndarray]]:
-        """The effective batches of one epoch as their micro-batches, each row in at most one.
+        """Divide the rows of one epoch into effective batches.
 
         Args:
-            lengths: tokens of each row, (rows,).
-            seed: of the run.
-            epoch: from 0.
+            lengths: number of tokens of each row, (rows,).
+            seed: the run's seed.
+            epoch: number of the epoch, from 0.
+
+        Returns:
+            The micro-batches of each effective batch; a row is in at most one of them.
         """
         ...
 
     def steps_per_epoch(self, lengths: np.ndarray) -> int:
-        """Effective batches of each epoch of rows of these lengths, (rows,)."""
+        """Count the effective batches of an epoch over rows of these lengths, (rows,)."""
         ...
 
     def effective_batch_size(self, lengths: np.ndarray) -> float:
-        """Rows of one optimizer step over all processes; the mean over an epoch where they differ on purpose."""
+        """Count the rows of one optimizer step over all processes; the mean of an epoch where the number varies."""
         ...
 
     def describe(self, lengths: np.ndarray) -> str:
-        """Rows of an effective batch and what they are the product of, as people read it."""
+        """Describe the size of an effective batch, and the product it comes from, in one line for people to read."""
         ...
 
 
 @dataclass(frozen=True)
 class RowBatches:
-    """A fixed number of rows; the effective batches do not depend on how many processes share them.
+    """Effective batches of a fixed number of rows; they do not depend on how many processes share them.
 
     Args:
         per_device_batch_size: rows of a micro-batch.
         gradient_accumulation_steps: micro-batches of one process in an effective batch.
-        num_processes: over which each effective batch is shared out.
-        group_by_length: see `epoch_batches`.
+        num_processes: number of processes that share each effective batch.
+        group_by_length: whether rows of similar length go together, see `epoch_batches`.
         drop_last: leave out the batch of an epoch that is not full, unless it is the only one.
     """
 
@@ -71,22 +73,22 @@ class RowBatches:
         return self.per_device_batch_size * self.gradient_accumulation_steps * self.num_processes
 
     def of_epoch(self, lengths: np.ndarray, seed: int, epoch: int) -> list[list[np.ndarray]]:
-        """Each row once, but for those of a batch that is dropped; see `EffectiveBatches`."""
+        """Divide the rows of one epoch; each row occurs once, except those of a dropped batch."""
         batches = epoch_batches(lengths, self.size, seed, epoch, self.group_by_length)
         if self.drop_last:
             batches = [batch for batch in batches if len(batch) == self.size] or batches
         return [micro_batches(batch, self.per_device_batch_size, self.num_processes) for batch in batches]
 
     def steps_per_epoch(self, lengths: np.ndarray) -> int:
-        """A batch that is not full counts, unless it is dropped and not the only one."""
+        """Count the effective batches of an epoch; one that is not full counts, unless it is dropped."""
         return max(1, len(lengths) // self.size) if self.drop_last else -(-len(lengths) // self.size)
 
     def effective_batch_size(self, lengths: np.ndarray) -> int:
-        """The number asked for, whatever the lengths."""
+        """Return the fixed number of rows, whatever the lengths."""
         return self.size
 
     def describe(self, lengths: np.ndarray) -> str:
-        """As `32 = 16 per device x 2 process(es) x 1 accumulated`."""
+        """Describe the size in the form `32 = 16 per device x 2 process(es) x 1 accumulated`."""
         return (
             f"{self.size} = {self.per_device_batch_size} per device x {self.num_processes} process(es) x "
             f"{self.gradient_accumulation_steps} accumulated"
@@ -95,20 +97,21 @@ class RowBatches:
 
 @dataclass(frozen=True)
 class TokenBatches:
-    """As many rows of like length as fit a number of tokens, padding included; few long rows, or many short ones.
+    """Effective batches of rows of similar length, filled up to a number of tokens: few long rows or many short ones.
 
-    The rows of an epoch are sorted by length, cut into micro-batches, and these joined in their order to effective
-    batches. Where to cut depends on the sorted lengths alone, so that every epoch has as many steps; the seed and the
-    epoch decide which of the rows of one length go where, and the order of the effective batches. Each is one step and
-    one mean of the loss, so that a row of a batch of few weighs more than one of a batch of many.
+    The rows of an epoch are sorted by length and cut into micro-batches, and successive micro-batches form the
+    effective batches. The cuts depend on the sorted lengths alone, so every epoch has the same number of steps. Seed
+    and epoch decide which of the rows of one length go where, and the order of the effective batches. Each effective
+    batch is one step with the mean loss over its rows, so a row in a small batch weighs more than one in a large batch.
 
-    Unlike with a fixed number of rows, effective batches depend on the number of processes: another number joins other
-    micro-batches, and only num_processes x gradient_accumulation_steps matters.
+    Unlike `RowBatches`, the effective batches depend on the number of processes, through the product
+    num_processes x gradient_accumulation_steps.
 
     Args:
-        max_tokens_per_batch: at most so many rows x tokens of the longest in a micro-batch; a longer row is one alone.
+        max_tokens_per_batch: most tokens of a micro-batch, padding included (rows x tokens of the longest row); a
+            longer row forms a micro-batch alone.
         gradient_accumulation_steps: micro-batches of one process in an effective batch.
-        num_processes: over which each effective batch is shared out.
+        num_processes: number of processes that share each effective batch.
     """
 
     max_tokens_per_batch: int
@@ -116,7 +119,7 @@ class TokenBatches:
     num_processes: int
 
     def of_epoch(self, lengths: np.ndarray, seed: int, epoch: int) -> list[list[np.ndarray]]:
-        """Each row once; the one effective batch that may have fewer micro-batches is that of the shortest rows."""
+        """Divide the rows of one epoch; each occurs once. Only the batch of the shortest rows may be incomplete."""
         rng = np.random.default_rng([seed, epoch])
         order = rng.permutation(len(lengths))
         micro = [order[rows] for rows in token_batches(lengths[order], self.max_tokens_per_batch)]
@@ -126,15 +129,15 @@ class TokenBatches:
         return [batches[i] for i in rng.permutation(len(batches))]
 
     def steps_per_epoch(self, lengths: np.ndarray) -> int:
-        """The same for every epoch."""
+        """Count the effective batches of an epoch; every epoch has the same number."""
         return -(-self._num_micro_batches(lengths) // (self.gradient_accumulation_steps * self.num_processes))
 
     def effective_batch_size(self, lengths: np.ndarray) -> float:
-        """The mean over an epoch, to a tenth of a row."""
+        """Return the mean number of rows over an epoch, rounded to a tenth."""
         return round(len(lengths) / self.steps_per_epoch(lengths), 1)
 
     def describe(self, lengths: np.ndarray) -> str:
-        """As `about 82 rows = about 41 (at most 512 tokens, or one row) per device x 2 process(es) x 1 accumulated`."""
+        """Describe the size, as in `about 82 rows = about 41 (at most 512 tokens, or one row) per device x ...`."""
         per_device = len(lengths) / self._num_micro_batches(lengths)
         return (
             f"about {self.effective_batch_size(lengths):.0f} rows = about {per_device:.0f} (at most "
@@ -149,16 +152,18 @@ class TokenBatches:
 def epoch_batches(
     lengths: np.ndarray, effective_batch_size: int, seed: int, epoch: int, group_by_length: bool = True
 ) -> list[np.ndarray]:
-    """The effective batches of one epoch, each row in exactly one; the last drawn may be shorter.
-
-    With `group_by_length`, rows are shuffled, sorted by length within groups of 50 batches, and the batches shuffled.
+    """Shuffle the rows of one epoch and divide them into effective batches of a fixed number of rows.
 
     Args:
-        lengths: tokens of each row, (rows,).
+        lengths: number of tokens of each row, (rows,).
         effective_batch_size: rows of one optimizer step.
-        seed: of the run.
-        epoch: from 0.
-        group_by_length: whether rows of like length go together.
+        seed: the run's seed.
+        epoch: number of the epoch, from 0.
+        group_by_length: whether rows of similar length go together, to save padding: the shuffled rows are sorted by
+            length within groups of 50 batches, and the batches are shuffled.
+
+    Returns:
+        The row numbers of each effective batch, (rows,); each row is in exactly one, and one batch may be shorter.
     """
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(lengths))
@@ -173,9 +178,15 @@ def epoch_batches(
 
 
 def micro_batches(batch: np.ndarray, per_device_batch_size: int, num_processes: int) -> list[np.ndarray]:
-    """The micro-batches of an effective batch, process after process, as many for every process.
+    """Divide an effective batch into micro-batches, the same number for every process.
 
-    The rows are dealt out in runs of `per_device_batch_size`; a process that has none left gets `PADDING_ROW`.
+    Args:
+        batch: row numbers of the effective batch, (rows,).
+        per_device_batch_size: most rows of a micro-batch.
+        num_processes: number of processes that share the batch.
+
+    Returns:
+        Row numbers of each micro-batch, process after process; `PADDING_ROW` for a process that has no row left.
     """
     step = per_device_batch_size * num_processes
     result = []
@@ -185,3 +196,25 @@ def micro_batches(batch: np.ndarray, per_device_batch_size: int, num_processes: 
         parts = [rows[i * share : (i + 1) * share] for i in range(num_processes)]
         result += [part if len(part) else np.array([PADDING_ROW]) for part in parts]
     return result
+
+
+def token_batches(lengths: np.ndarray, tokens_per_batch: int) -> list[np.ndarray]:
+    """Divide rows into batches of a limited number of tokens.
+
+    The longest rows come first: if the memory is too small, the first batch shows it.
+
+    Args:
+        lengths: number of tokens of each row, (rows,).
+        tokens_per_batch: most tokens of a batch, padding included; a longer row forms a batch alone.
+
+    Returns:
+        Row numbers of each batch, (rows,), the longest rows first; each row is in exactly one.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    batches = []
+    start = 0
+    while start < len(order):
+        num_rows = max(1, tokens_per_batch // max(1, int(lengths[order[start]])))
+        batches.append(order[start : start + num_rows])
+        start += num_rows
+    return batches

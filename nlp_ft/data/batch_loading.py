@@ -1,6 +1,6 @@
-"""How rows become tensors: padded, loaded, and streamed as one process's part of each effective batch.
+"""Makes tensors of rows: collates and loads batches, and streams one process's part of each effective batch.
 
-Which rows make which batch is said in `effective_batches.py`.
+`batch_sampling.py` decides which rows form a batch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,31 +12,34 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase
 
-from nlp_ft.data.effective_batches import PADDING_ROW, EffectiveBatches
+from nlp_ft.data.batch import IGNORED_LABEL
+from nlp_ft.data.batch_sampling import PADDING_ROW, EffectiveBatches
 from nlp_ft.data.workers import leave_signals_to_parent
 from nlp_ft.errors import DataError
 
-IGNORED_LABEL = -100
-"""Label of a row that is there only to fill a batch: it has no part in loss or metrics."""
-
 
 class Collator(Protocol):
-    """Makes a batch of rows."""
+    """Makes one batch from a list of rows."""
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Input name -> tensor (batch, ...); labelled rows also give `labels`."""
+        """Return input name -> tensor, (batch, ...); rows with labels also give `labels`."""
         ...
 
     def at_epoch(self, epoch: int) -> "Collator":
-        """The collator of an epoch, from 0; itself where nothing is drawn."""
+        """Return the collator for an epoch, counted from 0; the same one where nothing is random."""
         ...
 
 
 class PaddingCollator:
-    """Pads rows to the longest: `input_ids`, `attention_mask`, ... (batch, seq_len), `labels` and `row` (batch,).
+    """Pads the token ids of a batch's rows to the longest row.
 
-    As `tokenizer.pad` does, on the side and with the ids that the tokenizer says, but in a seventh of its time: where
-    the blocks are frozen and kept, padding would take half of a step.
+    A batch holds `input_ids`, `attention_mask`, ..., (batch, seq_len), and `labels` and `row`, (batch,). The result
+    equals that of `tokenizer.pad`, with the tokenizer's padding side and padding ids, in a seventh of the time: over
+    frozen blocks whose outputs are cached, `tokenizer.pad` would take half of a step.
+
+    Args:
+        tokenizer: the encoder's tokenizer.
+        keys: the columns of a row to collate; those that the rows lack are left out.
 
     Raises:
         DataError: the tokenizer has no padding token.
@@ -45,8 +48,8 @@ class PaddingCollator:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, keys: Sequence[str]) -> None:
         if tokenizer.pad_token_id is None:
             raise DataError(
-                f"model.name: the tokenizer ({type(tokenizer).__name__}) has no padding token, so that texts of unlike "
-                "length make no batch; set pad_token in its tokenizer_config.json, and pad_token_id in config.json"
+                f"model.name: the tokenizer ({type(tokenizer).__name__}) has no padding token, so texts of different "
+                "lengths cannot form a batch; set pad_token in tokenizer_config.json, and pad_token_id in config.json"
             )
         self.keys = keys
         self._fill = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
@@ -72,12 +75,15 @@ class PaddingCollator:
         return torch.from_numpy(padded)
 
     def at_epoch(self, epoch: int) -> "PaddingCollator":
-        """Itself: nothing is drawn."""
+        """Return the same collator: padding is not random."""
         return self
 
 
 class _Rows(Dataset[dict[str, object]]):
-    """Rows by index, with it as `row`, fetched a batch at a time; `PADDING_ROW` is row 0 with `IGNORED_LABEL`."""
+    """Fetches rows by index, a batch at a time, and adds the index to each as `row`.
+
+    The index `PADDING_ROW` gives row 0 with the label `IGNORED_LABEL`.
+    """
 
     def __init__(self, encoded: Dataset[dict[str, object]]) -> None:
         self.encoded = encoded
@@ -95,7 +101,7 @@ class _Rows(Dataset[dict[str, object]]):
 
 
 class _Lists:
-    """Arrays as lists, each made when it is its turn: an epoch of them all would be an object for each row."""
+    """Turns arrays into lists one at a time: all lists of an epoch at once would take an object for each row."""
 
     def __init__(self, arrays: Sequence[np.ndarray]) -> None:
         self.arrays = arrays
@@ -107,15 +113,23 @@ class _Lists:
 def load_batches(
     encoded: Dataset[dict[str, object]], batches: Sequence[np.ndarray], collator: Collator, num_workers: int = 0
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """The given batches, collated here or by so many processes; the order is that of the batches.
+    """Load and collate the given batches, in their order.
 
-    The loader's own generator keeps it from touching the global random state.
+    Args:
+        encoded: the rows.
+        batches: row numbers of each batch, (rows,); `PADDING_ROW` stands for a row that only fills up the batch.
+        collator: makes a batch of rows.
+        num_workers: processes that collate; 0 collates in this process.
+
+    Returns:
+        An iterator over the batches; see `batch.py` for what they hold.
     """
     loader = DataLoader(
         _Rows(encoded),
         batch_sampler=_Lists(batches),
         collate_fn=collator,
         num_workers=num_workers,
+        # Without a generator of its own, the loader would draw from the global random state.
         generator=torch.Generator().manual_seed(0),
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=leave_signals_to_parent,
@@ -125,16 +139,16 @@ def load_batches(
 
 @dataclass(frozen=True)
 class EpochStream:
-    """One process's micro-batches of any epoch, from any effective batch on.
+    """Streams one process's micro-batches of any epoch, starting at any effective batch.
 
     Args:
         encoded: the rows.
-        lengths: tokens of each row, (rows,).
-        collator: makes a micro-batch.
-        batches: says which rows make which batch.
-        process_index: which part is this process's.
-        seed: of the order.
-        num_workers: processes that collate; 0 for this one.
+        lengths: number of tokens of each row, (rows,).
+        collator: makes a micro-batch of rows.
+        batches: decides which rows form which effective batch.
+        process_index: number of this process, from 0; it selects the process's micro-batches.
+        seed: the run's seed, which decides the order of the rows.
+        num_workers: processes that collate; 0 collates in this process.
     """
 
     encoded: Dataset[dict[str, object]]
@@ -147,16 +161,24 @@ class EpochStream:
 
     @property
     def effective_batch_size(self) -> float:
-        """Rows of one optimizer step over all processes; the mean where they are counted by tokens."""
+        """Rows of one optimizer step over all processes; the mean of an epoch where batches are counted in tokens."""
         return self.batches.effective_batch_size(self.lengths)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Effective batches of each epoch."""
+        """Number of effective batches in an epoch, which is the number of optimizer steps."""
         return self.batches.steps_per_epoch(self.lengths)
 
     def __call__(self, epoch: int, first_batch: int) -> Iterator[tuple[int, list[dict[str, torch.Tensor]]]]:
-        """Yield (rows of the effective batch over all processes, this process's micro-batches of it)."""
+        """Stream an epoch, one effective batch at a time.
+
+        Args:
+            epoch: number of the epoch, from 0.
+            first_batch: number of the effective batch to start at, from 0.
+
+        Yields:
+            Number of rows in the effective batch over all processes, and this process's micro-batches of it.
+        """
         batches = self.batches.of_epoch(self.lengths, self.seed, epoch)[first_batch:]
         parts = [batch[self.process_index :: self.batches.num_processes] for batch in batches]
         flat = [part for of_batch in parts for part in of_batch]

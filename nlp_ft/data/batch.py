@@ -1,0 +1,22 @@
+"""What a batch holds: a dictionary of tensors, some of which are inputs of the model.
+
+`batch_sampling.py` decides which rows form a batch, and `batch_loading.py` makes the tensors.
+"""
+
+from collections.abc import Mapping
+
+import torch
+
+IGNORED_LABEL = -100
+"""Label of a row that only fills up a batch: loss and metrics leave it out. It is PyTorch's default `ignore_index`."""
+NOT_INPUTS = ("labels", "row")
+"""Keys of a batch that the model does not take: the labels, and the numbers of the rows in their data set."""
+
+
+def model_inputs(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The part of a batch that the model takes, as keyword arguments of its forward pass.
+
+    Args:
+        batch: input name -> tensor, (batch, ...), and perhaps `labels` and `row`.
+    """
+    return {key: value for key, value in batch.items() if key not in NOT_INPUTS}

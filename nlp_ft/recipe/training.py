@@ -1,0 +1,116 @@
+"""The section of a recipe for the training loop. Imports no torch."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from nlp_ft.durations import Duration
+from nlp_ft.recipe.sections import Metric, Section
+from nlp_ft.recipe.values import DurationField, MinDelta, Real, Whole
+
+
+class EarlyStoppingSection(Section):
+    """When to end a run that no longer improves."""
+
+    patience: Whole = Field(
+        3,
+        ge=1,
+        le=1_000_000,
+        description="The run ends after this many evaluations in a row without a new best value of `training.metric`.",
+    )
+    min_delta: MinDelta = 0.0
+
+
+class TrainingSection(Section):
+    """The training loop: length, batches, precision, evaluation, checkpoints and the feature cache."""
+
+    duration: DurationField = Field(
+        Duration(3, "ep"), description="Length of the run: epochs (`3ep`) or optimizer steps (`2000st`)."
+    )
+    per_device_batch_size: Whole = Field(
+        32,
+        ge=1,
+        le=1_000_000,
+        description="Samples in one batch on one device. One optimizer step sees this number x "
+        "`gradient_accumulation_steps` x number of processes.",
+    )
+    max_tokens_per_batch: Whole | None = Field(
+        None,
+        ge=1,
+        le=1_000_000_000,
+        description="Most tokens in one batch on one device, padding included; replaces `per_device_batch_size`. "
+        "Texts of similar length share a batch, as many as fit; a longer text has a batch of its own. Null counts "
+        "samples. For texts only.",
+    )
+    eval_batch_size: Whole = Field(
+        64, ge=1, le=1_000_000, description="Samples in one batch on one device in evaluation."
+    )
+    gradient_accumulation_steps: Whole = Field(
+        1, ge=1, le=1_000_000, description="Batches of each device whose gradients add up to one optimizer step."
+    )
+    group_by_length: bool = Field(
+        True, description="Put texts of similar length in one batch, which saves padding. Images ignore it."
+    )
+    max_grad_norm: Real | None = Field(
+        1.0,
+        gt=0,
+        le=1e9,
+        description="Gradients are scaled down where their norm over all parameters exceeds this number, above 0; null "
+        "turns clipping off.",
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto",
+        description="Number format of the computation. `auto`: bf16 where the hardware multiplies matrices in it, else "
+        "fp32. `fp16` needs a GPU.",
+    )
+    evaluate_every: DurationField = Field(
+        Duration(1, "ep"), description="Time between two evaluations: epochs (`1ep`) or optimizer steps (`200st`)."
+    )
+    checkpoint_every: DurationField = Field(
+        Duration(1, "ep"),
+        description="Time between two checkpoints: epochs (`1ep`) or optimizer steps (`200st`). `--resume` continues "
+        "from the last one.",
+    )
+    metric: Metric = Field(
+        "accuracy",
+        description="Validation score that chooses the best model and that early stopping watches; loss, mse and mae "
+        "are better when lower. For labels: accuracy, macro_f1, micro_f1, weighted_f1, matthews or loss. For numbers: "
+        "spearman (the default of text_regression), pearson, mse, mae or loss.",
+    )
+    keep: Literal["best", "last"] = Field(
+        "best",
+        description="Which model the run saves: `best` by `metric`, or `last`. Without validation it is the last.",
+    )
+    early_stopping: EarlyStoppingSection | None = Field(
+        None, description="When to end a run that no longer improves, such as `{patience: 3}`; null runs to the end."
+    )
+    feature_cache: Literal["auto", "off"] = Field(
+        "auto",
+        description="`auto`: the output of frozen blocks is computed once for each text and kept on disk, for all "
+        "epochs and later runs, if this is expected to save time. `off`: it is computed anew in every epoch.",
+    )
+    feature_cache_gb: Real = Field(
+        10.0, gt=0, le=1e6, description="Most disk space of the feature cache, over all runs, in GB (10^9 bytes)."
+    )
+    feature_precision: Literal["auto", "fp32", "half"] = Field(
+        "auto",
+        description="Number format of the feature cache. `auto`: that of the run. `half`: fp16 in a run with fp16, "
+        "else bf16; takes half the space of `fp32`.",
+    )
+    deterministic: bool = Field(
+        True,
+        description="On a GPU, use deterministic kernels. An operation that has none still runs, with a warning.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for field in ("duration", "evaluate_every", "checkpoint_every"):
+            length: Duration = getattr(self, field)
+            if length.unit == "%" or length.value == 0:
+                raise ValueError(f"{field} must be epochs or steps above 0, such as 3ep or 200st, got {length}")
+        if self.max_tokens_per_batch is not None and not self.group_by_length:
+            raise ValueError(
+                "max_tokens_per_batch puts texts of like length together, so group_by_length: false has no place "
+                "beside it; take one of the two away"
+            )
+        return self

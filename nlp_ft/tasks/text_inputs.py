@@ -1,0 +1,111 @@
+"""What all tasks on texts share: tokenizer, batches, encoder with its head, fingerprints of the data."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from nlp_ft.data.batch_loading import PaddingCollator
+from nlp_ft.data.columns import content_of, fingerprint
+from nlp_ft.data.report import describe_data, format_data_report
+from nlp_ft.data.text import TextData
+from nlp_ft.layerwise import LayerMap
+from nlp_ft.models.config_checks import check_max_length, check_vocabulary
+from nlp_ft.models.labels import label_names as label_names_of
+from nlp_ft.models.pooled_classifier import PooledClassifier
+from nlp_ft.models.text import build_classifier, load_tokenizer
+from nlp_ft.recipe import TextRecipe
+from nlp_ft.tasks.task import Card, map_layers
+
+MODEL_INPUTS = ("input_ids", "token_type_ids")
+
+
+class TextInputs(ABC):
+    """A task that reads texts or pairs of texts; what it learns from them is the subclass's part. See `Task`."""
+
+    inputs = "texts"
+    title: str
+    """What the model card calls the model, such as `Text classifier`."""
+    drop_last = False
+    example_input = '"a text of your own"'
+    libraries: tuple[str, ...] = ("tokenizers",)
+    num_workers = 0
+
+    def __init__(self, recipe: TextRecipe) -> None:
+        self.recipe = recipe
+        self.group_by_length = recipe.training.group_by_length
+        self.notes: list[str] = []
+
+    @property
+    @abstractmethod
+    def data(self) -> TextData:
+        """The tokenized splits, read at first use. Raises: NlpFtError."""
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer of the encoder. Raises: ModelError."""
+        return load_tokenizer(self.recipe.model)
+
+    @property
+    def baseline_split(self) -> str:
+        """The split that baselines are scored on: `test`, or `validation` where there is no test."""
+        return "test" if "test" in self.data.raw else "validation"
+
+    def build_model(self, label_names: Sequence[str], pretrained: bool = True) -> PreTrainedModel:
+        """The encoder with pooling and a head, checked against tokenizer and lengths. Raises: ModelError."""
+        if not pretrained:
+            structure = build_classifier(self.recipe.model, label_names, pretrained=False)
+            check_vocabulary(self.tokenizer, structure)
+            return structure
+        is_random = self.recipe.strategy.name == "scratch"
+        model = build_classifier(
+            self.recipe.model, label_names, self.tokenizer, pretrained=not is_random, say=self.notes.append
+        )
+        check_vocabulary(self.tokenizer, model)
+        check_max_length(self.recipe.data.max_length, model)
+        return model
+
+    def map_layers(self, model: PreTrainedModel) -> LayerMap:
+        """The embeddings, the blocks and the head. Raises: LayerMapError."""
+        return map_layers(self.recipe, model)
+
+    def collator(self, training: bool) -> PaddingCollator:
+        """Pads texts to the longest of a batch; training draws nothing."""
+        columns = self.data.encoded["train"].column_names
+        return PaddingCollator(self.tokenizer, [*(key for key in MODEL_INPUTS if key in columns), "labels"])
+
+    def describe_data(self) -> dict[str, Any]:
+        """Rows, labels, token lengths and odd texts of each split."""
+        return describe_data(self.data)
+
+    def format_report(self, report: dict[str, Any]) -> str:
+        """The data report as tables."""
+        return format_data_report(report)
+
+    def identity(self) -> dict[str, str]:
+        """Fingerprints of the texts, token ids and labels of each split, and of the vocabulary."""
+        found = {"vocabulary of the tokenizer": content_of(sorted(self.tokenizer.get_vocab().items()))}
+        for split, encoded in self.data.encoded.items():
+            texts = [fingerprint(self.data.raw[split], column) for column in self.data.text_columns]
+            tokens = [fingerprint(encoded, key) for key in MODEL_INPUTS if key in encoded.features]
+            found |= {
+                f"texts of {split}": content_of(texts),
+                f"token ids of {split}": content_of(tokens),
+                f"labels of {split}": fingerprint(encoded, "labels"),
+            }
+        return found
+
+    def save_preprocessor(self, folder: Path) -> None:
+        """Write the tokenizer, with the length and the side of truncation."""
+        self.tokenizer.model_max_length = self.recipe.data.max_length
+        self.tokenizer.truncation_side = "left" if self.recipe.data.truncation == "tail" else "right"
+        self.tokenizer.save_pretrained(folder)
+
+    def card(self, model: PreTrainedModel) -> Card:
+        """What the model card says of the model."""
+        title = f"{self.title} fine-tuned from {self.recipe.model.name}"
+        is_ours = isinstance(model, PooledClassifier)
+        return Card(title, "text-classification", is_ours, '"a text", truncation=True', label_names_of(model))

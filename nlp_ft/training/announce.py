@@ -1,0 +1,56 @@
+"""What a run says once, before it trains: data, layers, phases, sizes, steps."""
+
+from collections import Counter
+
+import torch
+from accelerate import Accelerator
+
+from nlp_ft.data.batch_loading import EpochStream
+from nlp_ft.layerwise import Unfreezer
+from nlp_ft.layerwise.freezing import count_parameters
+from nlp_ft.layerwise.unfreezing.phase_table import phase_table
+from nlp_ft.tasks.task import Task
+from nlp_ft.training.build import LayeredModel
+from nlp_ft.training.layer_table import layer_table
+from nlp_ft.training.loop_state import LoopSettings
+from nlp_ft.training.precision import precision_name
+
+
+def announce(
+    accelerator: Accelerator,
+    task: Task,
+    report: dict[str, object],
+    layered: LayeredModel,
+    optimizer: torch.optim.Optimizer,
+    unfreezer: Unfreezer,
+    stream: EpochStream,
+    settings: LoopSettings,
+) -> None:
+    """Print the data report, the layer table, the phases if there are several, and the size and length of the run."""
+    say, model = accelerator.print, layered.model
+    total, trainable = count_parameters(model)
+    has_phases = len(layered.schedule.phases) > 1
+    say("\n".join([task.format_report(report), *task.notes]))
+    if layered.unused:
+        say(f"never used by this model's forward pass, so frozen: {', '.join(layered.unused)}")
+    say(f"\n{layer_table(layered.layer_map, optimizer.param_groups)}\n")
+    if has_phases:
+        say(f"{_phases(layered, optimizer, unfreezer)}\n")
+    say(
+        f"{type(model).__name__}: {trainable:,} of {total:,} parameters train"
+        f"{' at first' if has_phases else ''} ({trainable / total:.1%})"
+    )
+    say(
+        f"effective batch {stream.batches.describe(stream.lengths)}; "
+        f"{settings.total_steps} steps, {settings.steps_per_epoch} an epoch; {accelerator.device.type} in "
+        f"{precision_name(accelerator)} with {torch.get_num_threads()} thread(s)\n"
+    )
+
+
+def _phases(layered: LayeredModel, optimizer: torch.optim.Optimizer, unfreezer: Unfreezer) -> str:
+    sizes: Counter[int] = Counter()
+    for name, parameter in layered.model.named_parameters():
+        sizes[layered.layer_map.aligned_layer(name)] += parameter.numel()
+    groups = optimizer.param_groups
+    rates = {layered.layer_map.aligned_layer(group["param_names"][0]): group["initial_lr"] for group in groups}
+    return phase_table(unfreezer.plan, sizes, rates)

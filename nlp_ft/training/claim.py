@@ -1,0 +1,89 @@
+"""The run folder between the processes of a run: the main one claims and makes it, all must see it."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from nlp_ft.errors import Interrupted, RunFolderError
+from nlp_ft.recipe import Recipe
+from nlp_ft.recipe.loader import recipe_to_dict
+from nlp_ft.training import lock
+from nlp_ft.training.agreement import errors_of_all
+from nlp_ft.training.checkpoint import step_of_latest
+from nlp_ft.training.metrics_log import flat_settings
+from nlp_ft.training.run_folder import RunFolder, writing
+from nlp_ft.training.signals import StopSignals
+
+COPIES_ON_DISK = 8
+"""Room a run may need, in copies of the weights: two checkpoints of weights and two moments, the best, the result."""
+
+
+@contextmanager
+def claimed(folder: RunFolder, recipe: Recipe, accelerator: Accelerator) -> Iterator[dict[str, Any] | None]:
+    """Inside, no other run writes the folder; gives the summary where the run to resume is finished. Collective.
+
+    Raises:
+        RunFolderError: the folder is taken, or another recipe began it.
+    """
+    with ExitStack() as held:
+        finished = None
+        with errors_of_all(accelerator):
+            if accelerator.is_main_process:
+                folder.check()
+                held.enter_context(lock.held(folder.final))
+                with writing(folder.final):
+                    finished = folder.claim(recipe_to_dict(recipe))
+                if finished is not None:
+                    print(f"{folder.final} was finished already, but for its name and what had to be tidied up")
+        [finished, *_] = gather_object([finished])
+        try:
+            yield finished
+        except BaseException:
+            if accelerator.is_main_process:
+                folder.discard_if_useless()
+            raise
+
+
+def create_folder(folder: RunFolder, recipe: Recipe, accelerator: Accelerator, model: torch.nn.Module) -> None:
+    """Make the `.partial` folder and start the trackers; collective.
+
+    Raises:
+        RunFolderError: the disk has too little room for the run, or a process does not see the folder.
+    """
+    parameter_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
+    with errors_of_all(accelerator):
+        if accelerator.is_main_process:
+            with writing(folder.final):
+                folder.create(recipe_to_dict(recipe), COPIES_ON_DISK * parameter_bytes)
+    if not all(gather_object([folder.partial.exists()])):
+        raise RunFolderError(
+            f"output_dir: {folder.final} must lie on a disk that all machines see: some do not find "
+            f"{folder.partial}, which the first one made"
+        )
+    # Each process compares the checkpoint's run with its own.
+    [folder.run_id, *_] = gather_object([folder.run_id])
+    if recipe.trackers:
+        name = Path(recipe.output_dir).name
+        accelerator.init_trackers(name, config=flat_settings(recipe_to_dict(recipe)))
+
+
+@contextmanager
+def interruptions_explained(folder: RunFolder, signals: StopSignals) -> Iterator[None]:
+    """Say at the end of an interrupted run which checkpoint is kept. Raises: Interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        number, step = signals.received, step_of_latest(folder.checkpoints)
+        kept = (
+            "no checkpoint had been written, so there is nothing to go on from"
+            if step is None
+            else f"the checkpoint after step {step} is kept in {folder.partial}; pass --resume to go on from there"
+        )
+        name = "SIGTERM" if number == signal.SIGTERM else "Ctrl-C"
+        raise Interrupted(f"stopped by {name}; {kept}", 128 + (number or signal.SIGINT)) from None
