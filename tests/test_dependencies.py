@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-OURS = {"docs", "nlp_ft", "tests"}
+OURS = {"nlp_ft", "tests", "docs"}
 DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 """Imported name -> distribution, where the two differ by more than a hyphen."""
 PART_OF = {"pydantic_core": "pydantic"}
