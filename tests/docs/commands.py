@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def check_line(line: str, run: bool, monkeypatch: pytest.MonkeyPatch) -> None:
         words.pop(0)
     program, *arguments = words
     if Path(program).name == "nlp-ft":
-        return run_nlp_ft(arguments) if run else parse_nlp_ft(arguments)
+        return run_nlp_ft(tuple(arguments)) if run else parse_nlp_ft(arguments)
     if program in ("python", "torchrun", "accelerate"):
         return LAUNCHERS[program](arguments, run, monkeypatch)
     if program == "pip":
@@ -39,14 +40,12 @@ def check_line(line: str, run: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     return check_own_script(program, arguments)
 
 
-def run_nlp_ft(arguments: list[str]) -> None:
-    """Run a command of nlp-ft in this process; a run that is already there is replaced."""
-    if arguments[0] == "train" and "--resume" not in arguments:
-        arguments = [*arguments, "--overwrite"]
-    if "--output" in arguments:
-        arguments = [*arguments, "--overwrite"]
+@cache
+def run_nlp_ft(arguments: tuple[str, ...]) -> None:
+    """Run a command of nlp-ft in this process, once where several blocks show it; what it wrote before is replaced."""
+    overwrite = ["--overwrite"] if arguments[0] == "train" or "--output" in arguments else []
     with pytest.raises(SystemExit) as ended:
-        main(arguments)
+        main([*arguments, *overwrite])
     assert ended.value.code == 0
 
 
@@ -70,6 +69,8 @@ def check_python(arguments: list[str], run: bool, monkeypatch: pytest.MonkeyPatc
             patch.setattr(sys, "argv", arguments)
             runpy.run_path(str(ROOT / script), run_name="__main__")
         return None
+    for recipe in (word for word in arguments if word.startswith("recipes/")):
+        load_recipe(ROOT / recipe, [word for word in arguments if re.match(r"[a-z_.]+=", word)])
     return parse_by_own_parser(lambda: runpy.run_path(str(ROOT / script), run_name="__main__"), arguments, monkeypatch)
 
 

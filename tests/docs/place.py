@@ -1,0 +1,78 @@
+"""A folder that holds what the code blocks speak of, small: data, an encoder, images, recipes and finished runs."""
+
+import json
+import shutil
+from functools import cache
+from pathlib import Path
+
+from nlp_ft.recipe.loader import load_recipe, recipe_from_dict, recipe_to_dict
+from nlp_ft.training.run import train
+from tests.docs.blocks import README, ROOT, blocks_of
+from tests.tiny import save_tiny_encoder, write_tiny_csv
+from tests.tiny_images import COLOURS, noisy_image
+
+
+def fill(folder: Path) -> None:
+    """Write all but the runs; `bert-base-uncased` is a tiny BERT of 6 blocks in the folder."""
+    save_tiny_encoder(folder / "bert-base-uncased", num_hidden_layers=6)
+    for seed, (name, rows) in enumerate({"train": 96, "test": 24, "labelled": 12, "new": 9}.items()):
+        write_tiny_csv(folder / f"{name}.csv", rows, seed)
+    write_splits(folder / "all.csv", 60)
+    write_pairs(folder / "pairs.csv", 40)
+    write_flowers(folder / "flowers")
+    for name in ("recipes", "scripts"):
+        (folder / name).symlink_to(ROOT / name)
+    [recipe] = [block for block in blocks_of(README) if block.language == "yaml"]
+    (folder / "mine.yaml").write_text(recipe.code)
+    [images, *_] = [block for block in blocks_of(ROOT / "docs/images.md") if block.language == "yaml"]
+    (folder / "flowers.yaml").write_text(images.code)
+
+
+def train_runs() -> None:
+    """Train what the pages predict with, in the working folder."""
+    for recipe in ("mine.yaml", "flowers.yaml"):
+        train_small(recipe)
+    shutil.copytree("runs/mine", "runs/quickstart")
+
+
+def train_small(path: str) -> Path:
+    """Train a recipe for few steps, images without pretrained weights; gives the run folder."""
+    recipe = load_recipe(path)
+    if recipe.task == "image_classification":
+        small = ["model.weights=null", "data.image_size=32", "training.duration=1st"]
+    else:
+        # As many epochs as there are phases of one epoch.
+        small = ["training.duration=5ep" if recipe.strategy.unfreeze else "training.duration=1ep"]
+    return _trained(json.dumps(recipe_to_dict(load_recipe(path, small)), sort_keys=True))
+
+
+@cache
+def _trained(recipe: str) -> Path:
+    """Train a recipe that several blocks show only once."""
+    found = recipe_from_dict(json.loads(recipe))
+    train(found, overwrite=True)
+    return Path(found.output_dir)
+
+
+def write_splits(file: Path, rows: int) -> None:
+    """Texts and labels with a column that tells the split of each row."""
+    header, *lines = write_tiny_csv(file, rows).read_text().splitlines()
+    splits = ["train", "train", "train", "validation", "test"]
+    lines = [f"{line},{splits[row // 3 % len(splits)]}" for row, line in enumerate(lines)]
+    file.write_text("\n".join([f"{header},split", *lines]) + "\n")
+
+
+def write_pairs(file: Path, rows: int) -> None:
+    """Pairs of texts, and a number that is higher where the two are equal."""
+    lines = ["sentence1,sentence2,score"]
+    lines += [f"the cat,{'the cat' if row % 2 else 'a red dog'},{(row % 2) + row / 1000}" for row in range(rows)]
+    file.write_text("\n".join(lines) + "\n")
+
+
+def write_flowers(folder: Path) -> None:
+    """Images of three kinds of flowers, each of one colour."""
+    for split, per_class in (("train", 10), ("test", 2)):
+        for kind, colour in zip(("daisy", "rose", "tulip"), COLOURS, strict=True):
+            (folder / split / kind).mkdir(parents=True)
+            for number in range(per_class):
+                noisy_image(colour, number).save(folder / split / kind / f"{number}.jpg")
