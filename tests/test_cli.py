@@ -340,9 +340,7 @@ def test_a_path_that_the_shell_did_not_expand_is_refused(path: str, capsys: pyte
 def test_a_text_and_a_label_forge_no_line_of_scores(
     workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "nlp_ft.tasks.text_classification.label_names", lambda model: ["a\x1b[2J", "b\n  1.0000  c", "size"]
-    )
+    monkeypatch.setattr("nlp_ft.tasks.classes.label_names_of", lambda model: ["a\x1b[2J", "b\n  1.0000  c", "size"])
     code, out, _ = run_cli(capsys, "predict", "run", "the cat\n  1.0000  colour\x1b[1A")
     assert code == 0
     lines = out.splitlines()
