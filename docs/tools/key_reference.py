@@ -42,7 +42,7 @@ def key_reference() -> str:
         of_section = {key: tuple(tasks) for key, tasks in tasks_of.items() if _section(key) == section}
         for tasks in sorted(dict.fromkeys(of_section.values()), key=len, reverse=True):
             if len(tasks) < len(RECIPES):
-                parts.append(f"### {' and '.join(tasks)} {{: .key-tasks }}")
+                parts.append(f"### Only for {' and '.join(tasks)} {{: .key-tasks }}")
             parts += [str(key) for key, of_key in of_section.items() if of_key == tasks]
     return "\n\n".join(_with_one_id_each(parts))
 
