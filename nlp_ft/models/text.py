@@ -80,12 +80,30 @@ def build_classifier(
         config.pad_token_id = tokenizer.pad_token_id
     _set_dropout(config, model)
     if is_plain(model, config):
-        if not pretrained:
-            structure: PreTrainedModel = _structure(AutoModelForSequenceClassification, model, config)
-            return structure
-        loaded = _load(AutoModelForSequenceClassification, model, config)
-        _settle_head(model, config, loaded, say)
-        return loaded.model
+        return _plain_classifier(model, config, pretrained, say)
+    return _pooled_classifier(model, config, tokenizer, pretrained, say)
+
+
+def _plain_classifier(
+    model: TextModelSection, config: PreTrainedConfig, pretrained: bool, say: Callable[[str], object]
+) -> PreTrainedModel:
+    """The sequence classifier that Transformers has for the architecture."""
+    if not pretrained:
+        structure: PreTrainedModel = _structure(AutoModelForSequenceClassification, model, config)
+        return structure
+    loaded = _load(AutoModelForSequenceClassification, model, config)
+    _settle_head(model, config, loaded, say)
+    return loaded.model
+
+
+def _pooled_classifier(
+    model: TextModelSection,
+    config: PreTrainedConfig,
+    tokenizer: PreTrainedTokenizerBase | None,
+    pretrained: bool,
+    say: Callable[[str], object],
+) -> PooledClassifier:
+    """The encoder under a pooling and a head of ours."""
     if model.pooling in ("auto", "pooler"):
         _require_pooler(model, config)
     pooling = "pooler" if model.pooling == "auto" else model.pooling
@@ -96,16 +114,15 @@ def build_classifier(
         encoder = loaded.model
     else:
         encoder = _structure(AutoModel, model, config, **options)
-    head = model.head
     wrapped = PooledClassifierConfig(
         # A copy: Transformers would write the attention of the outer model into the config that the encoder has.
         encoder_config=deepcopy(config),
         pooling=pooling,
         cls_position=_cls_position(tokenizer) if pooling == "cls" else "first",
-        head_type=head.type,
-        bottleneck_size=head.bottleneck_size,
-        activation=head.activation,
-        head_dropout=0.1 if head.dropout is None else head.dropout,
+        head_type=model.head.type,
+        bottleneck_size=model.head.bottleneck_size,
+        activation=model.head.activation,
+        head_dropout=0.1 if model.head.dropout is None else model.head.dropout,
         id2label=config.id2label,
         label2id=config.label2id,
         pad_token_id=getattr(config, "pad_token_id", None),
