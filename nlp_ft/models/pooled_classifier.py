@@ -20,7 +20,7 @@ from nlp_ft.models.pooling import pool
 
 
 class PooledClassifier(PreTrainedModel):
-    """Encoder, pooling, head."""
+    """An encoder with a pooling and a head of choice."""
 
     config_class = PooledClassifierConfig
     base_model_prefix = "encoder"
@@ -50,7 +50,7 @@ class PooledClassifier(PreTrainedModel):
         self.post_init()  # type: ignore[no-untyped-call]  # of Transformers
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Linear layers of the head: normal with the encoder's own standard deviation, biases 0."""
+        """Initialize linear layers of the head: normal with the encoder's standard deviation, biases 0."""
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=getattr(self.config.encoder_config, "initializer_range", 0.02))
             if module.bias is not None:
@@ -113,7 +113,7 @@ class PooledClassifier(PreTrainedModel):
 
 
 def encoder_options(config: PreTrainedConfig, pooling: str) -> dict[str, bool]:
-    """Build no pooler that nothing would read, for the classes that can leave it out."""
+    """Give the options that leave out an encoder's pooler, if the class can and nothing reads it."""
     from transformers import MODEL_MAPPING
 
     encoder_class: Any = MODEL_MAPPING[type(config)]

@@ -30,7 +30,7 @@ TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 
 
 def require_model_files(folder: Path) -> None:
-    """From a folder without a vocabulary, Transformers would make a tokenizer that knows no word.
+    """Check the files of a model folder: without a vocabulary, Transformers would make a tokenizer that knows no word.
 
     Raises:
         ModelError: config.json or every tokenizer file is missing.
@@ -42,7 +42,7 @@ def require_model_files(folder: Path) -> None:
 
 
 def load_tokenizer(model: TextModelSection) -> PreTrainedTokenizerBase:
-    """The encoder's tokenizer. Raises: ModelError."""
+    """Load the tokenizer of the encoder. Raises: ModelError."""
     _load_config(model)
     with _loading(model, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(_location(model), **_source(model))
@@ -57,7 +57,7 @@ def build_classifier(
     pretrained: bool = True,
     say: Callable[[str], object] = lambda note: None,
 ) -> PreTrainedModel:
-    """The encoder with pooling and a head for the given labels, a new one unless `model.keep_head` is set.
+    """Build the encoder with pooling and a head for the given labels; the head is new unless `model.keep_head` is set.
 
     Args:
         model: section of the recipe.
@@ -200,7 +200,7 @@ def _say_weights(loaded: LoadedModel, new: Sequence[str], say: Callable[[str], o
 
 
 def _require_same_labels(model: TextModelSection, config: PreTrainedConfig, label_names: Sequence[str]) -> None:
-    """A head gives its labels by number: they must be the same in the same order, unless it calls them LABEL_0, ..."""
+    """Check the labels of a kept head: they must be the same in the same order, unless it calls them LABEL_0, ..."""
     if not is_plain(model, config):
         raise ModelError("model.keep_head needs pooling: auto and head.type: linear, the form of the model's own head")
     own = [name for _, name in sorted((config.id2label or {}).items())]
@@ -248,7 +248,7 @@ def _source(model: TextModelSection) -> dict[str, Any]:
 
 @contextmanager
 def _loading(model: TextModelSection, what: str) -> Iterator[None]:
-    """One clear error for the many ways in which a model cannot be loaded."""
+    """Turn the many ways in which loading a model fails into one clear error. Raises: ModelError."""
     try:
         with quiet_transformers():
             yield
