@@ -20,7 +20,8 @@ from nlp_ft.tasks.task import Task
 from nlp_ft.training.accelerator import is_compiled
 from nlp_ft.training.build import LayeredModel, example_inputs
 from nlp_ft.training.features.cache import FeatureCache, lowest_trained
-from nlp_ft.training.features.store import CacheSpec, Split, build_cache, bytes_in
+from nlp_ft.training.features.spec import CacheSpec, Split
+from nlp_ft.training.features.store import build_cache, bytes_in
 from nlp_ft.training.loop_state import LoopSettings, LoopState
 
 BYTES_IN_GB = 10**9

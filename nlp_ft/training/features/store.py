@@ -11,7 +11,6 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -21,69 +20,17 @@ import torch
 import transformers
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
-from datasets import Dataset
 from tqdm import tqdm
 
 from nlp_ft.data.batch import model_inputs
-from nlp_ft.data.batch_loading import Collator, load_batches
-from nlp_ft.layerwise import LayerMap
-from nlp_ft.layerwise.prefix import FrozenPrefix
+from nlp_ft.data.batch_loading import load_batches
 from nlp_ft.training import durable
 from nlp_ft.training.features.cache import FeatureCache, Features
+from nlp_ft.training.features.spec import CacheSpec
 
 SECONDS_OF_A_DAY = 86_400
 VALUES, INDEX = "values", "index.json"
 """Files of a folder: the values, and their size, hash and key."""
-
-
-@dataclass(frozen=True)
-class Split:
-    """The rows of one split, whose features are kept.
-
-    Args:
-        encoded: the rows.
-        lengths: tokens of each, (rows,).
-    """
-
-    encoded: Dataset
-    lengths: np.ndarray
-
-
-@dataclass(frozen=True)
-class CacheSpec:
-    """What a feature cache is built from.
-
-    Args:
-        model: the bare model.
-        layer_map: of the model.
-        prefix: its boundaries.
-        splits: by name.
-        collator: makes batches of the rows.
-        batch_size: rows of a batch in the pass.
-        dtype: of the stored values.
-        folder: where features of all runs lie.
-        budget: bytes that they may take together.
-    """
-
-    model: torch.nn.Module
-    layer_map: LayerMap
-    prefix: FrozenPrefix
-    splits: Mapping[str, Split]
-    collator: Collator
-    batch_size: int
-    dtype: torch.dtype
-    folder: Path
-    budget: int
-
-    def vectors_of(self, boundary: int, split: str) -> np.ndarray:
-        """Count the vectors of each row at a boundary, (rows,)."""
-        lengths = self.splits[split].lengths
-        return np.ones_like(lengths) if self.prefix.takes_one_vector(boundary) else lengths
-
-    def bytes_of(self, boundary: int) -> int:
-        """Count the bytes on disk of a boundary, all splits together."""
-        vectors = sum(int(self.vectors_of(boundary, split).sum()) for split in self.splits)
-        return vectors * self.prefix.hidden_size(boundary) * self.dtype.itemsize
 
 
 def build_cache(
