@@ -159,7 +159,7 @@ def _download(entry: Any) -> dict[str, torch.Tensor]:
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).strip().splitlines()[0][:200] or type(error).__name__
         raise ModelError(
-            f"model.weights: {entry} cannot be had from {entry.url}: {reason}; put the file at {file}, or name a "
+            f"model.weights: {entry} cannot be downloaded from {entry.url}: {reason}; put the file at {file}, or name a "
             "safetensors file"
         ) from None
     # DenseNet's files are older than the rule that a module's name has no dot.
