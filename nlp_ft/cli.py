@@ -3,7 +3,7 @@
 import argparse
 import re
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
 
 from nlp_ft import __version__
 from nlp_ft.environment import check_environment, is_main_process
@@ -18,7 +18,7 @@ examples:
   nlp-ft train recipes/quickstart.yaml strategy=head_only optimizer.lr=1e-3 output_dir=runs/head
   nlp-ft predict runs/quickstart "my card never arrived"
 """
-OVERRIDES = "settings that go before the recipe's, such as optimizer.lr=1e-4 or strategy=head_only"
+OVERRIDES = "settings that override the recipe's, such as optimizer.lr=1e-4 or strategy=head_only"
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -34,21 +34,24 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Its errors quote what was given."""
+    """A parser whose errors escape control characters of what was typed."""
 
     def error(self, message: str) -> NoReturn:
         super().error(printable(message))
 
 
+_Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
+
+
 def _count(text: str) -> int:
-    """The type of an option: 1 or more."""
+    """Read an option that is a whole number of 1 or more."""
     if re.fullmatch("0*[1-9][0-9]{0,8}", text) is None:
         raise argparse.ArgumentTypeError(f"must be a whole number of 1 or more, got {text!r}")
     return int(text)
 
 
 def _path(text: str) -> str:
-    """The type of an option: a path, in which a `~` that the shell left is the home folder."""
+    """Read an option that is a path; a `~` that the shell left stands for the home folder."""
     if not text.strip() or "\0" in text:
         raise argparse.ArgumentTypeError(f"must be a path, got {text!r}")
     try:
@@ -58,7 +61,7 @@ def _path(text: str) -> str:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """As argparse does, but that settings and texts may also follow an option."""
+    """Parse as argparse does, but let settings and texts also follow an option."""
     parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
     field = next((name for name in ("overrides", "inputs") if hasattr(options, name)), None)
@@ -70,86 +73,73 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def build_parser() -> "_Parser":
-    """Every command and option."""
+    """The parser of every command and option."""
     parser = _Parser(prog="nlp-ft", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"nlp-ft {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for add in (_add_train, _add_eval, _add_predict, _add_layers, _add_validate, _add_audit, _add_schema):
+        add(commands)
+    return parser
 
-    train = _add(
-        commands, "train", _train, "fine-tune as a recipe says", "train RECIPE.yaml optimizer.lr=1e-4 --resume"
-    )
+
+def _add_train(commands: _Commands) -> None:
+    example = "train RECIPE.yaml optimizer.lr=1e-4 --resume"
+    train = _add(commands, "train", _train, "fine-tune as a recipe says", example)
     _add_recipe(train)
-    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint of an unfinished run")
+    train.add_argument("--resume", action="store_true", help="continue an unfinished run from its last checkpoint")
     train.add_argument("--overwrite", action="store_true", help="replace the run in output_dir")
 
+
+def _add_eval(commands: _Commands) -> None:
     evaluate = _add(commands, "eval", _eval, "score a run on labelled rows", "eval runs/quickstart --data new.csv")
     evaluate.add_argument("run", type=_path, metavar="RUN", help="a run folder")
-    evaluate.add_argument(
-        "--data",
-        type=_path,
-        metavar="FILE",
-        help="file or glob with the recipe's columns, or class folders; default: a split",
-    )
+    data_help = "file or glob with the recipe's columns, or class folders of images; default: a split of the recipe"
+    evaluate.add_argument("--data", type=_path, metavar="FILE", help=data_help)
     _add_trust(evaluate)
     evaluate.add_argument("--split", default="test", choices=["train", "validation", "test"], help="default: test")
 
-    predict = _add(
-        commands, "predict", _predict, "classify new texts or images", 'predict runs/quickstart "my card never arrived"'
-    )
+
+def _add_predict(commands: _Commands) -> None:
+    example = 'predict runs/quickstart "my card never arrived"'
+    predict = _add(commands, "predict", _predict, "predict labels or numbers for new texts or images", example)
     predict.add_argument("run", type=_path, metavar="RUN", help="a run folder")
-    predict.add_argument(
-        "inputs",
-        metavar="TEXT_OR_IMAGE",
-        nargs="*",
-        default=[],
-        help="texts, two for each prediction of a model of pairs; or image files, folders and zip files",
-    )
-    predict.add_argument(
-        "--file", type=_path, metavar="FILE", help="CSV, TSV, JSON Lines or Parquet with the recipe's text column"
-    )
-    predict.add_argument(
-        "--output",
-        type=_path,
-        metavar="FILE",
-        help="write the predictions there, as its ending says: .csv, .jsonl or .parquet",
-    )
+    inputs_help = "texts, two for each prediction of a model of pairs; or image files, folders and zip files"
+    predict.add_argument("inputs", metavar="TEXT_OR_IMAGE", nargs="*", default=[], help=inputs_help)
+    file_help = "CSV, TSV, JSON Lines or Parquet with the recipe's text column"
+    predict.add_argument("--file", type=_path, metavar="FILE", help=file_help)
+    output_help = "write the predictions to this file; its ending is .csv, .jsonl or .parquet"
+    predict.add_argument("--output", type=_path, metavar="FILE", help=output_help)
     predict.add_argument("--overwrite", action="store_true", help="replace the file of --output")
     _add_trust(predict)
     predict.add_argument("--top-k", type=_count, default=3, help="labels shown for each text (default: 3)")
 
-    layers = _add(
-        commands, "layers", _layers, "show the layer map as a table", "layers bert-base-uncased optimizer.lr=2e-5"
-    )
+
+def _add_layers(commands: _Commands) -> None:
+    example = "layers bert-base-uncased optimizer.lr=2e-5"
+    layers = _add(commands, "layers", _layers, "show each layer of a model with its learning rate", example)
     layers.add_argument("target", metavar="MODEL_OR_RECIPE", help="a recipe, folder, Hub id or package:NAME/PATH")
     layers.add_argument("overrides", metavar="key=value", nargs="*", default=[], help=OVERRIDES)
 
-    validate = _add(commands, "validate", _validate, "find every problem of a recipe", "validate RECIPE.yaml")
+
+def _add_validate(commands: _Commands) -> None:
+    example = "validate RECIPE.yaml strategy=gradual --resolved"
+    validate = _add(commands, "validate", _validate, "find every problem of a recipe", example)
     _add_recipe(validate)
-    validate.add_argument(
-        "--resolved",
-        action="store_true",
-        help="first print every setting as YAML, with where it came from: file, command line, preset or default",
-    )
+    resolved_help = "first print every setting as YAML, with its origin: file, command line, preset or default"
+    validate.add_argument("--resolved", action="store_true", help=resolved_help)
 
-    check = _add(
-        commands,
-        "audit",
-        _audit,
-        "find what would silently go wrong in a run; exit code 1 if there are errors",
-        "audit RECIPE.yaml strategy=llrd",
-    )
-    _add_recipe(check)
 
+def _add_audit(commands: _Commands) -> None:
+    summary = "find what would silently go wrong in a run; exit code 1 if there are errors"
+    _add_recipe(_add(commands, "audit", _audit, summary, "audit RECIPE.yaml strategy=llrd"))
+
+
+def _add_schema(commands: _Commands) -> None:
     _add(commands, "schema", _schema, "print the JSON Schema of recipes", "schema > recipe.schema.json")
-    return parser
 
 
 def _add(
-    commands: "argparse._SubParsersAction[_Parser]",
-    name: str,
-    command: Callable[[argparse.Namespace], int],
-    summary: str,
-    example: str,
+    commands: _Commands, name: str, command: Callable[[argparse.Namespace], int], summary: str, example: str
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=summary, description=summary, epilog=f"example: nlp-ft {example}")
     parser.set_defaults(command=command)
@@ -162,9 +152,8 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_trust(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--trust-remote-code", action="store_true", help="run Python code that lies in the run folder; know its author"
-    )
+    trust_help = "run Python code that lies in the run folder; only if you trust its author"
+    parser.add_argument("--trust-remote-code", action="store_true", help=trust_help)
 
 
 def _train(options: argparse.Namespace) -> int:

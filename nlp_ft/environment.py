@@ -86,12 +86,12 @@ def check_environment() -> None:
 
 
 def num_launched() -> int:
-    """Processes that the launcher started. Raises: MachineError."""
+    """Count the processes that the launcher started. Raises: MachineError."""
     return _number("WORLD_SIZE", 1, BOUNDS["WORLD_SIZE"][1]) or 1
 
 
 def is_main_process() -> bool:
-    """Whether this process speaks for all; what is wrong with the numbers must be said by whoever finds it."""
+    """Tell whether this process speaks for all; True if the variables are wrong, so that the error is shown."""
     try:
         return num_launched() == 1 or not _number("RANK", 0, BOUNDS["RANK"][1])
     except MachineError:
@@ -109,7 +109,7 @@ def is_on(flag: str) -> bool:
 
 
 def feature_folder() -> Path:
-    """Where features of all runs lie: `$NLP_FT_CACHE/features`, or a folder in the user's cache.
+    """Find the folder of the features of all runs: `$NLP_FT_CACHE/features`, or one in the user's cache.
 
     Raises:
         MachineError: NLP_FT_CACHE is relative: the cache would lie in whatever folder the command runs in; or there is
@@ -131,7 +131,7 @@ def feature_folder() -> Path:
 
 @contextmanager
 def launching() -> Iterator[None]:
-    """Around the start of Accelerate: what it makes of the environment otherwise, as one error.
+    """Turn what Accelerate's start makes of a wrong environment into one error. Raises: MachineError.
 
     Raises:
         MachineError: with the variables that it was told.

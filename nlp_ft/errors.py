@@ -37,7 +37,7 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def listed(names: Iterable[str], most: int = 20) -> str:
-    """`a, b and 3 more`: names on one line, not more than so many, none beyond all measure."""
+    """List names on one line, as `a, b and 3 more`: at most `most` names, long ones shortened."""
     found = [name if len(name) <= 200 else f"{name[:200]}..." for name in names]
     return ", ".join(found[:most]) + (f" and {len(found) - most} more" if len(found) > most else "")
 

@@ -45,7 +45,7 @@ def exit_with(command: Callable[[], int]) -> NoReturn:
 
 
 def fail(message: str) -> int:
-    """Say what is wrong, one line a problem, once for all processes; gives the exit code."""
+    """Print what is wrong, one line for each problem, once for all processes; return the exit code."""
     if is_main_process():
         _say(printable(message, keep="\n"))
     return FAILED
@@ -91,7 +91,7 @@ def _nobody_reads_stdout() -> bool:
 
 
 def _close_stdout_if_broken() -> None:
-    """Lead a stdout that takes no more nowhere, so that Python's own flush at the end says nothing."""
+    """Replace a broken stdout, so that Python's own flush at the end prints no error."""
     try:
         _flush()
     except OSError:

@@ -7,7 +7,7 @@ from nlp_ft.errors import NlpFtError
 
 
 def require_torchvision(error: type[NlpFtError], module: str = "torchvision") -> ModuleType:
-    """A module of torchvision.
+    """Import a module of torchvision.
 
     Raises:
         error: torchvision is not installed, or does not fit the torch that is.

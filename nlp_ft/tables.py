@@ -6,7 +6,7 @@ from nlp_ft.errors import printable
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
-    """Columns padded to their widest cell; those whose index is in `right` are aligned to the right.
+    """Pad the columns to their widest cells; those whose index is in `right` are aligned to the right.
 
     A cell is one line: what a label or a name holds of controls is shown as `printable` shows it.
     """

@@ -1,4 +1,4 @@
-"""Settings of a config.json that no model can have, refused by name before anything is built of them."""
+"""Checks of a config.json: values that no model can have are refused by name before a model is built."""
 
 from collections import Counter
 from typing import Any
@@ -52,7 +52,7 @@ POSITIONS_BY_CONFIG = {
 
 
 def check_config(config: PreTrainedConfig) -> None:
-    """Raises: ModelError: a size, share, activation, attention or label that cannot be; it is named with its value."""
+    """Check sizes, shares, activation, attention and labels. Raises: ModelError: naming a value that cannot be."""
     for name, least in LEAST.items():
         value = getattr(config, name, None)
         # Some families have a list of sizes, one for each block.
@@ -83,7 +83,7 @@ def check_config(config: PreTrainedConfig) -> None:
 
 
 def check_labels(config: PreTrainedConfig) -> None:
-    """Raises: ModelError: `id2label` has holes, or a name twice."""
+    """Check the labels. Raises: ModelError: `id2label` skips an id, or has a name twice."""
     labels = config.id2label or {}
     missing = sorted(set(range(len(labels))) - labels.keys())
     if missing:
@@ -97,7 +97,7 @@ def check_labels(config: PreTrainedConfig) -> None:
 
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
-    """Raises: ModelError: the tokenizer gives ids that the embeddings have no row for."""
+    """Check the tokenizer. Raises: ModelError: it gives ids for which the embeddings have no row."""
     try:
         table = model.get_input_embeddings()
     except NotImplementedError:
@@ -115,7 +115,7 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel)
 
 
 def check_max_length(max_length: int, model: PreTrainedModel) -> None:
-    """Raises: ModelError: the encoder has fewer positions than tokens are asked for."""
+    """Check `data.max_length`. Raises: ModelError: the encoder has fewer positions."""
     usable = usable_positions(model)
     if usable is not None and max_length > usable:
         raise ModelError(
@@ -125,7 +125,7 @@ def check_max_length(max_length: int, model: PreTrainedModel) -> None:
 
 
 def usable_positions(model: PreTrainedModel) -> int | None:
-    """Tokens of the longest text for which there are positions; None where there is no last one."""
+    """Count the positions of an encoder, in tokens; None if it has no limit."""
     config = _encoder_config(model)
     if config.model_type in POSITIONS_BY_CONFIG:
         return int(getattr(config, POSITIONS_BY_CONFIG[config.model_type]))

@@ -8,7 +8,7 @@ from nlp_ft.defaults import HeadType as HeadType
 
 
 class ClassificationHead(nn.Module):
-    """`linear`: dropout, layer. `bottleneck`: layer, activation, dropout, layer.
+    """The task layers. `linear`: dropout, layer. `bottleneck`: layer, activation, dropout, layer.
 
     Args:
         hidden_size: units of the pooled vector.
@@ -36,7 +36,7 @@ class ClassificationHead(nn.Module):
         self.out_proj = nn.Linear(bottleneck_size if is_bottleneck else hidden_size, num_labels)
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
-        """(batch, hidden) -> logits (batch, num_labels)."""
+        """Compute logits, (batch, num_labels), from pooled vectors, (batch, hidden)."""
         if self.bottleneck is not None and self.activation is not None:
             pooled = self.activation(self.bottleneck(pooled))
         logits: torch.Tensor = self.out_proj(self.dropout(pooled))

@@ -41,7 +41,7 @@ class ImageClassifier(PreTrainedModel):
         self.post_init()  # type: ignore[no-untyped-call]  # of Transformers
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Nothing: torchvision has initialized its network, and the layers of a bottleneck torch."""
+        """Leave the weights: torchvision has initialized its network, and torch the layers of a bottleneck."""
 
     def forward(
         self,
@@ -50,7 +50,7 @@ class ImageClassifier(PreTrainedModel):
         num_items_in_batch: torch.Tensor | int | None = None,
         return_dict: bool | None = None,
     ) -> ImageClassifierOutputWithNoAttention | tuple[torch.Tensor, ...]:
-        """Logits, and the loss of `config.problem_type` where labels are given.
+        """Compute the logits, and the loss of `config.problem_type` if there are labels.
 
         Args:
             pixel_values: (batch, 3, height, width), normalized as the run folder's image processor does it.
@@ -65,7 +65,7 @@ class ImageClassifier(PreTrainedModel):
         return result if as_dict else result.to_tuple()
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
-        """As Transformers does it, with torchvision's names; loading puts the prefix before them again."""
+        """Save as Transformers does, under torchvision's names; loading adds the prefix again."""
         super().save_pretrained(save_directory, *args, **{"state_dict": self.backbone.state_dict(), **kwargs})
 
 
@@ -79,12 +79,12 @@ class DroppingLinear(nn.Linear):
         self.drop_ratio = dropout
 
     def forward(self, vector: torch.Tensor) -> torch.Tensor:
-        """(batch, features) -> (batch, num_labels)."""
+        """Compute logits, (batch, num_labels), from features, (batch, features)."""
         return super().forward(F.dropout(vector, self.drop_ratio, self.training))
 
 
 def build_backbone(config: ImageClassifierConfig) -> nn.Module:
-    """The torchvision network with random weights and as many outputs as labels.
+    """Build the torchvision network with random weights and one output for each label.
 
     Raises:
         ModelError: torchvision is missing.
@@ -112,7 +112,7 @@ def build_backbone(config: ImageClassifierConfig) -> nn.Module:
 
 
 def find_last_layer(backbone: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
-    """Name and module of the layer that makes the logits: the last linear layer or convolution (SqueezeNet's)."""
+    """Find name and module of the layer that makes the logits: the last linear layer or convolution (SqueezeNet)."""
     layers = {name: layer for name, layer in backbone.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
     name = list(layers)[-1]
     return name, layers[name]
@@ -146,7 +146,7 @@ def _layer(like: nn.Linear | nn.Conv2d, in_size: int, out_size: int) -> nn.Modul
 
 
 def _module_before(backbone: nn.Module, name: str) -> nn.Module | None:
-    """The sibling registered just before a module: where a network has a dropout of its own, it stands there."""
+    """Find the sibling registered just before a module; a network's own dropout is there."""
     parent, _, child = name.rpartition(".")
     siblings = dict(backbone.get_submodule(parent).named_children())
     names = list(siblings)

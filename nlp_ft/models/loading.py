@@ -53,7 +53,7 @@ def load_pretrained(
     revision: str = "main",
     **options: Any,
 ) -> LoadedModel:
-    """A model of an Auto class with its weights, in float32.
+    """Load a model of an Auto class with its weights, in float32.
 
     Args:
         auto_class: such as `AutoModelForSequenceClassification`.
@@ -99,7 +99,7 @@ def is_of_head(model: PreTrainedModel, name: str) -> bool:
 
 
 def check_weight_files(location: str, revision: str = "main") -> None:
-    """Look at the files before anything of them is loaded; those of a Hub model are downloaded for it.
+    """Check the weight files before anything is loaded; those of a Hub model are downloaded for this.
 
     Raises:
         ModelError: there are none, an index names other files than safetensors, or a tensor cannot be a weight.
@@ -135,7 +135,7 @@ def renew(model: PreTrainedModel, fresh: nn.Module, names: Iterable[str]) -> Non
 
 
 def give_own_memory(model: nn.Module) -> None:
-    """Move what safetensors has mapped from a file into memory that torch aligns.
+    """Copy tensors that safetensors has mapped from a file into memory that torch aligns.
 
     A file that changes would change the weights, and results would depend on where in the file a tensor lies: MKL sums
     in another order at an address that is no multiple of 64.
@@ -208,7 +208,7 @@ def _is_finite(name: str, tensor: torch.Tensor) -> bool:
 
 
 def reason_of(error: BaseException) -> str:
-    """What a library's error says, on one line; its kind where the words alone are a bare value."""
+    """Write the message of a library's error on one line, with its type if the message alone says too little."""
     words = " ".join(str(error).split())[:300]
     if isinstance(error, LookupError | ArithmeticError | AssertionError) or not words:
         return f"{type(error).__name__} {words}".strip()
@@ -217,7 +217,7 @@ def reason_of(error: BaseException) -> str:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No bars for what takes a second, and no reports on weights that are new on purpose."""
+    """Silence Transformers' progress bars and its reports on weights that are new on purpose."""
     level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

@@ -1,4 +1,4 @@
-"""The loss that a saved classifier gives for labels, by its `problem_type`: what other people's loops train with."""
+"""The loss that a saved classifier returns for labels, by its `problem_type`; other people's loops train with it."""
 
 import torch
 from torch.nn import functional as F
@@ -8,7 +8,7 @@ from transformers import PreTrainedConfig
 def loss_of_labels(
     config: PreTrainedConfig, logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
 ) -> torch.Tensor:
-    """Mean loss, over the labels given or over those of the whole effective batch.
+    """Compute the mean loss, over the given labels or over those of the whole effective batch.
 
     As in Transformers, a missing `problem_type` follows from the labels: regression for one output, several labels a
     row for shares (float), else one label a row.

@@ -20,7 +20,7 @@ from nlp_ft.models.pooling import pool
 
 
 class PooledClassifier(PreTrainedModel):
-    """Encoder, pooling, head."""
+    """An encoder with a pooling and a head of choice."""
 
     config_class = PooledClassifierConfig
     base_model_prefix = "encoder"
@@ -50,7 +50,7 @@ class PooledClassifier(PreTrainedModel):
         self.post_init()  # type: ignore[no-untyped-call]  # of Transformers
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Linear layers of the head: normal with the encoder's own standard deviation, biases 0."""
+        """Initialize linear layers of the head: normal with the encoder's standard deviation, biases 0."""
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=getattr(self.config.encoder_config, "initializer_range", 0.02))
             if module.bias is not None:
@@ -69,7 +69,7 @@ class PooledClassifier(PreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> SequenceClassifierOutput | tuple[torch.Tensor, ...]:
-        """Logits, and the loss of `config.problem_type` where labels are given.
+        """Compute the logits, and the loss of `config.problem_type` if there are labels.
 
         Args:
             input_ids: (batch, seq_len); or `inputs_embeds` (batch, seq_len, hidden).
@@ -93,14 +93,7 @@ class PooledClassifier(PreTrainedModel):
             if key in self._encoder_takes:
                 given[key] = value
         output = self.encoder(**{key: value for key, value in given.items() if value is not None}, return_dict=True)
-        if attention_mask is None:
-            shape, device = output.last_hidden_state.shape[:2], output.last_hidden_state.device
-            attention_mask = torch.ones(shape, dtype=torch.long, device=device)
-        if self.config.pooling == "pooler":
-            pooled = output.pooler_output
-        else:
-            pooled = pool(output.last_hidden_state, attention_mask, self.config.pooling, self.config.cls_position)
-        logits = self.head(pooled)
+        logits = self.head(self._pooled(output, attention_mask))
         loss = None if labels is None else loss_of_labels(self.config, logits, labels, num_items_in_batch)
         result = SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=output.get("hidden_states"), attentions=output.get("attentions")
@@ -108,9 +101,19 @@ class PooledClassifier(PreTrainedModel):
         as_dict = self.config.return_dict if return_dict is None else return_dict
         return result if as_dict else result.to_tuple()
 
+    def _pooled(self, output: Any, attention_mask: torch.Tensor | None) -> torch.Tensor:
+        """One vector for each text, (batch, hidden), from the output of the encoder."""
+        if self.config.pooling == "pooler":
+            pooler_output: torch.Tensor = output.pooler_output
+            return pooler_output
+        hidden = output.last_hidden_state
+        if attention_mask is None:
+            attention_mask = torch.ones(hidden.shape[:2], dtype=torch.long, device=hidden.device)
+        return pool(hidden, attention_mask, self.config.pooling, self.config.cls_position)
+
 
 def encoder_options(config: PreTrainedConfig, pooling: str) -> dict[str, bool]:
-    """Build no pooler that nothing would read, for the classes that can leave it out."""
+    """Give the options that leave out an encoder's pooler, if the class can and nothing reads it."""
     from transformers import MODEL_MAPPING
 
     encoder_class: Any = MODEL_MAPPING[type(config)]

@@ -1,4 +1,4 @@
-"""Pooling: from one vector a token to one vector a text."""
+"""Pooling: from one vector for each token to one vector for each text."""
 
 from typing import Literal
 
@@ -15,7 +15,7 @@ def pool(
     pooling: Literal["cls", "mean", "max"],
     cls_position: ClsPosition = "first",
 ) -> torch.Tensor:
-    """Pool the tokens of each text; padding has no part in it, on whichever side it stands.
+    """Pool the tokens of each text; padding on either side is left out.
 
     Args:
         last_hidden_state: (batch, seq_len, hidden).

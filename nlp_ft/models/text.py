@@ -30,7 +30,7 @@ TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 
 
 def require_model_files(folder: Path) -> None:
-    """From a folder without a vocabulary, Transformers would make a tokenizer that knows no word.
+    """Check the files of a model folder: without a vocabulary, Transformers would make a tokenizer that knows no word.
 
     Raises:
         ModelError: config.json or every tokenizer file is missing.
@@ -42,7 +42,7 @@ def require_model_files(folder: Path) -> None:
 
 
 def load_tokenizer(model: TextModelSection) -> PreTrainedTokenizerBase:
-    """The encoder's tokenizer. Raises: ModelError."""
+    """Load the tokenizer of the encoder. Raises: ModelError."""
     _load_config(model)
     with _loading(model, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(_location(model), **_source(model))
@@ -57,7 +57,7 @@ def build_classifier(
     pretrained: bool = True,
     say: Callable[[str], object] = lambda note: None,
 ) -> PreTrainedModel:
-    """The encoder with pooling and a head for the given labels, a new one unless `model.keep_head` is set.
+    """Build the encoder with pooling and a head for the given labels; the head is new unless `model.keep_head` is set.
 
     Args:
         model: section of the recipe.
@@ -80,12 +80,30 @@ def build_classifier(
         config.pad_token_id = tokenizer.pad_token_id
     _set_dropout(config, model)
     if is_plain(model, config):
-        if not pretrained:
-            structure: PreTrainedModel = _structure(AutoModelForSequenceClassification, model, config)
-            return structure
-        loaded = _load(AutoModelForSequenceClassification, model, config)
-        _settle_head(model, config, loaded, say)
-        return loaded.model
+        return _plain_classifier(model, config, pretrained, say)
+    return _pooled_classifier(model, config, tokenizer, pretrained, say)
+
+
+def _plain_classifier(
+    model: TextModelSection, config: PreTrainedConfig, pretrained: bool, say: Callable[[str], object]
+) -> PreTrainedModel:
+    """The sequence classifier that Transformers has for the architecture."""
+    if not pretrained:
+        structure: PreTrainedModel = _structure(AutoModelForSequenceClassification, model, config)
+        return structure
+    loaded = _load(AutoModelForSequenceClassification, model, config)
+    _settle_head(model, config, loaded, say)
+    return loaded.model
+
+
+def _pooled_classifier(
+    model: TextModelSection,
+    config: PreTrainedConfig,
+    tokenizer: PreTrainedTokenizerBase | None,
+    pretrained: bool,
+    say: Callable[[str], object],
+) -> PooledClassifier:
+    """The encoder under a pooling and a head of ours."""
     if model.pooling in ("auto", "pooler"):
         _require_pooler(model, config)
     pooling = "pooler" if model.pooling == "auto" else model.pooling
@@ -96,16 +114,15 @@ def build_classifier(
         encoder = loaded.model
     else:
         encoder = _structure(AutoModel, model, config, **options)
-    head = model.head
     wrapped = PooledClassifierConfig(
         # A copy: Transformers would write the attention of the outer model into the config that the encoder has.
         encoder_config=deepcopy(config),
         pooling=pooling,
         cls_position=_cls_position(tokenizer) if pooling == "cls" else "first",
-        head_type=head.type,
-        bottleneck_size=head.bottleneck_size,
-        activation=head.activation,
-        head_dropout=0.1 if head.dropout is None else head.dropout,
+        head_type=model.head.type,
+        bottleneck_size=model.head.bottleneck_size,
+        activation=model.head.activation,
+        head_dropout=0.1 if model.head.dropout is None else model.head.dropout,
         id2label=config.id2label,
         label2id=config.label2id,
         pad_token_id=getattr(config, "pad_token_id", None),
@@ -183,7 +200,7 @@ def _say_weights(loaded: LoadedModel, new: Sequence[str], say: Callable[[str], o
 
 
 def _require_same_labels(model: TextModelSection, config: PreTrainedConfig, label_names: Sequence[str]) -> None:
-    """A head gives its labels by number: they must be the same in the same order, unless it calls them LABEL_0, ..."""
+    """Check the labels of a kept head: they must be the same in the same order, unless it calls them LABEL_0, ..."""
     if not is_plain(model, config):
         raise ModelError("model.keep_head needs pooling: auto and head.type: linear, the form of the model's own head")
     own = [name for _, name in sorted((config.id2label or {}).items())]
@@ -231,7 +248,7 @@ def _source(model: TextModelSection) -> dict[str, Any]:
 
 @contextmanager
 def _loading(model: TextModelSection, what: str) -> Iterator[None]:
-    """One clear error for the many ways in which a model cannot be loaded."""
+    """Turn the many ways in which loading a model fails into one clear error. Raises: ModelError."""
     try:
         with quiet_transformers():
             yield

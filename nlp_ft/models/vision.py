@@ -27,7 +27,7 @@ AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
 def build_image_classifier(
     model: ImageModelSection, label_names: Sequence[str], image_size: int, pretrained: bool = True
 ) -> ImageClassifier:
-    """The network with a new head for the given labels.
+    """Build the network with a new head for the given labels.
 
     Args:
         model: section of the recipe.
@@ -59,7 +59,7 @@ def build_image_classifier(
 
 
 def check_name(model: ImageModelSection) -> None:
-    """Raises: ModelError: torchvision has no classification model of that name."""
+    """Check `model.name`. Raises: ModelError: torchvision has no classification model of that name."""
     models = require_torchvision(ModelError, "torchvision.models")
     names = models.list_models(module=models)
     if model.name not in names:
@@ -68,7 +68,7 @@ def check_name(model: ImageModelSection) -> None:
 
 
 def weights_entry(model: ImageModelSection) -> Any | None:
-    """The entry of torchvision's weights (a `WeightsEnum`), or None for a file or random weights.
+    """Find the entry of torchvision's weights (a `WeightsEnum`); None for a file or random weights.
 
     Raises:
         ModelError: there is no such entry, or the file is none that is read.
@@ -85,7 +85,7 @@ def weights_entry(model: ImageModelSection) -> Any | None:
 
 
 def read_weights(model: ImageModelSection) -> dict[str, torch.Tensor] | None:
-    """Name -> tensor, named as in torchvision; None for random weights.
+    """Read the weights: torchvision's name -> tensor; None for random weights.
 
     Nothing of the user's is unpickled; torchvision's own files are, by a reader that makes nothing but tensors.
 
@@ -111,7 +111,7 @@ def read_weights(model: ImageModelSection) -> dict[str, torch.Tensor] | None:
 
 
 def load_weights(classifier: ImageClassifier, tensors: Mapping[str, torch.Tensor], where: str) -> None:
-    """Copy the tensors into the network; its last layer is new, and that of the tensors is left out.
+    """Copy the tensors into the network, except those of its last layer, which is new.
 
     Raises:
         ModelError: they are of another network.
@@ -136,7 +136,7 @@ def load_weights(classifier: ImageClassifier, tensors: Mapping[str, torch.Tensor
 
 
 def check_image_size(classifier: ImageClassifier) -> None:
-    """Raises: ModelError: the network takes no images of the size that its config says."""
+    """Check the image size by a forward pass. Raises: ModelError: the network cannot take such images."""
     size = classifier.config.image_size
     try:
         with evaluating(classifier):
@@ -159,7 +159,7 @@ def _download(entry: Any) -> dict[str, torch.Tensor]:
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).strip().splitlines()[0][:200] or type(error).__name__
         raise ModelError(
-            f"model.weights: {entry} cannot be had from {entry.url}: {reason}; put the file at {file}, or name a "
+            f"model.weights: {entry} cannot be downloaded from {entry.url}: {reason}; put the file at {file}, or name a "
             "safetensors file"
         ) from None
     # DenseNet's files are older than the rule that a module's name has no dot.

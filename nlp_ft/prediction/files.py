@@ -22,7 +22,7 @@ Writer = tuple[Write, Callable[[], object]]
 
 
 def check_output(path: str, overwrite: bool) -> None:
-    """Raises: DataError: predictions cannot be written there; said before a model is loaded for them."""
+    """Check, before a model is loaded, that predictions can be written there. Raises: DataError."""
     file = Path(path)
     if file.is_dir():
         raise DataError(f"--output: {path}: Is a directory")
@@ -70,7 +70,7 @@ def prediction_file(path: str, columns: Columns) -> Iterator[Write]:
 
 @contextmanager
 def _closed_after_errors(stream: IO[bytes], finish: Callable[[], object] = lambda: None) -> Iterator[None]:
-    """Close after an error without another one: what is still in the buffer cannot be written either."""
+    """Close after an error without raising another: the rest of the buffer cannot be written either."""
     try:
         yield
     except BaseException:
@@ -82,7 +82,7 @@ def _closed_after_errors(stream: IO[bytes], finish: Callable[[], object] = lambd
 
 @contextmanager
 def _disk_named(path: str) -> Iterator[None]:
-    """A full disk raises an error that names no file. Raises: DataError."""
+    """Name the file in the error of a full disk. Raises: DataError."""
     try:
         yield
     except OSError as error:

@@ -41,7 +41,7 @@ class ImageRun(TrainedRun):
     def activated(
         self, inputs: Sequence[str | Path | Image.Image], done: Callable[[int], object] = lambda count: None
     ) -> np.ndarray:
-        """Of image files, those named by `read`, or Pillow images, each made the size that training saw."""
+        """Predict for image files, such as `read` gives, or Pillow images; each is resized to the size of training."""
         computed = []
         with self.computing() as compute:
             for start in range(0, len(inputs), BATCH_SIZE):
@@ -52,11 +52,11 @@ class ImageRun(TrainedRun):
         return found
 
     def read(self, file: str | None, words: Sequence[str]) -> Iterator[Sequence[str]]:
-        """Image files, and all images in folders and zip files."""
+        """List the image files, and all images in folders and zip files. Raises: DataError."""
         return chunked(self._named(file, words))
 
     def expected_inputs(self, file: str | None, words: Sequence[str]) -> int | None:
-        """The images."""
+        """Count the images."""
         return len(self._named(file, words))
 
     def _named(self, file: str | None, words: Sequence[str]) -> list[str]:
@@ -71,11 +71,11 @@ class ImageRun(TrainedRun):
         return found
 
     def shown(self, item: str | Path | Image.Image) -> str:
-        """The file's name."""
+        """Return the name of the file."""
         return name_of({"bytes": None, "path": str(item)}, 0)
 
     def labelled(self, data: str | None, split: str) -> ImageData:
-        """Labelled images."""
+        """Read labelled images. Raises: DataError."""
         section = self.recipe.data
         if data is None:
             return load_image_data(section)
@@ -84,7 +84,7 @@ class ImageRun(TrainedRun):
         return encode_image_split(rows, split, f"--data ({data})", section, label_names(self.model))
 
     def labelled_collator(self, data: Data, split: str) -> ImageCollator:
-        """Decodes and transforms as the saved image processor does."""
+        """Make the collator that decodes and transforms images as the saved image processor does."""
         return ImageCollator(self.preprocessing)
 
     def _pixel_values(self, item: str | Path | Image.Image) -> torch.Tensor:

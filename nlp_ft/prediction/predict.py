@@ -51,7 +51,7 @@ def load_run(folder: str | Path, trust_remote_code: bool = False) -> TrainedRun:
 
 
 def predict(folder: str | Path, inputs: Sequence[Any], trust_remote_code: bool = False) -> list[Any]:
-    """Classify texts, pairs of texts, or images, treated as the run's own evaluation treats them.
+    """Predict for texts, pairs of texts or images; they are encoded as in the run's own evaluation.
 
     Args:
         folder: a run folder.
@@ -66,7 +66,7 @@ def predict(folder: str | Path, inputs: Sequence[Any], trust_remote_code: bool =
 
 
 def predict_to_file(run: TrainedRun, file: str | None, words: Sequence[str], output: str) -> int:
-    """Classify inputs of any number, in their order, and write each with its label and score as they are done.
+    """Predict for any number of inputs and write the predictions in their order, chunk by chunk.
 
     Args:
         run: from `load_run`.
@@ -95,7 +95,7 @@ def predict_to_file(run: TrainedRun, file: str | None, words: Sequence[str], out
 def evaluate_run(
     folder: str | Path, data: str | None = None, split: str = "test", trust_remote_code: bool = False
 ) -> Predictions:
-    """Predictions of a run on labelled rows, with `scores()` and `table()`.
+    """Predict for labelled rows; the result has `scores()` and `table()`.
 
     Args:
         folder: a run folder.

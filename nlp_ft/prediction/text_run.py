@@ -50,7 +50,7 @@ class TextRun(TrainedRun):
             check_vocabulary(self.tokenizer, self.model)
 
     def activated(self, inputs: Texts, done: Callable[[int], object] = lambda count: None) -> np.ndarray:
-        """Of texts, or pairs where the run was trained on pairs, truncated as in training."""
+        """Predict for texts, or for pairs if the run was trained on pairs; they are truncated as in training."""
         wants_pairs = isinstance(self.recipe.data.text, list)
         _check_inputs(inputs, wants_pairs)
         columns = [list(column) for column in zip(*inputs, strict=True)] if wants_pairs else [list(map(str, inputs))]
@@ -70,7 +70,7 @@ class TextRun(TrainedRun):
         return in_order
 
     def read(self, file: str | None, words: Sequence[str]) -> Iterator[Texts]:
-        """The texts of a file with the recipe's text column(s), or those given, paired up for a model of pairs."""
+        """Read the text column(s) of a file, or take the given texts; two form a pair for a model of pairs."""
         names = text_columns(self.recipe.data)
         if file:
             with progress_bars(False):
@@ -82,15 +82,15 @@ class TextRun(TrainedRun):
         yield from chunked(words if len(names) == 1 else list(zip(words[::2], words[1::2], strict=True)))
 
     def expected_inputs(self, file: str | None, words: Sequence[str]) -> int | None:
-        """Rows of the file, or the words."""
+        """Estimate the rows of the file, or count the given texts."""
         return estimated_rows(file, "--file") if file else len(words) // len(text_columns(self.recipe.data))
 
     def shown(self, item: str | tuple[str, str]) -> str:
-        """The text, or both of a pair."""
+        """Return the text, or both texts of a pair on one line."""
         return item if isinstance(item, str) else " | ".join(item)
 
     def labelled(self, data: str | None, split: str) -> TextData:
-        """Labelled texts."""
+        """Read labelled texts. Raises: DataError."""
         section = self.recipe.data
         if data is None:
             return load_text_data(section, self.tokenizer, self.has_numbers)
@@ -100,7 +100,7 @@ class TextRun(TrainedRun):
         return encode_split(rows, split, f"--data ({data})", self.tokenizer, section, names)
 
     def labelled_collator(self, data: Data, split: str) -> PaddingCollator:
-        """Pads."""
+        """Make the collator that pads texts to the longest of their batch."""
         columns = data.encoded[split].column_names
         return PaddingCollator(
             self.tokenizer, [key for key in ("input_ids", "token_type_ids", "labels") if key in columns]
@@ -108,7 +108,7 @@ class TextRun(TrainedRun):
 
 
 def _check_inputs(inputs: Sequence[Any], wants_pairs: bool) -> None:
-    """Raises: DataError: an input is no text, or no pair of them, or holds what no tokenizer can read."""
+    """Check inputs. Raises: DataError: one is not a text, not a pair of texts, or cannot be encoded as UTF-8."""
     for number, item in enumerate(inputs):
         is_pair = isinstance(item, tuple | list)
         texts = list(item) if is_pair else [item]

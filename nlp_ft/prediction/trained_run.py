@@ -33,21 +33,21 @@ class TrainedRun(ABC):
 
     @cached_property
     def outputs(self) -> Outputs:
-        """What the outputs of the model mean."""
+        """How to interpret the outputs of the model."""
         outputs: Outputs = task_class(self.recipe.task).outputs_of(self.model)
         return outputs
 
     @abstractmethod
     def read(self, file: str | None, words: Sequence[str]) -> Iterator[Sequence[Any]]:
-        """The inputs that a command line names, at most `CHUNK_ROWS` at a time. Raises: DataError."""
+        """Read the inputs that a command line names, at most `CHUNK_ROWS` at a time. Raises: DataError."""
 
     @abstractmethod
     def expected_inputs(self, file: str | None, words: Sequence[str]) -> int | None:
-        """About how many inputs `read` will give, for a progress bar; None where that is not known."""
+        """Estimate how many inputs `read` yields, for a progress bar; None if that is not known."""
 
     @abstractmethod
     def activated(self, inputs: Sequence[Any], done: Callable[[int], object] = lambda count: None) -> np.ndarray:
-        """What `Outputs.activate` gives, (inputs, outputs), for inputs that fit into memory together.
+        """Compute `Outputs.activate`, (inputs, outputs), for inputs that fit into memory together.
 
         Args:
             inputs: one or more.
@@ -58,7 +58,7 @@ class TrainedRun(ABC):
         """
 
     def predict(self, inputs: Sequence[Any]) -> list[Any]:
-        """One prediction for each input, see `Outputs.prediction`. Raises: DataError."""
+        """Predict for each input, see `Outputs.prediction`. Raises: DataError."""
         if isinstance(inputs, str | bytes | Path):
             raise DataError(f"predict takes a list, of one {self.input_name} or more, got {type(inputs).__name__}")
         chunks = chunked(inputs)
@@ -66,24 +66,24 @@ class TrainedRun(ABC):
 
     @abstractmethod
     def shown(self, item: Any) -> str:
-        """An input as one line."""
+        """Write an input on one line."""
 
     @abstractmethod
     def labelled(self, data: str | None, split: str) -> Data:
-        """Labelled rows of file(s), or of a split of the recipe, under the split's name. Raises: DataError."""
+        """Read labelled rows of file(s), or of a split of the recipe, as a split of that name. Raises: DataError."""
 
     @abstractmethod
     def labelled_collator(self, data: Data, split: str) -> Collator:
-        """Makes batches of labelled rows."""
+        """Make the collator of labelled rows."""
 
     @cached_property
     def device(self) -> torch.device:
-        """The best one there is."""
+        """The accelerator if there is one, else the CPU."""
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
     @contextmanager
     def computing(self) -> Iterator[Callable[[dict[str, torch.Tensor]], torch.Tensor]]:
-        """Inside, the model is in eval mode on the device, and computes as the recipe asks if the device can.
+        """Put the model in eval mode on the device, in the precision of the recipe if the device has it.
 
         Gives the function from a batch to its activated outputs, (batch, outputs), which stay on the device: fetching
         them would wait for the batch. The weights are cast once for all batches.
@@ -103,13 +103,13 @@ class TrainedRun(ABC):
 
 
 def chunked(inputs: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    """The inputs, at most `CHUNK_ROWS` at a time."""
+    """Yield the inputs, at most `CHUNK_ROWS` at a time."""
     for start in range(0, len(inputs), CHUNK_ROWS):
         yield inputs[start : start + CHUNK_ROWS]
 
 
 def load_whole(auto_class: Any, folder: Path, trust_remote_code: bool) -> PreTrainedModel:
-    """The model of a run folder in eval mode, each of its weights from the folder. Raises: ModelError."""
+    """Load the model of a run folder, in eval mode; every weight comes from the folder. Raises: ModelError."""
     config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     check_config(config)
     check_labels(config)
@@ -122,7 +122,7 @@ def load_whole(auto_class: Any, folder: Path, trust_remote_code: bool) -> PreTra
 
 @contextmanager
 def damage_named(folder: Path, what: str) -> Iterator[None]:
-    """Whatever loading raises, as one error. Raises: RunFolderError."""
+    """Turn whatever loading raises into one error. Raises: RunFolderError."""
     try:
         with quiet_transformers():
             yield

@@ -12,7 +12,7 @@ from nlp_ft.tasks.metrics import score
 
 
 def score_majority(train_labels: np.ndarray, labels: np.ndarray) -> dict[str, dict[str, float]]:
-    """Every metric of the label that train has most, on another split; each array (rows,)."""
+    """Score the most frequent label of train on another split, with every metric; both arrays are (rows,)."""
     values, counts = np.unique(train_labels, return_counts=True)
     return {"majority": score(np.full_like(labels, values[counts.argmax()]), labels)}
 
@@ -20,7 +20,7 @@ def score_majority(train_labels: np.ndarray, labels: np.ndarray) -> dict[str, di
 def score_baselines(
     train_texts: Sequence[str], train_labels: np.ndarray, texts: Sequence[str], labels: np.ndarray
 ) -> dict[str, dict[str, float]]:
-    """Fit both baselines on train and score them on another split; every metric by baseline and name."""
+    """Fit both baselines on train and score them on another split: baseline -> metric -> value."""
     baselines = {
         "majority": DummyClassifier(strategy="most_frequent"),
         "tfidf_logistic_regression": make_pipeline(

@@ -1,4 +1,4 @@
-"""The outputs of a classifier: one of several labels for each row, of a text or of an image."""
+"""Classification of texts or images: its outputs and its loss."""
 
 import csv
 from abc import ABC, abstractmethod
@@ -23,7 +23,7 @@ from nlp_ft.tasks.task import Data
 
 @dataclass(frozen=True)
 class Prediction:
-    """The likeliest label of an input, its probability, and the probability of every label."""
+    """The most likely label of an input, its probability, and the probabilities of all labels."""
 
     label: str
     score: float
@@ -32,7 +32,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class ClassOutputs:
-    """See `Outputs`."""
+    """Outputs of a classifier: one of several labels for each row. See `Outputs`."""
 
     label_names: list[str]
     """In the order of their ids."""
@@ -40,23 +40,23 @@ class ClassOutputs:
     columns: ClassVar[Mapping[str, type]] = {"label": str, "score": float}
 
     def row_losses(self, logits: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy, without weights or smoothing."""
+        """Compute the cross-entropy of each row, without class weights or label smoothing."""
         return F.cross_entropy(logits, references, reduction="none")
 
     def decode(self, logits: torch.Tensor) -> torch.Tensor:
-        """The id of the likeliest label."""
+        """Take the id of the most likely label."""
         return logits.argmax(-1)
 
     def activate(self, logits: torch.Tensor) -> torch.Tensor:
-        """Probabilities, (batch, num_labels)."""
+        """Compute the probabilities of all labels, (batch, num_labels)."""
         return logits.float().softmax(-1)
 
     def score(self, predicted: np.ndarray, references: np.ndarray) -> dict[str, float]:
-        """Accuracy, F1 as macro, micro and weighted mean, Matthews correlation."""
+        """Compute accuracy, F1 as macro, micro and weighted mean, and Matthews correlation."""
         return score(predicted, references)
 
     def table(self, predicted: np.ndarray, references: np.ndarray) -> str:
-        """Precision, recall, F1 and support of each label."""
+        """Show precision, recall, F1 and support of each label."""
         fields = ("precision", "recall", "f1")
         cells = [
             [row["label"], *(f"{row[field]:.4f}" for field in fields), f"{row['support']:.0f}"]
@@ -65,7 +65,7 @@ class ClassOutputs:
         return text_table(["label", *fields, "support"], cells, right=range(1, 5))
 
     def write_tables(self, folder: Path, split: str, predicted: np.ndarray, references: np.ndarray) -> None:
-        """`<split>_per_class.csv` and `<split>_confusion_matrix.csv` (a row for each true label)."""
+        """Write `<split>_per_class.csv` and `<split>_confusion_matrix.csv` (a row for each true label)."""
         rows = per_class(predicted, references, self.label_names)
         matrix = confusion_matrix(predicted, references, len(self.label_names))
         with (folder / f"{split}_per_class.csv").open("w", newline="", encoding="utf-8") as stream:
@@ -78,24 +78,24 @@ class ClassOutputs:
             table.writerows([name, *row] for name, row in zip(self.label_names, matrix, strict=True))
 
     def prediction(self, activated: np.ndarray) -> Prediction:
-        """The likeliest label, and the probability of each."""
+        """Make the prediction: the most likely label, and the probability of each label."""
         best = int(activated.argmax())
         scores = {name: float(p) for name, p in zip(self.label_names, activated, strict=True)}
         return Prediction(self.label_names[best], float(activated[best]), scores)
 
     def values(self, activated: np.ndarray) -> tuple[Sequence[Any], ...]:
-        """Labels, and their probabilities."""
+        """Take the most likely labels and their probabilities."""
         labels = np.array(self.label_names, object)[activated.argmax(-1)]
         return labels.tolist(), activated.max(-1).tolist()
 
     def lines(self, prediction: Prediction, top_k: int) -> list[str]:
-        """A line for each of the likeliest labels."""
+        """Write a line for each of the `top_k` most likely labels."""
         likeliest = sorted(prediction.scores, key=lambda name: -prediction.scores[name])[:top_k]
         return [f"{prediction.scores[label]:.4f}  {printable(label)}" for label in likeliest]
 
 
 class Classification(ABC):
-    """A task that learns labels, of inputs of any kind: its outputs and its loss. See `Task`."""
+    """A task that learns labels, whatever its inputs are. See `Task`."""
 
     recipe: Recipe
 
@@ -106,20 +106,20 @@ class Classification(ABC):
 
     @abstractmethod
     def label_counts(self) -> dict[str, int]:
-        """Label name -> rows of train."""
+        """Count the rows of train for each label."""
 
     @staticmethod
     def outputs_of(model: PreTrainedModel) -> ClassOutputs:
-        """The outputs of a trained model: its labels."""
+        """Interpret the outputs of a trained model by its labels."""
         return ClassOutputs(label_names_of(model))
 
     @property
     def outputs(self) -> ClassOutputs:
-        """The outputs of the model: one of the labels of the data."""
+        """Interpret the outputs of the model by the labels of the data."""
         return ClassOutputs(self.data.label_names)
 
     def make_loss(self) -> ClassificationLoss:
-        """Cross-entropy with the class weights of the recipe.
+        """Make the cross-entropy with the class weights of the recipe.
 
         Raises:
             TrainingError: the weights do not name exactly the labels, or a balanced one would be infinite.

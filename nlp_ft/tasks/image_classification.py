@@ -30,7 +30,7 @@ MOST_WORKERS = 8
 
 
 class ImageClassification(Classification):
-    """See `Task`."""
+    """Learns a label for each image. See `Task`."""
 
     recipe: ImageRecipe
 
@@ -47,18 +47,18 @@ class ImageClassification(Classification):
 
     @cached_property
     def preprocessing(self) -> Preprocessing:
-        """Of the weights, but for what the recipe says. Raises: NlpFtError."""
+        """Size and normalization of images, by the weights unless the recipe gives others. Raises: NlpFtError."""
         entry = weights_entry(self.recipe.model)
         return Preprocessing.of_recipe(self.recipe.data, None if entry is None else entry.transforms())
 
     @cached_property
     def data(self) -> ImageData:
-        """The splits, every image of which can be decoded. Raises: DataError."""
+        """The splits; every image in them can be decoded. Raises: DataError."""
         return load_image_data(self.recipe.data)
 
     @property
     def notes(self) -> list[str]:
-        """Size and normalization, and where they come from; the auxiliary heads that are left out."""
+        """Remarks on size and normalization, where they come from, and auxiliary heads that are left out."""
         model, p = self.recipe.model, self.preprocessing
         of_weights = weights_entry(model) is not None
         source = f"of {model.name} {model.weights}" if of_weights else "of ImageNet (the weights name none)"
@@ -73,30 +73,30 @@ class ImageClassification(Classification):
 
     @property
     def num_workers(self) -> int:
-        """As the recipe says, else as many as there are cores, where an accelerator would wait for them."""
+        """Number of worker processes: that of the recipe, or one for each core if an accelerator would wait."""
         if self.recipe.data.num_workers is not None:
             return self.recipe.data.num_workers
         return min(MOST_WORKERS, available_cores()) if torch.accelerator.is_available() else 0
 
     def label_counts(self) -> dict[str, int]:
-        """Of the decoded rows: an image that cannot be read is found."""
+        """Count the decoded rows of train for each label, which finds images that cannot be read."""
         return label_counts(self.data.labels("train"), self.data.label_names)
 
     def label_names(self) -> list[str]:
-        """Of the listed images: none is decoded."""
+        """Read the labels of the listed images; none is decoded."""
         with progress_bars(False):
             raw = load_raw_images(self.recipe.data)
             return list(find_labels(raw, self.recipe.data.label, self.recipe.data.label_names).values())
 
     def build_model(self, label_names: Sequence[str], pretrained: bool = True) -> PreTrainedModel:
-        """The network with a new last layer. Raises: NlpFtError."""
+        """Build the network with a new last layer. Raises: NlpFtError."""
         model = self.recipe.model
         if self.recipe.strategy.name == "scratch":
             model = model.model_copy(update={"weights": None})
         return build_image_classifier(model, label_names, self.preprocessing.image_size, pretrained)
 
     def map_layers(self, model: PreTrainedModel) -> LayerMap:
-        """Stem, blocks or stages, head. Raises: LayerMapError."""
+        """Map stem, blocks or stages, and head. Raises: LayerMapError."""
         size = self.preprocessing.image_size
         example = {"pixel_values": torch.zeros(1, 3, size, size, device=model.device)}
         # By structure a bottleneck of convolutions (SqueezeNet's) reads like one more part of the last stage.
@@ -104,20 +104,20 @@ class ImageClassification(Classification):
         return map_layers(self.recipe, model, [head], example)
 
     def collator(self, training: bool) -> ImageCollator:
-        """Decodes and transforms; for training with augmentation."""
+        """Make the collator that decodes and transforms images; for training with augmentation."""
         augmentation = self.recipe.data.augmentation if training else None
         return ImageCollator(self.preprocessing, augmentation, len(self.data.label_names), self.recipe.seed)
 
     def describe_data(self) -> dict[str, Any]:
-        """Rows, labels, sizes, modes, odd images."""
+        """Describe rows, labels, sizes, modes and odd images of each split."""
         return describe_images(self.data)
 
     def format_report(self, report: dict[str, Any]) -> str:
-        """As tables."""
+        """Write the data report as tables."""
         return format_image_report(report)
 
     def identity(self) -> dict[str, str]:
-        """Pixels and labels of each split, and how images become inputs."""
+        """Fingerprint the pixels and labels of each split, and the way from image to input."""
         found = {"size and normalization of the images": content_of(self.preprocessing)}
         for split, encoded in self.data.encoded.items():
             found[f"images of {split}"] = fingerprint(encoded, "image_hash")
@@ -125,16 +125,16 @@ class ImageClassification(Classification):
         return found
 
     def score_baselines(self) -> dict[str, dict[str, float]]:
-        """The majority label."""
+        """Score the majority label."""
         split = "test" if "test" in self.data.encoded else "validation"
         return score_majority(self.data.labels("train"), self.data.labels(split))
 
     def save_preprocessor(self, folder: Path) -> None:
-        """An image processor of Transformers that does what evaluation did."""
+        """Save an image processor of Transformers that transforms images as evaluation did."""
         self.preprocessing.image_processor().save_pretrained(folder)
 
     def card(self, model: PreTrainedModel) -> Card:
-        """An image classifier."""
+        """Describe the model for its card."""
         model_of = self.recipe.model
         origin = f"{model_of.name} ({model_of.weights or 'random weights'})"
         return Card(

@@ -1,4 +1,4 @@
-"""Cross-entropy as a sum and what to divide it by, so that accumulation over uneven batches is exact."""
+"""Losses as a sum and a divisor, so that accumulation over uneven batches is exact."""
 
 from typing import Protocol
 
@@ -12,11 +12,11 @@ class Loss(Protocol):
     """The loss of an effective batch that arrives in parts: the sum of `total` over the sum of `weight`."""
 
     def total(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """The sum over one part; logits and labels begin with (batch, ...)."""
+        """Sum the loss over one part; logits and labels begin with (batch, ...)."""
         ...
 
     def weight(self, labels: torch.Tensor) -> torch.Tensor:
-        """What one part adds to the divisor."""
+        """Compute what one part adds to the divisor."""
         ...
 
 
@@ -36,7 +36,7 @@ class ClassificationLoss:
         self.label_smoothing = label_smoothing
 
     def total(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Sum over one part.
+        """Sum the loss over one part.
 
         Args:
             logits: (batch, num_labels).
@@ -56,7 +56,7 @@ class ClassificationLoss:
         return losses.sum()
 
     def weight(self, labels: torch.Tensor) -> torch.Tensor:
-        """What one part adds to the divisor: the sum of the class weights of its labels."""
+        """Compute what one part adds to the divisor: the sum of the class weights of its labels."""
         if labels.is_floating_point():
             weights = self._class_weights(labels.device)
             return (labels if weights is None else labels * weights).sum()
@@ -87,11 +87,11 @@ class SquaredLoss:
     """Squared error of an effective batch that arrives in parts, as `ClassificationLoss` is for labels."""
 
     def total(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Sum over one part, of logits (batch, 1) and numbers (batch,); -100 is left out."""
+        """Sum the loss over one part: logits (batch, 1), numbers (batch,); rows with -100 are left out."""
         return (_squares(logits, labels) * (labels != IGNORED_LABEL)).sum()
 
     def weight(self, labels: torch.Tensor) -> torch.Tensor:
-        """The rows of one part that count."""
+        """Count the rows of one part that are not left out."""
         return (labels != IGNORED_LABEL).sum().float()
 
 

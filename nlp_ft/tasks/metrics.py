@@ -37,7 +37,7 @@ class ClassificationScores(evaluate.Metric):  # type: ignore[misc]  # evaluate i
 
 
 def score(predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
-    """accuracy, macro_f1, micro_f1, weighted_f1 and matthews of label ids, each array (rows,)."""
+    """Compute accuracy, macro_f1, micro_f1, weighted_f1 and matthews of label ids, each array (rows,)."""
     # In memory: no files, no locks.
     scores: dict[str, float] = ClassificationScores(keep_in_memory=True).compute(
         predictions=predictions, references=references
@@ -46,13 +46,13 @@ def score(predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
 
 
 def confusion_matrix(predictions: np.ndarray, references: np.ndarray, num_labels: int) -> list[list[int]]:
-    """Counts of rows: a row for each true label, a column for each predicted one."""
+    """Count rows: a row for each true label, a column for each predicted label."""
     matrix: list[list[int]] = sk.confusion_matrix(references, predictions, labels=range(num_labels)).tolist()
     return matrix
 
 
 def per_class(predictions: np.ndarray, references: np.ndarray, label_names: Sequence[str]) -> list[dict[str, Any]]:
-    """`label`, `precision`, `recall`, `f1` and `support` of each label, in the order of the names."""
+    """Compute `label`, `precision`, `recall`, `f1` and `support` of each label, in the order of the names."""
     columns = sk.precision_recall_fscore_support(
         references, predictions, labels=range(len(label_names)), zero_division=0
     )

@@ -1,4 +1,4 @@
-"""What the outputs of a model mean: predictions, losses of rows, scores, tables, and how a prediction is shown.
+"""The protocol of a model's outputs: how logits become predictions, losses, scores, tables and text.
 
 The loop, the evaluation, the run folder and `predict` know `Outputs` alone; each kind of task has its own.
 """
@@ -15,47 +15,47 @@ from nlp_ft.tables import text_table
 
 
 class Outputs(Protocol):
-    """One row of a model's logits is one prediction."""
+    """Interprets the logits of a model; each row of logits is one prediction."""
 
     shown_metrics: ClassVar[tuple[str, ...]]
-    """Names of the scores that tables show, in their order."""
+    """Scores that tables show, in this order."""
     columns: ClassVar[Mapping[str, type]]
-    """What `predict` writes beside the input: name -> `str` or `float`."""
+    """Columns that `predict` writes beside the input: name -> `str` or `float`."""
 
     def row_losses(self, logits: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
-        """The loss of each row, (batch,), of logits (batch, outputs) in float32 and references (batch,)."""
+        """Compute the loss of each row, (batch,), from logits (batch, outputs) in float32 and references (batch,)."""
         ...
 
     def decode(self, logits: torch.Tensor) -> torch.Tensor:
-        """The prediction of each row, (batch,): a label id or a number."""
+        """Turn logits into predictions, (batch,): label ids or numbers."""
         ...
 
     def activate(self, logits: torch.Tensor) -> torch.Tensor:
-        """What `predict` reports of each row, (batch, outputs): probabilities or numbers."""
+        """Turn logits into what `predict` reports, (batch, outputs): probabilities or numbers."""
         ...
 
     def score(self, predicted: np.ndarray, references: np.ndarray) -> dict[str, float]:
-        """Every score by name, but for the loss; each array (rows,)."""
+        """Compute every score except the loss, by name; both arrays are (rows,)."""
         ...
 
     def table(self, predicted: np.ndarray, references: np.ndarray) -> str:
-        """What `eval` prints above the scores; empty for nothing."""
+        """Make the table that `eval` prints above the scores; an empty string prints none."""
         ...
 
     def write_tables(self, folder: Path, split: str, predicted: np.ndarray, references: np.ndarray) -> None:
-        """Files of the run folder that people open, their names beginning with the split's."""
+        """Write tables for people to open; each file name begins with the name of the split."""
         ...
 
     def prediction(self, activated: np.ndarray) -> Any:
-        """What `predict` gives for one input, from its row of `activate`, (outputs,)."""
+        """Make the prediction for one input from its row of `activate`, (outputs,)."""
         ...
 
     def values(self, activated: np.ndarray) -> tuple[Sequence[Any], ...]:
-        """The values of each of `columns`, from rows of `activate`, (rows, outputs)."""
+        """Compute the values of each of `columns` from rows of `activate`, (rows, outputs)."""
         ...
 
     def lines(self, prediction: Any, top_k: int) -> list[str]:
-        """A prediction as the command line prints it."""
+        """Write a prediction as lines for the command line."""
         ...
 
 
@@ -69,7 +69,7 @@ class Predictions:
     losses: np.ndarray
 
     def scores(self) -> dict[str, float]:
-        """Every metric by name, `loss` among them."""
+        """Compute every metric by name, the loss included."""
         return {"loss": float(self.losses.mean()), **self.outputs.score(self.predicted, self.references)}
 
     def table(self) -> str:
@@ -82,7 +82,7 @@ class Predictions:
 
 
 def score_table(scores: Mapping[str, Mapping[str, float]], shown: Sequence[str]) -> str:
-    """A row for each scored thing (`validation`, `test`, a baseline), a column for each metric of `shown`."""
+    """Make a table with a row for each split or baseline and a column for each metric of `shown`."""
     names = [name for name in shown if any(name in values for values in scores.values())]
     rows = [
         [title, *(f"{values[name]:.4f}" if name in values else "-" for name in names)]

@@ -18,7 +18,7 @@ NEED_TORCHVISION = {"image_classification"}
 
 
 def task_class(name: str) -> Any:
-    """The class of a task. Raises: ModelError: it needs a package that is not installed."""
+    """Import the class of a task. Raises: ModelError: it needs a package that is not installed."""
     if name in NEED_TORCHVISION:
         require_torchvision(ModelError)
     module, _, class_name = TASKS[name].partition(":")
@@ -26,6 +26,6 @@ def task_class(name: str) -> Any:
 
 
 def task_of(recipe: Recipe) -> Task:
-    """The task of a recipe. Raises: ModelError: it needs a package that is not installed."""
+    """Make the task of a recipe. Raises: ModelError: it needs a package that is not installed."""
     task: Task = task_class(recipe.task)(recipe)
     return task

@@ -1,4 +1,4 @@
-"""A task: everything that differs between kinds of inputs and of outputs, on the way from a recipe to a run folder.
+"""The protocol of a task: what differs between kinds of inputs and of outputs, from a recipe to a run folder.
 
 A new task is one class and its line in registry.py, and one class of recipes.
 """
@@ -27,20 +27,20 @@ class Data(Protocol):
 
     @property
     def encoded(self) -> dict[str, Dataset]:
-        """Split name -> rows."""
+        """The rows of each split, by its name."""
         ...
 
     @property
     def label_names(self) -> list[str]:
-        """In the order of their ids."""
+        """The labels in the order of their ids."""
         ...
 
     def lengths(self, split: str) -> np.ndarray:
-        """What rows are grouped by, (rows,): tokens of a text, 0 for an image."""
+        """The length of each row, (rows,), by which rows are grouped: tokens of a text, 0 for an image."""
         ...
 
     def labels(self, split: str) -> np.ndarray:
-        """Label id of each row, (rows,)."""
+        """The label id or number of each row, (rows,)."""
         ...
 
 
@@ -55,20 +55,20 @@ class Card:
     call: str
     """Arguments of the pipeline in the example."""
     labels: Sequence[str]
-    """In the order of their ids; empty where the model gives numbers."""
+    """The labels in the order of their ids; empty where the model gives numbers."""
 
 
 class Task(Protocol):
-    """The recipe's input and model."""
+    """What a recipe learns: its data, its model, and the meaning of the model's outputs."""
 
     inputs: str
     """`texts` or `images`: what a trained run reads."""
     drop_last: bool
     """Whether training leaves out the batch of an epoch that is not full."""
     example_input: str
-    """What may be typed behind `nlp-ft predict RUN`."""
+    """An input as one would type it after `nlp-ft predict RUN`."""
     libraries: tuple[str, ...]
-    """Distributions, beside the common ones, whose versions a result depends on."""
+    """Packages on which a result depends, beside the common ones; the summary records their versions."""
 
     @property
     def data(self) -> Data:
@@ -77,12 +77,12 @@ class Task(Protocol):
 
     @staticmethod
     def outputs_of(model: PreTrainedModel) -> Outputs:
-        """What the outputs of a trained model mean."""
+        """Interpret the outputs of a trained model."""
         ...
 
     @property
     def outputs(self) -> Outputs:
-        """What the outputs of the model mean."""
+        """How to interpret the outputs of the model."""
         ...
 
     @property
@@ -92,70 +92,70 @@ class Task(Protocol):
 
     @property
     def notes(self) -> Sequence[str]:
-        """What should be said before training, a sentence each."""
+        """Remarks to print before training, one sentence each."""
         ...
 
     @property
     def group_by_length(self) -> bool:
-        """Whether rows of like length go together."""
+        """Whether rows of similar length form a batch."""
         ...
 
     @property
     def num_workers(self) -> int:
-        """Processes that make batches; 0 for the one that trains."""
+        """Number of worker processes that make batches; 0 makes them in the training process."""
         ...
 
     def label_counts(self) -> dict[str, int]:
-        """Label name -> rows of train, in the order of the ids; a validation share may be among them or not."""
+        """Count the rows of train for each label, in the order of the ids; a validation share may be counted or not."""
         ...
 
     def label_names(self) -> list[str]:
-        """The labels in the order of their ids, with no more work than they take. Raises: DataError."""
+        """Read the labels in the order of their ids, without encoding the rows. Raises: DataError."""
         ...
 
     def build_model(self, label_names: Sequence[str], pretrained: bool = True) -> PreTrainedModel:
-        """The classifier; without its weights on whichever device is the default. Raises: ModelError."""
+        """Build the model; without pretrained weights it lies on the default device. Raises: ModelError."""
         ...
 
     def map_layers(self, model: PreTrainedModel) -> LayerMap:
-        """The layer map at the grain of the recipe. Raises: LayerMapError."""
+        """Map the layers at the grain of the recipe. Raises: LayerMapError."""
         ...
 
     def make_loss(self) -> Loss:
-        """The loss of the recipe. Raises: TrainingError: it does not fit the labels."""
+        """Make the loss of the recipe. Raises: TrainingError: it does not fit the labels."""
         ...
 
     def collator(self, training: bool) -> Collator:
-        """Makes batches of the labelled rows; with what is drawn for training, or without."""
+        """Make the collator of labelled rows; `training` adds random changes such as augmentation."""
         ...
 
     def describe_data(self) -> dict[str, Any]:
-        """The data report, as JSON holds it: split name -> `rows`, `labels`, ..."""
+        """Describe the data as JSON holds it: split name -> `rows`, `labels`, ..."""
         ...
 
     def format_report(self, report: dict[str, Any]) -> str:
-        """The data report, as people read it."""
+        """Write the data report for people to read."""
         ...
 
     def identity(self) -> dict[str, str]:
-        """What the data are, to the bit: a fingerprint by the words that an error uses, such as `labels of train`."""
+        """Fingerprint the data; the keys are words for an error message, such as `labels of train`."""
         ...
 
     def score_baselines(self) -> dict[str, dict[str, float]]:
-        """Baseline -> metric -> value, on test or else validation."""
+        """Score the baselines on test, or on validation without one: baseline -> metric -> value."""
         ...
 
     def save_preprocessor(self, folder: Path) -> None:
-        """What turns new inputs into the model's, in the form that Transformers' pipelines read."""
+        """Save the tokenizer or image processor, so that Transformers' pipelines can read new inputs."""
         ...
 
     def card(self, model: PreTrainedModel) -> Card:
-        """For README.md of the run folder."""
+        """Describe the model for the README.md of the run folder."""
         ...
 
 
 def map_layers(recipe: Recipe, model: PreTrainedModel, rules: Sequence[Rule] = (), example: Any = None) -> LayerMap:
-    """The layer map at the grain of the recipe, whose own rules go before the given ones. Raises: LayerMapError."""
+    """Map the layers at the grain of the recipe; its rules come before the given ones. Raises: LayerMapError."""
     names = [name for name, _ in model.named_parameters()]
     endless = endless_pattern([pattern for pattern, _ in recipe.model.layer_rules], names)
     if endless is not None:

@@ -15,7 +15,7 @@ from nlp_ft.tasks.text_inputs import TextInputs
 
 
 class TextClassification(Classification, TextInputs):
-    """See `Task`."""
+    """Learns a label for each text or pair of texts. See `Task`."""
 
     recipe: TextRecipe
     has_numbers = False
@@ -27,7 +27,7 @@ class TextClassification(Classification, TextInputs):
         return load_text_data(self.recipe.data, self.tokenizer)
 
     def label_counts(self) -> dict[str, int]:
-        """Rows of train by label; counted in the raw rows where these are not tokenized yet."""
+        """Count the rows of train for each label; the raw rows, if they are not tokenized yet."""
         if "data" in vars(self):
             return label_counts(self.data.labels("train"), self.data.label_names)
         with progress_bars(False):
@@ -38,7 +38,7 @@ class TextClassification(Classification, TextInputs):
         return label_counts(of_value[value_codes(rows, column, values)], list(labels.values()))
 
     def label_names(self) -> list[str]:
-        """The labels that the raw rows have."""
+        """Read the labels of the raw rows."""
         with progress_bars(False):
             return list(load_labelled_splits(self.recipe.data)[1].values())
 

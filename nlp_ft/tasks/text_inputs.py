@@ -55,7 +55,7 @@ class TextInputs(ABC):
         return "test" if "test" in self.data.raw else "validation"
 
     def build_model(self, label_names: Sequence[str], pretrained: bool = True) -> PreTrainedModel:
-        """The encoder with pooling and a head, checked against tokenizer and lengths. Raises: ModelError."""
+        """Build the encoder with pooling and a head; check it against tokenizer and lengths. Raises: ModelError."""
         if not pretrained:
             structure = build_classifier(self.recipe.model, label_names, pretrained=False)
             check_vocabulary(self.tokenizer, structure)
@@ -69,24 +69,24 @@ class TextInputs(ABC):
         return model
 
     def map_layers(self, model: PreTrainedModel) -> LayerMap:
-        """The embeddings, the blocks and the head. Raises: LayerMapError."""
+        """Map embeddings, blocks and head. Raises: LayerMapError."""
         return map_layers(self.recipe, model)
 
     def collator(self, training: bool) -> PaddingCollator:
-        """Pads texts to the longest of a batch; training draws nothing."""
+        """Make the collator that pads each text to the longest of its batch; training changes nothing at random."""
         columns = self.data.encoded["train"].column_names
         return PaddingCollator(self.tokenizer, [*(key for key in MODEL_INPUTS if key in columns), "labels"])
 
     def describe_data(self) -> dict[str, Any]:
-        """Rows, labels, token lengths and odd texts of each split."""
+        """Describe rows, labels, token lengths and odd texts of each split."""
         return describe_data(self.data)
 
     def format_report(self, report: dict[str, Any]) -> str:
-        """The data report as tables."""
+        """Write the data report as tables."""
         return format_data_report(report)
 
     def identity(self) -> dict[str, str]:
-        """Fingerprints of the texts, token ids and labels of each split, and of the vocabulary."""
+        """Fingerprint the texts, token ids and labels of each split, and the vocabulary."""
         found = {"vocabulary of the tokenizer": content_of(sorted(self.tokenizer.get_vocab().items()))}
         for split, encoded in self.data.encoded.items():
             texts = [fingerprint(self.data.raw[split], column) for column in self.data.text_columns]
@@ -99,13 +99,13 @@ class TextInputs(ABC):
         return found
 
     def save_preprocessor(self, folder: Path) -> None:
-        """Write the tokenizer, with the length and the side of truncation."""
+        """Save the tokenizer, with the length and the side of truncation."""
         self.tokenizer.model_max_length = self.recipe.data.max_length
         self.tokenizer.truncation_side = "left" if self.recipe.data.truncation == "tail" else "right"
         self.tokenizer.save_pretrained(folder)
 
     def card(self, model: PreTrainedModel) -> Card:
-        """What the model card says of the model."""
+        """Describe the model for its card."""
         title = f"{self.title} fine-tuned from {self.recipe.model.name}"
         is_ours = isinstance(model, PooledClassifier)
         return Card(title, "text-classification", is_ours, '"a text", truncation=True', label_names_of(model))

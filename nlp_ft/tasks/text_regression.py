@@ -24,25 +24,25 @@ from nlp_ft.tasks.text_inputs import TextInputs
 
 
 class NumberOutputs:
-    """One number for each row; see `Outputs`."""
+    """Outputs of a regression: one number for each row. See `Outputs`."""
 
     shown_metrics: ClassVar = ("spearman", "pearson", "mse", "mae")
     columns: ClassVar[Mapping[str, type]] = {"number": float}
 
     def row_losses(self, logits: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
-        """Squared error."""
+        """Compute the squared error of each row."""
         return (logits.squeeze(-1) - references).square()
 
     def decode(self, logits: torch.Tensor) -> torch.Tensor:
-        """The number itself."""
+        """Take the number itself."""
         return logits.squeeze(-1)
 
     def activate(self, logits: torch.Tensor) -> torch.Tensor:
-        """The number itself, (batch, 1)."""
+        """Report the number itself, (batch, 1)."""
         return logits
 
     def score(self, predicted: np.ndarray, references: np.ndarray) -> dict[str, float]:
-        """Spearman and Pearson correlation, NaN where one side is constant; mean squared and mean absolute error."""
+        """Compute Spearman and Pearson correlation (NaN if a side is constant), mean squared and absolute error."""
         errors = predicted.astype(np.float64) - references
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", stats.ConstantInputWarning)
@@ -55,25 +55,25 @@ class NumberOutputs:
         }
 
     def table(self, predicted: np.ndarray, references: np.ndarray) -> str:
-        """Nothing beside the scores."""
+        """Show nothing beside the scores."""
         return ""
 
     def write_tables(self, folder: Path, split: str, predicted: np.ndarray, references: np.ndarray) -> None:
-        """`<split>_predictions.csv`: row, reference and prediction."""
+        """Write `<split>_predictions.csv`: row, reference and prediction."""
         rows = np.column_stack([np.arange(len(predicted)), references, predicted])
         file = folder / f"{split}_predictions.csv"
         np.savetxt(file, rows, ["%d", "%.6g", "%.6g"], ",", header="row,reference,predicted", comments="")
 
     def prediction(self, activated: np.ndarray) -> float:
-        """The number."""
+        """Return the number."""
         return float(activated[0])
 
     def values(self, activated: np.ndarray) -> tuple[Sequence[Any], ...]:
-        """The numbers."""
+        """Return the numbers."""
         return (activated[:, 0].tolist(),)
 
     def lines(self, prediction: float, top_k: int) -> list[str]:
-        """The number."""
+        """Write the number with four decimals."""
         return [f"{prediction:.4f}"]
 
 
@@ -85,12 +85,12 @@ class TextRegression(TextInputs):
 
     @staticmethod
     def outputs_of(model: PreTrainedModel) -> NumberOutputs:
-        """The outputs of a trained model: numbers."""
+        """Interpret the outputs of a trained model as numbers."""
         return NumberOutputs()
 
     @property
     def outputs(self) -> NumberOutputs:
-        """The outputs of the model: numbers."""
+        """Interpret the outputs of the model as numbers."""
         return NumberOutputs()
 
     @cached_property
@@ -99,23 +99,23 @@ class TextRegression(TextInputs):
         return load_text_data(self.recipe.data, self.tokenizer, has_numbers=True)
 
     def label_counts(self) -> dict[str, int]:
-        """The rows of train, under the name of the one number that the model gives."""
+        """Count the rows of train, under the name of the one number that the model gives."""
         with progress_bars(False):
             rows = load_numbered_splits(self.recipe.data)["train"]
         return {self.recipe.data.label: len(rows)}
 
     def label_names(self) -> list[str]:
-        """The name of the label column, which names the one number that the model gives."""
+        """Return the name of the label column: it names the one number that the model gives."""
         return [self.recipe.data.label]
 
     def build_model(self, label_names: Sequence[str], pretrained: bool = True) -> PreTrainedModel:
-        """The encoder with pooling and a head of one number. Raises: ModelError."""
+        """Build the encoder with pooling and a head of one number. Raises: ModelError."""
         model = super().build_model(self.label_names(), pretrained)
         model.config.problem_type = "regression"
         return model
 
     def make_loss(self) -> SquaredLoss:
-        """Squared error."""
+        """Make the squared error."""
         return SquaredLoss()
 
     def score_baselines(self) -> dict[str, dict[str, float]]:
@@ -131,5 +131,5 @@ class TextRegression(TextInputs):
         return {name: {key: value for key, value in of.items() if not math.isnan(value)} for name, of in scores.items()}
 
     def card(self, model: PreTrainedModel) -> Card:
-        """What the model card says of the model; it has no labels to list."""
+        """Describe the model for its card; there are no labels to list."""
         return replace(super().card(model), labels=())

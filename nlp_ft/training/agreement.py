@@ -13,7 +13,7 @@ from nlp_ft.errors import NlpFtError, TrainingError
 
 
 def weights_hash(model: nn.Module) -> str:
-    """A fingerprint of every parameter and buffer, to the bit."""
+    """Hash every parameter and buffer, to the bit."""
     digest = blake2b(digest_size=16)
     for _, tensor in [*model.named_parameters(), *model.named_buffers()]:
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
@@ -21,7 +21,7 @@ def weights_hash(model: nn.Module) -> str:
 
 
 def require_equal_weights(accelerator: Accelerator, model: nn.Module) -> list[str]:
-    """The fingerprint of each process's weights, in the order of the ranks; none where there is one process.
+    """Compare the weights of all processes; return a hash for each rank, or none if there is one process.
 
     Raises:
         TrainingError: they differ.
@@ -39,7 +39,7 @@ def require_equal_weights(accelerator: Accelerator, model: nn.Module) -> list[st
 
 @contextmanager
 def errors_of_all(accelerator: Accelerator) -> Iterator[None]:
-    """An error of the user's that one process meets inside is raised by all, so that none waits for it; collective."""
+    """Raise an error that one process meets inside on all processes, so that none waits; collective."""
     own: NlpFtError | None = None
     try:
         yield

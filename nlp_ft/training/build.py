@@ -46,7 +46,7 @@ def layered_model(
     *,
     pretrained: bool = True,
 ) -> LayeredModel:
-    """The model of the recipe, mapped and frozen.
+    """Build the model of the recipe, map its layers, and freeze those that do not train at first.
 
     Args:
         recipe: says which model and which strategy.
@@ -69,20 +69,20 @@ def layered_model(
 
 
 def structure(recipe: Recipe, task: Task, label_names: Sequence[str]) -> LayeredModel:
-    """As `layered_model`, without weights: on the meta device. Raises: NlpFtError."""
+    """Do as `layered_model` without weights, on the meta device. Raises: NlpFtError."""
     with torch.device("meta"):
         return layered_model(recipe, task, label_names, pretrained=False)
 
 
 def example_inputs(task: Task) -> dict[str, torch.Tensor]:
-    """Inputs of a few rows of train; of unlike length, so that there is padding."""
+    """Make inputs of a few rows of train, of different lengths, so that there is padding."""
     order = task.data.lengths("train").argsort()
     rows = sorted({int(order[int(i * (len(order) - 1) / (EXAMPLE_ROWS - 1))]) for i in range(EXAMPLE_ROWS)})
     return model_inputs(task.collator(training=False)([task.data.encoded["train"][row] for row in rows]))
 
 
 def stream(recipe: Recipe, task: Task, accelerator: Accelerator) -> EpochStream:
-    """The training batches of this process."""
+    """Make the training batches of this process."""
     return EpochStream(
         encoded=task.data.encoded["train"],
         lengths=task.data.lengths("train"),
@@ -95,7 +95,7 @@ def stream(recipe: Recipe, task: Task, accelerator: Accelerator) -> EpochStream:
 
 
 def effective_batches(recipe: Recipe, task: Task, num_processes: int) -> EffectiveBatches:
-    """Which rows form which batch: counted in tokens where the recipe gives their number, else in rows."""
+    """Decide which rows form which batch: by tokens if the recipe gives their number, else by rows."""
     training = recipe.training
     accumulation = training.gradient_accumulation_steps
     if training.max_tokens_per_batch is not None:
@@ -104,7 +104,7 @@ def effective_batches(recipe: Recipe, task: Task, num_processes: int) -> Effecti
 
 
 def loop_settings(recipe: Recipe, steps_per_epoch: int, has_validation: bool) -> LoopSettings:
-    """The durations of the recipe in optimizer steps, and the limits of the loop."""
+    """Convert the durations of the recipe into optimizer steps, and collect the limits of the loop."""
     training, unfreeze = recipe.training, recipe.strategy.unfreeze
     stopping = training.early_stopping
     return LoopSettings(
@@ -122,7 +122,7 @@ def loop_settings(recipe: Recipe, steps_per_epoch: int, has_validation: bool) ->
 
 
 def optimizer(section: OptimizerSection, model: torch.nn.Module, layer_map: LayerMap) -> torch.optim.Optimizer:
-    """The optimizer over all parameters, with a learning rate for each layer.
+    """Build the optimizer over all parameters, with a learning rate for each layer.
 
     Raises:
         TrainingError: lion without its package.
@@ -143,7 +143,7 @@ def optimizer(section: OptimizerSection, model: torch.nn.Module, layer_map: Laye
 
 
 def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
-    """`adamw`, `adafactor`, `sgd` or `lion` as a class.
+    """Find the class of `adamw`, `adafactor`, `sgd` or `lion`.
 
     Adafactor: Shazeer and Stern 2018, https://arxiv.org/abs/1804.04235. Lion: Chen et al. 2023,
     https://arxiv.org/abs/2302.06675, from the package lion-pytorch.
@@ -164,7 +164,7 @@ def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
 def unfreezer(
     recipe: Recipe, layered: LayeredModel, optimizer: torch.optim.Optimizer, settings: LoopSettings
 ) -> Unfreezer:
-    """What says at each step which layers train, and at which rates. Raises: TrainingError."""
+    """Make the object that decides at each step which layers train, and at which rates. Raises: TrainingError."""
     return Unfreezer(
         layered.model,
         optimizer,
@@ -176,7 +176,7 @@ def unfreezer(
 
 
 def evaluator(recipe: Recipe, task: Task, model: torch.nn.Module, accelerator: Accelerator) -> Evaluator:
-    """What predicts whole splits with the model."""
+    """Make the object that predicts whole splits with the model."""
     return Evaluator(
         accelerator,
         model,

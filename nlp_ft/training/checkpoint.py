@@ -64,18 +64,18 @@ def save_checkpoint(
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The last whole checkpoint, or None."""
+    """Find the last whole checkpoint; None if there is none."""
     return max((path for path in folder.glob("step-*") if _step_of(path)), default=None)
 
 
 def step_of_latest(folder: Path) -> int | None:
-    """Steps done by the last whole checkpoint, or None."""
+    """Read the number of steps of the last whole checkpoint; None if there is none."""
     latest = latest_checkpoint(folder)
     return None if latest is None else _step_of(latest)
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint holds beside tensors, once every file of it is known to be as it was written.
+    """Check every file of a checkpoint against its hash, and read what it holds beside tensors.
 
     Raises:
         RunFolderError: a file is missing or differs, or the checkpoint is of another step than its folder says.
@@ -90,7 +90,7 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
 
 
 def require_unchanged(file: Path, expected: str | None) -> None:
-    """Raises: RunFolderError: the file is missing, or its content has not the hash that it was written with."""
+    """Check a file. Raises: RunFolderError: it is missing, or its content does not have the expected hash."""
     try:
         found = durable.content_hash(file)
     except OSError as error:
@@ -116,7 +116,7 @@ def load_checkpoint(
 
 
 def model_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters, a tied one once, and the buffers that are saved with a model."""
+    """Collect the parameters, a tied one once, and the buffers that are saved with a model."""
     parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
     saved = model.state_dict().keys()
     buffers = {name: buffer for name, buffer in model.named_buffers() if name in saved}

@@ -61,7 +61,7 @@ class CheckpointManager:
         self._best_hashes: dict[str, str] = {}
 
     def restore(self) -> LoopState:
-        """The state of the last checkpoint, its weights put in place; without one, that of the beginning.
+        """Restore the last checkpoint and return its state; without one, return the state of a new run.
 
         Raises:
             RunFolderError: the checkpoint is damaged, or of another run, other data or another model.
@@ -88,7 +88,7 @@ class CheckpointManager:
         return state
 
     def save(self, state: LoopState) -> None:
-        """Write a checkpoint, after proof that all processes agree. Raises: TrainingError, RunFolderError."""
+        """Write a checkpoint if all processes hold equal weights. Raises: TrainingError, RunFolderError."""
         require_equal_weights(self.accelerator, self.model)
         if not self.accelerator.is_main_process:
             return
@@ -117,7 +117,7 @@ class CheckpointManager:
                     file.unlink()
 
     def save_best(self, step: int) -> None:
-        """Keep the weights as they are now. Raises: RunFolderError."""
+        """Write the current weights as the best of `step`. Raises: RunFolderError."""
         if not self.accelerator.is_main_process:
             return
         file = self._best_file(step)
@@ -140,14 +140,14 @@ class CheckpointManager:
         load_model_tensors(file, self.model)
 
     def load_best_of_run(self, state: LoopState, metric: str) -> None:
-        """Put the best weights of the whole run in place; where no evaluation gave a number, the last ones stay."""
+        """Put the best weights of the whole run in place; keep the last ones if no evaluation gave a number."""
         if state.best_value is None:
             self.accelerator.print(f"look: {metric} was NaN at each evaluation; the last weights are kept")
         else:
             self.load_best(state.best_step)
 
     def _state_of(self, checkpoint: Path, saved: dict[str, Any]) -> LoopState:
-        """The state of the loop, once it is known to be of this run."""
+        """Read the state of the loop after checking that it belongs to this run."""
         try:
             loop = saved["loop"]
             state = LoopState(**{**loop, "unfreeze": UnfreezeState(**loop["unfreeze"])})

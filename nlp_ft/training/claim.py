@@ -26,7 +26,7 @@ COPIES_ON_DISK = 8
 
 @contextmanager
 def claimed(folder: RunFolder, recipe: Recipe, accelerator: Accelerator) -> Iterator[dict[str, Any] | None]:
-    """Inside, no other run writes the folder; gives the summary where the run to resume is finished. Collective.
+    """Keep other runs out of the folder inside; yield the summary if the run to resume is finished. Collective.
 
     Raises:
         RunFolderError: the folder is taken, or another recipe began it.

@@ -1,4 +1,4 @@
-"""Writes that a crash or a power cut leaves whole or not at all: under another name, synced, renamed, synced."""
+"""Writes that a crash or a power cut leaves whole or undone: write under another name, sync, rename, sync."""
 
 import os
 from hashlib import blake2b, file_digest
@@ -15,7 +15,7 @@ def sync(path: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """`sync` for everything in a folder, from the inside out."""
+    """Call `sync` for everything in a folder, from the inside out."""
     for root, _, files in os.walk(folder, topdown=False):
         for name in files:
             sync(Path(root, name))
@@ -23,13 +23,13 @@ def sync_tree(folder: Path) -> None:
 
 
 def rename(source: Path, target: Path) -> None:
-    """Rename within a folder; on the disk when this returns."""
+    """Rename within a folder, and wait until the disk has it."""
     source.rename(target)
     sync(target.parent)
 
 
 def write_text(file: Path, text: str) -> None:
-    """Put a file in place, whole, as UTF-8."""
+    """Write a whole file as UTF-8."""
     writing = file.with_name(f"{file.name}.writing")
     with writing.open("w", encoding="utf-8", newline="") as stream:
         stream.write(text)
@@ -39,6 +39,6 @@ def write_text(file: Path, text: str) -> None:
 
 
 def content_hash(file: Path) -> str:
-    """A fingerprint of a file's bytes. Raises: OSError."""
+    """Hash the bytes of a file. Raises: OSError."""
     with file.open("rb") as stream:
         return file_digest(stream, lambda: blake2b(digest_size=16)).hexdigest()

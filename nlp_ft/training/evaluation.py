@@ -18,7 +18,7 @@ from nlp_ft.training.features.cache import FeatureCache, logits_of
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Runs a model over splits in eval mode; rows of like length go together, and the shares may be uneven.
+    """Runs a model over splits in eval mode; rows of similar length form batches, and shares may be uneven.
 
     Args:
         accelerator: tells this process's share of the rows.
@@ -39,7 +39,7 @@ class Evaluator:
     num_workers: int = 0
 
     def predict(self, split: str, features: FeatureCache | None = None) -> Predictions:
-        """Predictions for every row of a split, on every process; collective.
+        """Predict for every row of a split and share the result with every process; collective.
 
         Args:
             split: name of the split.
@@ -66,7 +66,7 @@ class Evaluator:
         split: str,
         features: FeatureCache | None,
     ) -> np.ndarray:
-        """Row number, prediction, reference and loss of each row, (rows, 4)."""
+        """Compute row number, prediction, reference and loss of each row, (rows, 4)."""
         parts = [np.zeros((0, 4))]
         loaded = load_batches(encoded, batches, self.collator, self.num_workers)
         with torch.inference_mode(), self.accelerator.autocast():

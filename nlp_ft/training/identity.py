@@ -1,4 +1,4 @@
-"""What makes a run the same run: by these a resumed one knows that it goes on with what was begun.
+"""What identifies a run: a resumed run compares it with what the checkpoint holds.
 
 What must be equal is refused by its name where it is not; what moves results by rounding alone is warned of.
 """
@@ -25,7 +25,7 @@ VERSION_KEYS = ("transformers_version", "_name_or_path")
 
 
 def identity_of(task: Task, model: PreTrainedModel, settings: LoopSettings, num_processes: int) -> dict[str, Any]:
-    """What must be equal, by the words that an error uses; JSON holds it."""
+    """Collect what must be equal on a resume; the keys are words for an error message, the values JSON."""
     config = {key: value for key, value in model.config.to_dict().items() if key not in VERSION_KEYS}
     return {
         "number of processes": num_processes,
@@ -38,7 +38,7 @@ def identity_of(task: Task, model: PreTrainedModel, settings: LoopSettings, num_
 
 
 def refuse_other_identity(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raises: RunFolderError: naming everything that is not what `folder` was begun with."""
+    """Compare identities. Raises: RunFolderError: naming everything that differs from what `folder` was begun with."""
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if names:
         shown = [
@@ -52,7 +52,7 @@ def refuse_other_identity(folder: Path, before: Mapping[str, Any], now: Mapping[
 
 
 def environment_of(task: Task, accelerator: Accelerator) -> dict[str, str]:
-    """What sums in another order where it changes: threads, processor, device, precision, versions."""
+    """Collect what can change results by rounding: threads, processor, device, precision, versions."""
     return {
         "threads": str(torch.get_num_threads()),
         "processor": f"{_processor()} ({torch.backends.cpu.get_cpu_capability()})",
@@ -64,7 +64,7 @@ def environment_of(task: Task, accelerator: Accelerator) -> dict[str, str]:
 
 
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """What differs, as `threads: 1 then, 2 now`."""
+    """List what differs, as `threads: 1 then, 2 now`."""
     return [
         f"{name}: {before.get(name)} then, {now.get(name)} now"
         for name in {**before, **now}

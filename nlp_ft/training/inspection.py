@@ -1,4 +1,4 @@
-"""Looking before training: every problem of a recipe at once, its audit, the layer table of a model or recipe."""
+"""Checks before training: all problems of a recipe, its audit, and the layer table of a model or recipe."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ from nlp_ft.training.run_folder import RunFolder
 
 
 def find_problems(recipe: Recipe) -> list[str]:
-    """Everything that would stop the recipe from training here, one line each; nothing is written or trained."""
+    """Find everything that would stop the recipe from training here, one line each; nothing is written or trained."""
     try:
         task = task_of(recipe)
     except NlpFtError as error:
@@ -73,7 +73,7 @@ def _device() -> torch.device:
 
 
 def _lengths(recipe: Recipe, task: Task, num_rows: int) -> np.ndarray:
-    """Tokens of each row of train, (num_rows,); zeros where the batches go by rows: to tokenize takes its time."""
+    """Count the tokens of each row of train, (num_rows,); zeros if batches count rows, as tokenizing is slow."""
     if recipe.training.max_tokens_per_batch is None:
         return np.zeros(num_rows, np.int64)
     with progress_bars(False):
@@ -81,7 +81,7 @@ def _lengths(recipe: Recipe, task: Task, num_rows: int) -> np.ndarray:
 
 
 def describe_layers(model_or_recipe: str, overrides: Sequence[str] = ()) -> str:
-    """The layer table of a recipe, or of a model with the default settings; no weights are loaded.
+    """Make the layer table of a recipe, or of a model with the default settings; no weights are loaded.
 
     Where the data of a recipe cannot be read, the head is shown for two labels, and that is said.
 
@@ -106,7 +106,7 @@ def describe_layers(model_or_recipe: str, overrides: Sequence[str] = ()) -> str:
 
 
 def audit_recipe(file: str, overrides: Sequence[str] = ()) -> AuditReport:
-    """What will silently go wrong in the run of a recipe; no weights are loaded and nothing is trained.
+    """Find what would silently go wrong in the run of a recipe; no weights are loaded and nothing is trained.
 
     Looked at are the model with its frozen layers in train mode, and the optimizer; a run has no scheduler object, it
     sets the rates itself. Parameters that the model never uses are frozen only in the run.

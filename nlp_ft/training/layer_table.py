@@ -9,7 +9,7 @@ from nlp_ft.tables import text_table
 
 
 def layer_table(layer_map: LayerMap, groups: Sequence[Mapping[str, Any]]) -> str:
-    """A row a layer, from the head down: modules, parameters, learning rate and its factor, weight decay, trainable."""
+    """Make a table with a row for each layer, from the head down: modules, size, rates, weight decay, trainable."""
     rows = []
     for layer_id, stack in dict.fromkeys((group["layer_id"], group["stack"]) for group in groups):
         of_layer = [group for group in groups if (group["layer_id"], group["stack"]) == (layer_id, stack)]

@@ -10,13 +10,13 @@ from nlp_ft.errors import RunFolderError
 
 
 def lock_file(folder: Path) -> Path:
-    """Of the run folder's final name."""
+    """Name the lock of a run folder."""
     return folder.with_name(f"{folder.name}.lock")
 
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Inside, no other process writes the run folder; the lock is gone afterwards, and folders made for it.
+    """Keep other processes out of the run folder; afterwards remove the lock, and folders made for it.
 
     Raises:
         RunFolderError: another process has the lock, or none can be made there.
@@ -44,7 +44,7 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def require_free(folder: Path) -> None:
-    """Raises: RunFolderError: another process writes the run folder."""
+    """Check the lock. Raises: RunFolderError: another process writes the run folder."""
     if not lock_file(folder).exists():
         return
     lock = FileLock(lock_file(folder))

@@ -106,7 +106,7 @@ class Loop:
             self._after_step()
 
     def _step(self, micro_batches: Sequence[Batch]) -> torch.Tensor:
-        """One update of the weights; gives the mean loss of this process's share times the number of processes."""
+        """Update the weights once; return the mean loss of this process's share times the number of processes."""
         self._begin_step()
         accelerator = self.accelerator
         seed = step_seed(self.settings.seed, self.state.global_step, accelerator.process_index)
@@ -139,7 +139,7 @@ class Loop:
         return total
 
     def _begin_step(self) -> None:
-        """Freeze and unfreeze what is due, and set the learning rates."""
+        """Freeze and unfreeze the layers that are due, and set the learning rates."""
         if self.unfreezer.begin_step(self.state.global_step):
             self.model = rewrapped(self.accelerator, self.model)
             self.trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -174,7 +174,7 @@ class Loop:
             self.hooks.save(self.state)
 
     def _losses_so_far(self) -> torch.Tensor:
-        """Of each step since the last record, the mean over the processes, (steps,)."""
+        """Average the losses of each step since the last record over the processes, (steps,)."""
         known = torch.tensor(self.state.unrecorded_losses, device=self.accelerator.device)
         if not self._losses:
             return known
@@ -225,7 +225,7 @@ class Loop:
 
 
 def step_seed(seed: int, step: int, process_index: int) -> int:
-    """Seed of one step's random numbers, such as dropout's, on one process."""
+    """Compute the seed of one step's random numbers, such as dropout's, on one process."""
     return int(np.random.SeedSequence([seed, step, process_index]).generate_state(1, np.uint64)[0]) >> 1
 
 

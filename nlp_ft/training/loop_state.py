@@ -14,7 +14,7 @@ Batch = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """Lengths are in optimizer steps; `metric` is a key of what `evaluate` gives, or None without validation."""
+    """Lengths and limits of a run, in optimizer steps; `metric` names a score, None without validation."""
 
     total_steps: int
     steps_per_epoch: int
@@ -30,7 +30,7 @@ class LoopSettings:
 
 @dataclass
 class LoopState:
-    """What changes over a run; a checkpoint holds it."""
+    """The state of a run that changes from step to step; a checkpoint holds it."""
 
     global_step: int = 0
     best_step: int = 0
@@ -68,16 +68,16 @@ class Loss(Protocol):
     """The loss of an effective batch that arrives in parts: the sum of `total` over the sum of `weight`."""
 
     def total(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Sum over one part; logits and labels begin with (batch, ...)."""
+        """Sum the loss over one part; logits and labels begin with (batch, ...)."""
         ...
 
     def weight(self, labels: torch.Tensor) -> torch.Tensor:
-        """What one part adds to the divisor."""
+        """Compute what one part adds to the divisor."""
         ...
 
 
 class EpochBatches(Protocol):
-    """The effective batches of an epoch from one on, each as this process's micro-batches with labels (batch,)."""
+    """Gives the effective batches of an epoch, from a given one on, as this process's micro-batches."""
 
     def __call__(self, epoch: int, first_batch: int) -> Iterator[tuple[int, list[Batch]]]:
         """Yield (rows of the effective batch over all processes, micro-batches of this process)."""

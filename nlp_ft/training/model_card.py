@@ -1,4 +1,4 @@
-"""What a finished run leaves in its folder beside model and tokenizer: summary, tables, model card."""
+"""The model card and the facts of the summary: versions, memory."""
 
 import json
 import platform
@@ -24,7 +24,7 @@ SPECIAL_IN_MARKDOWN = re.compile(r"[\\`*\[\]<>&#!|~$@]|(?<![^\W_])_|_(?![^\W_])|
 
 
 def versions(of_task: Sequence[str] = ()) -> dict[str, str]:
-    """Versions of nlp_ft, Python and the libraries that a result depends on, those of the task among them."""
+    """Collect the versions of nlp_ft, Python and the libraries that a result depends on, those of the task included."""
     return {
         "nlp_ft": nlp_ft.__version__,
         "python": platform.python_version(),
@@ -33,7 +33,7 @@ def versions(of_task: Sequence[str] = ()) -> dict[str, str]:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory in use so far: of the accelerator where there is one, else of this process."""
+    """Measure the peak memory in bytes: of the accelerator if there is one, else of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     # On Linux getrusage counts in the process that started this one.
@@ -47,18 +47,18 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 def write_json(file: Path, values: Mapping[str, Any]) -> None:
-    """JSON that people read too."""
+    """Write JSON with line breaks, for people to read."""
     file.write_text(json.dumps(values, indent=2, default=_plain) + "\n", encoding="utf-8")
 
 
 def markdown_text(text: str) -> str:
-    """Somebody else's text as one line that Markdown shows letter by letter: no HTML, image, link, fence or formula."""
+    """Escape foreign text so that Markdown shows it as one plain line, without HTML, image, link, fence or formula."""
     shown = printable(text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "...")
     return SPECIAL_IN_MARKDOWN.sub(r"\\\g<0>", shown)
 
 
 def model_card(card: Card, summary: Mapping[str, Any], scores: str) -> str:
-    """README.md of the run folder: what the model is, what it scored (a table), how to use it."""
+    """Write the README.md of the run folder: what the model is, its scores as a table, how to use it."""
     shown = ", ".join(map(markdown_text, card.labels[:20])) + (", ..." if len(card.labels) > 20 else "")
     gives = f"{len(card.labels)} labels: {shown}." if card.labels else "One number for each input."
     return f"""---

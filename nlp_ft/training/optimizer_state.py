@@ -14,7 +14,7 @@ OF_KERNELS = {"fused": None, "foreach": None, "capturable": False, "differentiab
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The state as `parameter|entry` -> tensor, and the entries that are no tensors likewise."""
+    """Take the state out as `parameter|entry` -> tensor, and the entries that are not tensors in a second dict."""
     tensors: dict[str, torch.Tensor] = {}
     scalars: dict[str, Any] = {}
     for name, (parameter, _) in _named_parameters(optimizer).items():
@@ -27,7 +27,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.T
 def refuse_other_state(
     file: Path, entries: Mapping[str, Any], expected_keys: Iterable[str], optimizer: torch.optim.Optimizer
 ) -> None:
-    """Raises: RunFolderError: an entry is missing, of another shape or type, or of no parameter of the optimizer.
+    """Check entries. Raises: RunFolderError: one is missing, has another shape or type, or fits no parameter.
 
     Kernels read the state without looking: with other shapes they end the process, or compute with what lies behind.
     """
@@ -52,7 +52,7 @@ def refuse_other_state(
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, entries: Mapping[str, Any]) -> None:
-    """Put the state in place; `entries` by `parameter|entry`."""
+    """Put the state in place; the keys of `entries` are `parameter|entry`."""
     parameters = _named_parameters(optimizer)
     on_device = bool(optimizer.defaults.get("fused") or optimizer.defaults.get("capturable"))
     optimizer.state.clear()
@@ -66,7 +66,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, entries: Mapping[str, An
 
 
 def _named_parameters(optimizer: torch.optim.Optimizer) -> dict[str, tuple[nn.Parameter, dict[str, Any]]]:
-    """Name -> parameter and its group."""
+    """Map names to parameters and their groups."""
     return {
         name: (parameter, group)
         for group in optimizer.param_groups
@@ -77,7 +77,7 @@ def _named_parameters(optimizer: torch.optim.Optimizer) -> dict[str, tuple[nn.Pa
 def _state_after_one_step(
     optimizer: torch.optim.Optimizer, parameter: nn.Parameter, group: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Entry -> its kind, found by one step of such an optimizer on a parameter of the same form, two wide at most."""
+    """Find the kind of each entry by one step of such an optimizer on a small parameter with as many axes."""
     small = nn.Parameter(torch.zeros([min(size, 2) for size in parameter.shape], dtype=parameter.dtype))
     small.grad = torch.zeros_like(small)
     settings = {key: value for key, value in group.items() if key not in ("params", "param_names")}

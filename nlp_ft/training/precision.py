@@ -7,7 +7,7 @@ from nlp_ft.errors import TrainingError
 
 
 def mixed_precision(precision: str, device: torch.device) -> str:
-    """Accelerate's word for it: `no`, `bf16` or `fp16`.
+    """Choose Accelerate's word for the precision: `no`, `bf16` or `fp16`.
 
     `auto` is bf16 where the device multiplies matrices in it natively. Elsewhere bf16 is emulated, which can cost
     several times the time of float32.
@@ -39,5 +39,5 @@ def has_native_bf16(device: torch.device) -> bool:
 
 
 def precision_name(accelerator: Accelerator) -> str:
-    """`fp32`, `bf16` or `fp16`."""
+    """Name the precision of a run: `fp32`, `bf16` or `fp16`."""
     return "fp32" if accelerator.mixed_precision == "no" else str(accelerator.mixed_precision)

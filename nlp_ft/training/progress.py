@@ -1,4 +1,4 @@
-"""How a run shows itself while it goes: a live bar in a terminal, now and then a line in a log."""
+"""The progress of a run: a live bar in a terminal, or a line now and then in a log."""
 
 import sys
 import time
@@ -9,7 +9,7 @@ SECONDS_BETWEEN_LINES = 15.0
 
 
 class Progress:
-    """Steps done, loss, rate, speed and the last metric. Shown by one process only.
+    """Shows steps, loss, rate, speed and the last metric; one process shows them.
 
     Args:
         total_steps: optimizer steps of the run.
@@ -26,7 +26,7 @@ class Progress:
         self._bar = tqdm(total=total_steps, initial=done, unit="step", disable=not (enabled and self.is_terminal))
 
     def step(self, global_step: int, loss: float, lr: float, examples_per_second: float) -> None:
-        """Tell of the steps up to `global_step`; lr is that of the head."""
+        """Show the steps up to `global_step`; `lr` is the highest rate of the layers."""
         self._bar.update(global_step - self._bar.n)
         self._bar.set_postfix_str(f"loss {loss:.4f}, lr {lr:.1e}, {examples_per_second:.0f} examples/s{self.metric}")
         now = time.perf_counter()
@@ -39,7 +39,7 @@ class Progress:
             )
 
     def evaluated(self, global_step: int, epoch: float, name: str, value: float, loss: float, is_best: bool) -> None:
-        """One line for an evaluation, which stays on the screen."""
+        """Print a line for an evaluation, which stays on the screen."""
         self.metric = f", {name} {value:.4f}"
         self.say(
             f"step {global_step}/{self.total_steps}  epoch {epoch:.2f}  validation {name} {value:.4f}  loss {loss:.4f}"
@@ -47,11 +47,11 @@ class Progress:
         )
 
     def say(self, text: str) -> None:
-        """A line above the bar."""
+        """Print a line above the bar."""
         if self.enabled:
             tqdm.write(text, file=sys.stdout)
             sys.stdout.flush()
 
     def close(self) -> None:
-        """Leave the bar as it is."""
+        """Close the bar as it is."""
         self._bar.close()

@@ -56,7 +56,7 @@ class RunFolder:
             self.check()
 
     def check(self) -> None:
-        """Raises: RunFolderError: see above."""
+        """Check that the run may write there; nothing is written. Raises: RunFolderError."""
         self._check_renamable()
         require_free(self.final)
         self._check_taken()
@@ -73,7 +73,7 @@ class RunFolder:
         return self.partial / "checkpoints"
 
     def claim(self, recipe: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Under the lock: mend what a killed process left, and look again at what there is.
+        """Under the lock, repair what a killed process left, and check the folder again.
 
         Gives the summary where the run to resume turns out to be finished.
 
@@ -118,7 +118,7 @@ class RunFolder:
         durable.sync(self.partial.parent)
 
     def require_own(self) -> None:
-        """Raises: RunFolderError: the folder that this run writes is no longer there, or is another's."""
+        """Check that the folder is this run's. Raises: RunFolderError: it was removed, or belongs to another run."""
         if run_id_of(self.partial) != self.run_id:
             raise RunFolderError(
                 f"output_dir: {self.partial} was removed or replaced while the run was writing it; the run is stopped"
@@ -136,7 +136,7 @@ class RunFolder:
         self._put_in_place()
 
     def discard_if_useless(self) -> None:
-        """After a failure: a folder that this process made and that holds no checkpoint serves nobody, so it goes."""
+        """After a failure, remove the folder if this process made it and it holds no checkpoint."""
         is_own = self._is_mine and run_id_of(self.partial) == self.run_id
         if is_own and not (self.partial / SUMMARY).exists() and not any(self.checkpoints.glob("step-*")):
             _remove_run(self.partial)
@@ -243,7 +243,7 @@ class RunFolder:
 
 
 def run_id_of(folder: Path) -> str | None:
-    """The id of the run that writes the folder; None where none does, or the mark cannot be read."""
+    """Read the id of the run that writes the folder; None if there is none, or the mark cannot be read."""
     with suppress(OSError, ValueError, TypeError, KeyError):
         return str(json.loads((folder / MARK).read_text(encoding="utf-8"))["run_id"])
     return None
@@ -251,7 +251,7 @@ def run_id_of(folder: Path) -> str | None:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """What the disk refuses, said as such. Raises: RunFolderError."""
+    """Turn errors of the disk into one clear error. Raises: RunFolderError."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -285,7 +285,7 @@ def _summary(folder: Path) -> dict[str, Any]:
 
 
 def _place_of(path: Path) -> tuple[int, int] | None:
-    """What tells a folder from one that is put there under its name later; None where there is none."""
+    """Identify a folder, so that one put there later under its name is told apart; None if there is none."""
     with suppress(FileNotFoundError):
         status = path.lstat()
         return status.st_dev, status.st_ino

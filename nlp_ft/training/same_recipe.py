@@ -1,4 +1,4 @@
-"""Whether the recipe that a run is resumed with is the one that began it; imports no torch."""
+"""Checks that a run is resumed with the recipe that began it; imports no torch."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ RECIPE = "recipe.yaml"
 
 
 def refuse_other_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
-    """Raises: RunFolderError: naming each setting of the folder's recipe that is another now."""
+    """Compare recipes. Raises: RunFolderError: naming each setting that differs from the folder's recipe."""
     file = folder / RECIPE
     if not file.exists():
         if any(folder.glob("checkpoints/step-*")):
@@ -33,7 +33,7 @@ def refuse_other_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`a.b` -> value."""
+    """Flatten nested settings: `a.b` -> value."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         inner = _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}

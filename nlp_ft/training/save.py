@@ -34,7 +34,7 @@ def summarize(
     predictions: Mapping[str, Predictions],
     accelerator: Accelerator,
 ) -> dict[str, Any]:
-    """What summary.json holds; the caller adds the seconds of the whole run and the data report. Collective.
+    """Collect summary.json, to which the caller adds the seconds of the run and the data report. Collective.
 
     `effective_batch_size` is in rows; with a number of tokens for each batch, their mean over an epoch.
 
@@ -103,7 +103,7 @@ def _fill(
     summary: dict[str, Any],
     predictions: Mapping[str, Predictions],
 ) -> str:
-    """Write model, preprocessor, tables, model card and summary; gives the table of scores."""
+    """Write model, preprocessor, tables, model card and summary; return the table of scores."""
     layered.model.save_pretrained(place)
     task.save_preprocessor(place)
     for split, of_split in predictions.items():
@@ -119,7 +119,7 @@ def _fill(
 
 
 def _share_mode(folder: Path) -> None:
-    """Let every file have the mode that an open file got here: safetensors writes for the owner alone."""
+    """Give every file the mode of a file opened here: safetensors makes files that only the owner can read."""
     mode = stat.S_IMODE((folder / SUMMARY_TO_BE).stat().st_mode)
     for file in folder.iterdir():
         if file.is_file() and not file.is_symlink():

@@ -20,7 +20,7 @@ from nlp_ft.training.loop_state import LoopSettings
 
 
 def unfreeze_schedule(strategy: StrategySection, num_layers: int) -> UnfreezeSchedule:
-    """Which layers train when, in a model of `num_layers` blocks.
+    """Decide which layers train when, in a model of `num_layers` blocks.
 
     Raises:
         TrainingError: the strategy asks for more blocks than there are, or for layers that do not exist.
@@ -35,7 +35,7 @@ def unfreeze_schedule(strategy: StrategySection, num_layers: int) -> UnfreezeSch
 
 
 def unfreeze_settings(section: UnfreezeSection) -> dict[str, Any]:
-    """The section as `UnfreezeSchedule.from_settings` takes it: each value as the recipe holds it, defaults too."""
+    """Convert the section into settings of `UnfreezeSchedule.from_settings`, defaults included."""
     given = {name: value for name, value in section if value is not None and name != "restore_best"}
     for name, trigger in (("plateau", Plateau), ("loss_below", LossBelow)):
         if name in given:
@@ -45,7 +45,7 @@ def unfreeze_settings(section: UnfreezeSection) -> dict[str, Any]:
 
 
 def unfreeze_plan(schedule: UnfreezeSchedule, settings: LoopSettings) -> UnfreezePlan:
-    """The schedule over the run. Raises: TrainingError: a phase begins after its end, or would never begin."""
+    """Lay the schedule over the run. Raises: TrainingError: a phase begins after the run ends, or would never begin."""
     records = min(STEPS_BETWEEN_RECORDS, settings.evaluate_every, settings.checkpoint_every)
     how = {
         "evaluate": "make training.evaluate_every shorter or the run longer",
@@ -58,7 +58,7 @@ def unfreeze_plan(schedule: UnfreezeSchedule, settings: LoopSettings) -> Unfreez
 
 
 def lr_schedule(section: ScheduleSection, settings: LoopSettings) -> Callable[[int], LrSchedule]:
-    """Makes the factor on the rates at each step, of the run or of a phase with the given number of steps.
+    """Make the function from a number of steps (of the run or of a phase) to the factor on the rates at each step.
 
     Raises:
         TrainingError: the warm-up is longer than the run.

@@ -23,7 +23,7 @@ SECONDS_OF_ONE_STOP = 2.0
 
 
 class StopSignals:
-    """Notes the first signal that asks the run to stop. Inside `watched`, and there only, signals are its own."""
+    """Notes the first signal that asks the run to stop; it handles signals only inside `watched`."""
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
@@ -35,14 +35,14 @@ class StopSignals:
 
     @contextmanager
     def watched(self) -> Iterator["StopSignals"]:
-        """Inside, a signal raises KeyboardInterrupt, SIGTERM too. In a thread nothing changes."""
+        """Let signals, SIGTERM too, raise KeyboardInterrupt inside. In a thread nothing changes."""
         # Other processes than the main one have nothing to tidy up, and may sit where Python gets to no signal.
         with self._handled() if self.accelerator.is_main_process else _unchanged():
             yield self
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Inside, a signal is noted alone; a second one, some time later, raises KeyboardInterrupt."""
+        """Only note a signal inside; a second one, some time later, raises KeyboardInterrupt."""
         self._waits = True
         try:
             with _unchanged() if self.accelerator.is_main_process else self._handled():
@@ -51,7 +51,7 @@ class StopSignals:
             self._waits = False
 
     def asked(self) -> bool:
-        """Whether the run should stop now: the same answer on all processes; collective."""
+        """Tell whether the run should stop now, the same on all processes; collective."""
         if self.accelerator.num_processes > 1:
             if self._group is None and distributed.get_backend() != "gloo":
                 # Over the CPU, so that asking does not wait for what an accelerator has yet to compute.

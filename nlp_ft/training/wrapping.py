@@ -1,4 +1,4 @@
-"""The wrapper of several processes, and compiled graphs, when other layers train than before."""
+"""Renews the wrapper of several processes, and compiled graphs, when other layers train than before."""
 
 import torch
 from accelerate import Accelerator
@@ -7,7 +7,7 @@ from nlp_ft.training.accelerator import is_compiled
 
 
 def rewrapped(accelerator: Accelerator, model: torch.nn.Module) -> torch.nn.Module:
-    """The same model prepared anew, for other layers train than before.
+    """Prepare the same model anew, because other layers train than before.
 
     DistributedDataParallel looks at `requires_grad` only when it is made: gradients of layers that it did not know
     would not be averaged over the processes. A compiled graph may leave the layers out that were frozen

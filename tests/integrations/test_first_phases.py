@@ -263,7 +263,7 @@ def test_rates_of_another_mapping_are_refused_beside_those_of_the_layers(tmp_pat
     trainer = LayerwiseMappedRates(
         strategy="llrd", model=tiny_model(), args=arguments(tmp_path), train_dataset=tiny_data(), loss=nn.Linear(16, 3)
     )
-    with pytest.raises(TrainingError, match="learning_rate_mapping gives parameters rates of their own"):
+    with pytest.raises(TrainingError, match="learning_rate_mapping sets the rates of parameters"):
         trainer.train()
 
 

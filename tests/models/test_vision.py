@@ -240,7 +240,7 @@ def test_a_pickle_in_the_place_of_downloaded_weights_runs_no_code(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     cached("resnet18", {"conv1.weight": Trap()}, tmp_path, monkeypatch)
-    assert "model.weights: ResNet18_Weights.IMAGENET1K_V1 cannot be had from" in the_error("resnet18", "DEFAULT")
+    assert "model.weights: ResNet18_Weights.IMAGENET1K_V1 cannot be downloaded from" in the_error("resnet18", "DEFAULT")
     assert not Path("unpickled").exists()
 
 
@@ -254,7 +254,7 @@ def test_weights_that_cannot_be_downloaded_are_refused_with_the_place_to_put_the
 
     monkeypatch.setattr("torch.hub.download_url_to_file", offline)
     assert the_error("resnet18", "DEFAULT") == (
-        "model.weights: ResNet18_Weights.IMAGENET1K_V1 cannot be had from "
+        "model.weights: ResNet18_Weights.IMAGENET1K_V1 cannot be downloaded from "
         "https://download.pytorch.org/models/resnet18-f37072fd.pth: Name or service not known; put the file at "
         f"{tmp_path / 'checkpoints/resnet18-f37072fd.pth'}, or name a safetensors file"
     )

@@ -1,1 +1,1 @@
-"""What frozen blocks give, kept from epoch to epoch: whether that pays, where it is kept, how training enters."""
+"""The cache of what frozen blocks compute: whether it pays, where it is kept, how training uses it."""

@@ -1,4 +1,4 @@
-"""What a frozen prefix gives for each row, computed once; later steps begin above it.
+"""The output of the frozen blocks for each row, computed once; later steps begin above these blocks.
 
 Rows are stored unpadded, by their number, so that any order and any batch can be put together. `store.py` makes
 the files, `caching.py` decides whether they pay.
@@ -20,7 +20,7 @@ from nlp_ft.layerwise.prefix import FrozenPrefix
 
 
 class Features:
-    """What stands at one boundary for the rows of one split, in a file that is there.
+    """The vectors at one boundary between blocks, for the rows of one split, in an existing file.
 
     It is read and written, never mapped: a mapped file that someone cuts would end the process with a signal.
 
@@ -44,7 +44,7 @@ class Features:
             os.close(handle)
 
     def write(self, rows: np.ndarray, vectors: torch.Tensor) -> None:
-        """Keep the vectors of so many rows, (all their vectors, hidden). Raises: OSError: there is no room."""
+        """Write the vectors of some rows, (vectors of all these rows, hidden). Raises: OSError: the disk is full."""
         values = vectors.contiguous().view(torch.uint8).flatten().numpy().data
         start = 0
         for row in rows:
@@ -55,7 +55,7 @@ class Features:
             start += last - first
 
     def read(self, rows: Sequence[int]) -> torch.Tensor:
-        """The vectors of the rows, (all their vectors, hidden), in float32.
+        """Read the vectors of some rows, (vectors of all these rows, hidden), in float32.
 
         Raises:
             TrainingError: the file is shorter than it was.
@@ -84,7 +84,7 @@ class FeatureCache:
         self.boundary = 0
 
     def use(self, plan: UnfreezePlan, state: UnfreezeState) -> None:
-        """Begin at the highest boundary below which nothing has trained so far."""
+        """Choose the highest boundary below which nothing has trained so far."""
         lowest = lowest_trained(plan, len(state.starts))
         self.boundary = max((k for k in self._features if k < lowest), default=0)
 
@@ -92,7 +92,7 @@ class FeatureCache:
     def entered(
         self, split: str, rows: torch.Tensor, inputs: dict[str, torch.Tensor]
     ) -> Iterator[dict[str, torch.Tensor]]:
-        """Inside, the model begins at the boundary; gives the inputs for its forward pass.
+        """Let the model begin at the boundary inside; yield the inputs for its forward pass.
 
         Args:
             split: the rows' split.
@@ -118,7 +118,7 @@ class FeatureCache:
 def logits_of(
     model: torch.nn.Module, batch: Mapping[str, torch.Tensor], split: str, features: FeatureCache | None
 ) -> torch.Tensor:
-    """The model's logits, (batch, outputs).
+    """Compute the logits of a batch, (batch, outputs).
 
     Args:
         model: on the device of the batch.
@@ -133,5 +133,5 @@ def logits_of(
 
 
 def lowest_trained(plan: UnfreezePlan, phases: int) -> int:
-    """The lowest layer that trains in any of the first phases; what was unfrozen once has left its cached values."""
+    """Find the lowest layer that trains in the first phases; what was cached above a trained layer is stale."""
     return min(layer for phase in plan.schedule.phases[:phases] for layer in phase.layers)

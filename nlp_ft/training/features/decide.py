@@ -1,4 +1,4 @@
-"""Whether a run keeps what its frozen blocks give: decided before training by weighing work and bytes, and said."""
+"""Decides before training whether a run caches its frozen blocks, by weighing work and bytes, and says so."""
 
 import shutil
 import time
@@ -20,7 +20,8 @@ from nlp_ft.tasks.task import Task
 from nlp_ft.training.accelerator import is_compiled
 from nlp_ft.training.build import LayeredModel, example_inputs
 from nlp_ft.training.features.cache import FeatureCache, lowest_trained
-from nlp_ft.training.features.store import CacheSpec, Split, build_cache, bytes_in
+from nlp_ft.training.features.spec import CacheSpec, Split
+from nlp_ft.training.features.store import build_cache, bytes_in
 from nlp_ft.training.loop_state import LoopSettings, LoopState
 
 BYTES_IN_GB = 10**9
@@ -74,7 +75,7 @@ def expected_savings(
 
 
 def phase_lengths(plan: UnfreezePlan) -> list[int]:
-    """Steps of each phase; where a condition ends one, as if the phases divided the run evenly."""
+    """Estimate the steps of each phase; phases that a condition ends are assumed to divide the run evenly."""
     starts: list[int] = []
     for number, start in enumerate(plan.expected_starts()):
         even = plan.total_steps * number // len(plan.schedule.phases)
@@ -92,7 +93,7 @@ def cache_of_run(
     accelerator: Accelerator,
     run_tag: str,
 ) -> FeatureCache | None:
-    """The features that the run will use, made or found; None where there can be none or they do not pay. Collective.
+    """Find or make the features that the run will use; None if there can be none or they do not pay. Collective.
 
     The seconds that this takes are added to `state.train_seconds`.
 
@@ -128,7 +129,7 @@ def cache_of_run(
 
 
 def _decision(savings: Savings, can_enter: bool, dtype: torch.dtype) -> str:
-    """What is said of the decision."""
+    """Write the sentence about the decision."""
     if not savings.boundaries:
         no_room, no_entry = (
             "feature_cache_gb or the disk is too small",
@@ -170,7 +171,7 @@ def _is_shared(folder: Path, accelerator: Accelerator, run_tag: str) -> bool:
 
 
 def _free_bytes() -> int:
-    """Room on the cache's disk beside what it holds; the least that a process sees, for all must decide alike."""
+    """Measure the room on the cache's disk, its own files included; the least of all processes, so that all agree."""
     return int(min(gather_object([shutil.disk_usage(feature_folder()).free + bytes_in(feature_folder())])))
 
 
@@ -196,7 +197,7 @@ def _cache_spec(section: TrainingSection, task: Task, layered: LayeredModel, acc
 
 
 def _uses(plan: UnfreezePlan, settings: LoopSettings, splits: Mapping[str, Split]) -> list[SplitUse]:
-    """Through train once an epoch, through validation at each evaluation."""
+    """Count the passes: through train once an epoch, through validation at each evaluation."""
     lengths, every = phase_lengths(plan), {"train": settings.steps_per_epoch}
     every["validation"] = settings.evaluate_every
     return [

@@ -1,4 +1,4 @@
-"""The files of a feature cache: named after everything that their content depends on, made once, never believed unseen.
+"""The files of a feature cache: named after all that their content depends on, and checked before each use.
 
 The folder of a boundary is named by the weights below it, the token ids, how they were computed and the versions; the
 next run finds it again, and with other weights or data it is another folder. Beside its values lie their size and a
@@ -11,7 +11,6 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -21,69 +20,17 @@ import torch
 import transformers
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
-from datasets import Dataset
 from tqdm import tqdm
 
 from nlp_ft.data.batch import model_inputs
-from nlp_ft.data.batch_loading import Collator, load_batches
-from nlp_ft.layerwise import LayerMap
-from nlp_ft.layerwise.prefix import FrozenPrefix
+from nlp_ft.data.batch_loading import load_batches
 from nlp_ft.training import durable
 from nlp_ft.training.features.cache import FeatureCache, Features
+from nlp_ft.training.features.spec import CacheSpec
 
 SECONDS_OF_A_DAY = 86_400
 VALUES, INDEX = "values", "index.json"
 """Files of a folder: the values, and their size, hash and key."""
-
-
-@dataclass(frozen=True)
-class Split:
-    """Rows to keep features of.
-
-    Args:
-        encoded: the rows.
-        lengths: tokens of each, (rows,).
-    """
-
-    encoded: Dataset
-    lengths: np.ndarray
-
-
-@dataclass(frozen=True)
-class CacheSpec:
-    """What a cache would be built from.
-
-    Args:
-        model: the bare model.
-        layer_map: of the model.
-        prefix: its boundaries.
-        splits: by name.
-        collator: makes batches of the rows.
-        batch_size: rows of a batch in the pass.
-        dtype: of the stored values.
-        folder: where features of all runs lie.
-        budget: bytes that they may take together.
-    """
-
-    model: torch.nn.Module
-    layer_map: LayerMap
-    prefix: FrozenPrefix
-    splits: Mapping[str, Split]
-    collator: Collator
-    batch_size: int
-    dtype: torch.dtype
-    folder: Path
-    budget: int
-
-    def vectors_of(self, boundary: int, split: str) -> np.ndarray:
-        """Vectors of each row there, (rows,)."""
-        lengths = self.splits[split].lengths
-        return np.ones_like(lengths) if self.prefix.takes_one_vector(boundary) else lengths
-
-    def bytes_of(self, boundary: int) -> int:
-        """Bytes on disk."""
-        vectors = sum(int(self.vectors_of(boundary, split).sum()) for split in self.splits)
-        return vectors * self.prefix.hidden_size(boundary) * self.dtype.itemsize
 
 
 def build_cache(
@@ -140,7 +87,7 @@ def build_cache(
 
 @contextmanager
 def _together(accelerator: Accelerator) -> Iterator[None]:
-    """What the disk refuses to one process is refused to all; collective. Raises: OSError."""
+    """Raise an error of the disk that one process meets on all of them; collective. Raises: OSError."""
     refusal: tuple[int | None, str] | None = None
     try:
         yield
@@ -152,7 +99,7 @@ def _together(accelerator: Accelerator) -> Iterator[None]:
 
 
 def _missing(spec: CacheSpec, folders: Mapping[tuple[int, str], Path]) -> list[tuple[int, str]]:
-    """The places whose features must be made; two splits of the same rows have one folder.
+    """List the places whose features must be made; two splits of the same rows share a folder.
 
     Raises:
         OSError: what is damaged cannot be removed.
@@ -169,7 +116,7 @@ def _missing(spec: CacheSpec, folders: Mapping[tuple[int, str], Path]) -> list[t
 
 
 def _problem(folder: Path, size: int) -> str | None:
-    """What is wrong with features on the disk; None where they are what was written."""
+    """Say what is wrong with features on the disk; None if they are as they were written."""
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         if not isinstance(index, dict) or index.get("key") != folder.name:
@@ -182,7 +129,7 @@ def _problem(folder: Path, size: int) -> str | None:
 
 
 def _keys(spec: CacheSpec, boundaries: Sequence[int], split: str, accelerator: Accelerator) -> dict[int, str]:
-    """Boundary -> a name made of all that its features depend on."""
+    """Name the features of each boundary by a hash of all that they depend on."""
     digest = blake2b(digest_size=16)
     columns = [name for name in spec.splits[split].encoded.column_names if name in ("input_ids", "token_type_ids")]
     for column in columns:
@@ -238,7 +185,7 @@ def _make_room(spec: CacheSpec, kept: Iterable[Path], needed: int) -> None:
 
 
 def bytes_in(folder: Path) -> int:
-    """Bytes of the files in a folder; what another run removes meanwhile has none."""
+    """Count the bytes of the files in a folder; files that another run removes meanwhile count 0."""
     total = 0
     for file in folder.rglob("*"):
         with suppress(FileNotFoundError):
@@ -247,7 +194,7 @@ def bytes_in(folder: Path) -> int:
 
 
 def _last_written(folder: Path) -> float:
-    """When it or its values were written last, in seconds; 0 if another run has removed it."""
+    """Find when a folder or its values were last written, in seconds; 0 if another run has removed it."""
     times = [0.0]
     for place in (folder, folder / VALUES):
         with suppress(FileNotFoundError):
@@ -267,7 +214,7 @@ def _allocate(spec: CacheSpec, boundary: int, split: str, folder: Path) -> None:
 
 
 def _size(spec: CacheSpec, boundary: int, split: str) -> int:
-    """Bytes of the values of one split."""
+    """Count the bytes of the values of one split."""
     return int(spec.vectors_of(boundary, split).sum()) * spec.prefix.hidden_size(boundary) * spec.dtype.itemsize
 
 
@@ -290,7 +237,7 @@ def _put_in_place(partial: Path, folder: Path) -> None:
 
 
 def _fill(spec: CacheSpec, split: str, folders: Mapping[int, Path], accelerator: Accelerator) -> None:
-    """This process's share of one pass over a split."""
+    """Compute this process's share of one pass over a split."""
     stored = {boundary: _open(spec, boundary, split, folder, to_write=True) for boundary, folder in folders.items()}
     encoded, lengths = spec.splits[split].encoded, spec.splits[split].lengths
     mine = np.argsort(-lengths, kind="stable")[accelerator.process_index :: accelerator.num_processes]
