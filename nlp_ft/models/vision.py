@@ -159,8 +159,8 @@ def _download(entry: Any) -> dict[str, torch.Tensor]:
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).strip().splitlines()[0][:200] or type(error).__name__
         raise ModelError(
-            f"model.weights: {entry} cannot be downloaded from {entry.url}: {reason}; put the file at {file}, or name a "
-            "safetensors file"
+            f"model.weights: {entry} cannot be downloaded from {entry.url}: {reason}; put the file at {file}, or name "
+            "a safetensors file"
         ) from None
     # DenseNet's files are older than the rule that a module's name has no dot.
     return {re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2", name): t for name, t in tensors.items()}
