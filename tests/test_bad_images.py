@@ -46,16 +46,16 @@ BAD_DATA = [
 BAD_MODELS = [
     (
         ["model.name=resnet19"],
-        ["model.name: resnet19 is no classification model of torchvision; did you mean resnet18?"],
+        ["model.name: resnet19 is not a classification model of torchvision; did you mean resnet18?"],
     ),
     (
         ["model.weights=IMAGENET"],
         ["squeezenet1_1 has no weights IMAGENET (nor is it a file); did you mean IMAGENET1K_V1?"],
     ),
     (["model.weights=nowhere.safetensors"], ["model.weights: nowhere.safetensors", "there is no such file"]),
-    (["model.weights=other.safetensors"], ["other.safetensors is not of squeezenet1_1"]),
+    (["model.weights=other.safetensors"], ["other.safetensors does not fit squeezenet1_1"]),
     (["model.weights=pickled.pth"], ["pickled.pth is a pickle, which can run code and is not read"]),
-    (["model.name=vit_b_32", "model.weights=other.safetensors"], ["other.safetensors is not of vit_b_32"]),
+    (["model.name=vit_b_32", "model.weights=other.safetensors"], ["other.safetensors does not fit vit_b_32"]),
     (["model.name=alexnet"], ["data.image_size: alexnet takes no images of 32 pixels"]),
 ]
 CASES = [*BAD_SETTINGS, *BAD_DATA, *BAD_MODELS]

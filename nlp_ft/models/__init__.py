@@ -1,1 +1,1 @@
-"""Encoders with pooling and a head."""
+"""Builds and loads models: text encoders with pooling and a head, and torchvision networks with a head."""

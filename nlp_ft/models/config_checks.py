@@ -1,4 +1,4 @@
-"""Checks of a config.json: values that no model can have are refused by name before a model is built."""
+"""Checks a config.json before a model is built, and names the value that no model can have."""
 
 from collections import Counter
 from typing import Any
@@ -19,7 +19,7 @@ LEAST = {
     "image_size": 1,
 }
 MOST_BLOCKS = 1_000
-"""Of a model: building the modules of a million would take hours."""
+"""Most blocks of a model; building the modules of a million blocks would take hours."""
 DROPOUTS = (
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",
@@ -38,7 +38,7 @@ SWITCHES = ("output_hidden_states", "output_attentions", "is_decoder", "tie_word
 ACTIVATIONS = ("hidden_act", "activation", "activation_function", "hidden_activation")
 ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 POSITION_TABLES = ("position_embeddings", "embed_positions", "positions_embed", "wpe")
-"""What Transformers calls an embedding with a row for each position; relative positions have other names."""
+"""Names in Transformers of an embedding with one row for each position; relative positions have other names."""
 
 
 POSITIONS_BY_CONFIG = {
@@ -48,14 +48,18 @@ POSITIONS_BY_CONFIG = {
     "mpt": "max_seq_len",
     "reformer": "max_position_embeddings",
 }
-"""Families with a last position but no such table: its number is in this field."""
+"""Model type -> field of config.json with the number of positions, for families without such an embedding."""
 
 
 def check_config(config: PreTrainedConfig) -> None:
-    """Check sizes, shares, activation, attention and labels. Raises: ModelError: naming a value that cannot be."""
+    """Check the sizes, dropouts, activations and attention of a configuration, and of the encoder's inside it.
+
+    Raises:
+        ModelError: a value is impossible; the message names the field, the value and what was expected.
+    """
     for name, least in LEAST.items():
         value = getattr(config, name, None)
-        # Some families have a list of sizes, one for each block.
+        # Lists are not checked: some families have one size for each block.
         if isinstance(value, str | float | int) and (type(value) is not int or value < least):
             _refuse(name, value, f"a whole number of at least {least}")
     blocks = getattr(config, "num_hidden_layers", None)
@@ -68,13 +72,13 @@ def check_config(config: PreTrainedConfig) -> None:
     for name in DROPOUTS:
         value = getattr(config, name, None)
         if isinstance(value, str | float | int) and (isinstance(value, str | bool) or not 0 <= value <= 1):
-            _refuse(name, value, "a share in [0, 1]")
+            _refuse(name, value, "a number in [0, 1]")
     for name in ACTIVATIONS:
         value = getattr(config, name, None)
         if isinstance(value, str) and value not in ACT2FN:
             _refuse(name, value, f"one of: {', '.join(sorted(ACT2FN))}")
     attention = getattr(config, "_attn_implementation", None)
-    # Another name can be a repository of kernels, whose compiled code would be fetched and run.
+    # Any other name can be a repository of kernels, and Transformers would download and run its compiled code.
     if isinstance(attention, str) and attention not in ATTENTIONS:
         _refuse("attn_implementation", attention, f"one of: {', '.join(ATTENTIONS)}")
     inner = getattr(config, "encoder_config", None)
@@ -83,7 +87,7 @@ def check_config(config: PreTrainedConfig) -> None:
 
 
 def check_labels(config: PreTrainedConfig) -> None:
-    """Check the labels. Raises: ModelError: `id2label` skips an id, or has a name twice."""
+    """Check the labels of a configuration. Raises: ModelError: `id2label` skips an id, or has a name twice."""
     labels = config.id2label or {}
     missing = sorted(set(range(len(labels))) - labels.keys())
     if missing:
@@ -97,12 +101,12 @@ def check_labels(config: PreTrainedConfig) -> None:
 
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
-    """Check the tokenizer. Raises: ModelError: it gives ids for which the embeddings have no row."""
+    """Check that a tokenizer fits a model. Raises: ModelError: the embeddings have no row for some of its ids."""
     try:
         table = model.get_input_embeddings()
     except NotImplementedError:
         return
-    # Some read an id in another way than as the row of one table, such as CANINE.
+    # Some models, such as CANINE, do not look ids up in one table.
     if type(table) is not nn.Embedding or table.num_embeddings != getattr(_encoder_config(model), "vocab_size", None):
         return
     token, highest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
@@ -115,7 +119,7 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel)
 
 
 def check_max_length(max_length: int, model: PreTrainedModel) -> None:
-    """Check `data.max_length`. Raises: ModelError: the encoder has fewer positions."""
+    """Check `data.max_length`, in tokens. Raises: ModelError: the encoder has fewer positions."""
     usable = usable_positions(model)
     if usable is not None and max_length > usable:
         raise ModelError(
@@ -125,7 +129,7 @@ def check_max_length(max_length: int, model: PreTrainedModel) -> None:
 
 
 def usable_positions(model: PreTrainedModel) -> int | None:
-    """Count the positions of an encoder, in tokens; None if it has no limit."""
+    """Return the length in tokens of the longest text that an encoder takes; None if it has no limit."""
     config = _encoder_config(model)
     if config.model_type in POSITIONS_BY_CONFIG:
         return int(getattr(config, POSITIONS_BY_CONFIG[config.model_type]))
@@ -133,10 +137,10 @@ def usable_positions(model: PreTrainedModel) -> int | None:
     for owner in model.modules():
         table: Any
         for name, table in owner.named_children():
-            # I-BERT has an embedding class of its own.
+            # By attribute and not by class: I-BERT has its own embedding class.
             if name not in POSITION_TABLES or not hasattr(table, "padding_idx"):
                 continue
-            # RoBERTa's family counts from the row after that of padding; BART's and OPT's from an offset.
+            # RoBERTa's family counts positions from the row after the padding row, BART's and OPT's from an offset.
             before = 0 if table.padding_idx is None else int(table.padding_idx) + 1
             usable = len(table.weight) - max(before, getattr(table, "offset", 0))
             ids: Any = getattr(owner, "position_ids", None)

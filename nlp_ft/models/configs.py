@@ -1,6 +1,6 @@
-"""The configurations of our two model classes, registered with Transformers' AutoConfig when this is imported.
+"""The configurations of the two model classes of nlp_ft; importing this module registers them with AutoConfig.
 
-They stand apart from the models, because AutoConfig is imported before the base class of models is defined.
+They are in a module of their own because Transformers imports AutoConfig before it defines the base class of models.
 """
 
 from typing import Any, get_args
@@ -14,7 +14,21 @@ from nlp_ft.models.pooling import ClsPosition, Pooling
 
 
 class PooledClassifierConfig(PreTrainedConfig):
-    """Configuration of a `PooledClassifier`: that of the encoder, and how its output becomes logits."""
+    """Configuration of a `PooledClassifier`: the encoder's configuration, and how its output becomes logits.
+
+    Args:
+        encoder_config: configuration of the encoder, or its values as a dictionary.
+        pooling: how the token vectors of a text become one vector.
+        cls_position: end of the text at which the tokenizer puts the CLS token, for `pooling="cls"`.
+        head_type: see `ClassificationHead`; so are `bottleneck_size`, `activation` and `head_dropout`.
+        bottleneck_size: units between the two layers of a bottleneck head.
+        activation: name of the activation of a bottleneck head.
+        head_dropout: share of units dropped before the last layer, in [0, 1).
+        kwargs: the arguments of `PreTrainedConfig`.
+
+    Raises:
+        ModelError: a name is unknown; the message lists the known ones.
+    """
 
     model_type = "nlp_ft_pooled_classifier"
     sub_configs = {"encoder_config": AutoConfig}  # noqa: RUF012  # as PreTrainedConfig declares it
@@ -50,7 +64,21 @@ class PooledClassifierConfig(PreTrainedConfig):
 
 
 class ImageClassifierConfig(PreTrainedConfig):
-    """Configuration of an `ImageClassifier`: the torchvision network and its head; `image_size` in pixels."""
+    """Configuration of an `ImageClassifier`: the torchvision network and its head.
+
+    Args:
+        backbone: name of the network in torchvision.
+        image_size: side of the square images, in pixels.
+        head_type: `linear` replaces the last layer, `bottleneck` puts two layers in its place.
+        bottleneck_size: units between the two layers of a bottleneck head.
+        activation: name of the activation of a bottleneck head.
+        head_dropout: share of units dropped before the last layer, in [0, 1); None keeps the network's own dropout,
+            or drops half of the units of a bottleneck.
+        kwargs: the arguments of `PreTrainedConfig`.
+
+    Raises:
+        ModelError: `head_type` is unknown.
+    """
 
     model_type = "nlp_ft_image_classifier"
 
@@ -78,7 +106,7 @@ class ImageClassifierConfig(PreTrainedConfig):
 
 
 def register() -> None:
-    """Make AutoConfig know the model types."""
+    """Register both configurations with AutoConfig."""
     AutoConfig.register(PooledClassifierConfig.model_type, PooledClassifierConfig, exist_ok=True)
     AutoConfig.register(ImageClassifierConfig.model_type, ImageClassifierConfig, exist_ok=True)
 

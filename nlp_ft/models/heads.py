@@ -1,4 +1,4 @@
-"""Heads: from a pooled vector to logits."""
+"""Heads: the task layers, which turn a pooled vector into logits."""
 
 import torch
 from torch import nn
@@ -8,14 +8,17 @@ from nlp_ft.defaults import HeadType as HeadType
 
 
 class ClassificationHead(nn.Module):
-    """The task layers. `linear`: dropout, layer. `bottleneck`: layer, activation, dropout, layer.
+    """The task layers on top of an encoder.
+
+    A `linear` head is a dropout and a linear layer. A `bottleneck` head is a linear layer, an activation, a dropout and
+    a second linear layer.
 
     Args:
         hidden_size: units of the pooled vector.
         num_labels: units of the logits.
-        head_type: which of the two.
+        head_type: `linear` or `bottleneck`.
         bottleneck_size: units between the two layers of a bottleneck.
-        activation: name of the bottleneck's activation, as Transformers knows it.
+        activation: name of the bottleneck's activation in Transformers, such as `relu`.
         dropout: share of units dropped before the last layer, in [0, 1).
     """
 

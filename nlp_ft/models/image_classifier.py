@@ -20,17 +20,20 @@ from nlp_ft.models.configs import ImageClassifierConfig
 from nlp_ft.models.losses import loss_of_labels
 
 BOTTLENECK_DROPOUT = 0.5
-"""As in the networks that had two layers after the features (Krizhevsky et al. 2012; Srivastava et al. 2014)."""
+"""Dropout of a bottleneck head, as in networks with several layers after the features.
+
+Krizhevsky et al. 2012; Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html.
+"""
 
 
 class ImageClassifier(PreTrainedModel):
-    """A torchvision network with the head in the place of its last layer."""
+    """A torchvision network whose last layer is replaced by a head for the labels of `config`."""
 
     config_class = ImageClassifierConfig
     base_model_prefix = "backbone"
     main_input_name = "pixel_values"
     input_modalities = "image"
-    # The loss is divided by `num_items_in_batch`, which the Trainer therefore counts.
+    # Makes the Trainer pass `num_items_in_batch`, by which `forward` divides the loss.
     accepts_loss_kwargs = True
 
     def __init__(self, config: ImageClassifierConfig) -> None:
@@ -41,7 +44,7 @@ class ImageClassifier(PreTrainedModel):
         self.post_init()  # type: ignore[no-untyped-call]  # of Transformers
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Leave the weights: torchvision has initialized its network, and torch the layers of a bottleneck."""
+        """Change nothing: torchvision has initialized its network, and torch the layers of a bottleneck."""
 
     def forward(
         self,
@@ -50,13 +53,13 @@ class ImageClassifier(PreTrainedModel):
         num_items_in_batch: torch.Tensor | int | None = None,
         return_dict: bool | None = None,
     ) -> ImageClassifierOutputWithNoAttention | tuple[torch.Tensor, ...]:
-        """Compute the logits, and the loss of `config.problem_type` if there are labels.
+        """Compute the logits, (batch, num_labels), and the loss of `config.problem_type` if there are labels.
 
         Args:
-            pixel_values: (batch, 3, height, width), normalized as the run folder's image processor does it.
-            labels: see `loss_of_labels`; so is the next.
-            num_items_in_batch: labels of the whole effective batch.
-            return_dict: False gives a tuple of what is not None; None: as the config says.
+            pixel_values: images, (batch, 3, height, width), normalized like those of the run folder's image processor.
+            labels: label ids, (batch,); see `loss_of_labels` for labels of other shapes.
+            num_items_in_batch: number of labels in the whole effective batch; None averages over this batch.
+            return_dict: False returns a tuple of all values that are not None; None follows the config.
         """
         logits = self.backbone(pixel_values)
         loss = None if labels is None else loss_of_labels(self.config, logits, labels, num_items_in_batch)
@@ -87,16 +90,17 @@ def build_backbone(config: ImageClassifierConfig) -> nn.Module:
     """Build the torchvision network with random weights and one output for each label.
 
     Raises:
-        ModelError: torchvision is missing.
+        ModelError: torchvision is missing, or has no classification model of that name.
     """
     models = require_torchvision(ModelError, "torchvision.models")
-    # torchvision has networks for other tasks, too, and one that a config names may be none.
+    # torchvision also has networks for other tasks, and `get_model` would build them.
     if config.backbone not in models.list_models(module=models):
-        raise ModelError(f"config.json: backbone {config.backbone!r} is no classification model of torchvision")
+        raise ModelError(f"config.json: backbone {config.backbone!r} is not a classification model of torchvision")
     options: dict[str, Any] = {"num_classes": config.num_labels}
     if config.backbone in ("googlenet", "inception_v3"):
-        # Their auxiliary heads are for training from nothing (Szegedy et al. 2015) and are left out; their weights
-        # expect inputs in [-1, 1], which `transform_input` makes of ImageNet's normalization.
+        # The auxiliary heads serve training from scratch (Szegedy et al. 2015, https://arxiv.org/abs/1409.4842) and are
+        # left out. The weights expect inputs in [-1, 1]; `transform_input` converts images with ImageNet's
+        # normalization to that range.
         options |= {"aux_logits": False, "transform_input": True, "init_weights": True}
     if config.backbone.startswith("vit_"):
         options["image_size"] = config.image_size
@@ -105,14 +109,14 @@ def build_backbone(config: ImageClassifierConfig) -> nn.Module:
     try:
         network: nn.Module = models.get_model(config.backbone, weights=None, **options)
     except NotImplementedError:
-        # RegNet computes its widths with tensors, which have no values on the meta device.
+        # RegNet computes its widths from tensors, which have no values on the meta device.
         with torch.device("cpu"):
             network = models.get_model(config.backbone, weights=None, **options)
     return network
 
 
 def find_last_layer(backbone: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
-    """Find name and module of the layer that makes the logits: the last linear layer or convolution (SqueezeNet)."""
+    """Find the layer that computes the logits, and its name: the last linear layer, or convolution in SqueezeNet."""
     layers = {name: layer for name, layer in backbone.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
     name = list(layers)[-1]
     return name, layers[name]
@@ -146,7 +150,7 @@ def _layer(like: nn.Linear | nn.Conv2d, in_size: int, out_size: int) -> nn.Modul
 
 
 def _module_before(backbone: nn.Module, name: str) -> nn.Module | None:
-    """Find the sibling registered just before a module; a network's own dropout is there."""
+    """Find the sibling registered just before a module, where networks have their dropout; None if it is the first."""
     parent, _, child = name.rpartition(".")
     siblings = dict(backbone.get_submodule(parent).named_children())
     names = list(siblings)
@@ -155,7 +159,7 @@ def _module_before(backbone: nn.Module, name: str) -> nn.Module | None:
 
 
 def register() -> None:
-    """Make the Auto classes know the model type."""
+    """Register the model class with AutoModelForImageClassification."""
     AutoModelForImageClassification.register(ImageClassifierConfig, ImageClassifier, exist_ok=True)
 
 

@@ -1,7 +1,7 @@
-"""Loading pretrained weights with nothing taken on trust: every tensor is accounted for, and nothing is unpickled.
+"""Loads pretrained weights strictly: every tensor is accounted for, and nothing is unpickled.
 
-Transformers fills what a checkpoint lacks with random numbers and reports it in a log. Here a missing tensor is an
-error, unless it belongs to a head that is new on purpose.
+Transformers initializes missing tensors at random and only logs it. Here a missing tensor is an error, unless it
+belongs to a head that is new on purpose.
 """
 
 import json
@@ -23,18 +23,18 @@ from nlp_ft.errors import ModelError
 
 ADAPTER_CONFIG_NAME = "adapter_config.json"
 WHOLE_NUMBERS = ("I", "U", "BOOL")
-"""How safetensors' names of types without fractions begin."""
+"""First letters of the names that safetensors gives to whole-number types."""
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model, and how its parameters came to it.
+    """A loaded model, and which of its parameters came from the checkpoint.
 
     Args:
-        model: in float32 and memory of its own.
-        new: names of the parameters that the checkpoint lacks or holds in another shape; they are random.
-        resized: those of them that it holds in another shape.
-        unused: names of the checkpoint that the model has no place for.
+        model: the model, in float32; its tensors share no memory with the file.
+        new: names of the parameters that the checkpoint lacks or has in another shape; they are random.
+        resized: the names in `new` that the checkpoint has in another shape.
+        unused: names in the checkpoint that the model does not have.
     """
 
     model: PreTrainedModel
@@ -56,17 +56,17 @@ def load_pretrained(
     """Load a model of an Auto class with its weights, in float32.
 
     Args:
-        auto_class: such as `AutoModelForSequenceClassification`.
+        auto_class: an Auto class of Transformers, such as `AutoModelForSequenceClassification`.
         location: a folder or a Hub id.
-        config: of the model; None reads it.
-        may_lack_head: whether parameters of the head may be missing or of another shape.
-        trust_remote_code: whether code that comes with the model may run; it is never asked for.
-        revision: of a Hub model.
-        options: of the Auto class.
+        config: configuration of the model; None reads config.json.
+        may_lack_head: whether parameters of the head may be missing or have another shape.
+        trust_remote_code: whether Python code that comes with the model may run.
+        revision: branch, tag or commit of a Hub model.
+        options: further arguments for `from_pretrained`.
 
     Raises:
-        ModelError: a tensor is missing, of another shape, not finite or of whole numbers; or the weights are an
-            adapter or in files other than safetensors.
+        ModelError: a tensor is missing, has another shape, is not finite or holds whole numbers; or the weights are an
+            adapter, or are in files other than safetensors.
     """
     check_weight_files(location, revision)
     given = {} if config is None else {"config": config}
@@ -102,7 +102,8 @@ def check_weight_files(location: str, revision: str = "main") -> None:
     """Check the weight files before anything is loaded; those of a Hub model are downloaded for this.
 
     Raises:
-        ModelError: there are none, an index names other files than safetensors, or a tensor cannot be a weight.
+        ModelError: there are no weight files, an index names files other than safetensors, or a tensor cannot be a
+            weight.
     """
     if (Path(location) / ADAPTER_CONFIG_NAME).is_file():
         raise ModelError("it holds an adapter, not a whole model; merge the two with PEFT's merge_and_unload and save")
@@ -115,20 +116,20 @@ def check_weight_files(location: str, revision: str = "main") -> None:
     elif Path(location).is_dir():
         raise ModelError(f"it has no {SAFE_WEIGHTS_NAME}; nothing but safetensors is read, since a pickle can run code")
     else:
-        return  # Transformers may find a converted copy on the Hub, and says it if not.
+        return  # Transformers looks for a converted copy on the Hub, and raises if there is none.
     types = {name: kind for file in files for name, kind in _types(file)}
     if not types:
         raise ModelError(f"{Path(files[0]).name} holds no tensor")
     numbers = [name for name, kind in types.items() if kind.startswith(WHOLE_NUMBERS) and _is_weight(name)]
     if numbers:
         raise ModelError(
-            f"{numbers[0]} and {len(numbers) - 1} more hold whole numbers ({types[numbers[0]]}) in place of weights; "
+            f"{numbers[0]} and {len(numbers) - 1} more hold whole numbers ({types[numbers[0]]}) instead of weights; "
             "quantised weights must be saved in float32, float16 or bfloat16"
         )
 
 
 def renew(model: PreTrainedModel, fresh: nn.Module, names: Iterable[str]) -> None:
-    """Give parameters the values that they have in a model of the same structure with random weights."""
+    """Overwrite the named parameters with those of `fresh`, a model of the same structure with random weights."""
     with torch.no_grad():
         for name in names:
             model.get_parameter(name).copy_(fresh.get_parameter(name))
@@ -137,8 +138,8 @@ def renew(model: PreTrainedModel, fresh: nn.Module, names: Iterable[str]) -> Non
 def give_own_memory(model: nn.Module) -> None:
     """Copy tensors that safetensors has mapped from a file into memory that torch aligns.
 
-    A file that changes would change the weights, and results would depend on where in the file a tensor lies: MKL sums
-    in another order at an address that is no multiple of 64.
+    Otherwise a change of the file would change the weights, and results would depend on the position of a tensor in the
+    file: MKL sums in another order at an address that is not a multiple of 64.
     """
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()
@@ -160,7 +161,7 @@ def _shards(location: str, index: str, revision: str) -> list[str]:
     try:
         names = sorted(set(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, AttributeError, TypeError):
-        raise ModelError(f"{SAFE_WEIGHTS_INDEX_NAME} is no index of weights") from None
+        raise ModelError(f"{SAFE_WEIGHTS_INDEX_NAME} is not an index of weights") from None
     wrong = [name for name in names if not str(name).endswith(".safetensors") or Path(name).name != name]
     if wrong:
         raise ModelError(
@@ -217,7 +218,7 @@ def reason_of(error: BaseException) -> str:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silence Transformers' progress bars and its reports on weights that are new on purpose."""
+    """Silence the progress bars and log messages of Transformers inside the block."""
     level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

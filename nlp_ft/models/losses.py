@@ -1,4 +1,4 @@
-"""The loss that a saved classifier returns for labels, by its `problem_type`; other people's loops train with it."""
+"""The loss that a saved classifier returns for labels, by its `problem_type`; a loop outside nlp_ft trains with it."""
 
 import torch
 from torch.nn import functional as F
@@ -10,15 +10,15 @@ def loss_of_labels(
 ) -> torch.Tensor:
     """Compute the mean loss, over the given labels or over those of the whole effective batch.
 
-    As in Transformers, a missing `problem_type` follows from the labels: regression for one output, several labels a
-    row for shares (float), else one label a row.
+    As in Transformers, a missing `problem_type` follows from the labels: regression if there is one output, several
+    labels for each row if the labels are floats, else one label for each row.
 
     Args:
-        config: gives `problem_type`: `single_label_classification`, `multi_label_classification` or `regression`.
+        config: holds `problem_type`: `single_label_classification`, `multi_label_classification` or `regression`.
         logits: (batch, num_labels).
-        labels: (batch,) label ids, where -100 is left out; (batch, num_labels) shares; or (batch,) and (batch,
-            num_labels) numbers.
-        num_items_in_batch: labels of the effective batch, by which a Trainer wants the sum divided; None for the mean.
+        labels: for one label, ids (batch,), where -100 is left out; for several labels, 0 to 1 for each label, (batch,
+            num_labels); for regression, numbers (batch,) or (batch, num_labels).
+        num_items_in_batch: number of labels in the effective batch, by which the sum is divided; None takes the mean.
     """
     kind = config.problem_type or _problem_type(logits, labels)
     reduction = "mean" if num_items_in_batch is None else "sum"

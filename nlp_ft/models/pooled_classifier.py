@@ -1,4 +1,4 @@
-"""The model for what no plain Transformers class expresses: any encoder, a pooling of choice, a head of choice.
+"""A classifier that plain Transformers classes cannot express: any encoder with a chosen pooling and a chosen head.
 
 It is registered with Transformers' Auto classes when nlp_ft is imported, so that a saved folder loads with
 `AutoModelForSequenceClassification.from_pretrained(folder)` and `pipeline(..., model=folder)`.
@@ -20,14 +20,22 @@ from nlp_ft.models.pooling import pool
 
 
 class PooledClassifier(PreTrainedModel):
-    """An encoder with a pooling and a head of choice."""
+    """An encoder, a pooling and a head.
+
+    Args:
+        config: configuration of the classifier.
+        encoder: the encoder, if it is loaded already; None builds it from the config with random weights.
+
+    Raises:
+        ModelError: the config has no `encoder_config`.
+    """
 
     config_class = PooledClassifierConfig
     base_model_prefix = "encoder"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
-    # The loss is divided by `num_items_in_batch`, which the Trainer therefore counts.
+    # Makes the Trainer pass `num_items_in_batch`, by which `forward` divides the loss.
     accepts_loss_kwargs = True
 
     def __init__(self, config: PooledClassifierConfig, encoder: nn.Module | None = None) -> None:
@@ -50,7 +58,7 @@ class PooledClassifier(PreTrainedModel):
         self.post_init()  # type: ignore[no-untyped-call]  # of Transformers
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Initialize linear layers of the head: normal with the encoder's standard deviation, biases 0."""
+        """Initialize linear layers: weights normal with the encoder's standard deviation, biases 0."""
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=getattr(self.config.encoder_config, "initializer_range", 0.02))
             if module.bias is not None:
@@ -69,18 +77,19 @@ class PooledClassifier(PreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> SequenceClassifierOutput | tuple[torch.Tensor, ...]:
-        """Compute the logits, and the loss of `config.problem_type` if there are labels.
+        """Compute the logits, (batch, num_labels), and the loss of `config.problem_type` if there are labels.
 
         Args:
-            input_ids: (batch, seq_len); or `inputs_embeds` (batch, seq_len, hidden).
+            input_ids: token ids, (batch, seq_len).
             attention_mask: (batch, seq_len), 1 for tokens and 0 for padding; None means no padding.
             token_type_ids: (batch, seq_len), for encoders that take them.
-            labels: see `loss_of_labels`; so is the next.
-            num_items_in_batch: labels of the whole effective batch.
+            inputs_embeds: embedded tokens, (batch, seq_len, hidden), instead of `input_ids`.
+            labels: label ids, (batch,); see `loss_of_labels` for labels of other shapes.
+            num_items_in_batch: number of labels in the whole effective batch; None averages over this batch.
             position_ids: (batch, seq_len), for encoders that take them.
-            output_attentions: give those of the encoder, too; None: as its config says.
-            output_hidden_states: likewise.
-            return_dict: False gives a tuple of what is not None; None: as the config says.
+            output_attentions: whether to return the encoder's attentions; None follows its config.
+            output_hidden_states: whether to return the encoder's hidden states; None follows its config.
+            return_dict: False returns a tuple of all values that are not None; None follows the config.
         """
         given = {
             "input_ids": input_ids,
@@ -102,7 +111,7 @@ class PooledClassifier(PreTrainedModel):
         return result if as_dict else result.to_tuple()
 
     def _pooled(self, output: Any, attention_mask: torch.Tensor | None) -> torch.Tensor:
-        """One vector for each text, (batch, hidden), from the output of the encoder."""
+        """Pool the output of the encoder to one vector for each text, (batch, hidden)."""
         if self.config.pooling == "pooler":
             pooler_output: torch.Tensor = output.pooler_output
             return pooler_output
@@ -113,7 +122,7 @@ class PooledClassifier(PreTrainedModel):
 
 
 def encoder_options(config: PreTrainedConfig, pooling: str) -> dict[str, bool]:
-    """Give the options that leave out an encoder's pooler, if the class can and nothing reads it."""
+    """Return the options of an encoder's class that leave out a pooler which `pooling` does not use."""
     from transformers import MODEL_MAPPING
 
     encoder_class: Any = MODEL_MAPPING[type(config)]
@@ -122,7 +131,7 @@ def encoder_options(config: PreTrainedConfig, pooling: str) -> dict[str, bool]:
 
 
 def register() -> None:
-    """Make the Auto classes know the model type."""
+    """Register the model class with AutoModelForSequenceClassification."""
     AutoModelForSequenceClassification.register(PooledClassifierConfig, PooledClassifier, exist_ok=True)
 
 

@@ -21,10 +21,10 @@ def pool(
         last_hidden_state: (batch, seq_len, hidden).
         attention_mask: (batch, seq_len), 1 for tokens and 0 for padding.
         pooling: the CLS token, or the mean or maximum over the tokens.
-        cls_position: where the CLS token stands; XLNet puts it last.
+        cls_position: the end of a text at which the tokenizer puts the CLS token; XLNet's puts it last.
 
     Returns:
-        (batch, hidden).
+        One vector for each text, (batch, hidden).
     """
     mask = attention_mask.to(torch.bool)
     if pooling == "mean":

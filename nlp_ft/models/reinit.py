@@ -1,4 +1,4 @@
-"""Top blocks that begin anew, as on a freshly built model."""
+"""Re-initializes the top blocks of a pretrained model."""
 
 import torch
 from torch import nn
@@ -7,15 +7,16 @@ from nlp_ft.layerwise import LayerMap
 
 
 def reinit_top(model: nn.Module, fresh: nn.Module, layer_map: LayerMap, blocks: int) -> None:
-    """Copy the top blocks, and all above them such as a pooler, from a model of random weights.
+    """Copy the top blocks, and all layers above them such as a pooler, from a model with random weights.
 
-    On few samples it helps more than layer-wise decay (Zhang et al. 2021, https://arxiv.org/abs/2006.05987).
+    With little training data it helps more than layer-wise learning-rate decay (Zhang et al. 2021,
+    https://arxiv.org/abs/2006.05987).
 
     Args:
-        model: changed in place: parameters, and the buffers beside them.
-        fresh: a model of the same structure.
-        layer_map: of both.
-        blocks: how many, counted from the top; of each tower.
+        model: the model to change in place: parameters, and buffers in the same modules.
+        fresh: a model of the same structure with random weights.
+        layer_map: the layer map of both.
+        blocks: number of blocks from the top; with two towers, in each of them.
     """
     lowest = layer_map.num_layers - blocks + 1
     top = {name for name, _ in model.named_parameters() if layer_map.aligned_layer(name) >= lowest}

@@ -1,4 +1,4 @@
-"""Building the classifier of a recipe: a plain Transformers class where one expresses it, else `PooledClassifier`."""
+"""Builds the text classifier of a recipe: a plain Transformers class if one can express it, else `PooledClassifier`."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -60,11 +60,11 @@ def build_classifier(
     """Build the encoder with pooling and a head for the given labels; the head is new unless `model.keep_head` is set.
 
     Args:
-        model: section of the recipe.
-        label_names: in the order of their ids; kept in the model's config.
-        tokenizer: tells where the CLS token stands; None takes it to be first.
-        pretrained: load the weights; False builds the structure alone, on whichever device is the default.
-        say: is told, a sentence each, what of the weights is new or not used.
+        model: the section `model` of the recipe.
+        label_names: label names in the order of their ids; they are saved in the model's config.
+        tokenizer: the encoder's tokenizer, which shows where the CLS token is; None assumes that it comes first.
+        pretrained: whether to load the weights; False builds the structure alone, on the default device.
+        say: called with one sentence for each kind of weights that is new or not used.
 
     Raises:
         ModelError: the model cannot be found or loaded, lacks weights, or has no such pooling or head.
@@ -76,7 +76,7 @@ def build_classifier(
     config.label2id = {name: i for i, name in enumerate(label_names)}
     config.problem_type = None
     if tokenizer is not None and getattr(config, "pad_token_id", None) is None:
-        # By it a decoder finds the last token of each text.
+        # Decoders need it to find the last token of each text.
         config.pad_token_id = tokenizer.pad_token_id
     _set_dropout(config, model)
     if is_plain(model, config):
@@ -87,7 +87,7 @@ def build_classifier(
 def _plain_classifier(
     model: TextModelSection, config: PreTrainedConfig, pretrained: bool, say: Callable[[str], object]
 ) -> PreTrainedModel:
-    """The sequence classifier that Transformers has for the architecture."""
+    """Build the sequence classifier that Transformers has for the architecture."""
     if not pretrained:
         structure: PreTrainedModel = _structure(AutoModelForSequenceClassification, model, config)
         return structure
@@ -103,7 +103,7 @@ def _pooled_classifier(
     pretrained: bool,
     say: Callable[[str], object],
 ) -> PooledClassifier:
-    """The encoder under a pooling and a head of ours."""
+    """Build the encoder with the pooling and head of nlp_ft."""
     if model.pooling in ("auto", "pooler"):
         _require_pooler(model, config)
     pooling = "pooler" if model.pooling == "auto" else model.pooling
@@ -115,7 +115,7 @@ def _pooled_classifier(
     else:
         encoder = _structure(AutoModel, model, config, **options)
     wrapped = PooledClassifierConfig(
-        # A copy: Transformers would write the attention of the outer model into the config that the encoder has.
+        # A copy, because Transformers would write the attention of the outer model into the encoder's own config.
         encoder_config=deepcopy(config),
         pooling=pooling,
         cls_position=_cls_position(tokenizer) if pooling == "cls" else "first",
@@ -131,7 +131,7 @@ def _pooled_classifier(
 
 
 def is_plain(model: TextModelSection, config: PreTrainedConfig) -> bool:
-    """Whether the plain Transformers class expresses it: a linear head on the architecture's own pooling."""
+    """Whether a plain Transformers class can express the model: a linear head on the architecture's own pooling."""
     own = model.pooling == "auto" or (model.pooling == "pooler" and config.model_type in ("bert", "albert"))
     return own and model.head.type == "linear"
 
@@ -142,13 +142,15 @@ def _load_config(model: TextModelSection) -> PreTrainedConfig:
         if Path(location).is_dir():
             require_model_files(Path(location))
         elif Path(location).exists():
-            raise ModelError("it is no folder")
+            raise ModelError("it is a file, not a folder")
         config = AutoConfig.from_pretrained(location, **_source(model))
         check_config(config)
     if isinstance(config, PooledClassifierConfig):
         raise ModelError(f"model.name: {model.name} is a finished classifier of nlp_ft; name the encoder it came from")
     if type(config) not in AutoModelForSequenceClassification._model_mapping:
-        raise ModelError(f"model.name: {model.name} ({config.model_type}) is no encoder for sequence classification")
+        raise ModelError(
+            f"model.name: {model.name} ({config.model_type}) is not an encoder for sequence classification"
+        )
     assert isinstance(config, PreTrainedConfig)
     return config
 
@@ -158,7 +160,7 @@ def _set_dropout(config: PreTrainedConfig, model: TextModelSection) -> None:
         for field in DROPOUTS:
             if getattr(config, field, None) is not None:
                 setattr(config, field, model.dropout)
-    # The plain classes read the dropout before their last layer from one of these.
+    # Each plain class reads the dropout before its last layer from one of these fields.
     for field in ("classifier_dropout", "classifier_dropout_prob", "seq_classif_dropout", "summary_last_dropout"):
         if hasattr(config, field) and model.head.dropout is not None:
             setattr(config, field, model.head.dropout)
@@ -177,7 +179,7 @@ def _load(auto_class: Any, model: TextModelSection, config: PreTrainedConfig, **
 def _settle_head(
     model: TextModelSection, config: PreTrainedConfig, loaded: LoadedModel, say: Callable[[str], object]
 ) -> None:
-    """Keep the head that came with the weights, or give it random ones as a new head has them."""
+    """Keep the head that came with the weights if `model.keep_head` is set, else initialize it as a new head."""
     prefix = loaded.model.base_model_prefix
     head = [name for name, _ in loaded.model.named_parameters() if not name.startswith(f"{prefix}.")]
     given = [name for name in head if name not in loaded.new]
@@ -194,9 +196,9 @@ def _settle_head(
 
 def _say_weights(loaded: LoadedModel, new: Sequence[str], say: Callable[[str], object]) -> None:
     if new:
-        say(f"not among the pretrained weights, so random at first: {listed(new, 2)}")
+        say(f"not in the pretrained weights, so random at first: {listed(new, 2)}")
     if loaded.unused:
-        say(f"among the pretrained weights, but not used by this model: {listed(loaded.unused, 2)}")
+        say(f"in the pretrained weights, but not used by this model: {listed(loaded.unused, 2)}")
 
 
 def _require_same_labels(model: TextModelSection, config: PreTrainedConfig, label_names: Sequence[str]) -> None:

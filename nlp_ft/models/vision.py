@@ -1,4 +1,4 @@
-"""Building the image classifier of a recipe: which torchvision network, which weights, which head."""
+"""Builds the image classifier of a recipe: a torchvision network with its weights and a new head."""
 
 import pickle
 import re
@@ -21,7 +21,7 @@ from nlp_ft.suggest import did_you_mean
 
 PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".pkl")
 AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
-"""Beginnings of the names of the auxiliary heads of Inception v3 and GoogLeNet, which are left out."""
+"""Prefixes of the auxiliary heads of Inception v3 and GoogLeNet, which are left out."""
 
 
 def build_image_classifier(
@@ -30,13 +30,13 @@ def build_image_classifier(
     """Build the network with a new head for the given labels.
 
     Args:
-        model: section of the recipe.
-        label_names: in the order of their ids; kept in the model's config.
+        model: the section `model` of the recipe.
+        label_names: label names in the order of their ids; they are saved in the model's config.
         image_size: side of the square images, in pixels.
-        pretrained: load the weights; False builds the structure alone, on whichever device is the default.
+        pretrained: whether to load the weights; False builds the structure alone, on the default device.
 
     Raises:
-        ModelError: the network or its weights cannot be found or loaded, or it takes no images of that size.
+        ModelError: the network or its weights cannot be found or loaded, or it cannot take images of that size.
     """
     check_name(model)
     config = ImageClassifierConfig(
@@ -64,14 +64,14 @@ def check_name(model: ImageModelSection) -> None:
     names = models.list_models(module=models)
     if model.name not in names:
         near = did_you_mean(model.name, names) or f"; there are: {', '.join(names)}"
-        raise ModelError(f"model.name: {model.name} is no classification model of torchvision{near}")
+        raise ModelError(f"model.name: {model.name} is not a classification model of torchvision{near}")
 
 
 def weights_entry(model: ImageModelSection) -> Any | None:
     """Find the entry of torchvision's weights (a `WeightsEnum`); None for a file or random weights.
 
     Raises:
-        ModelError: there is no such entry, or the file is none that is read.
+        ModelError: torchvision has no such weights for the network.
     """
     check_name(model)
     if model.weights is None or _is_file(model.weights):
@@ -85,9 +85,9 @@ def weights_entry(model: ImageModelSection) -> Any | None:
 
 
 def read_weights(model: ImageModelSection) -> dict[str, torch.Tensor] | None:
-    """Read the weights: torchvision's name -> tensor; None for random weights.
+    """Read the weights as torchvision's names -> tensors; None for random weights.
 
-    Nothing of the user's is unpickled; torchvision's own files are, by a reader that makes nothing but tensors.
+    A file of the user is never unpickled. Files of torchvision are, by a reader that can create nothing but tensors.
 
     Raises:
         ModelError: the weights cannot be found, downloaded or read.
@@ -113,13 +113,18 @@ def read_weights(model: ImageModelSection) -> dict[str, torch.Tensor] | None:
 def load_weights(classifier: ImageClassifier, tensors: Mapping[str, torch.Tensor], where: str) -> None:
     """Copy the tensors into the network, except those of its last layer, which is new.
 
+    Args:
+        classifier: the classifier to change in place.
+        tensors: torchvision's name -> tensor.
+        where: the beginning of the error message, which names the weights.
+
     Raises:
-        ModelError: they are of another network.
+        ModelError: the tensors belong to another network.
     """
     head = f"{classifier.head_name}."
     given = {name: tensor for name, tensor in tensors.items() if not name.startswith((head, *AUXILIARY))}
     own = {name: tensor for name, tensor in classifier.backbone.state_dict().items() if not name.startswith(head)}
-    # Counters that files of before 2018 lack; only a BatchNorm without momentum reads them.
+    # Files from before 2018 lack these counters; only a BatchNorm without momentum reads them.
     wanted = {name for name in own if not name.endswith("num_batches_tracked")}
     different = [name for name in own if name in given and own[name].shape != given[name].shape]
     different += sorted((wanted - given.keys()) | (given.keys() - own.keys()))
@@ -127,8 +132,8 @@ def load_weights(classifier: ImageClassifier, tensors: Mapping[str, torch.Tensor
         first = different[0]
         shapes = [tuple(of[first].shape) if first in of else "nothing" for of in (given, own)]
         raise ModelError(
-            f"{where} is not of {classifier.config.backbone}: {first} and {len(different) - 1} more differ "
-            f"(it has {shapes[0]}, the network {shapes[1]})"
+            f"{where} does not fit {classifier.config.backbone}: {first} and {len(different) - 1} more differ "
+            f"(the file has {shapes[0]}, the network {shapes[1]})"
         )
     with torch.no_grad():
         for name in own.keys() & given.keys():

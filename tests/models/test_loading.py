@@ -80,7 +80,7 @@ def test_weights_without_a_place_are_said(tiny_encoder: Path, tmp_path: Path) ->
     notes: list[str] = []
     built(folder, notes=notes)
     assert len(notes) == 1
-    assert notes[0].startswith("among the pretrained weights, but not used by this model: encoder.layer.1.")
+    assert notes[0].startswith("in the pretrained weights, but not used by this model: encoder.layer.1.")
     assert notes[0].endswith(" and 14 more")
 
 
@@ -89,7 +89,7 @@ def test_a_pooler_that_the_weights_lack_is_new_and_that_is_said(tiny_encoder: Pa
     notes: list[str] = []
     built(folder, notes=notes)
     assert notes == [
-        "not among the pretrained weights, so random at first: bert.pooler.dense.bias, bert.pooler.dense.weight"
+        "not in the pretrained weights, so random at first: bert.pooler.dense.bias, bert.pooler.dense.weight"
     ]
 
 

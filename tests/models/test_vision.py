@@ -262,8 +262,8 @@ def test_weights_that_cannot_be_downloaded_are_refused_with_the_place_to_put_the
 
 def test_names_that_torchvision_does_not_know_are_refused_with_the_nearest(tmp_path: Path) -> None:
     error = the_error("resnet51")
-    assert error == "model.name: resnet51 is no classification model of torchvision; did you mean resnet50?"
-    assert the_error("fcn_resnet50").startswith("model.name: fcn_resnet50 is no classification model of torchvision")
+    assert error == "model.name: resnet51 is not a classification model of torchvision; did you mean resnet50?"
+    assert the_error("fcn_resnet50").startswith("model.name: fcn_resnet50 is not a classification model of torchvision")
     assert the_error("resnet50", "IMAGENET1K_V3") == (
         "model.weights: resnet50 has no weights IMAGENET1K_V3 (nor is it a file); did you mean IMAGENET1K_V2?"
     )
@@ -281,7 +281,7 @@ def test_files_that_are_no_weights_of_the_network_are_refused(tmp_path: Path) ->
     torch.save({}, tmp_path / "a.pth")
     assert "is a pickle, which can run code and is not read" in the_error(weights=str(tmp_path / "a.pth"))
     save_file(torchvision.models.resnet34().state_dict(), file)
-    assert f"model.weights: {file} is not of resnet18: " in the_error(weights=str(file))
+    assert f"model.weights: {file} does not fit resnet18: " in the_error(weights=str(file))
     save_file(torchvision.models.resnet50().state_dict(), file)
     assert "layer1.0.conv1.weight" in the_error(weights=str(file))
     assert "(it has (64, 64, 1, 1), the network (64, 64, 3, 3))" in the_error(weights=str(file))
