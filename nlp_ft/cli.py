@@ -22,7 +22,11 @@ OVERRIDES = "settings that override the recipe's, such as optimizer.lr=1e-4 or s
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run a command; exit with 0, 1 (an audit found errors), 2 (any error), or 130 or 143 (a signal)."""
+    """Run a command and exit with 0, 1 (an audit found errors), 2 (any error), or 130 or 143 (a signal).
+
+    Args:
+        arguments: the words after `nlp-ft`; None reads them from the command line.
+    """
     exit_with(lambda: _run(arguments))
 
 
@@ -51,7 +55,7 @@ def _count(text: str) -> int:
 
 
 def _path(text: str) -> str:
-    """Read an option that is a path; a `~` that the shell left stands for the home folder."""
+    """Read an option that is a path; a `~` that the shell did not expand means the home folder."""
     if not text.strip() or "\0" in text:
         raise argparse.ArgumentTypeError(f"must be a path, got {text!r}")
     try:
@@ -73,7 +77,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def build_parser() -> "_Parser":
-    """The parser of every command and option."""
+    """Build the parser of all commands and options."""
     parser = _Parser(prog="nlp-ft", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"nlp-ft {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -96,7 +100,8 @@ def _add_eval(commands: _Commands) -> None:
     data_help = "file or glob with the recipe's columns, or class folders of images; default: a split of the recipe"
     evaluate.add_argument("--data", type=_path, metavar="FILE", help=data_help)
     _add_trust(evaluate)
-    evaluate.add_argument("--split", default="test", choices=["train", "validation", "test"], help="default: test")
+    split_help = "the split of the recipe to score if --data is not given (default: test)"
+    evaluate.add_argument("--split", default="test", choices=["train", "validation", "test"], help=split_help)
 
 
 def _add_predict(commands: _Commands) -> None:
@@ -152,7 +157,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_trust(parser: argparse.ArgumentParser) -> None:
-    trust_help = "run Python code that lies in the run folder; only if you trust its author"
+    trust_help = "run Python code from the run folder; use it only if you trust the author"
     parser.add_argument("--trust-remote-code", action="store_true", help=trust_help)
 
 
@@ -161,7 +166,7 @@ def _train(options: argparse.Namespace) -> int:
     from nlp_ft.training.run_folder import RunFolder
 
     recipe = load_recipe(options.recipe, options.overrides)
-    # Checked again by the run itself; here it spares the seconds that importing torch takes.
+    # The run checks the folder again; checked here first, an error comes before the seconds of importing torch.
     if is_main_process():
         RunFolder(recipe.output_dir, options.resume, options.overwrite)
     from accelerate import PartialState
@@ -190,7 +195,7 @@ def _predict(options: argparse.Namespace) -> int:
     if bool(options.inputs) == bool(options.file):
         raise DataError("predict needs texts or images on the command line, or --file, and not both")
     if options.output:
-        # Said before the seconds that loading takes.
+        # Checked here, so that an error comes before the seconds of loading the model.
         check_output(options.output, options.overwrite)
     from nlp_ft.prediction.predict import load_run, predict_to_file
 
@@ -222,14 +227,14 @@ def _validate(options: argparse.Namespace) -> int:
     layers = settings_layers(read_yaml(options.recipe), options.overrides)
     recipe = recipe_from_layers(layers, options.recipe)
     if options.resolved:
-        # Shown before the seconds that importing torch takes.
+        # Printed first, because importing torch takes seconds.
         print(resolved_yaml(recipe, layers), flush=True)
     from nlp_ft.training.inspection import find_problems
 
     problems = find_problems(recipe)
     if problems:
         return fail("\n".join(f"{printable(options.recipe)}: {problem}" for problem in problems))
-    # Behind a resolved recipe a comment, so that all of the output is one YAML file.
+    # After a resolved recipe this is a comment, so that the whole output is one YAML file.
     print(f"{'# ' if options.resolved else ''}{printable(options.recipe)}: ready to train")
     return 0
 

@@ -1,6 +1,6 @@
-"""What a process is told by its environment: read and checked in one place, before anything starts.
+"""Reads and checks the environment variables of a process, before anything starts.
 
-An empty variable that names a folder counts as none: the libraries would take it for the current folder, or for `/`.
+An empty variable that should name a folder counts as not set: the libraries would read it as the current folder or `/`.
 """
 
 import io
@@ -14,7 +14,10 @@ from pathlib import Path
 from nlp_ft.errors import MachineError
 
 FOLDERS = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
-"""Must be absolute: https://specifications.freedesktop.org/basedir-spec/latest/ bids to ignore what is not."""
+"""Variables that must hold an absolute path; others are ignored, as the specification of the XDG folders asks.
+
+https://specifications.freedesktop.org/basedir-spec/latest/
+"""
 FOLDERS_OF_LIBRARIES = (
     "HF_HOME",
     "HF_HUB_CACHE",
@@ -45,11 +48,11 @@ FLAGS = (
     "ACCELERATE_DYNAMO_USE_REGIONAL_COMPILATION",
 )
 ON, OFF = ("1", "true", "yes", "on", "y", "t"), ("0", "false", "no", "off", "n", "f")
-"""As Accelerate (1.15) reads them; it takes small and capital letters alike."""
+"""Words that Accelerate (1.15) reads as true and false, in small or capital letters."""
 
 
 def ignore_unusable_folders() -> None:
-    """Drop variables that name no folder; to be called before the libraries are imported that read them then."""
+    """Remove variables that do not name a folder. Call it before importing the libraries that read them."""
     for name in (*FOLDERS, *FOLDERS_OF_LIBRARIES):
         value = os.environ.get(name)
         if value is not None and (not value.strip() or (name in FOLDERS and not os.path.isabs(value))):
@@ -57,17 +60,17 @@ def ignore_unusable_folders() -> None:
 
 
 def show_what_cannot_be_shown() -> None:
-    """From now on a label or a path that the terminal cannot show is escaped there, and is no reason to fail."""
+    """Let stdout and stderr escape characters that the terminal cannot show, instead of raising an error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def check_environment() -> None:
-    """Find what would end a command later, with less clear words, or make folders where nobody looks for them.
+    """Check the variables that would otherwise fail later with a less clear error, or make folders in odd places.
 
     Raises:
-        MachineError: naming the variable, its value and what it must be.
+        MachineError: a variable has a wrong value; the message names it, its value and what it must be.
     """
     for name, (least, most) in BOUNDS.items():
         _number(name, least, most)
@@ -91,7 +94,7 @@ def num_launched() -> int:
 
 
 def is_main_process() -> bool:
-    """Tell whether this process speaks for all; True if the variables are wrong, so that the error is shown."""
+    """Whether this process prints for all processes; True if the variables are wrong, so that the error is shown."""
     try:
         return num_launched() == 1 or not _number("RANK", 0, BOUNDS["RANK"][1])
     except MachineError:
@@ -99,7 +102,7 @@ def is_main_process() -> bool:
 
 
 def is_on(flag: str) -> bool:
-    """Whether a flag is on; no if it is not set. Raises: MachineError: it is neither on nor off."""
+    """Whether a flag is on; False if it is not set. Raises: MachineError: its value is neither true nor false."""
     value = os.environ.get(flag)
     if value is None or value.lower() in OFF:
         return False
@@ -112,8 +115,8 @@ def feature_folder() -> Path:
     """Find the folder of the features of all runs: `$NLP_FT_CACHE/features`, or one in the user's cache.
 
     Raises:
-        MachineError: NLP_FT_CACHE is relative: the cache would lie in whatever folder the command runs in; or there is
-            no home folder.
+        MachineError: NLP_FT_CACHE is a relative path, which would depend on the current folder; or there is no home
+            folder.
     """
     own = os.environ.get("NLP_FT_CACHE", "")
     if own.strip():
@@ -131,10 +134,10 @@ def feature_folder() -> Path:
 
 @contextmanager
 def launching() -> Iterator[None]:
-    """Turn what Accelerate's start makes of a wrong environment into one error. Raises: MachineError.
+    """Turn the errors that Accelerate raises at its start into one clear error.
 
     Raises:
-        MachineError: with the variables that it was told.
+        MachineError: Accelerate cannot start; the message lists the variables that describe the launch.
     """
     from accelerate import PartialState
     from accelerate.state import AcceleratorState
@@ -142,7 +145,7 @@ def launching() -> Iterator[None]:
     try:
         yield
     except (ValueError, RuntimeError, LookupError, ImportError, NotImplementedError) as error:
-        # Half a state would count as a whole one at the next start in this process.
+        # The next start in this process would take a half-made state for a whole one.
         AcceleratorState._reset_state()
         PartialState._reset_state()
         told = [f"{name}={value}" for name, value in sorted(os.environ.items()) if _tells_a_launch(name)]

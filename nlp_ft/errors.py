@@ -1,15 +1,16 @@
-"""The exceptions of nlp_ft. All are `ValueError`s: what raises them is something the user wrote or points at.
+"""The exceptions of nlp_ft. All are `ValueError`s, because their cause is something that the user wrote or named.
 
 NlpFtError
 ├── RecipeError       a recipe that cannot be read or does not make sense; lists every problem
 ├── DataError         a data set that cannot be read, or whose content cannot be trained on
 ├── ModelError        a model that cannot be found, loaded, or given the asked pooling or head
-├── LayerMapError     a parameter without a layer, or an architecture that is not mapped
+├── LayerMapError     a parameter without a layer, or an architecture that cannot be mapped
+├── UnfreezeError     phases of training that do not make sense, or do not fit into the run
 ├── TrainingError     a training that cannot start or go on (precision, optimizer, tracker, loss)
-├── MachineError      an environment variable, or a launch, that cannot be taken
-└── RunFolderError    a run folder that is taken, read-only, full, or not a run
+├── MachineError      an environment variable or a launch that cannot be used
+└── RunFolderError    a run folder that is in use, read-only, full, or not a run
 
-`Interrupted` is none of them: a signal ended the run.
+`Interrupted` is not one of them: a signal ended the run.
 """
 
 import unicodedata
@@ -20,14 +21,14 @@ _CONTROLS = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 def printable(text: str, keep: str = "") -> str:
-    """The text as one line that moves no cursor: control and invisible characters as `\\x1b`, `\\n`, `\\u200b`.
+    """Escape control and invisible characters, as in `\\x1b`, `\\n` or `\\u200b`, so that a text stays on its line.
 
-    Use it wherever text of somebody else's (a label, a name, a row) reaches a terminal or a message: what is shown raw
-    can colour, delete or forge lines.
+    Use it wherever a foreign text (a label, a name, a row) reaches a terminal or a message: unescaped, it could colour,
+    delete or forge lines.
 
     Args:
-        text: any.
-        keep: control characters that stay, such as the line breaks of a message of several lines.
+        text: any text.
+        keep: control characters to keep, such as the line breaks of a message of several lines.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -43,7 +44,7 @@ def listed(names: Iterable[str], most: int = 20) -> str:
 
 
 class NlpFtError(ValueError):
-    """Base of every error that the user can mend; its message is printable, whatever it quotes."""
+    """Base of every error that the user can fix; its message is printable, whatever it quotes."""
 
     def __init__(self, message: object = "") -> None:
         super().__init__(printable(str(message), keep="\n"))
@@ -54,7 +55,7 @@ class RecipeError(NlpFtError):
 
 
 class DataError(NlpFtError):
-    """A data set that cannot be read, or whose content cannot be trained on; one line, though a label has several."""
+    """A data set that cannot be read, or whose content cannot be trained on; the message is always one line."""
 
     def __init__(self, message: object = "") -> None:
         super().__init__(printable(str(message)))
@@ -65,11 +66,11 @@ class ModelError(NlpFtError):
 
 
 class LayerMapError(NlpFtError):
-    """A parameter without a layer, or an architecture that is not mapped."""
+    """A parameter without a layer, or an architecture that cannot be mapped."""
 
 
 class UnfreezeError(NlpFtError):
-    """Phases of training that make no sense, or do not fit into the run."""
+    """Phases of training that do not make sense, or do not fit into the run."""
 
 
 class TrainingError(NlpFtError):
@@ -77,18 +78,18 @@ class TrainingError(NlpFtError):
 
 
 class MachineError(NlpFtError):
-    """An environment variable, or a launch of processes, that cannot be taken."""
+    """An environment variable, or a launch of processes, that cannot be used."""
 
 
 class RunFolderError(NlpFtError):
-    """A run folder that is taken, read-only, full, or not a run."""
+    """A run folder that is in use, read-only, full, or not a run."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal ended a run; the message says what is kept of it.
+    """A signal ended a run.
 
     Args:
-        message: for the user.
+        message: tells the user which checkpoint is kept.
         exit_code: 130 after SIGINT (Ctrl-C), 143 after SIGTERM.
     """
 

@@ -1,4 +1,4 @@
-"""How a command ends: whatever happens in it becomes an exit code, and an error one clear message. Imports no torch."""
+"""Turns the end of a command into an exit code, and an error into one clear message. Imports no torch."""
 
 import os
 import select
@@ -11,7 +11,7 @@ from nlp_ft.environment import ignore_unusable_folders, is_main_process, show_wh
 from nlp_ft.errors import Interrupted, MachineError, NlpFtError, printable
 
 TRACEBACK = "NLP_FT_TRACEBACK"
-"""The environment variable that adds the traceback to the message of an error."""
+"""Environment variable; if it is set, an error is printed with its traceback."""
 FAILED, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
 LONGEST = 1000
 
@@ -19,8 +19,8 @@ LONGEST = 1000
 def exit_with(command: Callable[[], int]) -> NoReturn:
     """Run a command and exit with what it returns.
 
-    An error of any kind, also a lack of memory, is said in one message on stderr and ends with 2; a signal ends
-    with 130 or 143, and with 141 a command whose output nobody reads any more.
+    Any error, a lack of memory included, prints one message on stderr and exits with 2. A signal exits with 130 or 143.
+    A closed pipe, such as after `| head`, exits with 141.
     """
     show_what_cannot_be_shown()
     ignore_unusable_folders()
@@ -37,7 +37,7 @@ def exit_with(command: Callable[[], int]) -> NoReturn:
     except KeyboardInterrupt:
         print("\ninterrupted; where a checkpoint was written, nlp-ft train ... --resume goes on", file=sys.stderr)
         status = INTERRUPTED
-    # A panic in a library written in Rust (tokenizers, safetensors) is no Exception.
+    # Not `Exception`: a panic in a library written in Rust (tokenizers, safetensors) is not one.
     except BaseException as error:
         status = _failed(error)
     _close_stdout_if_broken()
@@ -52,14 +52,14 @@ def fail(message: str) -> int:
 
 
 def _failed(error: BaseException) -> int:
-    # A pipe to a worker may break too; that is an error to be said.
+    # The broken pipe may also be one to a worker process; that is an error to report.
     if isinstance(error, BrokenPipeError) and _nobody_reads_stdout():
         return PIPE_CLOSED
     if os.environ.get(TRACEBACK):
         traceback.print_exception(error)
     if isinstance(error, NlpFtError) and not isinstance(error, MachineError):
         return fail(str(error))
-    # Unlike what the user wrote, this may have happened in one process alone.
+    # Other than an error in the recipe, this one may occur in one process alone, so every process prints it.
     if isinstance(error, MachineError):
         _say(str(error))
         return FAILED
@@ -79,7 +79,7 @@ def _say(message: str) -> None:
 
 
 def _flush() -> None:
-    # None where the descriptor was closed before the start (`>&-`).
+    # stdout is None if it was closed before the start (`>&-`).
     if sys.stdout is not None:
         sys.stdout.flush()
 

@@ -1,4 +1,4 @@
-"""Packages that only some tasks need: found, or named with the way to install them."""
+"""Imports packages that only some tasks need, or says how to install them."""
 
 from importlib import import_module
 from types import ModuleType
@@ -9,8 +9,12 @@ from nlp_ft.errors import NlpFtError
 def require_torchvision(error: type[NlpFtError], module: str = "torchvision") -> ModuleType:
     """Import a module of torchvision.
 
+    Args:
+        error: class of the error to raise.
+        module: name of the module.
+
     Raises:
-        error: torchvision is not installed, or does not fit the torch that is.
+        error: torchvision is not installed, or does not fit the installed torch.
     """
     try:
         return import_module(module)

@@ -6,9 +6,12 @@ from nlp_ft.errors import printable
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
-    """Pad the columns to their widest cells; those whose index is in `right` are aligned to the right.
+    """Write a table, with columns padded to their widest cells.
 
-    A cell is one line: what a label or a name holds of controls is shown as `printable` shows it.
+    Args:
+        header: name of each column.
+        rows: cells of each row; control characters in them are escaped, so that each cell is one line.
+        right: indices of the columns to align to the right.
     """
     header, rows = [printable(cell) for cell in header], [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]

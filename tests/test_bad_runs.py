@@ -25,9 +25,9 @@ DAMAGES = [
     ("recipe.yaml", None, "has no recipe.yaml"),
 ]
 BAD_REQUESTS = [
-    ("predict tiny red", ["tiny is no finished run: it has no recipe.yaml"]),
-    ("predict nowhere red", ["nowhere is no finished run"]),
-    ("predict train.csv red", ["train.csv is no finished run"]),
+    ("predict tiny red", ["tiny is not a finished run: it has no recipe.yaml"]),
+    ("predict nowhere red", ["nowhere is not a finished run"]),
+    ("predict train.csv red", ["train.csv is not a finished run"]),
     ("predict finished", ["predict needs texts or images on the command line, or --file"]),
     ("predict finished red --file test.csv", ["and not both"]),
     ("predict finished --file nope.csv", ["--file: there is no nope.csv"]),
@@ -36,7 +36,7 @@ BAD_REQUESTS = [
     ("predict finished --file binary.csv", ["--file: binary.csv is a binary file"]),
     ("predict finished red --output nowhere/out.csv", ["nowhere/out.csv: No such file or directory"]),
     ("predict finished red --output tiny", ["tiny: Is a directory"]),
-    ("eval tiny", ["tiny is no finished run: it has no recipe.yaml"]),
+    ("eval tiny", ["tiny is not a finished run: it has no recipe.yaml"]),
     ("eval finished", ["no test split; name a file with --data"]),
     ("eval finished --data nope.csv", ["--data: there is no nope.csv"]),
     ("eval finished --data new_label.csv", ["--data", "new_label.csv", "colors", "did you mean colour?"]),
@@ -160,7 +160,7 @@ def test_an_unfinished_run_is_kept_with_its_last_whole_checkpoint(
     line = failure(capsys, "train", "good.yaml")
     assert "output_dir: run.partial holds an unfinished run; pass --resume to go on with it, or --overwrite" in line
     line = failure(capsys, "predict", "run", "red")
-    assert "run is no finished run" in line
+    assert "run is not a finished run" in line
     assert "--resume" in line
     assert contents(unfinished) == before
 

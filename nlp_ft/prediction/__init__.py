@@ -1,1 +1,1 @@
-"""A run folder, loaded: predictions, evaluations, files in and out."""
+"""Loads a run folder to predict for new inputs and to evaluate it on labelled rows."""

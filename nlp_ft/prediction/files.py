@@ -1,4 +1,4 @@
-"""Writing predictions to CSV, JSON Lines or Parquet, chunk by chunk; the file has its name only when it is whole."""
+"""Writes predictions to CSV, JSON Lines or Parquet, chunk by chunk; the file gets its name only when it is whole."""
 
 import csv
 import io
@@ -15,14 +15,14 @@ from nlp_ft.errors import DataError
 Rows = tuple[Sequence[Any], ...]
 """The values of each column."""
 Columns = Mapping[str, type]
-"""Name -> `str` or `float`."""
+"""Name of a column -> type of its values, `str` or `float`."""
 Write = Callable[[Rows], None]
 Writer = tuple[Write, Callable[[], object]]
-"""Writes rows, and what still waits when all are written."""
+"""A function that writes rows, and one that writes what is still in a buffer after the last row."""
 
 
 def check_output(path: str, overwrite: bool) -> None:
-    """Check, before a model is loaded, that predictions can be written there. Raises: DataError."""
+    """Check, before a model is loaded, that predictions can be written to a file. Raises: DataError."""
     file = Path(path)
     if file.is_dir():
         raise DataError(f"--output: {path}: Is a directory")
@@ -39,11 +39,17 @@ def prediction_file(path: str, columns: Columns) -> Iterator[Write]:
     """Open a file for rows of predictions; it is renamed to `path` at the end, and removed after an error.
 
     Args:
-        path: ends in .csv, .jsonl or .parquet, which says the format.
-        columns: their names in order; the first holds the inputs.
+        path: path of the file; its ending, .csv, .jsonl or .parquet, decides the format.
+        columns: names and types of the columns; the first column holds the inputs.
+
+    Yields:
+        A function that writes rows.
+
+    Raises:
+        DataError: the disk refuses the file.
     """
     file = Path(path)
-    # A name that nobody has, in the same folder: `out.csv.partial` may be somebody's own.
+    # A unique name in the same folder: `out.csv.partial` may be a file of the user.
     partial = file.with_name(f".{file.name}.{uuid.uuid4().hex}.partial")
     try:
         with _disk_named(path):

@@ -1,4 +1,4 @@
-"""A trained image classifier: image files, folders or Pillow images in, labels out."""
+"""A trained image classifier, which predicts labels for image files, folders or Pillow images."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ BATCH_SIZE = 64
 
 
 class ImageRun(TrainedRun):
-    """See `TrainedRun`. Raises: RunFolderError: model or image processor are damaged."""
+    """A trained run that reads images. See `TrainedRun`. Raises: RunFolderError: model or processor are damaged."""
 
     input_name = "image"
 
@@ -41,7 +41,7 @@ class ImageRun(TrainedRun):
     def activated(
         self, inputs: Sequence[str | Path | Image.Image], done: Callable[[int], object] = lambda count: None
     ) -> np.ndarray:
-        """Predict for image files, such as `read` gives, or Pillow images; each is resized to the size of training."""
+        """Predict for image files or Pillow images, resized as in the run's evaluation. See `TrainedRun.activated`."""
         computed = []
         with self.computing() as compute:
             for start in range(0, len(inputs), BATCH_SIZE):
@@ -56,7 +56,7 @@ class ImageRun(TrainedRun):
         return chunked(self._named(file, words))
 
     def expected_inputs(self, file: str | None, words: Sequence[str]) -> int | None:
-        """Count the images."""
+        """Count the images among the words and in their folders and zip files. Raises: DataError."""
         return len(self._named(file, words))
 
     def _named(self, file: str | None, words: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Using a run folder: predictions for new inputs, and scores on a labelled file or split."""
+"""Uses a run folder: predicts for new inputs, and scores the model on a labelled file or split."""
 
 from collections.abc import Sequence
 from importlib import import_module
@@ -24,7 +24,7 @@ RUNS = {
     "texts": "nlp_ft.prediction.text_run:TextRun",
     "images": "nlp_ft.prediction.image_run:ImageRun",
 }
-"""What a task's inputs are -> module and class that reads them."""
+"""`Task.inputs` -> module and class of the trained run that reads such inputs."""
 
 
 def load_run(folder: str | Path, trust_remote_code: bool = False) -> TrainedRun:
@@ -32,18 +32,18 @@ def load_run(folder: str | Path, trust_remote_code: bool = False) -> TrainedRun:
 
     Args:
         folder: a run folder.
-        trust_remote_code: run Python code that the folder holds. What its own recipe says of it does not count: the
-            folder may come from someone else.
+        trust_remote_code: whether Python code in the folder may run. The same setting in the folder's recipe is
+            ignored, because the folder may come from someone else.
 
     Raises:
-        RunFolderError: it is no run folder, or damaged.
+        RunFolderError: the folder is not a finished run, or is damaged.
     """
     folder = Path(folder)
     missing = [name for name in ("recipe.yaml", "config.json", "model.safetensors") if not (folder / name).exists()]
     if missing:
         partial = folder.with_name(folder.name + ".partial").exists()
         hint = "; its training has not finished: pass --resume to nlp-ft train" if partial else ""
-        raise RunFolderError(f"{folder} is no finished run: it has no {', '.join(missing)}{hint}")
+        raise RunFolderError(f"{folder} is not a finished run: it has no {', '.join(missing)}{hint}")
     recipe = load_recipe(folder / "recipe.yaml")
     module, _, class_name = RUNS[task_class(recipe.task).inputs].partition(":")
     run: TrainedRun = getattr(import_module(module), class_name)(folder, recipe, trust_remote_code)
@@ -55,11 +55,14 @@ def predict(folder: str | Path, inputs: Sequence[Any], trust_remote_code: bool =
 
     Args:
         folder: a run folder.
-        inputs: single texts, or pairs where the run was trained on pairs; image files or Pillow images.
+        inputs: texts, or pairs of texts if the run was trained on pairs; or image files or Pillow images.
         trust_remote_code: see `load_run`.
 
+    Returns:
+        One prediction for each input: label and probabilities, or a number.
+
     Raises:
-        RunFolderError: it is no run folder.
+        RunFolderError: the folder is not a finished run.
         DataError: single texts for a model of pairs, or the other way round; or an image that cannot be read.
     """
     return load_run(folder, trust_remote_code).predict(inputs)
@@ -69,16 +72,16 @@ def predict_to_file(run: TrainedRun, file: str | None, words: Sequence[str], out
     """Predict for any number of inputs and write the predictions in their order, chunk by chunk.
 
     Args:
-        run: from `load_run`.
-        file: CSV, TSV, JSON Lines or Parquet with the recipe's text column(s); None takes the words.
-        words: texts, or image files, folders and zip files.
-        output: a file that ends in .csv, .jsonl or .parquet; it is there when all predictions are in it.
+        run: a run, from `load_run`.
+        file: CSV, TSV, JSON Lines or Parquet file with the recipe's text column(s); None takes the words.
+        words: texts; or image files, folders and zip files.
+        output: path of the file to write, ending in .csv, .jsonl or .parquet; it appears once it is complete.
 
     Returns:
-        How many predictions were written.
+        The number of predictions written.
 
     Raises:
-        DataError: an input cannot be read.
+        DataError: an input cannot be read, or the file cannot be written.
     """
     written = 0
     with (
@@ -104,7 +107,7 @@ def evaluate_run(
         trust_remote_code: see `load_run`.
 
     Raises:
-        RunFolderError: it is no run folder.
+        RunFolderError: the folder is not a finished run.
         DataError: the rows cannot be read, or have labels that the model does not know.
     """
     run = load_run(folder, trust_remote_code)
@@ -112,7 +115,7 @@ def evaluate_run(
         raise DataError(f"the recipe of this run has no {split} split; name a file with --data")
     labelled = run.labelled(data, split)
     with launching():
-        # A run in the same process may have had another precision; the state would refuse this one.
+        # An earlier run in this process may have used another precision, and Accelerate's state would refuse this one.
         AcceleratorState._reset_state()
         precision = precision_of_use(run.recipe.training.precision, PartialState().device)
         accelerator = Accelerator(mixed_precision=precision)

@@ -1,4 +1,4 @@
-"""A trained text classifier: texts or pairs of them in, labels out."""
+"""A trained model for texts, which predicts labels or numbers for texts or pairs of texts."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -27,12 +27,12 @@ from nlp_ft.tasks.task import Data
 
 Texts = Sequence[str] | Sequence[tuple[str, str]]
 TOKENS_PER_BATCH = {"cpu": 1024}
-"""More gain nothing where the matrix products already take all the time, and leave the processor's cache."""
+"""Tokens of a batch, by device. On a CPU larger batches gain nothing, and no longer fit into its cache."""
 TOKENS_PER_BATCH_ELSEWHERE = 16_384
 
 
 class TextRun(TrainedRun):
-    """See `TrainedRun`. Raises: RunFolderError: model or tokenizer are damaged."""
+    """A trained run that reads texts. See `TrainedRun`. Raises: RunFolderError: model or tokenizer are damaged."""
 
     input_name = "text"
 
@@ -43,7 +43,7 @@ class TextRun(TrainedRun):
             require_model_files(folder)
             self.model = load_whole(AutoModelForSequenceClassification, folder, trust_remote_code)
         with damage_named(folder, "tokenizer"):
-            # Without it Transformers takes another length and other sides of truncation and padding.
+            # Without this file, Transformers would use another length and other sides of truncation and padding.
             if not (folder / "tokenizer_config.json").is_file():
                 raise ModelError("it has no tokenizer_config.json")
             self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
@@ -120,4 +120,4 @@ def _check_inputs(inputs: Sequence[Any], wants_pairs: bool) -> None:
         try:
             "".join(texts).encode()
         except UnicodeEncodeError:
-            raise DataError(f"input {number} (from 0) holds bytes that are no UTF-8") from None
+            raise DataError(f"input {number} (from 0) cannot be encoded as UTF-8") from None

@@ -1,4 +1,4 @@
-"""A run folder, loaded: what is the same for texts and images."""
+"""A loaded run folder: the part that is the same for texts and images."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -24,10 +24,10 @@ from nlp_ft.training.precision import precision_of_use
 
 
 class TrainedRun(ABC):
-    """A model with its recipe; how it reads inputs is the subclass's part."""
+    """A trained model with its recipe; a subclass reads the inputs."""
 
     input_name: str
-    """What an input is called where it is shown: `text` or `image`."""
+    """The word for an input in tables and messages: `text` or `image`."""
     recipe: Recipe
     model: PreTrainedModel
 
@@ -50,8 +50,8 @@ class TrainedRun(ABC):
         """Compute `Outputs.activate`, (inputs, outputs), for inputs that fit into memory together.
 
         Args:
-            inputs: one or more.
-            done: is told how many more are done.
+            inputs: one input or more.
+            done: called after each batch with the number of inputs in it.
 
         Raises:
             DataError: an input is not of the kind that the run was trained on, or cannot be read.
@@ -85,8 +85,11 @@ class TrainedRun(ABC):
     def computing(self) -> Iterator[Callable[[dict[str, torch.Tensor]], torch.Tensor]]:
         """Put the model in eval mode on the device, in the precision of the recipe if the device has it.
 
-        Gives the function from a batch to its activated outputs, (batch, outputs), which stay on the device: fetching
-        them would wait for the batch. The weights are cast once for all batches.
+        The weights are cast once for all batches.
+
+        Yields:
+            A function from a batch to its activated outputs, (batch, outputs). They stay on the device, because
+            fetching them would wait for the batch.
         """
         module: torch.nn.Module = self.model
         module.to(self.device).eval()
@@ -109,7 +112,7 @@ def chunked(inputs: Sequence[Any]) -> Iterator[Sequence[Any]]:
 
 
 def load_whole(auto_class: Any, folder: Path, trust_remote_code: bool) -> PreTrainedModel:
-    """Load the model of a run folder, in eval mode; every weight comes from the folder. Raises: ModelError."""
+    """Load the model of a run folder, in eval mode. Raises: ModelError: the folder lacks a weight or has one more."""
     config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     check_config(config)
     check_labels(config)

@@ -1,1 +1,1 @@
-"""What is learned: one file a task, and what tasks share."""
+"""The tasks, one file for each, and what they share: losses, metrics, baselines and outputs."""

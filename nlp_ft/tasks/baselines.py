@@ -1,4 +1,4 @@
-"""What a model must beat to be worth its cost: the majority label, and TF-IDF with logistic regression."""
+"""Baselines that a model must beat to be worth its cost: the majority label, and TF-IDF with logistic regression."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,17 @@ def score_majority(train_labels: np.ndarray, labels: np.ndarray) -> dict[str, di
 def score_baselines(
     train_texts: Sequence[str], train_labels: np.ndarray, texts: Sequence[str], labels: np.ndarray
 ) -> dict[str, dict[str, float]]:
-    """Fit both baselines on train and score them on another split: baseline -> metric -> value."""
+    """Fit both baselines on train and score them on another split.
+
+    Args:
+        train_texts: texts to fit on.
+        train_labels: their label ids, (rows of train,).
+        texts: texts to score on.
+        labels: their label ids, (rows,).
+
+    Returns:
+        Baseline -> metric -> value.
+    """
     baselines = {
         "majority": DummyClassifier(strategy="most_frequent"),
         "tfidf_logistic_regression": make_pipeline(

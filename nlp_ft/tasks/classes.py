@@ -35,7 +35,7 @@ class ClassOutputs:
     """Outputs of a classifier: one of several labels for each row. See `Outputs`."""
 
     label_names: list[str]
-    """In the order of their ids."""
+    """The label names in the order of their ids."""
     shown_metrics: ClassVar = ("accuracy", "macro_f1", "weighted_f1", "matthews", "loss")
     columns: ClassVar[Mapping[str, type]] = {"label": str, "score": float}
 
@@ -102,7 +102,7 @@ class Classification(ABC):
     @property
     @abstractmethod
     def data(self) -> Data:
-        """The splits."""
+        """The splits of the recipe."""
 
     @abstractmethod
     def label_counts(self) -> dict[str, int]:
@@ -132,7 +132,15 @@ class Classification(ABC):
 
 
 def _class_weights(setting: Literal["balanced"] | Mapping[str, float], train_rows: Mapping[str, int]) -> list[float]:
-    """The weight of each label, in the order of the ids."""
+    """List the class weight of each label in the order of the ids.
+
+    Args:
+        setting: `loss.class_weights` of the recipe.
+        train_rows: label name -> rows of train, in the order of the ids.
+
+    Raises:
+        TrainingError: the setting does not name exactly the labels, or is `balanced` and train lacks a label.
+    """
     if setting == "balanced":
         absent = [name for name, count in train_rows.items() if count == 0]
         if absent:

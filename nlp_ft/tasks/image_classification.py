@@ -1,4 +1,4 @@
-"""Image classification: images, their transforms, a torchvision network."""
+"""Image classification: one of several labels for each image, with a torchvision network."""
 
 import re
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ class ImageClassification(Classification):
 
     recipe: ImageRecipe
 
-    # From a last batch of one image BatchNorm can take no statistics, and from one of a few only bad ones.
+    # BatchNorm cannot compute statistics from a last batch of one image, and computes bad ones from a few.
     inputs = "images"
     drop_last = True
     example_input = "image.jpg"
@@ -47,7 +47,7 @@ class ImageClassification(Classification):
 
     @cached_property
     def preprocessing(self) -> Preprocessing:
-        """Size and normalization of images, by the weights unless the recipe gives others. Raises: NlpFtError."""
+        """Size and normalization of images: those of the weights, unless the recipe sets others. Raises: NlpFtError."""
         entry = weights_entry(self.recipe.model)
         return Preprocessing.of_recipe(self.recipe.data, None if entry is None else entry.transforms())
 
@@ -79,7 +79,7 @@ class ImageClassification(Classification):
         return min(MOST_WORKERS, available_cores()) if torch.accelerator.is_available() else 0
 
     def label_counts(self) -> dict[str, int]:
-        """Count the decoded rows of train for each label, which finds images that cannot be read."""
+        """Count the rows of train for each label; images that cannot be decoded are found on the way."""
         return label_counts(self.data.labels("train"), self.data.label_names)
 
     def label_names(self) -> list[str]:
@@ -99,12 +99,12 @@ class ImageClassification(Classification):
         """Map stem, blocks or stages, and head. Raises: LayerMapError."""
         size = self.preprocessing.image_size
         example = {"pixel_values": torch.zeros(1, 3, size, size, device=model.device)}
-        # By structure a bottleneck of convolutions (SqueezeNet's) reads like one more part of the last stage.
+        # Without the rule, a bottleneck head of convolutions (SqueezeNet) would look like a part of the last stage.
         head: Rule = (rf"(^|\.)backbone\.{re.escape(str(model.head_name))}\.", "head")
         return map_layers(self.recipe, model, [head], example)
 
     def collator(self, training: bool) -> ImageCollator:
-        """Make the collator that decodes and transforms images; for training with augmentation."""
+        """Make the collator that decodes and transforms images, with augmentation if `training`."""
         augmentation = self.recipe.data.augmentation if training else None
         return ImageCollator(self.preprocessing, augmentation, len(self.data.label_names), self.recipe.seed)
 
@@ -134,7 +134,7 @@ class ImageClassification(Classification):
         self.preprocessing.image_processor().save_pretrained(folder)
 
     def card(self, model: PreTrainedModel) -> Card:
-        """Describe the model for its card."""
+        """Describe the model for the model card."""
         model_of = self.recipe.model
         origin = f"{model_of.name} ({model_of.weights or 'random weights'})"
         return Card(

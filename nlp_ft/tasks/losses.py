@@ -27,7 +27,7 @@ class ClassificationLoss:
     with one part it equals `torch.nn.functional.cross_entropy`.
 
     Args:
-        class_weights: (num_labels,), or None for equal ones.
+        class_weights: weight of each label, (num_labels,); None weights all labels equally.
         label_smoothing: share of the target spread over all labels, in [0, 1).
     """
 
@@ -40,7 +40,7 @@ class ClassificationLoss:
 
         Args:
             logits: (batch, num_labels).
-            labels: ids, (batch,), where -100 is left out; or the share of each label, as floats (batch, num_labels),
+            labels: label ids, (batch,), where -100 is left out; or the probability of each label, (batch, num_labels),
                 where rows of zeros are left out.
         """
         if labels.is_floating_point():

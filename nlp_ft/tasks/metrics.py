@@ -1,6 +1,6 @@
-"""Scores of label ids by scikit-learn, over all rows of all processes at once.
+"""Scores of predicted label ids, computed by scikit-learn over all rows of all processes at once.
 
-`ClassificationScores` is an `evaluate.Metric` of our own: those of the Hub are downloaded at run time, this one is not.
+`ClassificationScores` is an `evaluate.Metric` defined here, because the metrics of the Hub are downloaded at run time.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,8 @@ from sklearn import metrics as sk
 class ClassificationScores(evaluate.Metric):  # type: ignore[misc]  # evaluate is not typed
     """Accuracy; F1 as macro, micro and weighted mean over the labels that occur; Matthews correlation.
 
-    For several labels the correlation is that of Gorodkin 2004, https://doi.org/10.1016/j.compbiolchem.2004.09.006.
+    The correlation for more than two labels follows Gorodkin 2004,
+    https://doi.org/10.1016/j.compbiolchem.2004.09.006.
     """
 
     def _info(self) -> evaluate.MetricInfo:
@@ -38,7 +39,7 @@ class ClassificationScores(evaluate.Metric):  # type: ignore[misc]  # evaluate i
 
 def score(predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
     """Compute accuracy, macro_f1, micro_f1, weighted_f1 and matthews of label ids, each array (rows,)."""
-    # In memory: no files, no locks.
+    # In memory, because `evaluate` would otherwise write and lock files.
     scores: dict[str, float] = ClassificationScores(keep_in_memory=True).compute(
         predictions=predictions, references=references
     )

@@ -73,16 +73,21 @@ class Predictions:
         return {"loss": float(self.losses.mean()), **self.outputs.score(self.predicted, self.references)}
 
     def table(self) -> str:
-        """See `Outputs.table`."""
+        """Make the table of `Outputs.table` for these predictions."""
         return self.outputs.table(self.predicted, self.references)
 
     def write_tables(self, folder: Path, split: str) -> None:
-        """See `Outputs.write_tables`."""
+        """Write the tables of `Outputs.write_tables` for these predictions."""
         self.outputs.write_tables(folder, split, self.predicted, self.references)
 
 
 def score_table(scores: Mapping[str, Mapping[str, float]], shown: Sequence[str]) -> str:
-    """Make a table with a row for each split or baseline and a column for each metric of `shown`."""
+    """Make a table with a row for each split or baseline and a column for each metric of `shown`.
+
+    Args:
+        scores: split or baseline -> metric -> value.
+        shown: names of metrics, in the order of the columns.
+    """
     names = [name for name in shown if any(name in values for values in scores.values())]
     rows = [
         [title, *(f"{values[name]:.4f}" if name in values else "-" for name in names)]

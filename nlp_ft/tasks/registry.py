@@ -1,4 +1,4 @@
-"""The tasks by the names that recipes call them; each is imported when it is asked for."""
+"""Finds a task by its name in recipes; a task is imported when it is first needed."""
 
 from importlib import import_module
 from typing import Any
@@ -13,7 +13,7 @@ TASKS = {
     "text_regression": "nlp_ft.tasks.text_regression:TextRegression",
     "image_classification": "nlp_ft.tasks.image_classification:ImageClassification",
 }
-"""Name -> module and class."""
+"""Name of a task in recipes -> its module and class."""
 NEED_TORCHVISION = {"image_classification"}
 
 

@@ -46,29 +46,29 @@ class Data(Protocol):
 
 @dataclass(frozen=True)
 class Card:
-    """What a model card says of the task."""
+    """The lines of a model card that depend on the task."""
 
     title: str
     pipeline_tag: str
     needs_import: bool
-    """Whether the saved class is one of ours, which `import nlp_ft` makes known."""
+    """Whether the saved class belongs to nlp_ft, so that loading it needs `import nlp_ft`."""
     call: str
-    """Arguments of the pipeline in the example."""
+    """Arguments of the pipeline call in the card's example."""
     labels: Sequence[str]
-    """The labels in the order of their ids; empty where the model gives numbers."""
+    """The labels in the order of their ids; empty for a model that predicts numbers."""
 
 
 class Task(Protocol):
     """What a recipe learns: its data, its model, and the meaning of the model's outputs."""
 
     inputs: str
-    """`texts` or `images`: what a trained run reads."""
+    """What a trained run reads: `texts` or `images`."""
     drop_last: bool
-    """Whether training leaves out the batch of an epoch that is not full."""
+    """Whether training leaves out the last batch of an epoch if it is not full."""
     example_input: str
     """An input as one would type it after `nlp-ft predict RUN`."""
     libraries: tuple[str, ...]
-    """Packages on which a result depends, beside the common ones; the summary records their versions."""
+    """Packages of this task on which a result depends; the summary records their versions and those of all tasks."""
 
     @property
     def data(self) -> Data:
@@ -87,7 +87,7 @@ class Task(Protocol):
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
-        """The tokenizer whose ids the model reads; None where it reads no texts."""
+        """The tokenizer of the model; None if it does not read texts."""
         ...
 
     @property
@@ -130,7 +130,7 @@ class Task(Protocol):
         ...
 
     def describe_data(self) -> dict[str, Any]:
-        """Describe the data as JSON holds it: split name -> `rows`, `labels`, ..."""
+        """Describe the data in values that JSON can hold: split name -> `rows`, `labels`, ..."""
         ...
 
     def format_report(self, report: dict[str, Any]) -> str:

@@ -27,7 +27,7 @@ class TextClassification(Classification, TextInputs):
         return load_text_data(self.recipe.data, self.tokenizer)
 
     def label_counts(self) -> dict[str, int]:
-        """Count the rows of train for each label; the raw rows, if they are not tokenized yet."""
+        """Count the rows of train for each label; if the rows are not tokenized yet, the raw rows are counted."""
         if "data" in vars(self):
             return label_counts(self.data.labels("train"), self.data.label_names)
         with progress_bars(False):

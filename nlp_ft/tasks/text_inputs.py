@@ -24,7 +24,7 @@ MODEL_INPUTS = ("input_ids", "token_type_ids")
 
 
 class TextInputs(ABC):
-    """A task that reads texts or pairs of texts; what it learns from them is the subclass's part. See `Task`."""
+    """A task that reads texts or pairs of texts; a subclass says what it learns from them. See `Task`."""
 
     inputs = "texts"
     title: str
@@ -105,7 +105,7 @@ class TextInputs(ABC):
         self.tokenizer.save_pretrained(folder)
 
     def card(self, model: PreTrainedModel) -> Card:
-        """Describe the model for its card."""
+        """Describe the model for the model card."""
         title = f"{self.title} fine-tuned from {self.recipe.model.name}"
         is_ours = isinstance(model, PooledClassifier)
         return Card(title, "text-classification", is_ours, '"a text", truncation=True', label_names_of(model))

@@ -55,7 +55,7 @@ class NumberOutputs:
         }
 
     def table(self, predicted: np.ndarray, references: np.ndarray) -> str:
-        """Show nothing beside the scores."""
+        """Return an empty string: the scores say all."""
         return ""
 
     def write_tables(self, folder: Path, split: str, predicted: np.ndarray, references: np.ndarray) -> None:
@@ -65,11 +65,11 @@ class NumberOutputs:
         np.savetxt(file, rows, ["%d", "%.6g", "%.6g"], ",", header="row,reference,predicted", comments="")
 
     def prediction(self, activated: np.ndarray) -> float:
-        """Return the number."""
+        """Return the number predicted for one input."""
         return float(activated[0])
 
     def values(self, activated: np.ndarray) -> tuple[Sequence[Any], ...]:
-        """Return the numbers."""
+        """Return the numbers predicted for all rows, as the one column."""
         return (activated[:, 0].tolist(),)
 
     def lines(self, prediction: float, top_k: int) -> list[str]:
@@ -78,7 +78,7 @@ class NumberOutputs:
 
 
 class TextRegression(TextInputs):
-    """See `Task`."""
+    """Learns a number for each text or pair of texts. See `Task`."""
 
     has_numbers = True
     title = "Text regressor"
@@ -99,13 +99,13 @@ class TextRegression(TextInputs):
         return load_text_data(self.recipe.data, self.tokenizer, has_numbers=True)
 
     def label_counts(self) -> dict[str, int]:
-        """Count the rows of train, under the name of the one number that the model gives."""
+        """Count the rows of train, under the name of the label column."""
         with progress_bars(False):
             rows = load_numbered_splits(self.recipe.data)["train"]
         return {self.recipe.data.label: len(rows)}
 
     def label_names(self) -> list[str]:
-        """Return the name of the label column: it names the one number that the model gives."""
+        """Return the name of the label column, which names the model's one output."""
         return [self.recipe.data.label]
 
     def build_model(self, label_names: Sequence[str], pretrained: bool = True) -> PreTrainedModel:
@@ -115,7 +115,7 @@ class TextRegression(TextInputs):
         return model
 
     def make_loss(self) -> SquaredLoss:
-        """Make the squared error."""
+        """Make the squared-error loss."""
         return SquaredLoss()
 
     def score_baselines(self) -> dict[str, dict[str, float]]:
@@ -131,5 +131,5 @@ class TextRegression(TextInputs):
         return {name: {key: value for key, value in of.items() if not math.isnan(value)} for name, of in scores.items()}
 
     def card(self, model: PreTrainedModel) -> Card:
-        """Describe the model for its card; there are no labels to list."""
+        """Describe the model for the model card, without labels."""
         return replace(super().card(model), labels=())

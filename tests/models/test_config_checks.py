@@ -37,7 +37,7 @@ def with_config(folder: Path, **changes: Any) -> None:
         ({"intermediate_size": 0}, "intermediate_size must be a whole number of at least 1, got 0"),
         ({"num_attention_heads": 3}, r"hidden size \(16\) is not a multiple of the number of attention heads \(3\)"),
         ({"hidden_act": "nope"}, "hidden_act must be one of: .*gelu.*, got 'nope'"),
-        ({"hidden_dropout_prob": 7}, r"hidden_dropout_prob must be a share in \[0, 1\], got 7"),
+        ({"hidden_dropout_prob": 7}, r"hidden_dropout_prob must be a number in \[0, 1\], got 7"),
         ({"attn_implementation": "someone/kernels"}, "attn_implementation must be one of: .*, got 'someone/kernels'"),
         ({"vocab_size": 7}, r"the tokenizer gives ids up to 18 \('the'\), but the embeddings have 7 rows"),
     ],
@@ -63,7 +63,7 @@ def unknown(word: Any) -> Any:
     ("config", "message"),
     [
         (lambda: PooledClassifierConfig(tiny_config(), unknown("median")), "pooling must be one of: cls, .*'median'"),
-        (lambda: PooledClassifierConfig(tiny_config(), head_dropout=7), r"head_dropout must be a share in \[0, 1\]"),
+        (lambda: PooledClassifierConfig(tiny_config(), head_dropout=7), r"head_dropout must be a number in \[0, 1\]"),
         (lambda: PooledClassifierConfig(tiny_config(hidden_size=0)), "hidden_size must be a whole number"),
         (
             lambda: ImageClassifierConfig(head_type=unknown("round")),

@@ -272,7 +272,7 @@ def test_a_full_disk_is_one_error_that_names_the_file_and_leaves_nothing(
         (["red", None], "input 1 (from 0) must be a text, got None"),
         (["red", 7], "input 1 (from 0) must be a text, got 7"),
         (["red", ("red", "blue")], "this model takes single texts"),
-        (["red", "bro\udcffken"], "input 1 (from 0) holds bytes that are no UTF-8"),
+        (["red", "bro\udcffken"], "input 1 (from 0) cannot be encoded as UTF-8"),
     ],
 )
 def test_what_is_no_text_is_refused_by_its_number(inputs: Any, message: str, run: TextRun) -> None:
