@@ -1,1 +1,1 @@
-"""The training loop, its parts, and the one place that puts them together (`run.py`)."""
+"""Trains a model: `run.py` tells the course of a run, `build.py` makes its objects, `loop.py` is the training loop."""

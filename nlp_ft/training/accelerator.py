@@ -1,4 +1,4 @@
-"""The accelerator of a run: device, precision, processes and trackers, checked before anything is loaded."""
+"""Makes the accelerator of a run, and checks device, precision, processes and trackers before anything is loaded."""
 
 import os
 from importlib.util import find_spec
@@ -26,7 +26,7 @@ def start_accelerator(recipe: Recipe, tracking_folder: Path) -> Accelerator:
     show_what_cannot_be_shown()
     check_trackers(recipe)
     check_distribution()
-    # Told of no CPU, Accelerate (1.15) takes each of several CPU processes for the only one.
+    # Without `cpu=True`, Accelerate (1.15) would treat each of several CPU processes as the only one.
     cpu = is_on("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
     launched = num_launched()
     with launching():
@@ -35,7 +35,7 @@ def start_accelerator(recipe: Recipe, tracking_folder: Path) -> Accelerator:
     if recipe.training.deterministic and device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
-    # A second run in one process may use another precision; the state would refuse it.
+    # An earlier run in this process may have used another precision, and Accelerate's state would refuse this one.
     AcceleratorState._reset_state()
     with launching():
         accelerator = Accelerator(
@@ -43,7 +43,8 @@ def start_accelerator(recipe: Recipe, tracking_folder: Path) -> Accelerator:
             mixed_precision=precision,
             log_with=list(recipe.trackers) or None,
             project_dir=tracking_folder if recipe.trackers else None,
-            # The loop accumulates by itself; a number from `accelerate config` would divide the loss once more.
+            # The loop accumulates gradients itself; with a number from `accelerate config`, Accelerate would divide the
+            # loss a second time.
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         )
     if accelerator.num_processes != launched:
@@ -53,7 +54,7 @@ def start_accelerator(recipe: Recipe, tracking_folder: Path) -> Accelerator:
 
 
 def check_distribution() -> None:
-    """Refuse a launcher that shares work in a way that a run cannot use. Raises: TrainingError."""
+    """Refuse a launch with DeepSpeed, FSDP or Megatron-LM, which a run cannot use. Raises: TrainingError."""
     reasons = {
         "DEEPSPEED": "its engine divides the optimizer among the processes once, and would never update the layers "
         "that begin to train later",
@@ -77,5 +78,5 @@ def check_trackers(recipe: Recipe) -> None:
 
 
 def is_compiled(accelerator: Accelerator) -> bool:
-    """Whether `prepare` compiles the model: `accelerate launch --dynamo_backend` asks for it."""
+    """Whether `prepare` compiles the model, as `accelerate launch --dynamo_backend` demands."""
     return bool(accelerator.state.dynamo_plugin.backend != DynamoBackend.NO)

@@ -1,4 +1,4 @@
-"""What all processes of a run must agree on: their weights, and whether an error ends it."""
+"""Keeps the processes of a run together: they compare their weights, and an error of one ends all."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from nlp_ft.errors import NlpFtError, TrainingError
 
 
 def weights_hash(model: nn.Module) -> str:
-    """Hash every parameter and buffer, to the bit."""
+    """Hash all parameters and buffers of a model; one different bit gives another hash."""
     digest = blake2b(digest_size=16)
     for _, tensor in [*model.named_parameters(), *model.named_buffers()]:
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
@@ -24,7 +24,7 @@ def require_equal_weights(accelerator: Accelerator, model: nn.Module) -> list[st
     """Compare the weights of all processes; return a hash for each rank, or none if there is one process.
 
     Raises:
-        TrainingError: they differ.
+        TrainingError: the weights differ.
     """
     if accelerator.num_processes == 1:
         return []

@@ -1,4 +1,4 @@
-"""What a run says once, before it trains: data, layers, phases, sizes, steps."""
+"""Prints, once before training, what a run will do: data, layers, phases, sizes and steps."""
 
 from collections import Counter
 

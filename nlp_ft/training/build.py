@@ -1,6 +1,6 @@
-"""The one place where a recipe becomes the objects of a run: model, batches, step counts, optimizer, unfreezer.
+"""Builds the objects of a run from its recipe: model, batches, step counts, optimizer, unfreezer.
 
-Training, `validate`, `layers` and `audit` all come here, so that they see the same run.
+Training, `validate`, `layers` and `audit` all build them here, so that they see the same run.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ EXAMPLE_ROWS = 3
 
 @dataclass(frozen=True)
 class LayeredModel:
-    """A model whose layers are known, frozen as in the first phase of its schedule."""
+    """A model with its layer map; the layers that do not train in the first phase are frozen."""
 
     model: PreTrainedModel
     layer_map: LayerMap
@@ -49,11 +49,11 @@ def layered_model(
     """Build the model of the recipe, map its layers, and freeze those that do not train at first.
 
     Args:
-        recipe: says which model and which strategy.
-        task: builds the model.
-        label_names: in the order of their ids.
-        example: inputs of a forward pass, which finds parameters that are never used; None leaves these to train.
-        pretrained: False builds the structure alone, on whichever device is the default.
+        recipe: the recipe, with the model and the strategy.
+        task: the task of the recipe, which builds the model.
+        label_names: label names in the order of their ids.
+        example: inputs for a forward pass that finds parameters which are never used, to freeze them; None skips this.
+        pretrained: whether to load the weights; False builds the structure alone, on the default device.
 
     Raises:
         NlpFtError: the model cannot be loaded or mapped, or the strategy asks for layers that it does not have.
@@ -69,7 +69,7 @@ def layered_model(
 
 
 def structure(recipe: Recipe, task: Task, label_names: Sequence[str]) -> LayeredModel:
-    """Do as `layered_model` without weights, on the meta device. Raises: NlpFtError."""
+    """Build the `layered_model` on the meta device, without loading weights. Raises: NlpFtError."""
     with torch.device("meta"):
         return layered_model(recipe, task, label_names, pretrained=False)
 
@@ -125,7 +125,7 @@ def optimizer(section: OptimizerSection, model: torch.nn.Module, layer_map: Laye
     """Build the optimizer over all parameters, with a learning rate for each layer.
 
     Raises:
-        TrainingError: lion without its package.
+        TrainingError: the package of lion is not installed.
     """
     momentum = 0.9 if section.name == "sgd" and section.momentum is None else section.momentum
     given = {"betas": section.betas, "eps": section.eps, "momentum": momentum}
@@ -149,7 +149,7 @@ def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
     https://arxiv.org/abs/2302.06675, from the package lion-pytorch.
 
     Raises:
-        TrainingError: lion without its package.
+        TrainingError: the package of lion is not installed.
     """
     if name == "lion":
         try:

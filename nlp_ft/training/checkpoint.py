@@ -1,8 +1,8 @@
-"""Checkpoints: everything a run needs to go on to the bit, in safetensors and JSON. Nothing is pickled.
+"""Checkpoints: all that a run needs to continue to bit-identical results, in safetensors and JSON, without pickles.
 
 Learning rates, data order and dropout are functions of the step and the seed, so no generator or scheduler is saved.
-A checkpoint is written under another name, brought to the disk and renamed; only then do older ones go. Each file's
-content is known by its hash, and a checkpoint that differs from it by one bit is refused before anything is loaded.
+A checkpoint is written under another name, synced to the disk and renamed; only then are older ones removed. The hash
+of each file is saved too, and a checkpoint that differs by one bit is refused before anything is loaded.
 """
 
 import json
@@ -37,12 +37,12 @@ def save_checkpoint(
     """Write `folder/step-XXXXXXXX` and remove the checkpoints before it.
 
     Args:
-        folder: of all checkpoints.
-        step: optimizer steps done.
-        model: the bare model.
-        optimizer: whose groups name their parameters.
-        state: what else is kept, as JSON holds it.
-        metrics: what metrics.jsonl holds by now.
+        folder: the folder of all checkpoints of the run.
+        step: number of optimizer steps done.
+        model: the model, without wrappers.
+        optimizer: the optimizer; its groups have `param_names`.
+        state: further values to save, which JSON can hold.
+        metrics: the present content of metrics.jsonl.
     """
     target, writing = folder / f"step-{step:08d}", folder / "writing"
     folder.mkdir(exist_ok=True)
@@ -78,7 +78,7 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     """Check every file of a checkpoint against its hash, and read what it holds beside tensors.
 
     Raises:
-        RunFolderError: a file is missing or differs, or the checkpoint is of another step than its folder says.
+        RunFolderError: a file is missing or has another hash, or the step differs from the one in the folder's name.
     """
     hashes = _read_json(checkpoint / HASHES)
     for name in (WEIGHTS, OPTIMIZER, METRICS, STATE):
@@ -102,10 +102,16 @@ def require_unchanged(file: Path, expected: str | None) -> None:
 def load_checkpoint(
     checkpoint: Path, state: Mapping[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
-    """Put weights and optimizer state back in place; `state` is from `read_state`.
+    """Restore weights and optimizer state.
+
+    Args:
+        checkpoint: folder of the checkpoint.
+        state: what `read_state` returned for it.
+        model: the model to change in place.
+        optimizer: the optimizer to change in place.
 
     Raises:
-        RunFolderError: the checkpoint is of another model or optimizer; nothing has been changed then.
+        RunFolderError: the checkpoint belongs to another model or optimizer; nothing has been changed.
     """
     weights, tensors = _read_tensors(checkpoint / WEIGHTS), _read_tensors(checkpoint / OPTIMIZER)
     entries = {**tensors, **state["optimizer_scalars"]}
@@ -116,7 +122,7 @@ def load_checkpoint(
 
 
 def model_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Collect the parameters, a tied one once, and the buffers that are saved with a model."""
+    """Collect the parameters of a model (a tied one once) and the buffers of its state dict, as name -> tensor."""
     parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
     saved = model.state_dict().keys()
     buffers = {name: buffer for name, buffer in model.named_buffers() if name in saved}

@@ -1,4 +1,4 @@
-"""The checkpoints and best weights of one run, written by the main process."""
+"""Writes and restores the checkpoints and best weights of one run; the main process writes."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -34,11 +34,11 @@ class CheckpointManager:
     """Writes the last checkpoint and the best weights of a run, drops older ones, and restores them.
 
     Args:
-        folder: of the run.
-        accelerator: its main process writes.
-        model: the bare model.
-        task: what it reads is part of a run's identity.
-        optimizer: over the model's parameters.
+        folder: the run folder.
+        accelerator: the accelerator of the run; its main process writes.
+        model: the model, without wrappers.
+        task: the task of the run; its data are a part of the run's identity.
+        optimizer: the optimizer of the model.
         settings: lengths of the run.
     """
 
@@ -57,14 +57,14 @@ class CheckpointManager:
         self.environment = environment_of(task, accelerator)
         self.folder = folder.checkpoints
         self.metrics_so_far = ""
-        """What metrics.jsonl held at the checkpoint that the run goes on from."""
+        """Content of metrics.jsonl at the restored checkpoint."""
         self._best_hashes: dict[str, str] = {}
 
     def restore(self) -> LoopState:
         """Restore the last checkpoint and return its state; without one, return the state of a new run.
 
         Raises:
-            RunFolderError: the checkpoint is damaged, or of another run, other data or another model.
+            RunFolderError: the checkpoint is damaged, or belongs to another run, other data or another model.
         """
         checkpoint = latest_checkpoint(self.folder)
         say = self.accelerator.print
@@ -131,16 +131,16 @@ class CheckpointManager:
             durable.rename(unnamed, file)
 
     def load_best(self, step: int) -> None:
-        """Put the best weights back in place, on every process. Raises: RunFolderError: they are damaged."""
+        """Load the best weights, saved at `step`, on every process. Raises: RunFolderError: they are damaged."""
         self.accelerator.wait_for_everyone()
         file = self._best_file(step)
-        # The others see the same file, and `require_equal_weights` whether they read the same.
+        # One check is enough: all processes read this file, and `require_equal_weights` compares what they read.
         if self.accelerator.is_main_process:
             require_unchanged(file, self._best_hashes.get(file.name))
         load_model_tensors(file, self.model)
 
     def load_best_of_run(self, state: LoopState, metric: str) -> None:
-        """Put the best weights of the whole run in place; keep the last ones if no evaluation gave a number."""
+        """Load the best weights of the whole run; keep the last ones if `metric` was NaN at each evaluation."""
         if state.best_value is None:
             self.accelerator.print(f"look: {metric} was NaN at each evaluation; the last weights are kept")
         else:

@@ -1,4 +1,4 @@
-"""The run folder between the processes of a run: the main one claims and makes it, all must see it."""
+"""Shares a run folder among the processes of a run: the main process claims and makes it, and all must see it."""
 
 import signal
 from collections.abc import Iterator
@@ -21,7 +21,10 @@ from nlp_ft.training.run_folder import RunFolder, writing
 from nlp_ft.training.signals import StopSignals
 
 COPIES_ON_DISK = 8
-"""Room a run may need, in copies of the weights: two checkpoints of weights and two moments, the best, the result."""
+"""Disk space of a run, in copies of its weights.
+
+Two checkpoints of three copies each (weights and two moments of the optimizer), the best weights, and the result.
+"""
 
 
 @contextmanager
@@ -29,7 +32,7 @@ def claimed(folder: RunFolder, recipe: Recipe, accelerator: Accelerator) -> Iter
     """Keep other runs out of the folder inside; yield the summary if the run to resume is finished. Collective.
 
     Raises:
-        RunFolderError: the folder is taken, or another recipe began it.
+        RunFolderError: the folder is in use, or was begun with another recipe.
     """
     with ExitStack() as held:
         finished = None
@@ -40,7 +43,7 @@ def claimed(folder: RunFolder, recipe: Recipe, accelerator: Accelerator) -> Iter
                 with writing(folder.final):
                     finished = folder.claim(recipe_to_dict(recipe))
                 if finished is not None:
-                    print(f"{folder.final} was finished already, but for its name and what had to be tidied up")
+                    print(f"{folder.final} was already finished; only its name or some tidying was left to do")
         [finished, *_] = gather_object([finished])
         try:
             yield finished
@@ -66,7 +69,7 @@ def create_folder(folder: RunFolder, recipe: Recipe, accelerator: Accelerator, m
             f"output_dir: {folder.final} must lie on a disk that all machines see: some do not find "
             f"{folder.partial}, which the first one made"
         )
-    # Each process compares the checkpoint's run with its own.
+    # All processes need the id: each compares it with that of the checkpoint.
     [folder.run_id, *_] = gather_object([folder.run_id])
     if recipe.trackers:
         name = Path(recipe.output_dir).name
@@ -75,7 +78,7 @@ def create_folder(folder: RunFolder, recipe: Recipe, accelerator: Accelerator, m
 
 @contextmanager
 def interruptions_explained(folder: RunFolder, signals: StopSignals) -> Iterator[None]:
-    """Say at the end of an interrupted run which checkpoint is kept. Raises: Interrupted."""
+    """Turn an interruption into a message that names the kept checkpoint. Raises: Interrupted."""
     try:
         yield
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""Writes that a crash or a power cut leaves whole or undone: write under another name, sync, rename, sync."""
+"""Writes files so that a crash or power cut leaves them whole or not at all: write under another name, sync, rename."""
 
 import os
 from hashlib import blake2b, file_digest
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def sync(path: Path) -> None:
-    """Wait until a file's content, or a folder's names, are on the disk."""
+    """Wait until the content of a file, or the list of files in a folder, is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

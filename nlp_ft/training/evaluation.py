@@ -1,4 +1,4 @@
-"""Predictions over a whole split, gathered once over all processes, each row exactly once."""
+"""Predicts for a whole split: the processes share the rows, and the predictions are gathered, each row exactly once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ class Evaluator:
     """Runs a model over splits in eval mode; rows of similar length form batches, and shares may be uneven.
 
     Args:
-        accelerator: tells this process's share of the rows.
-        model: prepared or not; the wrapper of several processes is left aside, since it would wait for the others.
-        outputs: what the model's logits mean.
+        accelerator: the accelerator, which knows this process's share of the rows.
+        model: the model, prepared or not; the wrapper for several processes is not used, as it would wait for them.
+        outputs: the meaning of the model's logits.
         data: the encoded splits.
-        collator: makes a batch.
-        batch_size: rows of one process at once.
-        num_workers: processes that make batches; 0 for this one.
+        collator: makes a batch of rows.
+        batch_size: rows of a batch on one process.
+        num_workers: processes that make batches; 0 makes them in this process.
     """
 
     accelerator: Accelerator
@@ -43,7 +43,7 @@ class Evaluator:
 
         Args:
             split: name of the split.
-            features: of the frozen layers for its rows; None computes them.
+            features: the cached outputs of the frozen blocks; None computes them.
         """
         encoded, lengths = self.data.encoded[split], self.data.lengths(split)
         order = np.argsort(-lengths, kind="stable")

@@ -1,6 +1,6 @@
-"""What identifies a run: a resumed run compares it with what the checkpoint holds.
+"""Identifies a run, so that a resumed run can compare itself with its checkpoint.
 
-What must be equal is refused by its name where it is not; what moves results by rounding alone is warned of.
+A difference in data, model or settings is refused by name; one that changes results by rounding alone gives a warning.
 """
 
 import os
@@ -21,7 +21,7 @@ from nlp_ft.training.model_card import versions
 from nlp_ft.training.precision import precision_name
 
 VERSION_KEYS = ("transformers_version", "_name_or_path")
-"""Of a model's configuration: who wrote it and where it lay."""
+"""Keys of a model's configuration that say which version wrote it and where it was loaded from."""
 
 
 def identity_of(task: Task, model: PreTrainedModel, settings: LoopSettings, num_processes: int) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def environment_of(task: Task, accelerator: Accelerator) -> dict[str, str]:
 
 
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """List what differs, as `threads: 1 then, 2 now`."""
+    """List the differences, as in `threads: 1 then, 2 now`."""
     return [
         f"{name}: {before.get(name)} then, {now.get(name)} now"
         for name in {**before, **now}

@@ -1,4 +1,4 @@
-"""Checks before training: all problems of a recipe, its audit, and the layer table of a model or recipe."""
+"""Inspects a run before training: all problems of a recipe, its audit, and the layer table of a model or recipe."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -54,7 +54,7 @@ def find_problems(recipe: Recipe) -> list[str]:
         lambda: build.optimizer_class(recipe.optimizer.name),
         lambda: mixed_precision(recipe.training.precision, _device()),
         lambda: check_trackers(recipe),
-        # A run that is there already is no fault of the recipe.
+        # `overwrite`, because an existing run in output_dir is not a problem of the recipe.
         lambda: RunFolder(recipe.output_dir, overwrite=True),
     ]
     problems = []
@@ -83,7 +83,11 @@ def _lengths(recipe: Recipe, task: Task, num_rows: int) -> np.ndarray:
 def describe_layers(model_or_recipe: str, overrides: Sequence[str] = ()) -> str:
     """Make the layer table of a recipe, or of a model with the default settings; no weights are loaded.
 
-    Where the data of a recipe cannot be read, the head is shown for two labels, and that is said.
+    If the data of a recipe cannot be read, the table shows the head for two labels and a note says so.
+
+    Args:
+        model_or_recipe: a YAML file, or a model as in `model.name`.
+        overrides: settings as `key=value`, which override those of the recipe.
 
     Raises:
         NlpFtError: the recipe or the model cannot be read, or the model has no layer map.
@@ -108,8 +112,13 @@ def describe_layers(model_or_recipe: str, overrides: Sequence[str] = ()) -> str:
 def audit_recipe(file: str, overrides: Sequence[str] = ()) -> AuditReport:
     """Find what would silently go wrong in the run of a recipe; no weights are loaded and nothing is trained.
 
-    Looked at are the model with its frozen layers in train mode, and the optimizer; a run has no scheduler object, it
-    sets the rates itself. Parameters that the model never uses are frozen only in the run.
+    The audit checks the optimizer and the model, whose frozen layers are as in the first phase, in train mode. There is
+    no scheduler to check, because a run sets the learning rates itself. Parameters that the model never uses are not
+    frozen here, because only a run looks for them.
+
+    Args:
+        file: the recipe.
+        overrides: settings as `key=value`, which override those of the recipe.
 
     Raises:
         NlpFtError: the recipe, its data or the model cannot be read, or the model has no layer map.

@@ -1,4 +1,4 @@
-"""The layer table: modules, rates and what trains, as text."""
+"""Writes the layer table: modules, sizes and learning rates of each layer, and whether it trains."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

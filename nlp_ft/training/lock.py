@@ -1,4 +1,4 @@
-"""One run folder has one writer: a lock beside the folder says who. It ends with its process, however that ends."""
+"""Gives a run folder one writer, by a lock file next to the folder. The lock ends with its process, even if killed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,7 +10,7 @@ from nlp_ft.errors import RunFolderError
 
 
 def lock_file(folder: Path) -> Path:
-    """Name the lock of a run folder."""
+    """Return the path of the lock file of a run folder; `folder` is the final name, without `.partial`."""
     return folder.with_name(f"{folder.name}.lock")
 
 
@@ -19,7 +19,7 @@ def held(folder: Path) -> Iterator[None]:
     """Keep other processes out of the run folder; afterwards remove the lock, and folders made for it.
 
     Raises:
-        RunFolderError: another process has the lock, or none can be made there.
+        RunFolderError: another process has the lock, or the lock file cannot be made.
     """
     file = lock_file(folder)
     made = [parent for parent in file.absolute().parents if not parent.exists()]
@@ -34,17 +34,17 @@ def held(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # Removed while held: who opened it before gets a lock on a file without a name, which filelock gives back.
+        # Removed while held: a process that opened it before locks a file without a name, which filelock releases.
         with suppress(OSError):
             file.unlink()
         lock.release()
         with suppress(OSError):
             for parent in made:
-                parent.rmdir()  # refused, and so ended, by the first that holds something
+                parent.rmdir()  # the first folder that is not empty raises and ends the loop
 
 
 def require_free(folder: Path) -> None:
-    """Check the lock. Raises: RunFolderError: another process writes the run folder."""
+    """Check that no process writes the run folder. Raises: RunFolderError: one does."""
     if not lock_file(folder).exists():
         return
     lock = FileLock(lock_file(folder))
@@ -52,7 +52,7 @@ def require_free(folder: Path) -> None:
         lock.acquire(timeout=0)
     except Timeout:
         raise _taken(folder) from None
-    except OSError:  # a folder that cannot be written is said by whoever has to write
+    except OSError:  # whoever writes there reports a folder that cannot be written
         return
     lock.release()
 

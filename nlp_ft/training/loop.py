@@ -1,8 +1,8 @@
-"""The training loop: effective batches in, an optimized model out. It receives objects and knows no recipe.
+"""The training loop: it trains a model on effective batches. It receives objects and does not know the recipe.
 
 One step: seed the random numbers from (seed, step, process), set the learning rates, accumulate the gradient of the
-mean over the effective batch, clip, update. All of it is a function of the step, which is what makes a resumed run
-equal to an unbroken one.
+mean over the effective batch, clip, update. Everything is a function of the step, so a resumed run equals an unbroken
+one.
 """
 
 import math
@@ -28,16 +28,16 @@ class Loop:
     """Trains `model` in place until the settings or early stopping end it.
 
     Args:
-        accelerator: of the run; its own gradient accumulation is not used.
-        model: the bare model; the loop wraps it, and wraps it anew when other layers train.
-        optimizer: over its parameters; its groups carry `initial_lr`.
-        unfreezer: says which layers train at each step, and at which rates.
-        loss: sums and divisors.
-        batches: gives the batches of an epoch.
-        settings: lengths and limits.
-        hooks: what to call on the way.
-        state: where to begin; changed in place.
-        features: of the frozen layers, for batches with a `row`; None computes them.
+        accelerator: the accelerator of the run; its own gradient accumulation is not used.
+        model: the model, without wrappers; the loop wraps it, and wraps it again when other layers begin to train.
+        optimizer: the optimizer of the model; its groups have `initial_lr`.
+        unfreezer: decides at each step which layers train, and at which learning rates.
+        loss: computes the sum and the divisor of the loss for a part of an effective batch.
+        batches: streams the batches of an epoch.
+        settings: lengths and limits of the run.
+        hooks: functions that the loop calls.
+        state: the state to begin with; changed in place.
+        features: the cached outputs of the frozen blocks, for batches with a `row`; None computes them.
     """
 
     def __init__(
@@ -65,15 +65,15 @@ class Loop:
         self.trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.progress = Progress(settings.total_steps, state.global_step, accelerator.is_main_process)
         self.was_stopped = False
-        """Whether the run was asked to end before its last step; its checkpoint is written then."""
+        """Whether the run was asked to end before its last step; a checkpoint has then been written."""
         self._losses: list[torch.Tensor] = []
 
     def run(self) -> None:
         """Train to the end.
 
         Raises:
-            TrainingError: the loss is no longer a finite number.
-            KeyboardInterrupt: `asked_to_stop` said yes; a checkpoint is written first.
+            TrainingError: the loss is NaN or infinite.
+            KeyboardInterrupt: `asked_to_stop` returned True; a checkpoint has been written.
         """
         self.model.train()
         try:
@@ -111,7 +111,7 @@ class Loop:
         accelerator = self.accelerator
         seed = step_seed(self.settings.seed, self.state.global_step, accelerator.process_index)
         if accelerator.device.type == "cpu":
-            # Without an accelerator, torch.manual_seed notes the whole call stack for a CUDA that may come later.
+            # On a CPU, torch.manual_seed would be slow: it records the call stack, in case CUDA starts later.
             torch.default_generator.manual_seed(seed)
         else:
             torch.manual_seed(seed)
@@ -122,7 +122,7 @@ class Loop:
         divisor = torch.stack([self.loss.weight(batch["labels"]) for batch in micro_batches]).sum()
         if accelerator.num_processes > 1:
             divisor = accelerator.reduce(divisor, "sum")
-            # DistributedDataParallel takes the mean of the gradients; the sum is wanted.
+            # DistributedDataParallel averages the gradients over the processes, but their sum is needed.
             divisor = divisor / accelerator.num_processes
         total = torch.zeros((), device=accelerator.device)
         for i, batch in enumerate(micro_batches):
@@ -160,7 +160,7 @@ class Loop:
     def _after_step(self) -> None:
         settings, step = self.settings, self.state.global_step
         is_end = step == settings.total_steps
-        # A checkpoint must not fall between a loss and its record: the resumed run would not know the loss.
+        # Losses are recorded before each checkpoint, because a resumed run does not know earlier losses.
         borders = (STEPS_BETWEEN_RECORDS, settings.evaluate_every, settings.checkpoint_every)
         if is_end or any(step % border == 0 for border in borders):
             self._record_losses()
@@ -184,7 +184,7 @@ class Loop:
         step, state = self.state.global_step, self.state
         started = time.perf_counter()
         value = self._losses_so_far().mean().item()
-        # An accelerator runs behind: reading the value waits for the steps, so the wait is theirs.
+        # An accelerator runs behind: reading the value waits for the steps, so this time is training time.
         state.train_seconds += time.perf_counter() - started
         self._losses.clear()
         state.unrecorded_losses = []
@@ -211,7 +211,7 @@ class Loop:
         self.progress.evaluated(state.global_step, self._epoch(), settings.metric, value, scores["loss"], is_best)
         self.unfreezer.on_scores(state.global_step, scores)
         out_of_patience = settings.patience is not None and state.evaluations_without_best >= settings.patience
-        # A phase that this evaluation has begun has not trained yet: the patience was that of the one before.
+        # If this evaluation has begun a phase, that phase has not trained yet; the patience was the earlier phase's.
         runs_last_phase = state.phase == self.unfreezer.phase and self.unfreezer.plan.is_last(state.unfreeze)
         if out_of_patience and runs_last_phase:
             state.stopped_early = True

@@ -1,4 +1,4 @@
-"""What goes in and out of the training loop: its lengths and limits, its state, and what it calls."""
+"""The types that the training loop takes: lengths and limits, state, loss, batches and hooks."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,7 +14,20 @@ Batch = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """Lengths and limits of a run, in optimizer steps; `metric` names a score, None without validation."""
+    """Lengths and limits of a run; lengths are in optimizer steps.
+
+    Args:
+        total_steps: length of the run.
+        steps_per_epoch: length of an epoch.
+        evaluate_every: steps from one evaluation to the next.
+        checkpoint_every: steps from one checkpoint to the next.
+        max_grad_norm: norm to which gradients are clipped; None does not clip.
+        seed: seed of all random numbers.
+        metric: the score that selects the best weights; None if there is no validation.
+        patience: evaluations without improvement after which the run stops; None never stops early.
+        min_delta: smallest change of the metric that counts as an improvement.
+        restore_best_of_phase: whether each phase begins with the best weights of the phase before.
+    """
 
     total_steps: int
     steps_per_epoch: int
@@ -39,16 +52,16 @@ class LoopState:
     best_step_of_phase: int = 0
     best_value_of_phase: float | None = None
     evaluations_without_best: int = 0
-    """Within the phase: what an earlier phase reached does not count against this one."""
+    """Evaluations in this phase since its best one; what an earlier phase reached does not count."""
     unfreeze: UnfreezeState = field(default_factory=UnfreezeState)
     stopped_early: bool = False
     train_seconds: float = 0.0
     train_examples: int = 0
     unrecorded_losses: list[float] = field(default_factory=list)
-    """Means over the processes, of the steps since the last record; there are some where a signal ended the run."""
+    """Losses of the steps since the last record, averaged over the processes; not empty if a signal ended the run."""
 
     def note_score(self, metric: str, value: float, min_delta: float) -> tuple[bool, bool]:
-        """Note an evaluation; tell whether it is the best of the run, and whether it is the best of its phase."""
+        """Note an evaluation; return whether it is the best of the run, and whether it is the best of its phase."""
         is_best = is_better(metric, value, self.best_value, min_delta)
         is_best_of_phase = is_better(metric, value, self.best_value_of_phase, min_delta)
         if is_best:
@@ -59,7 +72,7 @@ class LoopState:
         return is_best, is_best_of_phase
 
     def begin_phase(self, phase: int) -> None:
-        """Forget what the phase before reached."""
+        """Begin a phase, and forget the best values of the phase before."""
         self.phase = phase
         self.best_value_of_phase, self.best_step_of_phase, self.evaluations_without_best = None, 0, 0
 
@@ -77,19 +90,24 @@ class Loss(Protocol):
 
 
 class EpochBatches(Protocol):
-    """Gives the effective batches of an epoch, from a given one on, as this process's micro-batches."""
+    """Streams this process's micro-batches of an epoch, starting at any effective batch."""
 
     def __call__(self, epoch: int, first_batch: int) -> Iterator[tuple[int, list[Batch]]]:
-        """Yield (rows of the effective batch over all processes, micro-batches of this process)."""
+        """Yield, for each effective batch, its number of rows over all processes and this process's micro-batches."""
         ...
 
 
 @dataclass(frozen=True)
 class LoopHooks:
-    """What the loop calls: `evaluate` gives scores by name, `save` writes a checkpoint.
+    """The functions that the loop calls.
 
-    `save_best` keeps the weights under their step, `load_best` puts those of a step back. `asked_to_stop` says after
-    each step whether the run should end with it, the same on all processes.
+    Args:
+        evaluate: returns metric -> value on validation; None if there is no validation.
+        save_best: saves the current weights as the best, under a step.
+        load_best: loads the best weights that were saved under a step.
+        save: writes a checkpoint.
+        record: writes a record of losses or scores.
+        asked_to_stop: called after each step; returns whether the run should end, the same on all processes.
     """
 
     evaluate: Callable[[], dict[str, float]] | None

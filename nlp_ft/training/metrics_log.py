@@ -1,4 +1,4 @@
-"""The course of a run: metrics.jsonl, and the trackers that the recipe names."""
+"""Records the course of a run in metrics.jsonl and in the trackers of the recipe."""
 
 import json
 from collections.abc import Mapping
@@ -12,15 +12,15 @@ from nlp_ft.training.run_folder import RunFolder, writing
 
 
 class MetricsLog:
-    """metrics.jsonl holds one JSON object a line, each with its `step`; the main process writes it.
+    """Writes metrics.jsonl, one JSON object with a `step` on each line; the main process writes.
 
     Args:
-        folder: of the run.
-        accelerator: of the run; its trackers get each record too.
-        text: what the file holds up to the last checkpoint; lines after that are written again.
+        folder: the run folder.
+        accelerator: the accelerator of the run; its trackers also get each record.
+        text: content of the file at the last checkpoint; the resumed run writes the later lines again.
 
     Raises:
-        RunFolderError: the disk refuses it.
+        RunFolderError: the disk refuses the file.
     """
 
     def __init__(self, folder: RunFolder, accelerator: Accelerator, text: str) -> None:
@@ -31,7 +31,7 @@ class MetricsLog:
                 durable.write_text(self.file, text)
 
     def record(self, values: dict[str, Any]) -> None:
-        """Append one record, which has a `step`. Raises: RunFolderError: the disk refuses it."""
+        """Append one record; `values` has a `step`. Raises: RunFolderError: the disk refuses it."""
         if self.accelerator.is_main_process:
             with writing(self.folder.final), self.file.open("a", encoding="utf-8", newline="") as stream:
                 stream.write(json.dumps(values) + "\n")
@@ -40,13 +40,13 @@ class MetricsLog:
 
     def close(self) -> None:
         """Let the trackers finish."""
-        # Not `accelerator.end_training`, after which no second run of this process could reach the others.
+        # Not `accelerator.end_training`, which would cut a second run in this process off from the other processes.
         for tracker in self.accelerator.trackers:
             tracker.finish()
 
 
 def flat_settings(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as `a.b` -> value, which every tracker can show."""
+    """Flatten nested settings to `a.b` -> value, a form that every tracker can show."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):

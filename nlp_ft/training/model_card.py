@@ -1,4 +1,4 @@
-"""The model card and the facts of the summary: versions, memory."""
+"""Writes the model card, and collects facts for the summary: versions and peak memory."""
 
 import json
 import platform
@@ -18,9 +18,9 @@ from nlp_ft.tasks.task import Card
 
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "evaluate", "numpy", "scikit-learn")
 SHOWN_CHARACTERS = 200
-"""Of a label in the model card."""
+"""Most characters of a label in the model card."""
 SPECIAL_IN_MARKDOWN = re.compile(r"[\\`*\[\]<>&#!|~$@]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.")
-"""Within a line; an underscore between letters is none, and a bare address would become a link."""
+"""Characters with a meaning in Markdown; not an underscore between letters, but also parts of a bare web address."""
 
 
 def versions(of_task: Sequence[str] = ()) -> dict[str, str]:
@@ -36,7 +36,7 @@ def peak_memory_bytes(device: torch.device) -> int:
     """Measure the peak memory in bytes: of the accelerator if there is one, else of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    # On Linux getrusage counts in the process that started this one.
+    # Read from /proc, because on Linux getrusage includes the memory of the process that started this one.
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
     for line in lines:

@@ -1,4 +1,4 @@
-"""The state of an optimizer by the names of its parameters: taken out, checked against what fits, put back."""
+"""Takes the state of an optimizer out by the names of its parameters, checks such a state, and puts it back."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch import nn
 from nlp_ft.errors import RunFolderError
 
 OF_KERNELS = {"fused": None, "foreach": None, "capturable": False, "differentiable": False}
-"""Settings that say how an update is computed, not what it leaves."""
+"""Settings that change how an update is computed but not the state that it leaves."""
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -27,9 +27,18 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.T
 def refuse_other_state(
     file: Path, entries: Mapping[str, Any], expected_keys: Iterable[str], optimizer: torch.optim.Optimizer
 ) -> None:
-    """Check entries. Raises: RunFolderError: one is missing, has another shape or type, or fits no parameter.
+    """Check that a saved state fits an optimizer.
 
-    Kernels read the state without looking: with other shapes they end the process, or compute with what lies behind.
+    Kernels do not check the state: with other shapes they crash the process, or compute with memory behind the tensor.
+
+    Args:
+        file: file of the state, for the error message.
+        entries: `parameter|entry` -> value.
+        expected_keys: the keys that were saved.
+        optimizer: the optimizer; its groups have `param_names`.
+
+    Raises:
+        RunFolderError: an entry is missing, has another shape or type, or belongs to no parameter.
     """
     different = sorted(entries.keys() ^ set(expected_keys))
     found: dict[str, dict[str, Any]] = {}
@@ -38,7 +47,7 @@ def refuse_other_state(
         found.setdefault(name, {})[entry] = value
     parameters = _named_parameters(optimizer)
     problems = [f"{key} is missing or too much" for key in different]
-    problems += [f"{name} is no parameter of this run" for name in sorted(found.keys() - parameters.keys())]
+    problems += [f"{name} is not a parameter of this run" for name in sorted(found.keys() - parameters.keys())]
     for name in sorted(found.keys() & parameters.keys()):
         wanted = _state_after_one_step(optimizer, *parameters[name])
         kinds = {entry: _kind(value) for entry, value in found[name].items()}
@@ -59,7 +68,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, entries: Mapping[str, An
     for key, value in entries.items():
         name, entry = key.rsplit("|", 1)
         parameter, _ = parameters[name]
-        # torch keeps the step counter on the CPU unless a kernel on the device reads it.
+        # torch keeps the step counter on the CPU, unless a kernel on the device reads it.
         if isinstance(value, torch.Tensor) and (entry != "step" or on_device):
             value = value.to(parameter.device)
         optimizer.state[parameter][entry] = value

@@ -1,4 +1,4 @@
-"""Which number format to compute in: what the recipe says, or what the hardware does natively."""
+"""Chooses the number format for computing: the one of the recipe, or the one that the hardware supports natively."""
 
 import torch
 from accelerate import Accelerator
@@ -23,8 +23,9 @@ def mixed_precision(precision: str, device: torch.device) -> str:
 
 
 def precision_of_use(precision: str, device: torch.device) -> str:
-    """As `mixed_precision`, for what a run is used for after training: by the same rule, but on a CPU a run that was
-    trained in fp16 on a GPU is computed in float32, which holds all that fp16 does.
+    """Choose the precision for using a run after training, by the rule of `mixed_precision`.
+
+    A run that was trained in fp16 on a GPU is computed in float32 on a CPU; float32 holds every number of fp16.
     """
     return "no" if precision == "fp16" and device.type == "cpu" else mixed_precision(precision, device)
 

@@ -1,4 +1,4 @@
-"""The story of a run, from a recipe to a run folder. Read `train`, then `_train`; build.py makes what they use."""
+"""A run, from a recipe to a run folder. Read `train`, then `_train`; build.py makes the objects that they use."""
 
 import time
 from typing import Any
@@ -25,16 +25,16 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> d
     """Fine-tune as the recipe says, and leave a run folder in `recipe.output_dir`.
 
     Args:
-        recipe: what to do.
-        resume: go on from the last checkpoint of an unfinished run, if there is one.
-        overwrite: replace a run that is in `output_dir`.
+        recipe: the settings of the run.
+        resume: whether to continue from the last checkpoint of an unfinished run, if there is one.
+        overwrite: whether to replace a run in `output_dir`.
 
     Returns:
-        What summary.json holds.
+        The content of summary.json.
 
     Raises:
-        NlpFtError: something that the user can mend; no half-written folder is left.
-        Interrupted: Ctrl-C or SIGTERM; within the steps a checkpoint is written first.
+        NlpFtError: an error that the user can fix; no half-written folder is left.
+        Interrupted: Ctrl-C or SIGTERM; during training, a checkpoint is written first.
     """
     folder = RunFolder(recipe.output_dir, resume, overwrite, check=False)
     accelerator = start_accelerator(recipe, folder.partial)

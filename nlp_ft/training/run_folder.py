@@ -1,7 +1,7 @@
-"""The run folder: filled under the name `<folder>.partial`, renamed when whole, never half-written.
+"""The run folder: a run writes into `<folder>.partial` and renames it at the end, so no run folder is half-written.
 
-Nothing is removed before what takes its place is on the disk, and nothing that this project did not make is removed at
-all: `run.json` marks a folder as a run's own while it is under way, and carries the run's id.
+A folder is removed only after its replacement is on the disk, and only if nlp_ft made it: while a run is under way,
+`run.json` marks the folder as a run's and holds the run's id.
 """
 
 import json
@@ -25,32 +25,32 @@ from nlp_ft.training.same_recipe import RECIPE, refuse_other_recipe
 
 SUMMARY = "summary.json"
 SUMMARY_TO_BE = "summary.json.writing"
-"""Gets its name when everything else is on the disk: a folder with a summary is whole."""
+"""Name of the summary until everything else is on the disk: a folder with a `summary.json` is complete."""
 MARK = "run.json"
 
 
 class RunFolder:
-    """Where a run writes.
+    """The folder that a run writes.
 
     Args:
-        output_dir: the finished folder.
-        resume: go on with a `.partial` folder if there is one.
-        overwrite: replace a finished run, or throw away a `.partial` one.
-        check: False leaves `check` to the caller.
+        output_dir: name of the finished folder.
+        resume: whether to continue a `.partial` folder if there is one.
+        overwrite: whether to replace a finished run and to discard a `.partial` one.
+        check: whether to call `check`; False leaves that to the caller.
 
     Raises:
-        RunFolderError: the folder is taken, or nothing can be written there. Nothing is written by this check.
+        RunFolderError: the folder is in use, or nothing can be written there. The check itself writes nothing.
     """
 
     def __init__(self, output_dir: str, resume: bool = False, overwrite: bool = False, check: bool = True) -> None:
         self.final = Path(output_dir)
         if not self.final.name:
-            raise RunFolderError(f"output_dir: {output_dir} is no name for a new folder; try runs/NAME")
+            raise RunFolderError(f"output_dir: {output_dir} cannot name a new folder; try runs/NAME")
         self.partial = self.final.with_name(self.final.name + ".partial")
         self.resume, self.overwrite = resume, overwrite
         self.run_id = ""
         self._is_mine = False
-        """Whether this process made the `.partial` folder, and may so discard it."""
+        """Whether this process made the `.partial` folder and may therefore discard it."""
         self._to_replace: tuple[int, int] | None = None
         if check:
             self.check()
@@ -64,21 +64,25 @@ class RunFolder:
 
     @property
     def tag(self) -> str:
-        """A short name that tells this run folder from others."""
+        """A short hash of the folder's path, to distinguish the files of different runs."""
         return blake2b(str(self.final.absolute()).encode(), digest_size=4).hexdigest()
 
     @property
     def checkpoints(self) -> Path:
-        """Where checkpoints lie while the run goes on."""
+        """The folder of the checkpoints while the run is under way."""
         return self.partial / "checkpoints"
 
     def claim(self, recipe: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Under the lock, repair what a killed process left, and check the folder again.
+        """Repair what a killed process left, and check the folder again; the caller holds the lock.
 
-        Gives the summary where the run to resume turns out to be finished.
+        Args:
+            recipe: the recipe of this run.
+
+        Returns:
+            The summary if the run to resume turns out to be finished, else None.
 
         Raises:
-            RunFolderError: the folder is taken, or another recipe began it.
+            RunFolderError: the folder is in use, or was begun with another recipe.
         """
         self._put_back()
         self._check_taken()
@@ -98,7 +102,11 @@ class RunFolder:
         return None
 
     def create(self, recipe: Mapping[str, Any], bytes_needed: int) -> None:
-        """Make the `.partial` folder, or go on with the one that is there.
+        """Make the `.partial` folder, or continue an existing one.
+
+        Args:
+            recipe: the recipe to write into the folder.
+            bytes_needed: disk space that the run needs, in bytes.
 
         Raises:
             RunFolderError: the disk has less room than the run needs.
@@ -125,10 +133,10 @@ class RunFolder:
             )
 
     def finish(self) -> None:
-        """Name the summary, then the folder; a run that was there goes when the new one is in place.
+        """Rename the summary, then the folder; remove an earlier run after the new one is in place.
 
         Raises:
-            RunFolderError: a folder has appeared under the run's name, or the run's own has gone.
+            RunFolderError: a folder has appeared under the run's name, or the run's own folder has gone.
         """
         self.require_own()
         durable.sync_tree(self.partial)
@@ -159,13 +167,13 @@ class RunFolder:
         self._tidy()
 
     def _tidy(self) -> None:
-        """Remove what a finished run no longer needs; the mark last, which says that there is something to remove."""
+        """Remove what a finished run no longer needs; the mark goes last, since it shows that tidying is not done."""
         shutil.rmtree(self.final / "checkpoints", ignore_errors=True)
         shutil.rmtree(self._replaced_by(self.run_id), ignore_errors=True)
         (self.final / MARK).unlink(missing_ok=True)
 
     def _put_back(self) -> None:
-        """A process killed between two renames left no run under the name: the whole one gets it."""
+        """Give the complete run its name back, if a process was killed between two renames."""
         run_id = run_id_of(self.partial)
         if run_id is None or self.final.exists() or not self._replaced_by(run_id).exists():
             return
@@ -198,7 +206,7 @@ class RunFolder:
             return
         if not _is_unfinished_run(self.partial):
             raise RunFolderError(
-                f"output_dir: {self.partial} is no unfinished run (it holds no {MARK}) and is left as it is; "
+                f"output_dir: {self.partial} is not an unfinished run (it holds no {MARK}) and is left as it is; "
                 "move it away, or choose another output_dir"
             )
         if not (self.resume or self.overwrite):
@@ -212,7 +220,7 @@ class RunFolder:
     def _check_finished_run(self) -> None:
         is_run = (self.final / SUMMARY).exists()
         if not (self.overwrite or (self.resume and self._is_untidied() and not self.partial.exists())):
-            what = "holds a finished run" if is_run else "exists and is no run"
+            what = "holds a finished run" if is_run else "exists and is not a run"
             advice = "choose another, or pass --overwrite to replace it"
             if self.resume and is_run and self.partial.exists():
                 advice = f"pass --resume --overwrite to go on with {self.partial} and replace it then"
@@ -257,20 +265,20 @@ def writing(folder: Path) -> Iterator[None]:
     except (OSError, SafetensorError) as error:
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
         raise RunFolderError(
-            f"output_dir: cannot write in {folder}: {reason}; the last whole checkpoint, if there is one, is kept: "
-            "mend it and pass --resume"
+            f"output_dir: cannot write in {folder}: {reason}; the last whole checkpoint, if there is one, is kept; "
+            "fix the cause and pass --resume"
         ) from None
 
 
 def _is_unfinished_run(folder: Path) -> bool:
-    """Marked as one, or begun and killed before the mark was whole: nothing else is in it then."""
+    """Whether a folder has the mark of a run, or holds nothing but a half-written mark."""
     if not folder.is_dir():
         return False
     return run_id_of(folder) is not None or {file.name for file in folder.iterdir()} <= {f"{MARK}.writing"}
 
 
 def _remove_run(folder: Path) -> None:
-    """The mark goes last: a process killed here leaves what the next one knows for a run's own."""
+    """Remove a run's folder, the mark last: if this process is killed, the next one still knows it as a run's."""
     for entry in folder.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
@@ -285,7 +293,7 @@ def _summary(folder: Path) -> dict[str, Any]:
 
 
 def _place_of(path: Path) -> tuple[int, int] | None:
-    """Identify a folder, so that one put there later under its name is told apart; None if there is none."""
+    """Identify a folder by device and inode, to detect another one under its name; None if there is none."""
     with suppress(FileNotFoundError):
         status = path.lstat()
         return status.st_dev, status.st_ino

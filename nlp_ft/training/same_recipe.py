@@ -12,18 +12,26 @@ RECIPE = "recipe.yaml"
 
 
 def refuse_other_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
-    """Compare recipes. Raises: RunFolderError: naming each setting that differs from the folder's recipe."""
+    """Compare the recipe in a run folder with the present one.
+
+    Args:
+        folder: the run folder.
+        recipe: the settings of the present recipe.
+
+    Raises:
+        RunFolderError: the recipes differ; the message names each different setting.
+    """
     file = folder / RECIPE
     if not file.exists():
         if any(folder.glob("checkpoints/step-*")):
-            raise RunFolderError(f"--resume: {file} is missing, so that nobody knows what {folder} was begun with")
+            raise RunFolderError(f"--resume: {file} is missing, so the recipe that began {folder} is not known")
         return
     try:
         before = _flat(read_yaml(file))
     except RecipeError as error:
         raise RunFolderError(f"--resume: {error}; pass --overwrite to begin anew") from None
     now = _flat(json.loads(json.dumps(recipe)))
-    # The same folder may be named in another way.
+    # output_dir is left out, because one folder can be written in several ways.
     keys = sorted((before.keys() | now.keys()) - {"output_dir"})
     different = [
         f"{key}: {before.get(key)} then, {now.get(key)} now" for key in keys if before.get(key) != now.get(key)

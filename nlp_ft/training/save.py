@@ -1,4 +1,4 @@
-"""The end of a run: its summary, and everything that its folder holds beside recipe and metrics."""
+"""The end of a run: writes the summary and all files of the run folder except recipe and metrics."""
 
 import shlex
 import stat
@@ -34,9 +34,9 @@ def summarize(
     predictions: Mapping[str, Predictions],
     accelerator: Accelerator,
 ) -> dict[str, Any]:
-    """Collect summary.json, to which the caller adds the seconds of the run and the data report. Collective.
+    """Collect the values of summary.json; the caller adds the seconds of the run and the data report. Collective.
 
-    `effective_batch_size` is in rows; with a number of tokens for each batch, their mean over an epoch.
+    `effective_batch_size` is in rows; if batches are counted in tokens, it is the mean number of rows over an epoch.
 
     Raises:
         TrainingError: the processes no longer hold the same weights.
@@ -77,7 +77,7 @@ def save_run(
     """Fill the partial folder, give it its name, and print the scores; collective.
 
     Raises:
-        RunFolderError: the disk refuses it.
+        RunFolderError: the disk refuses a file.
     """
     with errors_of_all(accelerator):
         if accelerator.is_main_process:

@@ -1,4 +1,4 @@
-"""From the strategy and the schedule of a recipe to the core's phases and learning rates, over the steps of a run."""
+"""Converts the strategy and the schedule of a recipe into the core's phases and learning rates over a run's steps."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ from nlp_ft.training.loop_state import LoopSettings
 
 
 def unfreeze_schedule(strategy: StrategySection, num_layers: int) -> UnfreezeSchedule:
-    """Decide which layers train when, in a model of `num_layers` blocks.
+    """Convert the strategy into a schedule of which layers train when, in a model of `num_layers` blocks.
 
     Raises:
         TrainingError: the strategy asks for more blocks than there are, or for layers that do not exist.

@@ -1,7 +1,7 @@
-"""SIGTERM and Ctrl-C: a step is finished and a checkpoint written before the run ends; elsewhere it ends at once.
+"""Handles SIGTERM and Ctrl-C: during training the run finishes its step and writes a checkpoint, else it ends at once.
 
-A cluster that takes a machine back sends SIGTERM and waits. Several processes agree after each step, for not all of
-them may have been told, and none may wait for one that has gone.
+A cluster that takes a machine back sends SIGTERM and waits. After each step, all processes of a run agree whether to
+stop, because the signal may not have reached all of them and none may wait for one that has gone.
 """
 
 import os
@@ -19,7 +19,7 @@ from torch import distributed
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 SECONDS_OF_ONE_STOP = 2.0
-"""Within these a launcher and a terminal may both tell of one Ctrl-C; a later one is meant anew, and ends at once."""
+"""Time in which a terminal and a launcher may both report one Ctrl-C; a later signal is a new one and ends at once."""
 
 
 class StopSignals:
@@ -35,14 +35,14 @@ class StopSignals:
 
     @contextmanager
     def watched(self) -> Iterator["StopSignals"]:
-        """Let signals, SIGTERM too, raise KeyboardInterrupt inside. In a thread nothing changes."""
-        # Other processes than the main one have nothing to tidy up, and may sit where Python gets to no signal.
+        """Let SIGTERM and Ctrl-C raise KeyboardInterrupt inside; outside the main thread this has no effect."""
+        # Only the main process has something to tidy up; the others may wait in code where Python handles no signal.
         with self._handled() if self.accelerator.is_main_process else _unchanged():
             yield self
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Only note a signal inside; a second one, some time later, raises KeyboardInterrupt."""
+        """Only note a signal inside; a second one, two seconds later or more, raises KeyboardInterrupt."""
         self._waits = True
         try:
             with _unchanged() if self.accelerator.is_main_process else self._handled():
@@ -51,10 +51,10 @@ class StopSignals:
             self._waits = False
 
     def asked(self) -> bool:
-        """Tell whether the run should stop now, the same on all processes; collective."""
+        """Return whether the run should stop now, the same on all processes; collective."""
         if self.accelerator.num_processes > 1:
             if self._group is None and distributed.get_backend() != "gloo":
-                # Over the CPU, so that asking does not wait for what an accelerator has yet to compute.
+                # On the CPU, so that asking does not wait for the accelerator to finish its work.
                 self._group = distributed.new_group(backend="gloo")
             told = torch.tensor(self.received)
             distributed.all_reduce(told, distributed.ReduceOp.MAX, group=self._group)
@@ -65,7 +65,7 @@ class StopSignals:
     def _handled(self) -> Iterator[None]:
         before = {}
         if threading.current_thread() is threading.main_thread():
-            # What is ignored stays so: a program in the background of a shell is told of no Ctrl-C.
+            # An ignored signal stays ignored: a shell sets that for Ctrl-C when it starts a program in the background.
             before = {number: signal.getsignal(number) for number in STOPPING}
             before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
         for number in before:
@@ -77,7 +77,7 @@ class StopSignals:
                 signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:  # a child, forked with this handler: it is for its parent to say
+        if os.getpid() != self._process:  # a forked child has inherited this handler; its parent decides
             if number == signal.SIGTERM:
                 signal.signal(number, signal.SIG_DFL)
                 os.kill(os.getpid(), number)

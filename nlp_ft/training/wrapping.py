@@ -1,4 +1,4 @@
-"""Renews the wrapper of several processes, and compiled graphs, when other layers train than before."""
+"""Wraps the model again, and resets compiled graphs, when other layers begin to train."""
 
 import torch
 from accelerate import Accelerator
@@ -7,10 +7,10 @@ from nlp_ft.training.accelerator import is_compiled
 
 
 def rewrapped(accelerator: Accelerator, model: torch.nn.Module) -> torch.nn.Module:
-    """Prepare the same model anew, because other layers train than before.
+    """Unwrap the model and prepare it again, because other layers begin to train.
 
-    DistributedDataParallel looks at `requires_grad` only when it is made: gradients of layers that it did not know
-    would not be averaged over the processes. A compiled graph may leave the layers out that were frozen
+    DistributedDataParallel reads `requires_grad` only in its constructor: it would not average the gradients of layers
+    that were frozen then. A compiled graph may leave out the layers that were frozen when it was compiled
     (https://github.com/pytorch/pytorch/issues/139476).
     """
     if is_compiled(accelerator):
@@ -19,7 +19,7 @@ def rewrapped(accelerator: Accelerator, model: torch.nn.Module) -> torch.nn.Modu
     if bare is model:
         return bare
     bare = accelerator.unwrap_model(model, keep_fp32_wrapper=False, keep_torch_compile=False)
-    # Accelerate's mark that would let it give the model back as it is.
+    # With this mark, Accelerate would return the model unchanged.
     bare.__dict__.pop("_is_accelerate_prepared", None)
     prepared: torch.nn.Module = accelerator.prepare_model(bare)
     return prepared

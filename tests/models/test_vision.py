@@ -284,7 +284,7 @@ def test_files_that_are_no_weights_of_the_network_are_refused(tmp_path: Path) ->
     assert f"model.weights: {file} does not fit resnet18: " in the_error(weights=str(file))
     save_file(torchvision.models.resnet50().state_dict(), file)
     assert "layer1.0.conv1.weight" in the_error(weights=str(file))
-    assert "(it has (64, 64, 1, 1), the network (64, 64, 3, 3))" in the_error(weights=str(file))
+    assert "(the file has (64, 64, 1, 1), the network (64, 64, 3, 3))" in the_error(weights=str(file))
 
 
 def test_an_image_size_that_the_network_cannot_take_is_refused() -> None:

@@ -143,7 +143,7 @@ def test_a_link_or_a_mount_under_the_name_of_the_run_is_refused_at_the_start(
 def test_a_partial_folder_of_somebody_else_is_refused_and_stays(options: dict[str, bool], tmp_path: Path) -> None:
     (tmp_path / "run.partial").mkdir()
     (tmp_path / "run.partial/thesis.txt").write_text("years of work")
-    with pytest.raises(RunFolderError, match=r"run\.partial is no unfinished run \(it holds no run\.json\)"):
+    with pytest.raises(RunFolderError, match=r"run\.partial is not an unfinished run \(it holds no run\.json\)"):
         RunFolder(str(tmp_path / "run"), **options)
     assert names(tmp_path / "run.partial") == {"thesis.txt"}
 

@@ -1,1 +1,1 @@
-"""The cache of what frozen blocks compute: whether it pays, where it is kept, how training uses it."""
+"""Caches the outputs of frozen blocks: whether the cache pays, its files on the disk, and how training uses it."""

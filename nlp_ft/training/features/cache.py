@@ -1,7 +1,7 @@
-"""The output of the frozen blocks for each row, computed once; later steps begin above these blocks.
+"""Holds the output of the frozen blocks for each row, computed once; later steps begin above these blocks.
 
-Rows are stored unpadded, by their number, so that any order and any batch can be put together. `store.py` makes
-the files, `caching.py` decides whether they pay.
+Rows are stored unpadded and are read by their number, so they can form batches in any order. `store.py` makes the
+files, and `decide.py` decides whether they pay.
 """
 
 import errno
@@ -22,14 +22,15 @@ from nlp_ft.layerwise.prefix import FrozenPrefix
 class Features:
     """The vectors at one boundary between blocks, for the rows of one split, in an existing file.
 
-    It is read and written, never mapped: a mapped file that someone cuts would end the process with a signal.
+    The file is read and written, never mapped into memory: if a mapped file became shorter, a signal would end the
+    process.
 
     Args:
-        file: raw values, rows one after the other.
-        lengths: vectors of each row, (rows,): its tokens, or 1 for a pooled vector.
-        hidden_size: of a vector.
-        dtype: of the stored values.
-        to_write: whether they are still to be made.
+        file: path of the file: raw values, one row after the other.
+        lengths: number of vectors of each row, (rows,): its tokens, or 1 for a pooled vector.
+        hidden_size: numbers in a vector.
+        dtype: type of the stored numbers.
+        to_write: whether to open the file for writing too.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Features:
         """Read the vectors of some rows, (vectors of all these rows, hidden), in float32.
 
         Raises:
-            TrainingError: the file is shorter than it was.
+            TrainingError: the file has become shorter.
         """
         borders = [(int(self.offsets[row]), int(self.offsets[row + 1])) for row in rows]
         content = bytearray().join(os.pread(self._handle, last - first, first) for first, last in borders)
@@ -74,8 +75,8 @@ class FeatureCache:
     """The features of all splits at the boundaries that a run uses, and the way to enter the model with them.
 
     Args:
-        prefix: the model's boundaries.
-        features: boundary -> split name -> its features.
+        prefix: the blocks of the model that are frozen from the bottom, and the boundaries between them.
+        features: boundary -> split name -> features there.
     """
 
     def __init__(self, prefix: FrozenPrefix, features: Mapping[int, Mapping[str, Features]]) -> None:
@@ -95,9 +96,9 @@ class FeatureCache:
         """Let the model begin at the boundary inside; yield the inputs for its forward pass.
 
         Args:
-            split: the rows' split.
-            rows: their numbers, (batch,).
-            inputs: their keyword arguments, with `attention_mask` (batch, seq_len).
+            split: name of the split that the rows come from.
+            rows: numbers of the rows, (batch,).
+            inputs: keyword arguments of the forward pass, with `attention_mask`, (batch, seq_len).
         """
         if not self.boundary:
             yield inputs
@@ -105,7 +106,7 @@ class FeatureCache:
         mask = inputs["attention_mask"].bool()
         vectors = self._features[self.boundary][split].read(rows.tolist()).to(mask.device, non_blocking=True)
         if self._prefix.takes_one_vector(self.boundary):
-            # No token but the first is looked at any more.
+            # The rest of the model reads the first token alone.
             inputs = {key: value[:, :1] for key, value in inputs.items()}
             hidden = vectors if self._prefix.is_pooled(self.boundary) else vectors[:, None]
         else:
@@ -121,10 +122,10 @@ def logits_of(
     """Compute the logits of a batch, (batch, outputs).
 
     Args:
-        model: on the device of the batch.
-        batch: model inputs, and `row`, the number of each row, (batch,), if there are features.
-        split: the split that the rows come from.
-        features: of the frozen layers; None computes them.
+        model: the model, on the device of the batch.
+        batch: the inputs of the model; if there are features, also `row`, the number of each row, (batch,).
+        split: name of the split that the rows come from.
+        features: the cached outputs of the frozen blocks; None computes them.
     """
     inputs = model_inputs(batch)
     with features.entered(split, batch["row"], inputs) if features else nullcontext(inputs) as entered:
@@ -133,5 +134,5 @@ def logits_of(
 
 
 def lowest_trained(plan: UnfreezePlan, phases: int) -> int:
-    """Find the lowest layer that trains in the first phases; what was cached above a trained layer is stale."""
+    """Find the lowest layer that trains in the first `phases` phases; cached outputs above it are out of date."""
     return min(layer for phase in plan.schedule.phases[:phases] for layer in phase.layers)

@@ -1,4 +1,4 @@
-"""Decides before training whether a run caches its frozen blocks, by weighing work and bytes, and says so."""
+"""Decides before training whether a run caches the outputs of its frozen blocks, by weighing work against bytes."""
 
 import shutil
 import time
@@ -29,7 +29,7 @@ BYTES_IN_GB = 10**9
 
 @dataclass(frozen=True)
 class SplitUse:
-    """The tokens of one split, and how often the run goes through them in each phase."""
+    """How a run uses one split: its number of tokens, and the passes through it in each phase."""
 
     tokens: int
     passes: Sequence[float]
@@ -37,10 +37,10 @@ class SplitUse:
 
 @dataclass(frozen=True)
 class Savings:
-    """What a cache is expected to be worth; work is counted in tokens that pass through one block."""
+    """The expected worth of a cache; the unit of work is one token that passes through one block."""
 
     boundaries: tuple[int, ...]
-    """Those that some phase will use and that the budget has room for."""
+    """The boundaries that a phase will use and that fit into the budget."""
     work_saved: float
     work_of_pass: float
     bytes_needed: int
@@ -58,9 +58,9 @@ def expected_savings(
 
     Args:
         boundary_of_phase: the boundary at which each phase could begin, 0 for none.
-        splits: with their passes.
-        bytes_of: boundary -> bytes that it takes on disk, all splits together.
-        budget: bytes that may be taken.
+        splits: the use of each split.
+        bytes_of: boundary -> bytes on the disk, all splits together.
+        budget: most bytes on the disk.
     """
 
     def saved(kept: Sequence[int]) -> float:
@@ -98,14 +98,14 @@ def cache_of_run(
     The seconds that this takes are added to `state.train_seconds`.
 
     Args:
-        section: `training` of the recipe.
-        task: gives the data.
+        section: the section `training` of the recipe.
+        task: the task, which has the data.
         layered: the model, on its device.
-        plan: which layers train when.
+        plan: decides which layers train when.
         settings: lengths of the run.
-        state: where the run goes on from.
-        accelerator: of the run.
-        run_tag: tells this run's unfinished files from another's.
+        state: the state with which the run begins or continues.
+        accelerator: the accelerator of the run.
+        run_tag: distinguishes this run's unfinished files from those of another run.
     """
     started, say = time.perf_counter(), accelerator.print
     lowest = [lowest_trained(plan, number + 1) for number in range(len(plan.schedule.phases))]
@@ -121,7 +121,7 @@ def cache_of_run(
     say(_decision(savings, any(boundary_of_phase), spec.dtype))
     if not savings.pays:
         return None
-    # What has been unfrozen by now has left its values.
+    # Layers that have been unfrozen by now no longer have the cached values.
     left = [boundary for boundary in savings.boundaries if boundary < lowest[len(state.unfreeze.starts) - 1]]
     features = build_cache(spec, left, accelerator, run_tag) if left else None
     state.train_seconds += time.perf_counter() - started
@@ -171,7 +171,7 @@ def _is_shared(folder: Path, accelerator: Accelerator, run_tag: str) -> bool:
 
 
 def _free_bytes() -> int:
-    """Measure the room on the cache's disk, its own files included; the least of all processes, so that all agree."""
+    """Return the bytes that the cache may take on its disk: free ones and its own; the minimum over all processes."""
     return int(min(gather_object([shutil.disk_usage(feature_folder()).free + bytes_in(feature_folder())])))
 
 

@@ -1,4 +1,4 @@
-"""What a feature cache is built from: the model, its boundaries, the rows, and the room on the disk."""
+"""The inputs of building a feature cache: the model, its boundaries, the rows, and the room on the disk."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ class Split:
     """The rows of one split, whose features are kept.
 
     Args:
-        encoded: the rows.
-        lengths: tokens of each, (rows,).
+        encoded: the encoded rows.
+        lengths: number of tokens of each row, (rows,).
     """
 
     encoded: Dataset
@@ -28,18 +28,18 @@ class Split:
 
 @dataclass(frozen=True)
 class CacheSpec:
-    """What a feature cache is built from.
+    """The inputs of building a feature cache.
 
     Args:
-        model: the bare model.
-        layer_map: of the model.
-        prefix: its boundaries.
-        splits: by name.
+        model: the model, without wrappers.
+        layer_map: the layer map of the model.
+        prefix: the frozen blocks of the model, and the boundaries between them.
+        splits: split name -> rows.
         collator: makes batches of the rows.
-        batch_size: rows of a batch in the pass.
-        dtype: of the stored values.
-        folder: where features of all runs lie.
-        budget: bytes that they may take together.
+        batch_size: rows of a batch in the pass that fills the cache.
+        dtype: type of the stored numbers.
+        folder: folder of the features of all runs.
+        budget: most bytes of all features in the folder.
     """
 
     model: torch.nn.Module

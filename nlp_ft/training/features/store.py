@@ -1,8 +1,8 @@
 """The files of a feature cache: named after all that their content depends on, and checked before each use.
 
-The folder of a boundary is named by the weights below it, the token ids, how they were computed and the versions; the
-next run finds it again, and with other weights or data it is another folder. Beside its values lie their size and a
-hash of them: what does not fit is made anew. Folders used longest ago give way to new ones.
+The name of a boundary's folder is a hash of the weights below it, the token ids, the way of computing and the versions.
+The next run finds the folder again; a run with other weights or data makes another one. The folder also holds the size
+and a hash of its values, and a damaged one is made again. New folders replace those that were used longest ago.
 """
 
 import json
@@ -30,7 +30,7 @@ from nlp_ft.training.features.spec import CacheSpec
 
 SECONDS_OF_A_DAY = 86_400
 VALUES, INDEX = "values", "index.json"
-"""Files of a folder: the values, and their size, hash and key."""
+"""Names of the files in a folder: the values, and an index with their size, hash and key."""
 
 
 def build_cache(
@@ -38,13 +38,16 @@ def build_cache(
 ) -> FeatureCache | None:
     """Find the features on disk, or make them in one pass that all processes share; collective.
 
-    What lies there is read once from end to end before it counts. None where the disk gives no room: that is said.
+    Existing features are read from end to end and compared with their hash before they are used.
 
     Args:
-        spec: what to build from.
-        boundaries: which to keep.
-        accelerator: tells this process's share of the rows.
-        run_name: tells this run's unfinished files from another's.
+        spec: the model, the rows and the folder.
+        boundaries: the boundaries to cache.
+        accelerator: the accelerator, which knows this process's share of the rows.
+        run_name: distinguishes this run's unfinished files from those of another run.
+
+    Returns:
+        The cache; None if the disk refuses it, after a message that says so.
     """
     folders: dict[tuple[int, str], Path] = {}
     for split in spec.splits:
@@ -73,7 +76,7 @@ def build_cache(
         features: dict[int, dict[str, Features]] = {boundary: {} for boundary in boundaries}
         with _together(accelerator):
             for (boundary, split), folder in folders.items():
-                with suppress(PermissionError):  # it may be another user's
+                with suppress(PermissionError):  # the folder may belong to another user
                     os.utime(folder)
                 features[boundary][split] = _open(spec, boundary, split, folder)
     except OSError as error:
@@ -102,7 +105,7 @@ def _missing(spec: CacheSpec, folders: Mapping[tuple[int, str], Path]) -> list[t
     """List the places whose features must be made; two splits of the same rows share a folder.
 
     Raises:
-        OSError: what is damaged cannot be removed.
+        OSError: a damaged folder cannot be removed.
     """
     missing = []
     for folder, place in {folder: place for place, folder in folders.items()}.items():
@@ -141,7 +144,7 @@ def _keys(spec: CacheSpec, boundaries: Sequence[int], split: str, accelerator: A
         "class": type(spec.model).__qualname__,
         "dtype": str(spec.dtype),
         "versions": [torch.__version__, transformers.__version__],
-        # What the last bits depend on.
+        # The following can change the last bits of the values.
         "precision": accelerator.mixed_precision,
         "batch_size": spec.batch_size,
         "num_processes": accelerator.num_processes,
@@ -173,7 +176,7 @@ def _make_room(spec: CacheSpec, kept: Iterable[Path], needed: int) -> None:
     others = {folder for folder in spec.folder.iterdir() if folder.is_dir()} - set(kept)
     unfinished = {folder for folder in others if folder.name.endswith(".partial")}
     for folder in unfinished:
-        # What another run is writing stays; what one left that was killed goes.
+        # Another run may still be writing a recent folder; an old one was left by a run that was killed.
         if time.time() - _last_written(folder) > SECONDS_OF_A_DAY:
             shutil.rmtree(folder, ignore_errors=True)
     sizes = {folder: bytes_in(folder) for folder in others - unfinished}
@@ -209,7 +212,7 @@ def _allocate(spec: CacheSpec, boundary: int, split: str, folder: Path) -> None:
     with (folder / VALUES).open("wb") as stream:
         stream.truncate(size)
         if size and hasattr(os, "posix_fallocate"):
-            # A full disk is better known now than after half of the pass.
+            # Claims the disk space now, so that a full disk shows before the pass and not halfway.
             os.posix_fallocate(stream.fileno(), 0, size)
 
 
@@ -233,7 +236,7 @@ def _put_in_place(partial: Path, folder: Path) -> None:
     except OSError:
         if _problem(folder, values.stat().st_size):
             raise
-        shutil.rmtree(partial)  # another run was faster
+        shutil.rmtree(partial)  # another run has put the same features in place first
 
 
 def _fill(spec: CacheSpec, split: str, folders: Mapping[int, Path], accelerator: Accelerator) -> None:
