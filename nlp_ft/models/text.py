@@ -190,7 +190,7 @@ def _settle_head(
         say(f"kept: the head that {model.name} was trained with")
     elif given or loaded.resized:
         renew(loaded.model, _structure(AutoModelForSequenceClassification, model, config), given)
-        say(f"{model.name} is a finished classifier; its head gives way to a new one (model.keep_head: true keeps it)")
+        say(f"{model.name} is a finished classifier; a new head replaces its own (model.keep_head: true keeps it)")
     _say_weights(loaded, [name for name in loaded.new if name not in head], say)
 
 

@@ -114,7 +114,7 @@ class Task(Protocol):
         ...
 
     def build_model(self, label_names: Sequence[str], pretrained: bool = True) -> PreTrainedModel:
-        """Build the model; without pretrained weights it lies on the default device. Raises: ModelError."""
+        """Build the model; with `pretrained=False` only its structure, on the default device. Raises: ModelError."""
         ...
 
     def map_layers(self, model: PreTrainedModel) -> LayerMap:

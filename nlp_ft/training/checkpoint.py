@@ -75,7 +75,7 @@ def step_of_latest(folder: Path) -> int | None:
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """Check every file of a checkpoint against its hash, and read what it holds beside tensors.
+    """Check every file of a checkpoint against its hash, and read its values that are not tensors.
 
     Raises:
         RunFolderError: a file is missing or has another hash, or the step differs from the one in the folder's name.

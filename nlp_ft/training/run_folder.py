@@ -210,9 +210,7 @@ class RunFolder:
                 "move it away, or choose another output_dir"
             )
         if not (self.resume or self.overwrite):
-            what = (
-                "a run that is finished but for its name" if (self.partial / SUMMARY).exists() else "an unfinished run"
-            )
+            what = "a finished run that is not renamed" if (self.partial / SUMMARY).exists() else "an unfinished run"
             raise RunFolderError(
                 f"output_dir: {self.partial} holds {what}; pass --resume to go on with it, or --overwrite to begin anew"
             )
@@ -225,7 +223,7 @@ class RunFolder:
             if self.resume and is_run and self.partial.exists():
                 advice = f"pass --resume --overwrite to go on with {self.partial} and replace it then"
             raise RunFolderError(f"output_dir: {self.final} {what}; {advice}")
-        if not is_run and any(_entries(self.final)):
+        if not is_run and (not self.final.is_dir() or any(self.final.iterdir())):
             raise RunFolderError(f"output_dir: {self.final} holds other things than a run and is not overwritten")
 
     def _existing_parent(self) -> Path:
@@ -298,7 +296,3 @@ def _place_of(path: Path) -> tuple[int, int] | None:
         status = path.lstat()
         return status.st_dev, status.st_ino
     return None
-
-
-def _entries(folder: Path) -> list[Path]:
-    return list(folder.iterdir()) if folder.is_dir() else [folder]

@@ -160,7 +160,7 @@ def test_a_finished_classifier_gets_a_new_head_and_that_is_said(finished: Path, 
     assert 0 < float(weight.detach().std()) < 0.04
     assert model.config.problem_type is None
     assert notes == [
-        f"{finished} is a finished classifier; its head gives way to a new one (model.keep_head: true keeps it)"
+        f"{finished} is a finished classifier; a new head replaces its own (model.keep_head: true keeps it)"
     ]
     pooler = load_file(finished / "model.safetensors")["bert.pooler.dense.weight"]
     assert torch.equal(model.bert.pooler.dense.weight, pooler)

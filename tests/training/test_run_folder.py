@@ -113,7 +113,7 @@ def test_a_last_rename_that_fails_loses_nothing_and_is_done_by_the_next_resume(
     folder.discard_if_useless()
     assert (tmp_path / "run.partial/model").read_text() == "new"
     assert (tmp_path / "run.partial/checkpoints/step-00000001").exists()
-    with pytest.raises(RunFolderError, match="holds a run that is finished but for its name; pass --resume"):
+    with pytest.raises(RunFolderError, match="holds a finished run that is not renamed; pass --resume"):
         RunFolder(str(tmp_path / "run"))
     assert RunFolder(str(tmp_path / "run"), resume=True).claim(RECIPE) == {"model": "new"}
     assert whole(tmp_path / "run") == "new"

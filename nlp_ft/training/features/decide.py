@@ -148,7 +148,7 @@ def _decision(savings: Savings, can_enter: bool, dtype: torch.dtype) -> str:
 
 def _obstacle(task: Task, accelerator: Accelerator, run_tag: str) -> str | None:
     if task.tokenizer is None:
-        return "images are drawn anew in each epoch"
+        return "images are augmented anew in each epoch"
     if is_compiled(accelerator):
         return "the model is compiled whole"
     if not _is_shared(feature_folder(), accelerator, run_tag):

@@ -73,12 +73,8 @@ def build_cache(
             if accelerator.is_main_process:
                 for place in missing:
                     _put_in_place(partial[place], folders[place])
-        features: dict[int, dict[str, Features]] = {boundary: {} for boundary in boundaries}
         with _together(accelerator):
-            for (boundary, split), folder in folders.items():
-                with suppress(PermissionError):  # the folder may belong to another user
-                    os.utime(folder)
-                features[boundary][split] = _open(spec, boundary, split, folder)
+            features = _open_all(spec, folders)
     except OSError as error:
         accelerator.print(f"feature cache: off, the disk refuses it: {error.strerror or error}\n")
         if accelerator.is_main_process:
@@ -219,6 +215,16 @@ def _allocate(spec: CacheSpec, boundary: int, split: str, folder: Path) -> None:
 def _size(spec: CacheSpec, boundary: int, split: str) -> int:
     """Count the bytes of the values of one split."""
     return int(spec.vectors_of(boundary, split).sum()) * spec.prefix.hidden_size(boundary) * spec.dtype.itemsize
+
+
+def _open_all(spec: CacheSpec, folders: Mapping[tuple[int, str], Path]) -> dict[int, dict[str, Features]]:
+    """Open the features of each boundary and split, and mark their folders as used now."""
+    features: dict[int, dict[str, Features]] = {}
+    for (boundary, split), folder in folders.items():
+        with suppress(PermissionError):  # the folder may belong to another user
+            os.utime(folder)
+        features.setdefault(boundary, {})[split] = _open(spec, boundary, split, folder)
+    return features
 
 
 def _open(spec: CacheSpec, boundary: int, split: str, folder: Path, to_write: bool = False) -> Features:
