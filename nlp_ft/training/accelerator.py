@@ -65,7 +65,7 @@ def check_distribution() -> None:
     for name, reason in reasons.items():
         if is_on(f"ACCELERATE_USE_{name}"):
             raise TrainingError(
-                f"this launch asks for {name}, which a run does not take: {reason}. Launch with "
+                f"this launch asks for {name}, which a run cannot use: {reason}. Launch with "
                 "`accelerate launch --multi_gpu`, or --config_file of a configuration without it"
             )
 

@@ -82,8 +82,8 @@ class CheckpointManager:
         say(f"resuming after step {state.global_step} of {self.total_steps}")
         if different := changes(saved["environment"], self.environment):
             say(
-                f"warning: this run was begun elsewhere ({'; '.join(different)}); it goes on with the same steps and "
-                "data, but its weights will equal those of an unbroken run to rounding, not to the bit"
+                f"warning: this run was begun in another environment ({'; '.join(different)}); it goes on with the "
+                "same steps and data, but its weights will equal those of an unbroken run to rounding, not to the bit"
             )
         return state
 
@@ -142,7 +142,7 @@ class CheckpointManager:
     def load_best_of_run(self, state: LoopState, metric: str) -> None:
         """Load the best weights of the whole run; keep the last ones if `metric` was NaN at each evaluation."""
         if state.best_value is None:
-            self.accelerator.print(f"look: {metric} was NaN at each evaluation; the last weights are kept")
+            self.accelerator.print(f"warning: {metric} was NaN at each evaluation; the last weights are kept")
         else:
             self.load_best(state.best_step)
 

@@ -66,7 +66,7 @@ def create_folder(folder: RunFolder, recipe: Recipe, accelerator: Accelerator, m
                 folder.create(recipe_to_dict(recipe), COPIES_ON_DISK * parameter_bytes)
     if not all(gather_object([folder.partial.exists()])):
         raise RunFolderError(
-            f"output_dir: {folder.final} must lie on a disk that all machines see: some do not find "
+            f"output_dir: {folder.final} must be on a disk that all machines see: some do not find "
             f"{folder.partial}, which the first one made"
         )
     # All processes need the id: each compares it with that of the checkpoint.
@@ -84,7 +84,7 @@ def interruptions_explained(folder: RunFolder, signals: StopSignals) -> Iterator
     except KeyboardInterrupt:
         number, step = signals.received, step_of_latest(folder.checkpoints)
         kept = (
-            "no checkpoint had been written, so there is nothing to go on from"
+            "no checkpoint had been written, so the run cannot be resumed"
             if step is None
             else f"the checkpoint after step {step} is kept in {folder.partial}; pass --resume to go on from there"
         )

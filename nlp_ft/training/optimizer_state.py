@@ -52,7 +52,7 @@ def refuse_other_state(
         wanted = _state_after_one_step(optimizer, *parameters[name])
         kinds = {entry: _kind(value) for entry, value in found[name].items()}
         problems += [
-            f"{name}|{entry} is {kinds.get(entry, 'missing')} in place of {wanted.get(entry, 'nothing')}"
+            f"{name}|{entry} is {kinds.get(entry, 'missing')} instead of {wanted.get(entry, 'nothing')}"
             for entry in sorted(wanted.keys() | kinds.keys())
             if wanted.get(entry) != kinds.get(entry)
         ]

@@ -330,7 +330,7 @@ def test_the_last_weights_are_kept_where_every_score_is_nan(
     monkeypatch.setattr(Predictions, "scores", lambda self: {"loss": 1.0, "accuracy": math.nan})
     summary = train(load_recipe(write_recipe(tmp_path, tiny_encoder, "run", "head_only", duration="4st", keep="best")))
     assert summary["global_step"] == 4
-    assert "look: accuracy was NaN at each evaluation; the last weights are kept" in capsys.readouterr().out
+    assert "warning: accuracy was NaN at each evaluation; the last weights are kept" in capsys.readouterr().out
 
 
 def test_a_phase_begins_with_the_best_weights_of_the_one_before(

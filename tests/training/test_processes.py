@@ -127,7 +127,7 @@ def test_a_folder_that_only_some_machines_see_is_refused(
     tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(RunFolder, "create", lambda *arguments: None)
-    with pytest.raises(RunFolderError, match="must lie on a disk that all machines see: some do not find "):
+    with pytest.raises(RunFolderError, match="must be on a disk that all machines see: some do not find "):
         train(recipe_from_dict(tiny_recipe(tmp_path, tiny_encoder)))
 
 

@@ -65,8 +65,8 @@ class Features:
         content = bytearray().join(os.pread(self._handle, last - first, first) for first, last in borders)
         if len(content) != sum(last - first for first, last in borders):
             raise TrainingError(
-                f"feature cache: {self.file} was cut while the run read it; pass --resume to go on from the last "
-                "checkpoint, with features made anew"
+                f"feature cache: {self.file} became shorter while the run read it; pass --resume to go on from the "
+                "last checkpoint, with features made anew"
             )
         return torch.frombuffer(content, dtype=self.dtype).view(-1, self.hidden_size).float()
 

@@ -136,12 +136,12 @@ def _decision(savings: Savings, can_enter: bool, dtype: torch.dtype) -> str:
             "this model cannot be entered between its blocks",
         )
         return f"feature cache: off, {no_room if can_enter else no_entry}\n"
-    numbers = f"{savings.work_of_pass:.2g} token-blocks to make it, {savings.work_saved:.2g} spared"
+    numbers = f"making it takes {savings.work_of_pass:.2g} token-blocks of work and saves {savings.work_saved:.2g}"
     if not savings.pays:
         return f"feature cache: off, it would not pay ({numbers})\n"
     blocks = ", ".join(map(str, savings.boundaries))
     return (
-        f"feature cache: what block(s) {blocks} give is kept, {savings.bytes_needed / BYTES_IN_GB:.2g} GB in "
+        f"feature cache: on, for the outputs of block(s) {blocks}, {savings.bytes_needed / BYTES_IN_GB:.2g} GB in "
         f"{str(dtype).removeprefix('torch.')} ({numbers})\n"
     )
 

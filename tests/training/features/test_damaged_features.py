@@ -88,7 +88,7 @@ def test_a_file_that_is_cut_while_it_is_read_ends_in_one_error_and_no_signal(tmp
     features = Features(tmp_path / "values", np.array([2, 3, 1]), 4, torch.float32)
     os.truncate(tmp_path / "values", 40)
     assert features.read([0]).shape == (2, 4)
-    with pytest.raises(TrainingError, match=r"values was cut while the run read it; pass --resume"):
+    with pytest.raises(TrainingError, match=r"values became shorter while the run read it; pass --resume"):
         features.read([0, 1])
 
 
