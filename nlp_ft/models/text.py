@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from transformers import (
@@ -17,6 +17,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from nlp_ft.defaults import Pooling
 from nlp_ft.errors import ModelError, listed
 from nlp_ft.locations import resolve_location
 from nlp_ft.models.config_checks import DROPOUTS, check_config
@@ -222,8 +223,9 @@ def _require_pooler(model: TextModelSection, config: PreTrainedConfig) -> None:
     with _loading(model, "config"), torch.device("meta"):
         encoder = encoder_class(config)
     if getattr(encoder, "pooler", None) is None:
+        *others, last = [name for name in get_args(Pooling) if name != "pooler"]
         raise ModelError(
-            f"model.pooling: {config.model_type} has no pooler; use cls, mean or max"
+            f"model.pooling: {config.model_type} has no pooler; use {', '.join(others)} or {last}"
             + (" with a bottleneck head" if model.pooling == "auto" else "")
         )
 

@@ -140,7 +140,7 @@ class RegressionRecipe(TextRecipe):
         }
         for field, is_set in of_labels.items():
             if is_set:
-                raise ValueError(f"{field} is for labels; text_regression learns numbers")
+                raise ValueError(f"{field} is for labels; {self.task} learns numbers")
         return self
 
 

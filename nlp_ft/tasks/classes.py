@@ -36,7 +36,7 @@ class ClassOutputs:
 
     label_names: list[str]
     """The label names in the order of their ids."""
-    shown_metrics: ClassVar = ("accuracy", "macro_f1", "weighted_f1", "matthews", "loss")
+    shown_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1", "weighted_f1", "matthews", "loss")
     columns: ClassVar[Mapping[str, type]] = {"label": str, "score": float}
 
     def row_losses(self, logits: torch.Tensor, references: torch.Tensor) -> torch.Tensor:

@@ -32,7 +32,7 @@ class Data(Protocol):
 
     @property
     def label_names(self) -> list[str]:
-        """The labels in the order of their ids."""
+        """The labels in the order of their ids; empty where the model learns numbers."""
         ...
 
     def lengths(self, split: str) -> np.ndarray:
@@ -114,7 +114,15 @@ class Task(Protocol):
         ...
 
     def build_model(self, label_names: Sequence[str], pretrained: bool = True) -> PreTrainedModel:
-        """Build the model; with `pretrained=False` only its structure, on the default device. Raises: ModelError."""
+        """Build the model with an output for each label; a task that learns numbers has one output.
+
+        Args:
+            label_names: label names in the order of their ids.
+            pretrained: whether to load the weights; False builds the structure alone, on the default device.
+
+        Raises:
+            ModelError: the model cannot be found or loaded.
+        """
         ...
 
     def map_layers(self, model: PreTrainedModel) -> LayerMap:

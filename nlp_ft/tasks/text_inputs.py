@@ -27,6 +27,8 @@ class TextInputs(ABC):
     """A task that reads texts or pairs of texts; a subclass says what it learns from them. See `Task`."""
 
     inputs = "texts"
+    has_numbers: bool
+    """Whether the label column holds numbers to learn, rather than labels; prediction reads it too."""
     title: str
     """What the model card calls the model, such as `Text classifier`."""
     drop_last = False

@@ -26,7 +26,7 @@ from nlp_ft.tasks.text_inputs import TextInputs
 class NumberOutputs:
     """Outputs of a regression: one number for each row. See `Outputs`."""
 
-    shown_metrics: ClassVar = ("spearman", "pearson", "mse", "mae")
+    shown_metrics: ClassVar[tuple[str, ...]] = ("spearman", "pearson", "mse", "mae")
     columns: ClassVar[Mapping[str, type]] = {"number": float}
 
     def row_losses(self, logits: torch.Tensor, references: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Tiny models with random weights of every mapped family, bare and under each head."""
+"""Tiny models with random weights of nine common families, bare and under each head; the census has all others."""
 
 from typing import Any
 

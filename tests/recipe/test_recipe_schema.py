@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import nlp_ft
-from nlp_ft.recipe import ImageRecipe, Recipe, RegressionRecipe
+from nlp_ft.recipe import Recipe, TextRecipe
 from nlp_ft.recipe.loader import json_schema
 from nlp_ft.recipe.sections import DataSection, ModelSection, Section
 from nlp_ft.recipe.strategy import TriggerSection
@@ -17,16 +17,18 @@ def test_every_field_of_the_json_schema_is_described() -> None:
     schema = json.loads(json_schema())
     objects = {"Recipe": schema, **schema["$defs"]}
     fields = {f"{name}.{key}": field for name, found in objects.items() for key, field in found["properties"].items()}
-    # These recipes have the keys of TextRecipe.
-    bases = (DataSection, ModelSection, TriggerSection, Recipe, ImageRecipe, RegressionRecipe)
-    leaves = [section for section in _subclasses(Section) if section not in bases]
+    bases = (DataSection, ModelSection, TriggerSection)
+    # In the schema all recipes share one object, which has the keys of TextRecipe.
+    leaves = [section for section in _subclasses(Section) if section not in bases and not issubclass(section, Recipe)]
+    leaves.append(TextRecipe)
     assert len(fields) == sum(len(section.model_fields) for section in leaves)
     undescribed = [name for name, field in fields.items() if not (field.get("description") or _section(field, objects))]
     assert undescribed == []
 
 
 def test_the_schema_file_is_the_json_schema_of_recipes() -> None:
-    assert SCHEMA_FILE.read_text(encoding="utf-8") == json_schema()
+    remedy = "make it anew: nlp-ft schema > schema.json && mv schema.json nlp_ft/recipe/recipe.schema.json"
+    assert SCHEMA_FILE.read_text(encoding="utf-8") == json_schema(), remedy
 
 
 def test_the_schema_has_the_sections_of_both_tasks() -> None:

@@ -255,7 +255,7 @@ def test_a_resume_with_other_threads_is_warned_of(
     threads = torch.get_num_threads()
     monkeypatch.setattr(torch, "get_num_threads", lambda: 99)
     train(recipe_from_dict(values), resume=True)
-    said = f"warning: this run was begun in another environment (threads: {threads} then, 99 now); it goes on with the same"
+    said = f"warning: this run was begun in another environment (threads: {threads} then, 99 now); it goes on"
     assert said in capsys.readouterr().out
 
 
