@@ -84,7 +84,7 @@ def interruptions_explained(folder: RunFolder, signals: StopSignals) -> Iterator
     except KeyboardInterrupt:
         number, step = signals.received, step_of_latest(folder.checkpoints)
         kept = (
-            "no checkpoint had been written, so the run cannot be resumed"
+            "no checkpoint had been written, so there is nothing to resume"
             if step is None
             else f"the checkpoint after step {step} is kept in {folder.partial}; pass --resume to go on from there"
         )
