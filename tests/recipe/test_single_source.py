@@ -127,7 +127,7 @@ def test_the_settings_of_unfreezing_are_those_of_the_schedule() -> None:
     assert list(TRIGGERS) == ["every", "plateau", "loss_below"]
 
 
-@pytest.mark.parametrize("name", set(names_of(TextModelSection, "pooling")) - {"auto", "pooler"})
+@pytest.mark.parametrize("name", sorted({*names_of(TextModelSection, "pooling")} - {"auto", "pooler"}))
 def test_every_pooling_of_a_recipe_is_computed(name: Any) -> None:
     vectors = torch.tensor([[[1.0], [4.0], [9.0]]])
     pooled = pool(vectors, torch.tensor([[1, 1, 0]]), name)
