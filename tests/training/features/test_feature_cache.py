@@ -220,7 +220,7 @@ def test_what_is_decided_is_said(
 ) -> None:
     train_as(tmp_path, tiny_encoder, "run", strategy, *overrides)
     assert said in capsys.readouterr().out
-    assert bool(kept(cache)) == ("kept" in said)
+    assert bool(kept(cache)) == ("cache: on" in said)
 
 
 def test_rows_come_back_in_any_order_as_they_were_written(tmp_path: Path) -> None:
