@@ -70,7 +70,7 @@ def unknown(word: Any) -> Any:
             "head_type must be one of: linear, bottleneck, got 'round'",
         ),
         (lambda: ImageClassifierConfig(image_size=0), "image_size must be a whole number of at least 1, got 0"),
-        (lambda: ImageClassifier(ImageClassifierConfig("resnet0")).config, "backbone 'resnet0' is not a classification model"),
+        (lambda: ImageClassifier(ImageClassifierConfig("resnet0")).config, "backbone 'resnet0' is not a class"),
     ],
 )
 def test_our_own_configs_refuse_what_they_do_not_know(config: Any, message: str) -> None:
