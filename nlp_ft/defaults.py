@@ -3,7 +3,9 @@
 from typing import Literal
 
 LR = 5e-5
-"""Base learning rate, per optimizer step."""
+"""Base learning rate, per optimizer step: the highest that Devlin et al. 2019 recommend for BERT-base."""
+HEAD_LR_RATIO = 10
+"""Learning rate of a new head on a pretrained encoder, divided by the base learning rate."""
 LAYER_DECAY = 0.9
 """Factor on the learning rate from one block to the next below."""
 WEIGHT_DECAY = 0.01

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from nlp_ft.defaults import LAYER_DECAY
+from nlp_ft.defaults import HEAD_LR_RATIO, LAYER_DECAY
 from nlp_ft.errors import LayerMapError, UnfreezeError
 from nlp_ft.layerwise import LayerMap, Plateau, UnfreezeSchedule, UnfreezeState
 from nlp_ft.layerwise.param_groups import Convention
@@ -28,7 +28,7 @@ class LayerwiseSettings:
     Args:
         strategy: a name from `STRATEGY_PRESETS`, or an `UnfreezeSchedule` (`layer_decay` is then 0.9 unless given).
         layer_decay: factor on the rate from one block to the next below, in (0, 1].
-        head_lr: learning rate of the head; the base rate if the strategy has none either.
+        head_lr: learning rate of the head; see `group_settings` for that of a strategy.
         convention: how the factors are counted, see `lr_scales`.
         trainable_blocks: number of blocks below the head that train, for strategies without unfreezing.
         unfreeze: settings of `UnfreezeSchedule.from_settings` (`{"every": "1ep"}`), for strategies with unfreezing.
@@ -89,13 +89,23 @@ class LayerwiseSettings:
         blocks = self.trainable_blocks if self.trainable_blocks is not None else own.get("trainable_blocks", "all")
         return plain_metrics(UnfreezeSchedule.from_settings(num_layers, blocks, unfreeze))
 
-    def group_settings(self) -> dict[str, Any]:
-        """Return `layer_decay`, `head_lr` and `convention` for `layerwise_param_groups`."""
-        own = self.preset["optimizer"]
-        defaults = {"layer_decay": own["layer_decay"], "head_lr": own.get("head_lr"), "convention": "top"}
+    def group_settings(self, lr: float) -> dict[str, Any]:
+        """Return `lr`, `layer_decay`, `head_lr` and `convention` for `layerwise_param_groups`.
+
+        Without `head_lr`, the head has 10 x `lr` as in a recipe: it is assumed to be new. It has `lr` where it trains
+        alone, and under a convention other than `top`.
+        """
+        own = {"convention": "top", **self.preset["optimizer"]}
         given = {"layer_decay": self.layer_decay, "head_lr": self.head_lr, "convention": self.convention}
-        asked = {key: value for key, value in given.items() if value is not None}
-        return {**defaults, **{key: own[key] for key in ("convention",) if key in own}, **asked}
+        settings = {key: own.get(key) if value is None else value for key, value in given.items()}
+        if settings["head_lr"] is None and settings["convention"] == "top" and not self._trains_head_alone:
+            settings["head_lr"] = HEAD_LR_RATIO * lr
+        return {"lr": lr, **settings}
+
+    @property
+    def _trains_head_alone(self) -> bool:
+        own = self.preset["strategy"]
+        return own.get("trainable_blocks") == 0 and not self.trainable_blocks
 
 
 def plain_metric(name: str) -> str:

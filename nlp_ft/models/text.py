@@ -25,6 +25,7 @@ from nlp_ft.models.configs import PooledClassifierConfig
 from nlp_ft.models.loading import LoadedModel, load_pretrained, quiet_transformers, reason_of, renew
 from nlp_ft.models.pooled_classifier import PooledClassifier, encoder_options
 from nlp_ft.models.pooling import ClsPosition
+from nlp_ft.models.sentence_transformers import trained_pooling
 from nlp_ft.recipe.text import TextModelSection
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
@@ -71,6 +72,7 @@ def build_classifier(
         ModelError: the model cannot be found or loaded, lacks weights, or has no such pooling or head.
     """
     config = _load_config(model)
+    model = _with_trained_pooling(model, say)
     if model.keep_head:
         _require_same_labels(model, config, label_names)
     config.id2label = dict(enumerate(label_names))
@@ -83,6 +85,17 @@ def build_classifier(
     if is_plain(model, config):
         return _plain_classifier(model, config, pretrained, say)
     return _pooled_classifier(model, config, tokenizer, pretrained, say)
+
+
+def _with_trained_pooling(model: TextModelSection, say: Callable[[str], object]) -> TextModelSection:
+    """Replace pooling `auto` by the one that a model of sentence-transformers was trained with."""
+    if model.pooling != "auto" or model.keep_head:
+        return model
+    pooling = trained_pooling(_location(model), model.revision or "main")
+    if pooling is None:
+        return model
+    say(f"pooling {pooling}, as {model.name} was trained by sentence-transformers (model.pooling)")
+    return model.model_copy(update={"pooling": pooling})
 
 
 def _plain_classifier(

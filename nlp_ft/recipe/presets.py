@@ -14,12 +14,12 @@ Preset = dict[str, dict[str, Any]]
 STRATEGY_PRESETS: dict[str, Preset] = {
     "full": {"strategy": {"trainable_blocks": "all"}, "optimizer": {"layer_decay": 1.0}},
     "llrd": {"strategy": {"trainable_blocks": "all"}, "optimizer": {"layer_decay": LAYER_DECAY}},
-    "head_only": {"strategy": {"trainable_blocks": 0}, "optimizer": {"layer_decay": 1.0, "lr": 1e-3}},
+    "head_only": {"strategy": {"trainable_blocks": 0}, "optimizer": {"layer_decay": 1.0}},
     "top_layers": {"strategy": {"trainable_blocks": 2}, "optimizer": {"layer_decay": 1.0}},
-    "gradual": {"strategy": {"unfreeze": {}}, "optimizer": {"layer_decay": LAYER_DECAY, "head_lr": 1e-3}},
+    "gradual": {"strategy": {"unfreeze": {}}, "optimizer": {"layer_decay": LAYER_DECAY}},
     "lp_ft": {
         "strategy": {"unfreeze": {"order": "all_at_once", "every": "30%", "restart_lr": True}},
-        "optimizer": {"layer_decay": 1.0, "head_lr": 1e-3},
+        "optimizer": {"layer_decay": 1.0},
     },
     "discriminative": {
         "strategy": {"trainable_blocks": "all"},

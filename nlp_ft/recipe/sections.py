@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from nlp_ft.defaults import LAYER_DECAY, LR, WEIGHT_DECAY, Convention, HeadType, ScheduleName
+from nlp_ft.defaults import LAYER_DECAY, WEIGHT_DECAY, Convention, HeadType, ScheduleName
 from nlp_ft.durations import Duration
 from nlp_ft.recipe.values import MOST_LAYERS, DurationField, Paths, Pattern, Place, Real, Text, Whole
 
@@ -118,10 +118,20 @@ class OptimizerSection(Section):
     name: Literal["adamw", "adafactor", "sgd", "lion"] = Field(
         "adamw", description="The optimizer; `lion` needs the package lion-pytorch."
     )
-    lr: Real = Field(
-        LR, gt=0, lt=10, description="Base learning rate, above 0; `convention` says which layer has exactly this rate."
+    lr: Real | None = Field(
+        None,
+        gt=0,
+        lt=10,
+        description="Base learning rate, above 0; `convention` says which layer has exactly this rate. Null derives it "
+        "from the width of the encoder: 2e-4 for MiniLM, 5e-5 for BERT-base, 2.8e-5 for BERT-large.",
     )
-    head_lr: Real | None = Field(None, gt=0, lt=10, description="Learning rate of the head, above 0; null uses `lr`.")
+    head_lr: Real | None = Field(
+        None,
+        gt=0,
+        lt=10,
+        description="Learning rate of the head, above 0. Null derives it: 10 x `lr` for a new head on a pretrained "
+        "encoder, else `lr` (a kept head, random weights, the head alone, or a `convention` other than `top`).",
+    )
     layer_decay: Real = Field(
         LAYER_DECAY,
         gt=0,
@@ -160,6 +170,8 @@ class OptimizerSection(Section):
         for field, names in takes.items():
             if getattr(self, field) is not None and self.name not in names:
                 raise ValueError(f"{field} is a setting of {' and '.join(names)}, not of {self.name}")
+        if self.name == "sgd" and self.lr is None:
+            raise ValueError("lr must be given for sgd, for which no rate is derived; try 1e-2")
         if self.betas is not None and not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be two numbers in [0, 1), got {list(self.betas)}")
         return self

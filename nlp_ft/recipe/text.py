@@ -77,9 +77,9 @@ class TextModelSection(ModelSection):
     )
     pooling: Literal["auto", Pooling] = Field(
         "auto",
-        description="How the vectors of all tokens become one vector. `auto`: as the architecture's own classifier "
-        "does it. `cls`: the CLS token. `mean`, `max`: the mean or the maximum over the tokens. `pooler`: the "
-        "encoder's pretrained pooler.",
+        description="How the vectors of all tokens become one vector. `auto`: as a model of sentence-transformers was "
+        "trained, else as the architecture's own classifier does it. `cls`: the CLS token. `mean`, `max`: the mean or "
+        "the maximum over the tokens. `pooler`: the encoder's pretrained pooler.",
     )
     keep_head: bool = Field(
         False,

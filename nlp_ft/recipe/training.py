@@ -24,15 +24,17 @@ class EarlyStoppingSection(Section):
 class TrainingSection(Section):
     """The training loop: length, batches, precision, evaluation, checkpoints and the feature cache."""
 
-    duration: DurationField = Field(
-        Duration(3, "ep"), description="Length of the run: epochs (`3ep`) or optimizer steps (`2000st`)."
+    duration: DurationField | None = Field(
+        None,
+        description="Length of the run: epochs (`3ep`) or optimizer steps (`2000st`). Null derives it from the rows of "
+        "train: 3 epochs, or 200 steps where that is more, but at most 50 epochs.",
     )
-    per_device_batch_size: Whole = Field(
-        32,
+    per_device_batch_size: Whole | None = Field(
+        None,
         ge=1,
         le=1_000_000,
         description="Samples in one batch on one device. One optimizer step sees this number x "
-        "`gradient_accumulation_steps` x number of processes.",
+        "`gradient_accumulation_steps` x number of processes. Null takes 16, or 32 if train has more than 20,000 rows.",
     )
     max_tokens_per_batch: Whole | None = Field(
         None,
@@ -63,13 +65,15 @@ class TrainingSection(Section):
         description="Number format of the computation. `auto`: bf16 where the hardware multiplies matrices in it, else "
         "fp32. `fp16` needs a GPU.",
     )
-    evaluate_every: DurationField = Field(
-        Duration(1, "ep"), description="Time between two evaluations: epochs (`1ep`) or optimizer steps (`200st`)."
+    evaluate_every: DurationField | None = Field(
+        None,
+        description="Time between two evaluations: epochs (`1ep`) or optimizer steps (`200st`). Null evaluates after "
+        "each epoch, but at most 10 times a run (after each epoch where `strategy.unfreeze` has a plateau).",
     )
-    checkpoint_every: DurationField = Field(
-        Duration(1, "ep"),
+    checkpoint_every: DurationField | None = Field(
+        None,
         description="Time between two checkpoints: epochs (`1ep`) or optimizer steps (`200st`). `--resume` continues "
-        "from the last one.",
+        "from the last one. Null takes that of `evaluate_every` null.",
     )
     metric: Metric = Field(
         "accuracy",
@@ -105,8 +109,8 @@ class TrainingSection(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         for field in ("duration", "evaluate_every", "checkpoint_every"):
-            length: Duration = getattr(self, field)
-            if length.unit == "%" or length.value == 0:
+            length: Duration | None = getattr(self, field)
+            if length is not None and (length.unit == "%" or length.value == 0):
                 raise ValueError(f"{field} must be epochs or steps above 0, such as 3ep or 200st, got {length}")
         if self.max_tokens_per_batch is not None and not self.group_by_length:
             raise ValueError(

@@ -103,6 +103,10 @@ class ImageClassification(Classification):
         head: Rule = (rf"(^|\.)backbone\.{re.escape(str(model.head_name))}\.", "head")
         return map_layers(self.recipe, model, [head], example)
 
+    def hidden_size(self, model: PreTrainedModel) -> int | None:
+        """Return None: an image network has another width in each stage."""
+        return None
+
     def collator(self, training: bool) -> ImageCollator:
         """Make the collator that decodes and transforms images, with augmentation if `training`."""
         augmentation = self.recipe.data.augmentation if training else None

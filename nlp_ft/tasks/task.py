@@ -129,6 +129,10 @@ class Task(Protocol):
         """Map the layers at the grain of the recipe. Raises: LayerMapError."""
         ...
 
+    def hidden_size(self, model: PreTrainedModel) -> int | None:
+        """Return the width of the encoder, which derived learning rates depend on; None for a network without one."""
+        ...
+
     def make_loss(self) -> Loss:
         """Make the loss of the recipe. Raises: TrainingError: it does not fit the labels."""
         ...

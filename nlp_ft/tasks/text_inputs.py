@@ -74,6 +74,12 @@ class TextInputs(ABC):
         """Map embeddings, blocks and head. Raises: LayerMapError."""
         return map_layers(self.recipe, model)
 
+    def hidden_size(self, model: PreTrainedModel) -> int | None:
+        """Return the number of values in the vector of a token."""
+        config = getattr(model.config, "encoder_config", model.config)
+        size: int | None = getattr(config.get_text_config(), "hidden_size", None)
+        return size
+
     def collator(self, training: bool) -> PaddingCollator:
         """Make the collator that pads each text to the longest of its batch; training changes nothing at random."""
         columns = self.data.encoded["train"].column_names

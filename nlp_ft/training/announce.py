@@ -1,6 +1,7 @@
 """Prints, once before training, what a run will do: data, layers, phases, sizes and steps."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import torch
 from accelerate import Accelerator
@@ -9,6 +10,7 @@ from nlp_ft.data.batch_loading import EpochStream
 from nlp_ft.layerwise import Unfreezer
 from nlp_ft.layerwise.freezing import count_parameters
 from nlp_ft.layerwise.unfreezing.phase_table import phase_table
+from nlp_ft.recipe.derived import Derived
 from nlp_ft.tasks.task import Task
 from nlp_ft.training.build import LayeredModel
 from nlp_ft.training.layer_table import layer_table
@@ -20,6 +22,7 @@ def announce(
     accelerator: Accelerator,
     task: Task,
     report: dict[str, object],
+    derived: Sequence[Derived],
     layered: LayeredModel,
     optimizer: torch.optim.Optimizer,
     unfreezer: Unfreezer,
@@ -31,6 +34,8 @@ def announce(
     total, trainable = count_parameters(model)
     has_phases = len(layered.schedule.phases) > 1
     say("\n".join([task.format_report(report), *task.notes]))
+    if derived:
+        say(f"\n{_derived(derived)}")
     if layered.unused:
         say(f"never used by this model's forward pass, so frozen: {', '.join(layered.unused)}")
     say(f"\n{layer_table(layered.layer_map, optimizer.param_groups)}\n")
@@ -45,6 +50,14 @@ def announce(
         f"{settings.total_steps} steps, {settings.steps_per_epoch} an epoch; {accelerator.device.type} in "
         f"{precision_name(accelerator)} with {torch.get_num_threads()} thread(s)\n"
     )
+
+
+def _derived(derived: Sequence[Derived]) -> str:
+    """Show each derived setting with its reason."""
+    lines = ["not in the recipe, so derived:"]
+    for one in derived:
+        lines.append(f"  {one.key}: {one.shown}  ({one.reason})")
+    return "\n".join(lines)
 
 
 def _phases(layered: LayeredModel, optimizer: torch.optim.Optimizer, unfreezer: Unfreezer) -> str:

@@ -6,6 +6,7 @@ Training, `validate`, `layers` and `audit` all build them here, so that they see
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel
@@ -18,6 +19,7 @@ from nlp_ft.layerwise import LayerMap, Unfreezer, UnfreezeSchedule, build_optimi
 from nlp_ft.layerwise.freezing import set_trainable_layers, unused_parameters
 from nlp_ft.models.reinit import reinit_top
 from nlp_ft.recipe import Recipe
+from nlp_ft.recipe.derived import Derived, derive_batch, derive_lengths, derive_rates, filled
 from nlp_ft.recipe.sections import OptimizerSection
 from nlp_ft.tasks.task import Task
 from nlp_ft.training.evaluation import Evaluator
@@ -81,6 +83,37 @@ def example_inputs(task: Task) -> dict[str, torch.Tensor]:
     return model_inputs(task.collator(training=False)([task.data.encoded["train"][row] for row in rows]))
 
 
+def with_derived(
+    recipe: Recipe, task: Task, model: PreTrainedModel, lengths: np.ndarray, num_processes: int
+) -> tuple[Recipe, list[Derived]]:
+    """Derive the settings that the recipe leaves out; return the recipe with them, and each with its reason.
+
+    Args:
+        recipe: the recipe.
+        task: its task.
+        model: its model, whose width decides on the rates.
+        lengths: tokens of each row of train, (rows,); zeros where batches count rows.
+        num_processes: number of processes that share an effective batch.
+    """
+    rates = derive_rates(recipe, task.hidden_size(model))
+    recipe, derived = with_lengths(filled(recipe, rates), task, lengths, num_processes)
+    return recipe, rates + derived
+
+
+def with_lengths(recipe: Recipe, task: Task, lengths: np.ndarray, num_processes: int) -> tuple[Recipe, list[Derived]]:
+    """Derive batch size, duration and the times between evaluations; see `with_derived`."""
+    derived = derive_batch(recipe, len(lengths))
+    recipe = filled(recipe, derived)
+    steps_per_epoch = effective_batches(recipe, task, num_processes).steps_per_epoch(lengths)
+    derived += derive_lengths(recipe, steps_per_epoch)
+    return filled(recipe, derived), derived
+
+
+def with_rates(recipe: Recipe, task: Task, model: PreTrainedModel) -> Recipe:
+    """Derive the learning rates alone, which need no data."""
+    return filled(recipe, derive_rates(recipe, task.hidden_size(model)))
+
+
 def stream(recipe: Recipe, task: Task, accelerator: Accelerator) -> EpochStream:
     """Make the training batches of this process."""
     return EpochStream(
@@ -100,12 +133,16 @@ def effective_batches(recipe: Recipe, task: Task, num_processes: int) -> Effecti
     accumulation = training.gradient_accumulation_steps
     if training.max_tokens_per_batch is not None:
         return TokenBatches(training.max_tokens_per_batch, accumulation, num_processes)
+    assert training.per_device_batch_size is not None  # see with_derived
     return RowBatches(training.per_device_batch_size, accumulation, num_processes, task.group_by_length, task.drop_last)
 
 
 def loop_settings(recipe: Recipe, steps_per_epoch: int, has_validation: bool) -> LoopSettings:
-    """Convert the durations of the recipe into optimizer steps, and collect the limits of the loop."""
+    """Convert the durations of a recipe with derived settings into optimizer steps, and collect the loop's limits."""
     training, unfreeze = recipe.training, recipe.strategy.unfreeze
+    assert training.duration is not None
+    assert training.evaluate_every is not None
+    assert training.checkpoint_every is not None
     stopping = training.early_stopping
     return LoopSettings(
         total_steps=training.duration.steps(steps_per_epoch),
@@ -127,6 +164,7 @@ def optimizer(section: OptimizerSection, model: torch.nn.Module, layer_map: Laye
     Raises:
         TrainingError: the package of lion is not installed.
     """
+    assert section.lr is not None  # see with_derived and with_rates
     momentum = 0.9 if section.name == "sgd" and section.momentum is None else section.momentum
     given = {"betas": section.betas, "eps": section.eps, "momentum": momentum}
     return build_optimizer(

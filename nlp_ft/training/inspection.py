@@ -40,9 +40,10 @@ def find_problems(recipe: Recipe) -> list[str]:
     def check_plan() -> None:
         if rows:
             task.make_loss()
-            batches = build.effective_batches(recipe, task, num_processes=1)
-            steps_per_epoch = batches.steps_per_epoch(_lengths(recipe, task, sum(rows.values())))
-            settings = build.loop_settings(recipe, steps_per_epoch, has_validation=False)
+            lengths = _lengths(recipe, task, sum(rows.values()))
+            settled, _ = build.with_lengths(recipe, task, lengths, num_processes=1)
+            steps_per_epoch = build.effective_batches(settled, task, num_processes=1).steps_per_epoch(lengths)
+            settings = build.loop_settings(settled, steps_per_epoch, has_validation=False)
             schedules.lr_schedule(recipe.schedule, settings)
             for schedule in found:
                 schedules.unfreeze_plan(schedule, settings)
@@ -105,7 +106,9 @@ def describe_layers(model_or_recipe: str, overrides: Sequence[str] = ()) -> str:
         recipe = recipe_from_dict(apply_overrides(values, overrides), model_or_recipe)
         task = task_of(recipe)
     layered = build.structure(recipe, task, labels)
-    optimizer = build.optimizer(recipe.optimizer, layered.model, layered.layer_map)
+    optimizer = build.optimizer(
+        build.with_rates(recipe, task, layered.model).optimizer, layered.model, layered.layer_map
+    )
     return layer_table(layered.layer_map, optimizer.param_groups) + note
 
 
@@ -126,5 +129,7 @@ def audit_recipe(file: str, overrides: Sequence[str] = ()) -> AuditReport:
     recipe = load_recipe(file, overrides)
     task = task_of(recipe)
     layered = build.structure(recipe, task, task.label_names())
-    optimizer = build.optimizer(recipe.optimizer, layered.model, layered.layer_map)
+    optimizer = build.optimizer(
+        build.with_rates(recipe, task, layered.model).optimizer, layered.model, layered.layer_map
+    )
     return audit(layered.model.train(), optimizer, layer_map=layered.layer_map)

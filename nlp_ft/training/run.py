@@ -51,12 +51,13 @@ def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator, signals:
     report = task.describe_data()
     layered = build.layered_model(recipe, task, data.label_names, build.example_inputs(task))
     model = layered.model.to(accelerator.device)
+    recipe, derived = build.with_derived(recipe, task, model, data.lengths("train"), accelerator.num_processes)
     stream = build.stream(recipe, task, accelerator)
     settings = build.loop_settings(recipe, stream.steps_per_epoch, "validation" in data.encoded)
     optimizer = build.optimizer(recipe.optimizer, model, layered.layer_map)
     unfreezer = build.unfreezer(recipe, layered, optimizer, settings)
     evaluator = build.evaluator(recipe, task, model, accelerator)
-    announce(accelerator, task, report, layered, optimizer, unfreezer, stream, settings)
+    announce(accelerator, task, report, derived, layered, optimizer, unfreezer, stream, settings)
 
     create_folder(folder, recipe, accelerator, model)
     checkpoints = CheckpointManager(folder, accelerator, task, model, optimizer, settings)
@@ -82,6 +83,7 @@ def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator, signals:
     predictions = {split: evaluator.predict(split) for split in data.encoded if split != "train"}
     summary = summarize(recipe, task, model, stream, state, predictions, accelerator)
     summary |= {"total_seconds": time.perf_counter() - started, "data": report}
+    summary["derived"] = {one.key: f"{one.shown}: {one.reason}" for one in derived}
     with signals.deferred():
         save_run(folder, task, layered, optimizer, summary, predictions, accelerator)
     log.close()

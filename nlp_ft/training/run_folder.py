@@ -105,17 +105,18 @@ class RunFolder:
         """Make the `.partial` folder, or continue an existing one.
 
         Args:
-            recipe: the recipe to write into the folder.
+            recipe: the recipe to write into the folder, with its derived settings.
             bytes_needed: disk space that the run needs, in bytes.
 
         Raises:
-            RunFolderError: the disk has less room than the run needs.
+            RunFolderError: the disk has less room than the run needs, or the folder was begun with another recipe.
         """
         if self.partial.exists() and not self.resume:
             _remove_run(self.partial)
         self._check_room(bytes_needed)
         begun = run_id_of(self.partial) if (self.partial / RECIPE).exists() else None
         if begun:
+            refuse_other_recipe(self.partial, recipe)
             self.run_id = begun
             return
         self._is_mine = not self.partial.exists()

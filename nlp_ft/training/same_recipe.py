@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nlp_ft.errors import RecipeError, RunFolderError
+from nlp_ft.recipe.derived import DERIVED_KEYS
 from nlp_ft.recipe.loader import read_yaml
 
 RECIPE = "recipe.yaml"
@@ -33,6 +34,8 @@ def refuse_other_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
     now = _flat(json.loads(json.dumps(recipe)))
     # output_dir is left out, because one folder can be written in several ways.
     keys = sorted((before.keys() | now.keys()) - {"output_dir"})
+    # The folder holds what was derived; a recipe that leaves it out is compared again once it is derived anew.
+    keys = [key for key in keys if key not in DERIVED_KEYS or now.get(key) is not None]
     different = [
         f"{key}: {before.get(key)} then, {now.get(key)} now" for key in keys if before.get(key) != now.get(key)
     ]

@@ -63,7 +63,7 @@ def main() -> None:
     tokenizer = load_tokenizer(recipe.model)
     data = load_text_data(recipe.data, tokenizer)
     collator = PaddingCollator(tokenizer, ["input_ids", "token_type_ids", "labels"])
-    size = recipe.training.per_device_batch_size
+    size = recipe.training.per_device_batch_size or 16
     batches = RowBatches(size, 1, 1, group_by_length=True)
     stream = EpochStream(data.encoded["train"], data.lengths("train"), collator, batches, 0, 0)
     bare_model = build_classifier(recipe.model, data.label_names, tokenizer)

@@ -42,7 +42,7 @@ def phases_of(**unfreeze: Any) -> list[set[int]]:
 
 def optimizer_of(**settings: Any) -> torch.optim.Optimizer:
     model = AutoModelForSequenceClassification.from_config(tiny_config(num_hidden_layers=BLOCKS))
-    section = OptimizerSection.model_validate(settings)
+    section = OptimizerSection.model_validate({"lr": 5e-5, **settings})
     return build.optimizer(section, model, LayerMap.from_model(model))
 
 

@@ -234,19 +234,19 @@ def test_fields_that_contradict_each_other_are_refused(values: dict[str, Any], l
 @pytest.mark.parametrize(
     ("strategy", "blocks", "unfreezes", "layer_decay", "lr", "head_lr"),
     [
-        ("full", "all", False, 1.0, 5e-5, None),
-        ("llrd", "all", False, 0.9, 5e-5, None),
-        ("head_only", 0, False, 1.0, 1e-3, None),
-        ("top_layers", 2, False, 1.0, 5e-5, None),
-        ("gradual", "all", True, 0.9, 5e-5, 1e-3),
-        ("lp_ft", "all", True, 1.0, 5e-5, 1e-3),
+        ("full", "all", False, 1.0, None, None),
+        ("llrd", "all", False, 0.9, None, None),
+        ("head_only", 0, False, 1.0, None, None),
+        ("top_layers", 2, False, 1.0, None, None),
+        ("gradual", "all", True, 0.9, None, None),
+        ("lp_ft", "all", True, 1.0, None, None),
         ("discriminative", "all", False, 1.0, 1e-5, 1e-3),
-        ("ulmfit", "all", True, 1 / 2.6, 5e-5, None),
-        ("scratch", "all", False, 1.0, 5e-5, None),
+        ("ulmfit", "all", True, 1 / 2.6, None, None),
+        ("scratch", "all", False, 1.0, None, None),
     ],
 )
 def test_a_strategy_stands_for_its_preset(
-    strategy: str, blocks: int | str, unfreezes: bool, layer_decay: float, lr: float, head_lr: float | None
+    strategy: str, blocks: int | str, unfreezes: bool, layer_decay: float, lr: float | None, head_lr: float | None
 ) -> None:
     recipe = recipe_from_dict(a_recipe(strategy=strategy))
     assert recipe == recipe_from_dict(a_recipe(strategy={"name": strategy}))

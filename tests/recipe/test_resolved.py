@@ -35,10 +35,10 @@ def printed(values: dict[str, Any], *overrides: str) -> tuple[Recipe, str]:
 
 def test_each_of_the_five_origins_is_told() -> None:
     found = origins_of(a_recipe(task="text_regression", strategy="gradual", optimizer={"lr": 1e-4}), "seed=3")
-    assert {key: found[key] for key in ("seed", "optimizer.lr", "optimizer.head_lr", "training.metric")} == {
+    assert {key: found[key] for key in ("seed", "optimizer.lr", "optimizer.layer_decay", "training.metric")} == {
         "seed": "command line",
         "optimizer.lr": "file",
-        "optimizer.head_lr": "preset of strategy gradual",
+        "optimizer.layer_decay": "preset of strategy gradual",
         "training.metric": "preset of task text_regression",
     }
     assert found["optimizer.eps"] == "default"
@@ -54,7 +54,7 @@ def test_file_and_command_line_go_before_the_presets() -> None:
 def test_the_name_of_a_strategy_alone_comes_from_the_file_and_its_settings_from_the_preset() -> None:
     found = origins_of(a_recipe(strategy="head_only"))
     assert found["strategy.name"] == "file"
-    assert found["strategy.trainable_blocks"] == found["optimizer.lr"] == "preset of strategy head_only"
+    assert found["strategy.trainable_blocks"] == found["optimizer.layer_decay"] == "preset of strategy head_only"
 
 
 def test_without_a_strategy_its_name_is_a_default_and_its_preset_counts() -> None:
@@ -68,7 +68,7 @@ def test_a_strategy_of_the_command_line_brings_its_preset_and_replaces_that_of_t
     found = origins_of(values, "strategy=gradual")
     assert found["strategy.name"] == "command line"
     assert found["strategy.trainable_blocks"] == "default"
-    assert found["optimizer.head_lr"] == "preset of strategy gradual"
+    assert found["optimizer.layer_decay"] == "preset of strategy gradual"
     assert found["optimizer.lr"] == "file"
 
 
@@ -105,7 +105,7 @@ def test_every_setting_is_a_line_with_its_origin() -> None:
         a_recipe(strategy="gradual", loss={"class_weights": {"a": 1, "b # c": 2}}), "data.label_names=[a, 'b # c']"
     )
     lines = [line.split() for line in text.splitlines()]
-    assert ["lr:", "5.0e-05", "#", "default"] in lines
+    assert ["weight_decay:", "0.01", "#", "default"] in lines
     assert ["name:", "gradual", "#", "file"] in lines
     assert ["unfreeze:", "#", "preset", "of", "strategy", "gradual"] in lines
     assert ["label_names:", "[a,", "'b", "#", "c']", "#", "command", "line"] in lines

@@ -157,8 +157,8 @@ def test_the_splits_of_the_command_line_are_those_of_the_data() -> None:
 @pytest.mark.parametrize(
     ("section", "function", "names"),
     [
-        (OptimizerSection, layerwise_param_groups, ["lr", "layer_decay", "head_lr", "weight_decay", "convention"]),
-        (OptimizerSection, build_optimizer, ["lr", "layer_decay", "head_lr", "weight_decay", "convention"]),
+        (OptimizerSection, layerwise_param_groups, ["layer_decay", "head_lr", "weight_decay", "convention"]),
+        (OptimizerSection, build_optimizer, ["layer_decay", "head_lr", "weight_decay", "convention"]),
         (OptimizerSection, lr_scales, ["convention"]),
         (ScheduleSection, build_lr_schedule, ["ratio"]),
         (

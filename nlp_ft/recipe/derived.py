@@ -1,0 +1,150 @@
+"""Derives the settings that a recipe leaves out from its data and its model, each with a reason. Imports no torch.
+
+The rules were chosen on validation splits with scripts/bench/defaults.py; docs/defaults.md has the table and the
+sources. A key whose value is null in the recipe is derived; a value in the recipe is never changed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nlp_ft.defaults import HEAD_LR_RATIO, LR
+from nlp_ft.durations import Duration
+from nlp_ft.recipe.recipe import Recipe
+
+BASE_WIDTH = 768
+"""Width of BERT-base, whose rate is `defaults.LR`."""
+LOWEST_LR, HIGHEST_LR = 1e-5, 5e-4
+NETWORK_LR = 1e-4
+"""Rate of a pretrained image network, whose width says little; from practice, not measured here."""
+SCRATCH_LR = 5e-4
+LION_RATIO = 5
+"""Lion takes a rate three to ten times lower than AdamW (Chen et al. 2023, https://arxiv.org/abs/2302.06675)."""
+SMALL_BATCH, LARGE_BATCH, MANY_ROWS = 16, 32, 20_000
+FEWEST_EPOCHS, MOST_EPOCHS, FEWEST_STEPS = 3, 50, 200
+MOST_EVALUATIONS = 10
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A setting that the recipe leaves out: its dotted key, its value, and why it has that value."""
+
+    key: str
+    value: float | Duration
+    reason: str
+
+    @property
+    def shown(self) -> str:
+        """The value as a recipe writes it."""
+        return f"{self.value:g}" if isinstance(self.value, float) else str(self.value)
+
+
+DERIVED_KEYS = (
+    "optimizer.lr",
+    "optimizer.head_lr",
+    "training.per_device_batch_size",
+    "training.duration",
+    "training.evaluate_every",
+    "training.checkpoint_every",
+)
+
+
+def derive_rates(recipe: Recipe, hidden_size: int | None) -> list[Derived]:
+    """Derive the learning rates that the recipe leaves out.
+
+    Args:
+        recipe: the recipe.
+        hidden_size: width of the encoder: numbers in the vector of a token; None for a network without one width.
+    """
+    found: list[Derived] = []
+    lr = recipe.optimizer.lr
+    if lr is None:
+        lr, reason = _base_rate(recipe, hidden_size)
+        found.append(Derived("optimizer.lr", lr, reason))
+    if recipe.optimizer.head_lr is None and _has_new_head_on_pretrained(recipe):
+        reason = f"{HEAD_LR_RATIO} x optimizer.lr: the head is new"
+        found.append(Derived("optimizer.head_lr", _two_digits(HEAD_LR_RATIO * lr), reason))
+    return found
+
+
+def derive_batch(recipe: Recipe, num_rows: int) -> list[Derived]:
+    """Derive the batch size from the rows of train, if the recipe leaves it out and counts no tokens."""
+    training = recipe.training
+    if training.per_device_batch_size is not None or training.max_tokens_per_batch is not None:
+        return []
+    is_large = num_rows > MANY_ROWS
+    size = LARGE_BATCH if is_large else SMALL_BATCH
+    reason = f"train has {'more than' if is_large else 'at most'} {MANY_ROWS:,} rows"
+    return [Derived("training.per_device_batch_size", size, reason)]
+
+
+def derive_lengths(recipe: Recipe, steps_per_epoch: int) -> list[Derived]:
+    """Derive the length of the run, and the times between evaluations and checkpoints, where the recipe has none."""
+    found: list[Derived] = []
+    duration = recipe.training.duration
+    if duration is None:
+        duration, reason = _duration(steps_per_epoch)
+        found.append(Derived("training.duration", duration, reason))
+    total = duration.steps(steps_per_epoch)
+    every = Duration(1, "ep")
+    reason = "once an epoch"
+    if total > MOST_EVALUATIONS * steps_per_epoch and not _waits_for_plateau(recipe):
+        every = Duration(-(-total // MOST_EVALUATIONS), "st")
+        reason = f"{MOST_EVALUATIONS} times a run, because an epoch has {steps_per_epoch} step(s)"
+    for key in ("evaluate_every", "checkpoint_every"):
+        if getattr(recipe.training, key) is None:
+            found.append(Derived(f"training.{key}", every, reason))
+    return found
+
+
+def filled(recipe: Recipe, derived: Sequence[Derived]) -> Recipe:
+    """Return a copy of the recipe with the derived settings in it."""
+    for one in derived:
+        section, _, key = one.key.partition(".")
+        changed = getattr(recipe, section).model_copy(update={key: one.value})
+        recipe = recipe.model_copy(update={section: changed})
+    return recipe
+
+
+def _base_rate(recipe: Recipe, hidden_size: int | None) -> tuple[float, str]:
+    strategy = recipe.strategy
+    if strategy.name == "scratch":
+        lr, reason = SCRATCH_LR, "all weights are random"
+    elif hidden_size is None:
+        lr, reason = NETWORK_LR, "pretrained image network"
+    else:
+        lr = min(HIGHEST_LR, max(LOWEST_LR, LR * (BASE_WIDTH / hidden_size) ** 2))
+        reason = f"encoder of width {hidden_size}: {LR:g} x ({BASE_WIDTH} / {hidden_size})^2"
+    if _trains_head_alone(recipe):
+        lr, reason = HEAD_LR_RATIO * lr, f"{reason}, x {HEAD_LR_RATIO}: only the head trains"
+    if recipe.optimizer.name == "lion":
+        lr, reason = lr / LION_RATIO, f"{reason}, / {LION_RATIO} for Lion"
+    return _two_digits(lr), reason
+
+
+def _duration(steps_per_epoch: int) -> tuple[Duration, str]:
+    if FEWEST_EPOCHS * steps_per_epoch >= FEWEST_STEPS:
+        return Duration(FEWEST_EPOCHS, "ep"), f"at least {FEWEST_STEPS} steps"
+    if MOST_EPOCHS * steps_per_epoch <= FEWEST_STEPS:
+        reason = f"at most {MOST_EPOCHS} epochs, of {steps_per_epoch} step(s) each"
+        return Duration(MOST_EPOCHS, "ep"), reason
+    reason = f"{FEWEST_EPOCHS} epochs would be {FEWEST_EPOCHS * steps_per_epoch} steps, too few to learn a new head"
+    return Duration(FEWEST_STEPS, "st"), reason
+
+
+def _has_new_head_on_pretrained(recipe: Recipe) -> bool:
+    keeps_head = getattr(recipe.model, "keep_head", False)
+    is_pretrained = recipe.strategy.name != "scratch"
+    # The other conventions say themselves which rate the head has.
+    return is_pretrained and not keeps_head and not _trains_head_alone(recipe) and recipe.optimizer.convention == "top"
+
+
+def _trains_head_alone(recipe: Recipe) -> bool:
+    return recipe.strategy.trainable_blocks == 0 and recipe.strategy.unfreeze is None
+
+
+def _waits_for_plateau(recipe: Recipe) -> bool:
+    return recipe.strategy.unfreeze is not None and recipe.strategy.unfreeze.plateau is not None
+
+
+def _two_digits(rate: float) -> float:
+    return float(f"{rate:.1e}")

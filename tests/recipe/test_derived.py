@@ -1,0 +1,111 @@
+"""The settings that a recipe leaves out, derived from the rows of train and the width of the encoder."""
+
+from typing import Any
+
+import pytest
+
+from nlp_ft.durations import Duration
+from nlp_ft.recipe.derived import DERIVED_KEYS, derive_batch, derive_lengths, derive_rates, filled
+from nlp_ft.recipe.loader import recipe_from_dict
+from tests.recipe.test_recipe import a_recipe
+
+MINILM, BERT_BASE = 384, 768
+
+
+def rates(hidden_size: int | None = MINILM, **sections: Any) -> dict[str, Any]:
+    derived = derive_rates(recipe_from_dict(a_recipe(**sections)), hidden_size)
+    return {one.key.partition(".")[2]: one.value for one in derived}
+
+
+def lengths(steps_per_epoch: int, **sections: Any) -> dict[str, str]:
+    derived = derive_lengths(recipe_from_dict(a_recipe(**sections)), steps_per_epoch)
+    return {one.key.partition(".")[2]: str(one.value) for one in derived}
+
+
+@pytest.mark.parametrize(
+    ("hidden_size", "lr", "head_lr"),
+    [
+        (128, 5e-4, 5e-3),
+        (256, 4.5e-4, 4.5e-3),
+        (312, 3e-4, 3e-3),
+        (384, 2e-4, 2e-3),
+        (768, 5e-5, 5e-4),
+        (1024, 2.8e-5, 2.8e-4),
+        (4096, 1e-5, 1e-4),
+        (None, 1e-4, 1e-3),
+    ],
+)
+def test_the_rate_falls_with_the_square_of_the_width_and_a_new_head_has_ten_times_as_much(
+    hidden_size: int | None, lr: float, head_lr: float
+) -> None:
+    assert rates(hidden_size) == {"lr": lr, "head_lr": head_lr}
+
+
+@pytest.mark.parametrize(
+    ("sections", "expected"),
+    [
+        ({"strategy": "full"}, {"lr": 2e-4, "head_lr": 2e-3}),
+        ({"strategy": "gradual"}, {"lr": 2e-4, "head_lr": 2e-3}),
+        ({"strategy": "head_only"}, {"lr": 2e-3}),
+        ({"strategy": {"name": "top_layers", "trainable_blocks": 0}}, {"lr": 2e-3}),
+        ({"strategy": "scratch"}, {"lr": 5e-4}),
+        ({"strategy": "discriminative"}, {}),
+        ({"strategy": "ulmfit"}, {"lr": 2e-4}),
+        ({"optimizer": {"lr": 3e-5}}, {"head_lr": 3e-4}),
+        ({"optimizer": {"head_lr": 1e-2}}, {"lr": 2e-4}),
+        ({"optimizer": {"name": "lion"}}, {"lr": 4e-5, "head_lr": 4e-4}),
+        ({"strategy": "head_only", "optimizer": {"lr": 3e-3}}, {}),
+    ],
+)
+def test_what_is_given_stays_and_the_strategy_decides_on_the_rest(
+    sections: dict[str, Any], expected: dict[str, float]
+) -> None:
+    assert rates(**sections) == expected
+
+
+def test_a_kept_head_is_not_new_so_it_has_the_rate_of_the_top_block() -> None:
+    assert rates(BERT_BASE, model={"name": "m", "keep_head": True}) == {"lr": 5e-5}
+
+
+@pytest.mark.parametrize(("rows", "size"), [(1, 16), (20_000, 16), (20_001, 32)])
+def test_the_batch_has_16_rows_and_32_of_more_than_20000(rows: int, size: int) -> None:
+    [derived] = derive_batch(recipe_from_dict(a_recipe()), rows)
+    assert (derived.key, derived.value) == ("training.per_device_batch_size", size)
+
+
+@pytest.mark.parametrize("given", [{"per_device_batch_size": 8}, {"max_tokens_per_batch": 1000}])
+def test_a_given_batch_size_or_number_of_tokens_stays(given: dict[str, int]) -> None:
+    assert derive_batch(recipe_from_dict(a_recipe(training=given)), 100) == []
+
+
+@pytest.mark.parametrize(
+    ("steps_per_epoch", "duration", "every"),
+    [
+        (1, "50ep", "5st"),
+        (4, "50ep", "20st"),
+        (5, "200st", "20st"),
+        (34, "200st", "1ep"),
+        (66, "200st", "1ep"),
+        (67, "3ep", "1ep"),
+        (5000, "3ep", "1ep"),
+    ],
+)
+def test_a_small_set_is_trained_for_200_steps_or_50_epochs_and_evaluated_ten_times(
+    steps_per_epoch: int, duration: str, every: str
+) -> None:
+    assert lengths(steps_per_epoch) == {"duration": duration, "evaluate_every": every, "checkpoint_every": every}
+
+
+def test_where_a_phase_waits_for_a_plateau_each_epoch_is_evaluated() -> None:
+    strategy = {"name": "gradual", "unfreeze": {"plateau": {"patience": 1}}}
+    data = {"train": "a.csv", "validation": "b.csv"}
+    assert lengths(5, strategy=strategy, data=data)["evaluate_every"] == "1ep"
+
+
+def test_filled_puts_the_derived_settings_into_the_recipe_and_then_nothing_is_left_to_derive() -> None:
+    recipe = recipe_from_dict(a_recipe())
+    derived = [*derive_rates(recipe, MINILM), *derive_batch(recipe, 100), *derive_lengths(recipe, 7)]
+    assert [one.key for one in derived] == list(DERIVED_KEYS)
+    whole = filled(recipe, derived)
+    assert (whole.optimizer.lr, whole.training.duration) == (2e-4, Duration(200, "st"))
+    assert [*derive_rates(whole, MINILM), *derive_batch(whole, 100), *derive_lengths(whole, 7)] == []
