@@ -4,8 +4,11 @@ from typing import Literal
 
 LR = 5e-5
 """Base learning rate, per optimizer step: the highest that Devlin et al. 2019 recommend for BERT-base."""
-HEAD_LR_RATIO = 10
-"""Learning rate of a new head on a pretrained encoder, divided by the base learning rate."""
+LINEAR_HEAD_LR_RATIO, DEEP_HEAD_LR_RATIO = 100, 10
+"""Learning rate of a new head divided by the base rate: of one linear layer, and of a head of several layers.
+
+A pretrained pooler belongs to the head, and a high rate would destroy it.
+"""
 LAYER_DECAY = 0.9
 """Factor on the learning rate from one block to the next below."""
 WEIGHT_DECAY = 0.01

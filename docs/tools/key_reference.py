@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from docs.tools.default_sources import DEFAULT_SOURCES
 from nlp_ft.recipe import RECIPES
 from nlp_ft.recipe import presets as recipe_presets
 
@@ -22,11 +23,12 @@ class Key:
     description: str
 
     def __str__(self) -> str:
+        source = DEFAULT_SOURCES.get(self.name)
         return (
             f'<div class="key" id="{self.name}" markdown>\n'
             f"[`{self.name}`](#{self.name})\n"
             f'<span class="key-type" markdown>{self.type} · {self.default}</span>\n\n'
-            f"{self.description}\n</div>"
+            f"{self.description}{f' *Source of the default: {source}.*' if source else ''}\n</div>"
         )
 
 
@@ -104,6 +106,8 @@ def _value(value: Any) -> str:
         return f"`{value}`"
     if isinstance(value, float):
         return f"`{value:g}`"
+    if isinstance(value, dict) and value.keys() == {"value", "unit"}:
+        return f"`{value['value']:g}{value['unit']}`"
     return f"`{json.dumps(value)}`"
 
 

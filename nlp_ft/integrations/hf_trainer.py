@@ -43,8 +43,8 @@ class LayerwiseTrainerMixin(TrueLossMixin):
             `UnfreezeSchedule`.
         layer_decay: factor on the rate from one block to the next below. For this and the next four arguments, None
             takes the strategy's setting, see `LayerwiseSettings`.
-        head_lr: learning rate of the head; None takes 10 x `learning_rate`, or `learning_rate` where the head trains
-            alone or the convention is not `top`.
+        head_lr: learning rate of the head; None takes 100 x `learning_rate` for a head of one linear layer and 10 x
+            for a head of several, or `learning_rate` where the head trains alone or the convention is not `top`.
         convention: how the factors are counted, see `lr_scales`.
         trainable_blocks: number of blocks below the head that train.
         unfreeze: settings of the unfreezing; `{"plateau": {"metric": "eval_loss"}}` waits for evaluations.
@@ -147,12 +147,16 @@ class LayerwiseTrainerMixin(TrueLossMixin):
         assert self.model is not None
         return self.model
 
+    @property
+    def _group_settings(self) -> dict[str, Any]:
+        return self._settings.group_settings(self._network, self._unfreezing.layer_map, self.args.learning_rate)
+
     def _param_groups(self) -> list[dict[str, Any]]:
         return layerwise_param_groups(
             self._network,
             self._unfreezing.layer_map,
             weight_decay=self.args.weight_decay,
-            **self._settings.group_settings(self.args.learning_rate),
+            **self._group_settings,
         )
 
     def _optimizer_options(self) -> tuple[type[torch.optim.Optimizer], dict[str, Any], list[nn.Parameter]]:
@@ -188,7 +192,7 @@ class LayerwiseTrainerMixin(TrueLossMixin):
         """Make the group of a loss's parameters, with the head's learning rate and without weight decay."""
         if not parameters:
             return []
-        rate = self._settings.group_settings(self.args.learning_rate)["head_lr"] or self.args.learning_rate
+        rate = self._group_settings["head_lr"] or self.args.learning_rate
         labels = {"name": "loss", "layer_id": self._unfreezing.layer_map.head_layer, "stack": "", "lr_scale": 1.0}
         names = [f"loss.{number}" for number in range(len(parameters))]
         rates = {"lr": rate, "initial_lr": rate, "weight_decay": 0.0}

@@ -70,8 +70,8 @@ def layerwise_optimizer(
         strategy: name of a strategy, or a schedule, see `LayerwiseSettings`.
         lr: base learning rate.
         layer_decay: factor on the rate from one block to the next below; None takes the strategy's.
-        head_lr: learning rate of the head; None takes 10 x `lr`, or `lr` where the head trains alone or the convention
-            is not `top`.
+        head_lr: learning rate of the head; None takes 100 x `lr` for a head of one linear layer and 10 x `lr` for a
+            head of several, or `lr` where the head trains alone or the convention is not `top`.
         convention: how the factors are counted, see `lr_scales`; None takes the strategy's.
         **keywords: further arguments of `build_optimizer`, such as `weight_decay` and `optimizer_class`.
 
@@ -83,7 +83,9 @@ def layerwise_optimizer(
         UnfreezeError: the strategy is unknown.
     """
     settings = LayerwiseSettings(strategy, layer_decay, head_lr, convention)
-    return build_optimizer(network, **settings.group_settings(lr), **keywords)
+    layer_map = keywords.pop("layer_map", None) or LayerMap.from_model(network)
+    rates = settings.group_settings(network, layer_map, lr)
+    return build_optimizer(network, layer_map=layer_map, **rates, **keywords)
 
 
 class LayerwiseUnfreezing(Callback):

@@ -9,10 +9,10 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from nlp_ft.defaults import HEAD_LR_RATIO, LAYER_DECAY
+from nlp_ft.defaults import LAYER_DECAY
 from nlp_ft.errors import LayerMapError, UnfreezeError
 from nlp_ft.layerwise import LayerMap, Plateau, UnfreezeSchedule, UnfreezeState
-from nlp_ft.layerwise.param_groups import Convention
+from nlp_ft.layerwise.param_groups import Convention, head_lr_ratio
 from nlp_ft.layerwise.unfreezing.triggers import AT_ONCE
 from nlp_ft.recipe.presets import STRATEGY_PRESETS, laid_over
 from nlp_ft.suggest import did_you_mean
@@ -89,17 +89,22 @@ class LayerwiseSettings:
         blocks = self.trainable_blocks if self.trainable_blocks is not None else own.get("trainable_blocks", "all")
         return plain_metrics(UnfreezeSchedule.from_settings(num_layers, blocks, unfreeze))
 
-    def group_settings(self, lr: float) -> dict[str, Any]:
+    def group_settings(self, model: nn.Module, layer_map: LayerMap, lr: float) -> dict[str, Any]:
         """Return `lr`, `layer_decay`, `head_lr` and `convention` for `layerwise_param_groups`.
 
-        Without `head_lr`, the head has 10 x `lr` as in a recipe: it is assumed to be new. It has `lr` where it trains
-        alone, and under a convention other than `top`.
+        Without `head_lr`, the head is assumed to be new, and has `head_lr_ratio` x `lr` as in a recipe. It has `lr`
+        where it trains alone, and under a convention other than `top`.
+
+        Args:
+            model: the model.
+            layer_map: its layer map.
+            lr: the base learning rate.
         """
         own = {"convention": "top", **self.preset["optimizer"]}
         given = {"layer_decay": self.layer_decay, "head_lr": self.head_lr, "convention": self.convention}
         settings = {key: own.get(key) if value is None else value for key, value in given.items()}
         if settings["head_lr"] is None and settings["convention"] == "top" and not self._trains_head_alone:
-            settings["head_lr"] = HEAD_LR_RATIO * lr
+            settings["head_lr"] = head_lr_ratio(model, layer_map) * lr
         return {"lr": lr, **settings}
 
     @property

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from nlp_ft.defaults import LAYER_DECAY, LR, WEIGHT_DECAY
+from nlp_ft.defaults import DEEP_HEAD_LR_RATIO, LAYER_DECAY, LINEAR_HEAD_LR_RATIO, LR, WEIGHT_DECAY
 from nlp_ft.defaults import Convention as Convention
 from nlp_ft.errors import LayerMapError, TrainingError
 from nlp_ft.layerwise.layer_map import LayerMap
@@ -105,6 +105,17 @@ def layerwise_param_groups(
         )
     check_partition(model, groups)
     return groups
+
+
+def head_lr_ratio(model: nn.Module, layer_map: LayerMap) -> int:
+    """Return the rate of a new head divided by the base rate: 100 for one linear layer, 10 for several layers.
+
+    The reasons are in docs/defaults.md. A head of several layers may hold a pretrained pooler.
+    """
+    named = model.named_parameters()
+    head = [parameter for name, parameter in named if layer_map.aligned_layer(name) == layer_map.head_layer]
+    is_linear = sum(parameter.dim() > 1 for parameter in head) == 1
+    return LINEAR_HEAD_LR_RATIO if is_linear else DEEP_HEAD_LR_RATIO
 
 
 def build_optimizer(

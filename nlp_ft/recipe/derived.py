@@ -7,13 +7,13 @@ sources. A key whose value is null in the recipe is derived; a value in the reci
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nlp_ft.defaults import HEAD_LR_RATIO, LR
+from nlp_ft.defaults import DEEP_HEAD_LR_RATIO, LR
 from nlp_ft.durations import Duration
 from nlp_ft.recipe.recipe import Recipe
 
 BASE_WIDTH = 768
 """Width of BERT-base, whose rate is `defaults.LR`."""
-LOWEST_LR, HIGHEST_LR = 1e-5, 5e-4
+LOWEST_LR, HIGHEST_LR = 1e-5, 3e-4
 NETWORK_LR = 1e-4
 """Rate of a pretrained image network, whose width says little; from practice, not measured here."""
 SCRATCH_LR = 5e-4
@@ -48,21 +48,25 @@ DERIVED_KEYS = (
 )
 
 
-def derive_rates(recipe: Recipe, hidden_size: int | None) -> list[Derived]:
+def derive_rates(recipe: Recipe, hidden_size: int | None, head_ratio: int) -> list[Derived]:
     """Derive the learning rates that the recipe leaves out.
 
     Args:
         recipe: the recipe.
         hidden_size: width of the encoder: numbers in the vector of a token; None for a network without one width.
+        head_ratio: rate of a new head divided by the base rate, see `nlp_ft.layerwise.param_groups.head_lr_ratio`.
     """
     found: list[Derived] = []
     lr = recipe.optimizer.lr
+    ratio = DEEP_HEAD_LR_RATIO if hidden_size is None else head_ratio
+    why = "the head has several layers" if head_ratio == DEEP_HEAD_LR_RATIO else "the head is one new linear layer"
     if lr is None:
         lr, reason = _base_rate(recipe, hidden_size)
-        found.append(Derived("optimizer.lr", lr, reason))
+        if _trains_head_alone(recipe):
+            lr, reason = ratio * lr, f"{ratio} x the rate of an {reason}: {why}"
+        found.append(Derived("optimizer.lr", _two_digits(lr), reason))
     if recipe.optimizer.head_lr is None and _has_new_head_on_pretrained(recipe):
-        reason = f"{HEAD_LR_RATIO} x optimizer.lr: the head is new"
-        found.append(Derived("optimizer.head_lr", _two_digits(HEAD_LR_RATIO * lr), reason))
+        found.append(Derived("optimizer.head_lr", _two_digits(ratio * lr), f"{ratio} x optimizer.lr: {why}"))
     return found
 
 
@@ -106,19 +110,16 @@ def filled(recipe: Recipe, derived: Sequence[Derived]) -> Recipe:
 
 
 def _base_rate(recipe: Recipe, hidden_size: int | None) -> tuple[float, str]:
-    strategy = recipe.strategy
-    if strategy.name == "scratch":
-        lr, reason = SCRATCH_LR, "all weights are random"
+    if recipe.strategy.name == "scratch":
+        lr, reason = SCRATCH_LR, "encoder with random weights"
     elif hidden_size is None:
-        lr, reason = NETWORK_LR, "pretrained image network"
+        lr, reason = NETWORK_LR, "image network with pretrained weights"
     else:
-        lr = min(HIGHEST_LR, max(LOWEST_LR, LR * (BASE_WIDTH / hidden_size) ** 2))
-        reason = f"encoder of width {hidden_size}: {LR:g} x ({BASE_WIDTH} / {hidden_size})^2"
-    if _trains_head_alone(recipe):
-        lr, reason = HEAD_LR_RATIO * lr, f"{reason}, x {HEAD_LR_RATIO}: only the head trains"
+        lr = min(HIGHEST_LR, max(LOWEST_LR, LR * BASE_WIDTH / hidden_size))
+        reason = f"encoder of width {hidden_size}: {LR:g} x {BASE_WIDTH} / {hidden_size}"
     if recipe.optimizer.name == "lion":
         lr, reason = lr / LION_RATIO, f"{reason}, / {LION_RATIO} for Lion"
-    return _two_digits(lr), reason
+    return lr, reason
 
 
 def _duration(steps_per_epoch: int) -> tuple[Duration, str]:

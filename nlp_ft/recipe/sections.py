@@ -123,14 +123,15 @@ class OptimizerSection(Section):
         gt=0,
         lt=10,
         description="Base learning rate, above 0; `convention` says which layer has exactly this rate. Null derives it "
-        "from the width of the encoder: 2e-4 for MiniLM, 5e-5 for BERT-base, 2.8e-5 for BERT-large.",
+        "from the width of the encoder: 1e-4 for MiniLM, 5e-5 for BERT-base, 3.8e-5 for BERT-large.",
     )
     head_lr: Real | None = Field(
         None,
         gt=0,
         lt=10,
-        description="Learning rate of the head, above 0. Null derives it: 10 x `lr` for a new head on a pretrained "
-        "encoder, else `lr` (a kept head, random weights, the head alone, or a `convention` other than `top`).",
+        description="Learning rate of the head, above 0. Null derives it for a new head on a pretrained encoder: "
+        "100 x `lr` if it is one linear layer, 10 x `lr` if it has more (such as a pooler or a bottleneck) and for "
+        "images. It is `lr` for a kept head, random weights, the head alone, and a `convention` other than `top`.",
     )
     layer_decay: Real = Field(
         LAYER_DECAY,

@@ -17,6 +17,7 @@ from nlp_ft.data.batch_sampling import EffectiveBatches, RowBatches, TokenBatche
 from nlp_ft.errors import TrainingError
 from nlp_ft.layerwise import LayerMap, Unfreezer, UnfreezeSchedule, build_optimizer
 from nlp_ft.layerwise.freezing import set_trainable_layers, unused_parameters
+from nlp_ft.layerwise.param_groups import head_lr_ratio
 from nlp_ft.models.reinit import reinit_top
 from nlp_ft.recipe import Recipe
 from nlp_ft.recipe.derived import Derived, derive_batch, derive_lengths, derive_rates, filled
@@ -84,18 +85,18 @@ def example_inputs(task: Task) -> dict[str, torch.Tensor]:
 
 
 def with_derived(
-    recipe: Recipe, task: Task, model: PreTrainedModel, lengths: np.ndarray, num_processes: int
+    recipe: Recipe, task: Task, layered: LayeredModel, lengths: np.ndarray, num_processes: int
 ) -> tuple[Recipe, list[Derived]]:
     """Derive the settings that the recipe leaves out; return the recipe with them, and each with its reason.
 
     Args:
         recipe: the recipe.
         task: its task.
-        model: its model, whose width decides on the rates.
+        layered: its model, whose width and head decide on the rates.
         lengths: tokens of each row of train, (rows,); zeros where batches count rows.
         num_processes: number of processes that share an effective batch.
     """
-    rates = derive_rates(recipe, task.hidden_size(model))
+    rates = _rates(recipe, task, layered)
     recipe, derived = with_lengths(filled(recipe, rates), task, lengths, num_processes)
     return recipe, rates + derived
 
@@ -109,9 +110,13 @@ def with_lengths(recipe: Recipe, task: Task, lengths: np.ndarray, num_processes:
     return filled(recipe, derived), derived
 
 
-def with_rates(recipe: Recipe, task: Task, model: PreTrainedModel) -> Recipe:
+def with_rates(recipe: Recipe, task: Task, layered: LayeredModel) -> Recipe:
     """Derive the learning rates alone, which need no data."""
-    return filled(recipe, derive_rates(recipe, task.hidden_size(model)))
+    return filled(recipe, _rates(recipe, task, layered))
+
+
+def _rates(recipe: Recipe, task: Task, layered: LayeredModel) -> list[Derived]:
+    return derive_rates(recipe, task.hidden_size(layered.model), head_lr_ratio(layered.model, layered.layer_map))
 
 
 def stream(recipe: Recipe, task: Task, accelerator: Accelerator) -> EpochStream:

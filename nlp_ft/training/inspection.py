@@ -106,9 +106,7 @@ def describe_layers(model_or_recipe: str, overrides: Sequence[str] = ()) -> str:
         recipe = recipe_from_dict(apply_overrides(values, overrides), model_or_recipe)
         task = task_of(recipe)
     layered = build.structure(recipe, task, labels)
-    optimizer = build.optimizer(
-        build.with_rates(recipe, task, layered.model).optimizer, layered.model, layered.layer_map
-    )
+    optimizer = build.optimizer(build.with_rates(recipe, task, layered).optimizer, layered.model, layered.layer_map)
     return layer_table(layered.layer_map, optimizer.param_groups) + note
 
 
@@ -129,7 +127,5 @@ def audit_recipe(file: str, overrides: Sequence[str] = ()) -> AuditReport:
     recipe = load_recipe(file, overrides)
     task = task_of(recipe)
     layered = build.structure(recipe, task, task.label_names())
-    optimizer = build.optimizer(
-        build.with_rates(recipe, task, layered.model).optimizer, layered.model, layered.layer_map
-    )
+    optimizer = build.optimizer(build.with_rates(recipe, task, layered).optimizer, layered.model, layered.layer_map)
     return audit(layered.model.train(), optimizer, layer_map=layered.layer_map)

@@ -51,7 +51,7 @@ def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator, signals:
     report = task.describe_data()
     layered = build.layered_model(recipe, task, data.label_names, build.example_inputs(task))
     model = layered.model.to(accelerator.device)
-    recipe, derived = build.with_derived(recipe, task, model, data.lengths("train"), accelerator.num_processes)
+    recipe, derived = build.with_derived(recipe, task, layered, data.lengths("train"), accelerator.num_processes)
     stream = build.stream(recipe, task, accelerator)
     settings = build.loop_settings(recipe, stream.steps_per_epoch, "validation" in data.encoded)
     optimizer = build.optimizer(recipe.optimizer, model, layered.layer_map)

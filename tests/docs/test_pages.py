@@ -9,8 +9,10 @@ import yaml
 import nlp_ft
 import nlp_ft.layerwise
 from docs.tools import generated
+from docs.tools.default_sources import DEFAULT_SOURCES
 from docs.tools.key_reference import key_reference, keys_of
 from nlp_ft.recipe import RECIPES
+from nlp_ft.recipe.derived import DERIVED_KEYS
 from nlp_ft.recipe.presets import STRATEGY_PRESETS
 from tests.docs.blocks import PAGES, README, ROOT
 
@@ -90,6 +92,18 @@ def test_the_key_reference_shows_type_bounds_default_and_description() -> None:
     assert [task for task in RECIPES for key in keys_of(task) if f"`{key.name}`" not in reference] == []
     ids = re.findall(r'id="([^"]+)"', reference)
     assert len(ids) == len(set(ids)) > 80
+
+
+def test_every_default_that_is_a_choice_has_a_source() -> None:
+    """Names, places, and values that turn something off are no choices."""
+    neutral = ("required", *(f"default `{value}`" for value in ("null", "false", "[]", "0", "1", "all", "0st")))
+    names = {"task", "data.train", "data.label", "data.text", "data.image", "seed"}
+    keys = {key.name: key.default for task in RECIPES for key in keys_of(task) if key.name not in names}
+    choices = {name for name, default in keys.items() if default not in neutral}
+    assert choices - DEFAULT_SOURCES.keys() == set()
+    assert DEFAULT_SOURCES.keys() - keys.keys() == set()
+    assert set(DERIVED_KEYS) <= DEFAULT_SOURCES.keys()
+    assert "*Source of the default: [Howard and Ruder 2018]" in key_reference()
 
 
 def test_the_preset_of_a_task_is_its_default() -> None:

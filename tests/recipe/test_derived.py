@@ -12,8 +12,8 @@ from tests.recipe.test_recipe import a_recipe
 MINILM, BERT_BASE = 384, 768
 
 
-def rates(hidden_size: int | None = MINILM, **sections: Any) -> dict[str, Any]:
-    derived = derive_rates(recipe_from_dict(a_recipe(**sections)), hidden_size)
+def rates(hidden_size: int | None = MINILM, head_ratio: int = 100, **sections: Any) -> dict[str, Any]:
+    derived = derive_rates(recipe_from_dict(a_recipe(**sections)), hidden_size, head_ratio)
     return {one.key.partition(".")[2]: one.value for one in derived}
 
 
@@ -25,17 +25,16 @@ def lengths(steps_per_epoch: int, **sections: Any) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("hidden_size", "lr", "head_lr"),
     [
-        (128, 5e-4, 5e-3),
-        (256, 4.5e-4, 4.5e-3),
-        (312, 3e-4, 3e-3),
-        (384, 2e-4, 2e-3),
-        (768, 5e-5, 5e-4),
-        (1024, 2.8e-5, 2.8e-4),
-        (4096, 1e-5, 1e-4),
+        (64, 3e-4, 3e-2),
+        (256, 1.5e-4, 1.5e-2),
+        (384, 1e-4, 1e-2),
+        (768, 5e-5, 5e-3),
+        (1024, 3.8e-5, 3.8e-3),
+        (5120, 1e-5, 1e-3),
         (None, 1e-4, 1e-3),
     ],
 )
-def test_the_rate_falls_with_the_square_of_the_width_and_a_new_head_has_ten_times_as_much(
+def test_the_rate_falls_with_the_width_and_a_new_linear_head_has_a_hundred_times_as_much(
     hidden_size: int | None, lr: float, head_lr: float
 ) -> None:
     assert rates(hidden_size) == {"lr": lr, "head_lr": head_lr}
@@ -44,16 +43,16 @@ def test_the_rate_falls_with_the_square_of_the_width_and_a_new_head_has_ten_time
 @pytest.mark.parametrize(
     ("sections", "expected"),
     [
-        ({"strategy": "full"}, {"lr": 2e-4, "head_lr": 2e-3}),
-        ({"strategy": "gradual"}, {"lr": 2e-4, "head_lr": 2e-3}),
-        ({"strategy": "head_only"}, {"lr": 2e-3}),
-        ({"strategy": {"name": "top_layers", "trainable_blocks": 0}}, {"lr": 2e-3}),
+        ({"strategy": "full"}, {"lr": 1e-4, "head_lr": 1e-2}),
+        ({"strategy": "gradual"}, {"lr": 1e-4, "head_lr": 1e-2}),
+        ({"strategy": "head_only"}, {"lr": 1e-2}),
+        ({"strategy": {"name": "top_layers", "trainable_blocks": 0}}, {"lr": 1e-2}),
         ({"strategy": "scratch"}, {"lr": 5e-4}),
         ({"strategy": "discriminative"}, {}),
-        ({"strategy": "ulmfit"}, {"lr": 2e-4}),
-        ({"optimizer": {"lr": 3e-5}}, {"head_lr": 3e-4}),
-        ({"optimizer": {"head_lr": 1e-2}}, {"lr": 2e-4}),
-        ({"optimizer": {"name": "lion"}}, {"lr": 4e-5, "head_lr": 4e-4}),
+        ({"strategy": "ulmfit"}, {"lr": 1e-4}),
+        ({"optimizer": {"lr": 3e-5}}, {"head_lr": 3e-3}),
+        ({"optimizer": {"head_lr": 1e-3}}, {"lr": 1e-4}),
+        ({"optimizer": {"name": "lion"}}, {"lr": 2e-5, "head_lr": 2e-3}),
         ({"strategy": "head_only", "optimizer": {"lr": 3e-3}}, {}),
     ],
 )
@@ -61,6 +60,11 @@ def test_what_is_given_stays_and_the_strategy_decides_on_the_rest(
     sections: dict[str, Any], expected: dict[str, float]
 ) -> None:
     assert rates(**sections) == expected
+
+
+def test_a_head_of_several_layers_has_ten_times_the_base_rate() -> None:
+    assert rates(BERT_BASE, 10) == {"lr": 5e-5, "head_lr": 5e-4}
+    assert rates(BERT_BASE, 10, strategy="head_only") == {"lr": 5e-4}
 
 
 def test_a_kept_head_is_not_new_so_it_has_the_rate_of_the_top_block() -> None:
@@ -104,8 +108,8 @@ def test_where_a_phase_waits_for_a_plateau_each_epoch_is_evaluated() -> None:
 
 def test_filled_puts_the_derived_settings_into_the_recipe_and_then_nothing_is_left_to_derive() -> None:
     recipe = recipe_from_dict(a_recipe())
-    derived = [*derive_rates(recipe, MINILM), *derive_batch(recipe, 100), *derive_lengths(recipe, 7)]
+    derived = [*derive_rates(recipe, MINILM, 100), *derive_batch(recipe, 100), *derive_lengths(recipe, 7)]
     assert [one.key for one in derived] == list(DERIVED_KEYS)
     whole = filled(recipe, derived)
-    assert (whole.optimizer.lr, whole.training.duration) == (2e-4, Duration(200, "st"))
-    assert [*derive_rates(whole, MINILM), *derive_batch(whole, 100), *derive_lengths(whole, 7)] == []
+    assert (whole.optimizer.lr, whole.training.duration) == (1e-4, Duration(200, "st"))
+    assert [*derive_rates(whole, MINILM, 100), *derive_batch(whole, 100), *derive_lengths(whole, 7)] == []

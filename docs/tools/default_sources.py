@@ -1,0 +1,56 @@
+"""Where the defaults of recipe keys come from: a paper, another project, a measurement, or a choice that we made."""
+
+RULE = "derived by the [rule of the defaults](../defaults.md), measured on MiniLM"
+CHOICE = "our choice, not measured"
+SPEED = "our choice; it changes speed or disk space, not results"
+
+DEFAULT_SOURCES: dict[str, str] = {
+    "data.max_length": "the length that Transformers' `run_glue.py` uses",
+    "data.truncation": "what tokenizers of Transformers do",
+    "data.head_tokens": "[Sun et al. 2019](https://arxiv.org/abs/1905.05583)",
+    "model.head.type": "one linear layer, as [Devlin et al. 2019](https://arxiv.org/abs/1810.04805)",
+    "model.head.bottleneck_size": CHOICE,
+    "model.head.activation": CHOICE,
+    "model.head.dropout": "0.1, as [Devlin et al. 2019](https://arxiv.org/abs/1810.04805)",
+    "model.pooling": "that of the model's own training; "
+    "[Reimers and Gurevych 2019](https://arxiv.org/abs/1908.10084) for sentence-transformers",
+    "model.weights": "the weights that torchvision recommends",
+    "strategy.name": "measured: [strategies](../strategies.md#which-one-to-take)",
+    "strategy.unfreeze.order": "[Howard and Ruder 2018](https://arxiv.org/abs/1801.06146)",
+    "strategy.unfreeze.embeddings": "[Howard and Ruder 2018](https://arxiv.org/abs/1801.06146)",
+    "strategy.unfreeze.plateau.metric": CHOICE,
+    "strategy.grain": CHOICE,
+    "optimizer.name": "[Loshchilov and Hutter 2019](https://arxiv.org/abs/1711.05101)",
+    "optimizer.lr": RULE,
+    "optimizer.head_lr": RULE,
+    "optimizer.layer_decay": "ELECTRA's for its large model (0.8 for small and base; "
+    "[Clark et al. 2020](https://arxiv.org/abs/2003.10555))",
+    "optimizer.convention": "the formula lr of block l = `lr` x `layer_decay`^(L-l)",
+    "optimizer.weight_decay": "[Devlin et al. 2019](https://arxiv.org/abs/1810.04805)",
+    "optimizer.momentum": "0.9, the usual value of SGD",
+    "schedule.name": "`run_classifier.py` of google-research/bert",
+    "schedule.warmup": "`run_classifier.py` of google-research/bert",
+    "schedule.ratio": "[Howard and Ruder 2018](https://arxiv.org/abs/1801.06146)",
+    "training.duration": RULE,
+    "training.per_device_batch_size": RULE,
+    "training.eval_batch_size": SPEED,
+    "training.group_by_length": "measured: padding costs up to 2.9 times the tokens without it",
+    "training.max_grad_norm": "`optimization.py` of google-research/bert",
+    "training.precision": SPEED,
+    "training.evaluate_every": RULE,
+    "training.checkpoint_every": RULE,
+    "training.metric": "accuracy for labels; for numbers the metric of STS-B "
+    "([Cer et al. 2017](https://arxiv.org/abs/1708.00055) report Pearson, GLUE adds Spearman)",
+    "training.keep": CHOICE,
+    "training.early_stopping.patience": CHOICE,
+    "training.feature_cache": SPEED,
+    "training.feature_cache_gb": SPEED,
+    "training.feature_precision": SPEED,
+    "training.deterministic": "a run can be repeated",
+    "data.augmentation.crop": "torchvision's training reference",
+    "data.augmentation.crop_scale": CHOICE,
+    "data.augmentation.horizontal_flip": "torchvision's training reference",
+    "data.augmentation.rand_augment.num_ops": "[Cubuk et al. 2020](https://arxiv.org/abs/1909.13719), for ResNet-50",
+    "data.augmentation.rand_augment.magnitude": "[Cubuk et al. 2020](https://arxiv.org/abs/1909.13719), for ResNet-50",
+}
+"""Dotted key -> source of its default. Names, places and values that turn something off need none."""
