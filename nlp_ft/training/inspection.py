@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from accelerate import PartialState
 
-from nlp_ft.data.splits import progress_bars
 from nlp_ft.environment import launching
 from nlp_ft.errors import DataError, NlpFtError
 from nlp_ft.layerwise import AuditReport, UnfreezeSchedule, audit
@@ -23,16 +22,30 @@ from nlp_ft.training.run_folder import RunFolder
 
 
 def find_problems(recipe: Recipe) -> list[str]:
-    """Find everything that would stop the recipe from training here, one line each; nothing is written or trained."""
+    """Find everything that would stop the recipe from training here, one line each; nothing is trained."""
+    return inspect_recipe(recipe)[0]
+
+
+def inspect_recipe(recipe: Recipe) -> tuple[list[str], str]:
+    """Read the data and the model as training does, and look for everything that would stop it.
+
+    Returns:
+        The problems, one line each, and the data report that training would print; empty if the data cannot be read.
+    """
     try:
         task = task_of(recipe)
     except NlpFtError as error:
-        return [str(error)]
+        return [str(error)], ""
     rows: dict[str, int] = {}
     found: list[UnfreezeSchedule] = []
+    reports: list[str] = []
 
     def check_data() -> None:
         rows.update(task.label_counts())
+
+    def check_encoding() -> None:
+        if rows:
+            reports.append(task.format_report(task.describe_data()))
 
     def check_model() -> None:
         found.append(build.layered_model(recipe, task, list(rows) or ["0", "1"]).schedule)
@@ -41,7 +54,7 @@ def find_problems(recipe: Recipe) -> list[str]:
         if rows:
             task.make_loss()
             batches = build.effective_batches(recipe, task, num_processes=1)
-            steps_per_epoch = batches.steps_per_epoch(_lengths(recipe, task, sum(rows.values())))
+            steps_per_epoch = batches.steps_per_epoch(_lengths(recipe, task, None if reports else sum(rows.values())))
             settings = build.loop_settings(recipe, steps_per_epoch, has_validation=False)
             schedules.lr_schedule(recipe.schedule, settings)
             for schedule in found:
@@ -49,6 +62,7 @@ def find_problems(recipe: Recipe) -> list[str]:
 
     checks: list[Callable[[], object]] = [
         check_data,
+        check_encoding,
         check_model,
         check_plan,
         lambda: build.optimizer_class(recipe.optimizer.name),
@@ -63,7 +77,7 @@ def find_problems(recipe: Recipe) -> list[str]:
             check()
         except NlpFtError as error:
             problems.append(str(error))
-    return list(dict.fromkeys(problems))
+    return list(dict.fromkeys(problems)), "".join(reports)
 
 
 def _device() -> torch.device:
@@ -72,12 +86,11 @@ def _device() -> torch.device:
     return device
 
 
-def _lengths(recipe: Recipe, task: Task, num_rows: int) -> np.ndarray:
-    """Count the tokens of each row of train, (num_rows,); zeros if batches count rows, as tokenizing is slow."""
-    if recipe.training.max_tokens_per_batch is None:
-        return np.zeros(num_rows, np.int64)
-    with progress_bars(False):
+def _lengths(recipe: Recipe, task: Task, num_raw_rows: int | None) -> np.ndarray:
+    """Count the tokens of each row of train, (rows,); zeros where only raw rows could be read and these are enough."""
+    if num_raw_rows is None or recipe.training.max_tokens_per_batch is not None:
         return task.data.lengths("train")
+    return np.zeros(num_raw_rows, np.int64)
 
 
 def describe_layers(model_or_recipe: str, overrides: Sequence[str] = ()) -> str:

@@ -58,7 +58,7 @@ def test_a_run_leaves_exactly_these_files_and_learns(run: Path) -> None:
     summary = json.loads((run / "summary.json").read_text())
     assert summary["global_step"] == 30  # 30 images in batches of 6, 6 times
     assert summary["metrics"]["test"]["accuracy"] == 1.0
-    assert summary["baselines"]["majority"]["accuracy"] == pytest.approx(1 / 3)
+    assert summary["baselines"]["test"]["majority"]["accuracy"] == pytest.approx(1 / 3)
     assert summary["versions"]["torchvision"]
     assert summary["data"]["train"]["modes"] == {"RGB": 30}
     assert (run / "layers.txt").read_text().count("stage") == 4
