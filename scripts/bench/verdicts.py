@@ -129,14 +129,14 @@ def conflicting(splits: Splits) -> Splits:
 CASES = [
     Case("good", "fine", "nothing"),
     Case("good_gradual", "fine", "nothing, gradual unfreezing", ("strategy=gradual", "training.duration=6ep")),
-    Case("high", "rate_too_high", "rate too high", ("optimizer.lr=3e-2", "training.duration=3ep")),
+    Case("high", "rate_too_high", "rate too high", ("optimizer.lr=3e-2", "training.duration=2ep")),
     Case(
         "low", "rate_too_low", "rate too low", ("optimizer.lr=1e-7", "optimizer.head_lr=1e-6", "training.duration=3ep")
     ),
     Case(
         "short", "too_short", "too few steps", ("training.duration=8st", "optimizer.lr=5e-5", "optimizer.head_lr=5e-4")
     ),
-    Case("shuffled", "no_signal", "labels shuffled", ("training.duration=5ep",), shuffled),
+    Case("shuffled", "no_signal", "labels shuffled", ("training.duration=4ep",), shuffled),
     Case(
         "missing",
         "missing_in_train",
@@ -154,8 +154,8 @@ CASES = [
     Case(
         "overfit",
         "overfit",
-        "18 rows of train, 40 epochs",
-        ("training.duration=40ep", "training.evaluate_every=4ep"),
+        "18 rows of train, 30 epochs",
+        ("training.duration=30ep", "training.evaluate_every=3ep"),
         lambda splits: {**splits, "train": few(splits["train"], dict.fromkeys(LABELS, 3))},
     ),
     Case(
@@ -175,7 +175,9 @@ CASES = [
         "worse than TF-IDF: head alone, few steps",
         ("strategy=head_only", "optimizer.lr=1e-4", "optimizer.head_lr=null", "training.duration=1ep"),
     ),
-    Case("conflicting", "conflicting_labels", "a third of train with two labels", (), conflicting),
+    Case(
+        "conflicting", "conflicting_labels", "a third of train with two labels", ("training.duration=2ep",), conflicting
+    ),
 ]
 
 
@@ -197,7 +199,7 @@ def recipe_of(case: Case, folder: Path) -> dict[str, Any]:
         "model": {"name": PRETRAINED, "pooling": "mean"},
         "strategy": "llrd",
         "optimizer": {"lr": 3e-4, "head_lr": 3e-3},
-        "training": {"duration": "4ep", "per_device_batch_size": 8},
+        "training": {"duration": "3ep", "per_device_batch_size": 8},
         "output_dir": str(folder / "run"),
     }
     if "model.name=RANDOM" in case.overrides:
@@ -209,9 +211,9 @@ def judged(case: Case) -> dict[str, Any]:
     """Run a case; return its verdict and its cost."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         recipe = recipe_from_dict(recipe_of(case, Path(folder)))
-        started = time.perf_counter()
+        started = time.process_time()
         summary = train(recipe)
-        seconds = time.perf_counter() - started
+        seconds = time.process_time() - started
     codes = [remark["code"] for remark in summary["verdict"]]
     return {
         "case": case.name,
@@ -232,7 +234,7 @@ def main() -> None:
     parser.add_argument("--output", metavar="JSON")
     options = parser.parse_args()
     results = []
-    print("| done wrong | expected | verdict | right | test accuracy | seconds |\n|---|---|---|---|---|---|")
+    print("| done wrong | expected | verdict | right | test accuracy | CPU seconds |\n|---|---|---|---|---|---|")
     for case in CASES:
         if options.only and case.name not in options.only:
             continue

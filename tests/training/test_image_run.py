@@ -242,8 +242,9 @@ def test_validate_and_layers_of_an_image_recipe(
     for command in ("validate", "layers"):
         with pytest.raises(SystemExit, match="0"):
             main([command, str(tmp_path / "r.yaml"), override])
-    ready, _, _, *table = capsys.readouterr().out.splitlines()
-    assert ready.endswith("r.yaml: ready to train")
+    validated, _, shown = capsys.readouterr().out.partition("r.yaml: ready to train\n")
+    _, _, *table = shown.splitlines()
+    assert validated.startswith("split       rows  median size")
     assert len(table) == layers
     assert table[0].split()[1] == "head"
     assert f" {head:,} " in table[0]

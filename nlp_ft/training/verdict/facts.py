@@ -6,6 +6,11 @@ from typing import Any
 
 from nlp_ft.durations import Duration
 
+WEAK = 0.5
+"""Share of the loss of a constant answer; a model that has removed less of it has not learned much."""
+FITTED = 0.9
+"""The same share; a model that has removed more of it has nothing more to learn from train."""
+
 
 @dataclass(frozen=True)
 class Remark:

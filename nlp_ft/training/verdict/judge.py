@@ -11,15 +11,16 @@ WIDTH = 80
 
 
 def judge(facts: Facts) -> list[Remark]:
-    """Find what went wrong in a run, its cause first; if nothing did, the first remark is `fine`.
+    """Find what went wrong in a run, causes first; if nothing did, the first remark is `fine`.
 
     Remarks on missing or small validation can follow either.
     """
-    of_data = (data.missing_in_train, data.leaked, data.conflicting, data.cut, data.dominated)
-    found = [learning.cause(facts), *(check(facts) for check in of_data)]
-    wrong = [remark for remark in found if remark]
+    checks = (data.missing_in_train, data.leaked, data.conflicting, data.cut, data.dominated)
+    of_data = [remark for check in checks if (remark := check(facts))]
+    cause = learning.cause(facts, bool(of_data))
+    wrong = [*of_data, *([cause] if cause else [])]
     below = scores.below_baseline(facts, bool(wrong))
-    wrong += [remark for remark in (below, scores.never_predicted(facts, bool(found[0]))) if remark]
+    wrong += [remark for remark in (below, scores.never_predicted(facts, bool(cause))) if remark]
     return [*(wrong or [scores.all_well(facts)]), *scores.notes(facts)]
 
 

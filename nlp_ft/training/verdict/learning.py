@@ -7,14 +7,10 @@ were set on real runs, good ones and ones that went wrong on purpose (`scripts/b
 from collections.abc import Sequence
 
 from nlp_ft.durations import Duration
-from nlp_ft.training.verdict.facts import Facts, Remark, shown
+from nlp_ft.training.verdict.facts import FITTED, WEAK, Facts, Remark, shown
 
 LITTLE = 0.15
-"""Share of the loss of a constant answer whose removal counts as having learned something."""
-WEAK = 0.5
-"""The same share, below which a model has not learned much."""
-FITTED = 0.9
-"""The same share, above which train has nothing more to teach."""
+"""Share of the loss of a constant answer; a model that has removed less of it has learned nothing."""
 RISE = 1.3
 """Factor by which a loss has risen that did not rise by chance."""
 OVERFIT_RISE = 1.15
@@ -27,9 +23,16 @@ SHORT = 100
 """Optimizer steps of a run that can be too short to learn anything."""
 
 
-def cause(facts: Facts) -> Remark | None:
-    """Find why the run learned less than it could: one cause, the most certain first."""
-    checks = (frozen_random, rate_too_high, no_signal, rate_too_low, overfit, too_short)
+def cause(facts: Facts, data_is_faulty: bool) -> Remark | None:
+    """Find why the run learned less than it could: one cause, the most certain first.
+
+    Args:
+        facts: the run.
+        data_is_faulty: whether the data was found to be faulty; whether the run was long enough shows only after that.
+    """
+    checks = [frozen_random, rate_too_high, no_signal, rate_too_low, overfit]
+    if not data_is_faulty:
+        checks.append(too_short)
     return next((remark for check in checks if (remark := check(facts))), None)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from nlp_ft.errors import listed
 from nlp_ft.training.verdict.data import dominated
-from nlp_ft.training.verdict.facts import Facts, Remark, points, shown
+from nlp_ft.training.verdict.facts import FITTED, WEAK, Facts, Remark, points, shown
 
 FEW = 3
 """Rows that a label needs, for its absence among the predictions to be worth a remark."""
@@ -55,7 +55,7 @@ def below_baseline(facts: Facts, has_cause: bool) -> Remark | None:
 def never_predicted(facts: Facts, has_cause: bool) -> Remark | None:
     """Some labels of test or validation are never predicted, and not because the model has learned nothing."""
     of = facts.splits[facts.spoken]
-    if has_cause and of.is_constant and dominated(facts) is None:
+    if has_cause and facts.learned < WEAK and dominated(facts) is None:
         return None
     of_train = facts.report["train"]["labels"]
     never = [
@@ -67,13 +67,14 @@ def never_predicted(facts: Facts, has_cause: bool) -> Remark | None:
         return None
     rows = sum(of.references[name] for name in never)
     least = min(never, key=lambda name: of_train.get(name, 0))
-    do = "" if facts.class_weights else "set loss.class_weights to balanced, "
+    settings = [] if facts.class_weights else ["loss.class_weights to balanced"]
+    settings += [] if facts.metric == "macro_f1" else ["training.metric to macro_f1"]
+    do = f"set {' and '.join(settings)}, or " if settings else ""
     return Remark(
         "never_predicted",
         f"{len(never)} of {len(of.references)} labels are never predicted on {facts.spoken}, where {rows:,} rows have "
         f"them: {listed(never, MOST_LABELS_NAMED)}.",
-        f"{do}set training.metric to macro_f1, or add rows to train ({least} has {of_train.get(least, 0):,} of "
-        f"{facts.report['train']['rows']:,})",
+        f"{do}add rows to train ({least} has {of_train.get(least, 0):,} of {facts.report['train']['rows']:,})",
     )
 
 
@@ -125,6 +126,6 @@ def all_well(facts: Facts) -> Remark:
 def _ended(facts: Facts) -> str:
     if facts.stopped_early:
         return "early stopping ended the run"
-    if facts.learned > 0.9:
+    if facts.learned > FITTED:
         return "train is learned to the end"
     return "it had stopped improving"

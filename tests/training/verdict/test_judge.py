@@ -213,14 +213,14 @@ def test_a_label_that_is_never_predicted_is_named_with_its_rows_of_train() -> No
     says, do = the_remark("never_predicted", splits={**GOOD.splits, "test": test}, report=report)
     assert says == "1 of 4 labels are never predicted on test, where 50 rows have them: d."
     assert do == (
-        "set loss.class_weights to balanced, set training.metric to macro_f1, or add rows to train (d has 3 of 200)"
+        "set loss.class_weights to balanced and training.metric to macro_f1, or add rows to train (d has 3 of 200)"
     )
     rare = replace(test, references={**EVEN, "d": 2})
     assert codes(splits={**GOOD.splits, "test": rare}) == ["fine"]
 
 
 def test_a_model_that_learned_nothing_is_not_blamed_for_its_labels() -> None:
-    one_answer = replace(NOTHING["test"], is_constant=True, predicted={"a": 200})
+    one_answer = replace(NOTHING["test"], predicted={"a": 200})
     assert codes(splits={**NOTHING, "test": one_answer}, losses=FLAT, rate=at_rate(1e-7)) == [
         "rate_too_low",
         "below_baseline",
@@ -256,6 +256,13 @@ def test_texts_that_are_mostly_cut_name_the_length_to_set() -> None:
     assert says == "data.max_length 64 cuts 98.0% of train: half of its texts have more than 30 tokens."
     assert do == "set data.max_length to 38, which keeps 95 % of them whole"
     assert codes(report={**GOOD.report, "train": {**train, "truncated": 0.4}}) == ["fine"]
+
+
+def test_a_run_on_faulty_data_is_not_called_too_short() -> None:
+    short: dict[str, Any] = {"splits": NOTHING, "losses": FLAT[:2], "evaluations": []}
+    assert codes(**short)[0] == "too_short"
+    train = described(truncated=0.98, median_tokens=30.0, p95_tokens=38.0)
+    assert codes(**short, report={**GOOD.report, "train": train})[:2] == ["texts_cut", "below_baseline"]
 
 
 def test_one_label_for_nearly_all_rows_is_named() -> None:
