@@ -176,7 +176,7 @@ CASES = [
         ("strategy=head_only", "optimizer.lr=1e-4", "optimizer.head_lr=null", "training.duration=1ep"),
     ),
     Case(
-        "conflicting", "conflicting_labels", "a third of train with two labels", ("training.duration=2ep",), conflicting
+        "conflicting", "conflicting_labels", "two labels for a third of train", ("training.duration=2ep",), conflicting
     ),
 ]
 

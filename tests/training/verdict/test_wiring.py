@@ -28,17 +28,20 @@ def test_a_run_with_a_tiny_rate_says_so_on_the_screen_in_the_summary_and_in_the_
     tmp_path: Path, tiny_encoder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     summary = run(tmp_path, tiny_encoder, optimizer={"lr": 1e-9, "head_lr": 1e-9})
-    assert summary["verdict"][0]["code"] == "rate_too_low"
-    assert summary["verdict"][0]["do"] == "set optimizer.lr to 0.0001"
+    leaked, cause = summary["verdict"][:2]  # the tiny splits share texts
+    assert (leaked["code"], cause["code"]) == ("rows_in_train", "rate_too_low")
+    assert cause["do"] == "set optimizer.lr to 0.0001"
     assert json.loads((tmp_path / "run/summary.json").read_text())["verdict"] == summary["verdict"]
-    assert "\nverdict\n- The loss hardly moved: " in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "\nverdict\n- " in printed
+    assert "\n- The loss hardly moved: " in printed
     assert "optimizer.lr 1e-09 is below the usual rates" in (tmp_path / "run/README.md").read_text()
 
 
 def test_a_head_on_a_random_encoder_is_told_which_layers_are_random(tmp_path: Path, tiny_encoder: Path) -> None:
     summary = run(tmp_path, tiny_encoder, strategy="head_only", optimizer={"lr": 1e-4})
-    assert summary["verdict"][0]["code"] == "frozen_random"
-    assert "embeddings, block 1, block 2" in summary["verdict"][0]["says"]
+    [says] = [remark["says"] for remark in summary["verdict"] if remark["code"] == "frozen_random"]
+    assert "embeddings, block 1, block 2" in says
 
 
 def test_frozen_layers_are_random_while_all_their_vectors_are_constant() -> None:
