@@ -1,6 +1,7 @@
 """Collects the facts of a run from its objects."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -104,7 +105,7 @@ def random_layers(model: torch.nn.Module, layer_map: LayerMap) -> list[str]:
 def _split_facts(outputs: Outputs, of: Predictions) -> SplitFacts:
     return SplitFacts(
         rows=len(of.references),
-        scores=of.scores(),
+        scores=_known(of),
         constant_loss=outputs.constant_loss(of.references),
         is_constant=_is_constant(of.predicted, of.references),
         references=outputs.counts(of.references),
@@ -120,7 +121,12 @@ def _is_constant(predicted: np.ndarray, references: np.ndarray) -> bool:
 
 def _margins(outputs: Outputs, of: Predictions) -> dict[str, float]:
     rows = len(of.references)
-    return {metric: outputs.margin(metric, value, rows) for metric, value in of.scores().items()}
+    return {metric: outputs.margin(metric, value, rows) for metric, value in _known(of).items()}
+
+
+def _known(of: Predictions) -> dict[str, float]:
+    """Compute the scores; a correlation with a constant, which is NaN, counts as 0."""
+    return {metric: 0.0 if math.isnan(value) else value for metric, value in of.scores().items()}
 
 
 def _rate(recipe: Recipe, layered: LayeredModel, optimizer: torch.optim.Optimizer) -> Rate:

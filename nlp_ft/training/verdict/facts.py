@@ -133,8 +133,7 @@ class Facts:
 
     def at_chance(self, split: str) -> bool:
         """Whether the answers on a split have nothing to do with the references, as far as its rows can tell."""
-        # Not `<=`, because the correlation of constant numbers is NaN.
-        return not self.splits[split].scores[self.correlation] > self.margin(split, self.correlation)
+        return self.splits[split].scores[self.correlation] <= self.margin(split, self.correlation)
 
 
 def shown(metric: str, value: float) -> str:

@@ -19,6 +19,8 @@ GAP = 0.1
 """Least lead of the score on train over that on validation, in overfitting."""
 FALL = 0.95
 """Factor between the means of the training loss in the last two quarters of the run, below which it still falls."""
+RECORDS = 5
+"""Records of the training loss that are needed to see a rise."""
 SHORT = 100
 """Optimizer steps of a run that can be too short to learn anything."""
 
@@ -49,32 +51,32 @@ def frozen_random(facts: Facts) -> Remark | None:
 
 
 def rate_too_high(facts: Facts) -> Remark | None:
-    """The loss rose far and stayed there, or the model collapsed at a rate above the usual ones."""
-    values = [loss for _, loss in facts.losses]
-    chance = facts.splits["train"].constant_loss
-    rate = facts.rate
-    low, last = min(_smooth(values)), _mean(values[-max(1, len(values) // 10) :])
-    rose = last > RISE * low and last - low > 0.15 * chance
-    spiked = max(values[1:], default=0.0) > RISE * max(values[0], chance)
-    is_stuck = facts.learned < LITTLE
-    if rose:
-        says = f"The training loss rose from {low:.3g} to {last:.3g} during the run."
-    elif is_stuck and spiked:
-        says = f"The training loss jumped to {max(values[1:]):.3g}; a constant answer has {chance:.3g}."
-    elif rate.value > rate.high and (is_stuck or (facts.learned < WEAK and facts.splits["train"].is_constant)):
-        says = f"The training loss stays at {last:.3g}; a constant answer has {chance:.3g}."
-    elif is_stuck and facts.splits["train"].is_constant and _has_signal(facts) and rate.value >= 10 * rate.low:
-        if _is_short(facts) or _falls(values):
-            return None
-        says = f"The model gives nearly all rows the same answer after {facts.losses[-1][0]} steps."
-    else:
+    """The loss rose far and stayed there, or the model collapsed."""
+    says = _too_much(facts)
+    if not says:
         return None
+    rate = facts.rate
     lower = rate.suggested if rate.value > rate.high else rate.value / 5
-    return Remark(
-        "rate_too_high",
-        f"{says} {_of_rate(facts)}",
-        f"set {rate.setting} to {lower:.1g}, or make schedule.warmup longer",
-    )
+    do = f"set {rate.setting} to {lower:.1g}, or make schedule.warmup longer"
+    return Remark("rate_too_high", f"{says} {_of_rate(facts)}", do)
+
+
+def _too_much(facts: Facts) -> str:
+    """Say what shows that the rate was too high; an empty text if nothing does."""
+    values, train = [loss for _, loss in facts.losses], facts.splits["train"]
+    low, last = min(_smooth(values)), _mean(values[-max(1, len(values) // 10) :])
+    is_stuck, of_constant = facts.learned < LITTLE, f"a constant answer has {train.constant_loss:.3g}."
+    if len(values) >= RECORDS and last > RISE * low and last - low > LITTLE * train.constant_loss:
+        return f"The training loss rose from {low:.3g} to {last:.3g} during the run."
+    if is_stuck and max(values) > RISE * max(values[0], train.constant_loss):
+        return f"The training loss jumped to {max(values):.3g}; {of_constant}"
+    if facts.rate.value > facts.rate.high and (is_stuck or (facts.learned < WEAK and train.is_constant)):
+        return f"The training loss stays at {last:.3g}; {of_constant}"
+    may_have_signal = _has_signal(facts) or not facts.baselines
+    is_usual, was_long = facts.rate.value >= facts.rate.low, not _is_short(facts) and not _falls(values)
+    if is_stuck and train.is_constant and may_have_signal and is_usual and was_long:
+        return f"The model gives nearly all rows the same answer after {facts.losses[-1][0]} steps."
+    return ""
 
 
 def no_signal(facts: Facts) -> Remark | None:
@@ -82,7 +84,7 @@ def no_signal(facts: Facts) -> Remark | None:
     held_out = [split for split in facts.splits if split != "train"]
     if not held_out or not all(facts.at_chance(split) for split in held_out) or _has_signal(facts):
         return None
-    studied = facts.rate.value >= facts.rate.low and not _is_short(facts)
+    studied = bool(facts.baselines) and facts.rate.value >= facts.rate.low and not _is_short(facts)
     if facts.at_chance("train") and not studied:
         return None
     largest, metric = max(held_out, key=lambda split: facts.splits[split].rows), facts.plain_metric

@@ -127,5 +127,5 @@ def _ended(facts: Facts) -> str:
     if facts.stopped_early:
         return "early stopping ended the run"
     if facts.learned > FITTED:
-        return "train is learned to the end"
+        return "train is learned completely"
     return "it had stopped improving"

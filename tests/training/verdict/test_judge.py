@@ -77,7 +77,7 @@ def the_remark(code: str, **changes: Any) -> tuple[str, str]:
 def test_a_good_run_is_one_line_with_its_lead_over_the_best_baseline() -> None:
     [remark] = judge(GOOD)
     assert (remark.code, remark.do) == ("fine", "")
-    assert remark.says == f"Beats {TFIDF} by 30.0 points: accuracy 82.0 on test, not 52.0; train is learned to the end."
+    assert remark.says == f"Beats {TFIDF} by 30.0 points: accuracy 82.0 on test, not 52.0; train is learned completely."
 
 
 def test_without_baselines_a_good_run_has_its_score() -> None:
@@ -140,6 +140,9 @@ def test_a_loss_that_rises_is_a_rate_too_high_even_among_the_usual_ones() -> Non
 def test_a_model_that_gives_one_answer_although_a_baseline_learns_has_collapsed() -> None:
     collapsed = {name: replace(of, is_constant=True) for name, of in NOTHING.items()}
     assert codes(splits=collapsed, losses=FLAT)[0] == "rate_too_high"
+    assert codes(splits=collapsed, losses=FLAT, baselines={})[0] == "rate_too_high"
+    at_chance = {TFIDF: {"accuracy": 0.25, "matthews": 0.0}}
+    assert codes(splits=collapsed, losses=FLAT, baselines=at_chance)[0] == "no_signal"
 
 
 def test_a_flat_loss_after_few_steps_is_a_run_too_short() -> None:
