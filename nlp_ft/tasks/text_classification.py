@@ -33,10 +33,10 @@ class TextClassification(Classification, TextInputs):
             return label_counts(self.data.labels("train"), self.data.label_names)
         with progress_bars(False):
             raw, labels = load_labelled_splits(self.recipe.data)
-        rows, column, ids = raw["train"], self.recipe.data.label, {value: i for i, value in enumerate(labels)}
-        values = unique_values(rows, column)
-        of_value = np.array([ids[value] for value in values])
-        return label_counts(of_value[value_codes(rows, column, values)], list(labels.values()))
+            rows, column, ids = raw["train"], self.recipe.data.label, {value: i for i, value in enumerate(labels)}
+            values = unique_values(rows, column)
+            of_value = np.array([ids[value] for value in values])
+            return label_counts(of_value[value_codes(rows, column, values)], list(labels.values()))
 
     def label_names(self) -> list[str]:
         """Read the labels of the raw rows."""
