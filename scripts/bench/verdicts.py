@@ -1,8 +1,8 @@
 """Does the verdict name the cause? Small real runs of MiniLM on the support messages, each with one thing done wrong.
 
 Prints a table in Markdown: what was done, the codes of the verdict, and whether the right one is among them; the
-verdicts in full follow. The first runs have nothing wrong, so the right verdict is `fine`. A run takes less than a
-minute on one core.
+verdicts in full follow. The first runs have nothing wrong, so the right verdict is `fine`. A run takes about a
+minute of one core.
 
     OMP_NUM_THREADS=1 python scripts/bench/verdicts.py --output runs/verdicts.json
     OMP_NUM_THREADS=1 python scripts/bench/verdicts.py --only shuffled overfit

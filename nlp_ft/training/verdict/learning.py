@@ -137,17 +137,21 @@ def overfit(facts: Facts) -> Remark | None:
 
 
 def too_short(facts: Facts) -> Remark | None:
-    """The run ended while train and validation were still improving."""
-    values = [loss for _, loss in facts.losses]
+    """The run ended before it learned anything, or while train and validation were still improving."""
+    falls = _falls([loss for _, loss in facts.losses])
     is_stuck = facts.learned < LITTLE
-    if facts.learned > FITTED or facts.stopped_early or not (is_stuck or _falls(values)) or not _improves(facts):
+    ended_early = (falls or _is_short(facts)) if is_stuck else (falls and _improves(facts))
+    if facts.learned > FITTED or facts.stopped_early or not ended_early:
         return None
+    constant = f"{_last(facts)}; a constant answer has {facts.splits['train'].constant_loss:.3g}"
+    course = f" ({_last(facts)})" + (
+        "" if len(facts.evaluations) < 2 else f", and validation improved ({_course(facts)})"
+    )
+    seen = f"train is not learned yet (loss {constant})" if is_stuck else f"the training loss still fell{course}"
     longer = Duration(facts.duration.value * (4 if is_stuck else 2), facts.duration.unit)
-    improving = "" if len(facts.evaluations) < 2 else f"; {facts.metric} on validation: {_course(facts)}"
     return Remark(
         "too_short",
-        f"The run ended too early, after {facts.losses[-1][0]} steps: the training loss "
-        f"{'had hardly moved' if is_stuck else 'was still falling'} ({_last(facts)}){improving}.",
+        f"The run ended too early, after {facts.losses[-1][0]} steps: {seen}.",
         f"set training.duration to {longer} (now {facts.duration})",
     )
 
@@ -191,7 +195,8 @@ def _last(facts: Facts) -> str:
 
 
 def _course(facts: Facts) -> str:
-    return ", ".join(shown(facts.metric, scores[facts.metric]) for _, scores in facts.evaluations[-3:])
+    values = ", ".join(shown(facts.metric, scores[facts.metric]) for _, scores in facts.evaluations[-3:])
+    return f"{facts.metric} {values}"
 
 
 def _of_rate(facts: Facts) -> str:

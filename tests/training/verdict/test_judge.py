@@ -146,13 +146,18 @@ def test_a_model_that_gives_one_answer_although_a_baseline_learns_has_collapsed(
 
 
 def test_a_flat_loss_after_few_steps_is_a_run_too_short() -> None:
-    few = {"splits": NOTHING, "losses": FLAT[:2], "evaluations": [], "duration": Duration(20, "st")}
-    says, do = the_remark("too_short", **few)
-    assert (
-        says
-        == "The run ended too early, after 20 steps: the training loss had hardly moved (1.39 at first, 1.39 at last)."
-    )
+    few: dict[str, Any] = {"losses": FLAT[:2], "evaluations": [], "duration": Duration(20, "st")}
+    says, do = the_remark("too_short", splits=NOTHING, **few)
+    seen = "train is not learned yet (loss 1.39 at first, 1.39 at last; a constant answer has 1.39)"
+    assert says == f"The run ended too early, after 20 steps: {seen}."
     assert do == "set training.duration to 80st (now 20st)"
+
+
+def test_a_run_that_has_learned_nothing_is_too_short_while_its_loss_falls_whatever_validation_does() -> None:
+    falling = losses(*(1.6 - 0.02 * i for i in range(11)), 1.2)
+    worse = evaluations((0.27, 1.39), (0.26, 1.39), (0.25, 1.39))
+    assert codes(splits=NOTHING, losses=falling, evaluations=worse)[0] == "too_short"
+    assert "too_short" not in codes(splits=NOTHING, losses=FLAT, evaluations=worse)
 
 
 def test_a_run_that_still_improves_should_be_longer() -> None:
@@ -162,8 +167,8 @@ def test_a_run_that_still_improves_should_be_longer() -> None:
     }
     says, do = the_remark("too_short", **improving)
     assert says == (
-        "The run ended too early, after 80 steps: the training loss was still falling (1.37 at first, 0.7 at last); "
-        "accuracy on validation: 70.0, 79.0, 80.0."
+        "The run ended too early, after 80 steps: the training loss still fell (1.37 at first, 0.7 at last), and "
+        "validation improved (accuracy 70.0, 79.0, 80.0)."
     )
     assert do == "set training.duration to 6ep (now 3ep)"
     assert codes(**improving, stopped_early=True) == ["fine"]
@@ -208,6 +213,7 @@ def test_a_validation_loss_that_rises_while_train_is_perfect_is_overfitting() ->
     assert do.startswith("set training.duration to 1ep or training.early_stopping to {patience: 2}")
     assert codes(evaluations=RISING, splits={**splits, "train": split(0.65, 0.3)}) == ["fine"]
     assert codes(evaluations=RISING[:2], splits=splits) == ["fine"]
+    assert codes(evaluations=[*RISING[:3], (160, {"accuracy": 0.62, "loss": 1.6})], splits=splits) == ["fine"]
 
 
 def test_a_label_that_is_never_predicted_is_named_with_its_rows_of_train() -> None:
