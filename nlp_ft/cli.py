@@ -128,7 +128,7 @@ def _add_layers(commands: _Commands) -> None:
 
 def _add_validate(commands: _Commands) -> None:
     example = "validate RECIPE.yaml strategy=gradual --resolved"
-    validate = _add(commands, "validate", _validate, "find every problem of a recipe", example)
+    validate = _add(commands, "validate", _validate, "describe the data of a recipe and find every problem", example)
     _add_recipe(validate)
     resolved_help = "first print every setting as YAML, with its origin: file, command line, preset or default"
     validate.add_argument("--resolved", action="store_true", help=resolved_help)
@@ -229,13 +229,14 @@ def _validate(options: argparse.Namespace) -> int:
     if options.resolved:
         # Printed first, because importing torch takes seconds.
         print(resolved_yaml(recipe, layers), flush=True)
-    from nlp_ft.training.inspection import find_problems
+    from nlp_ft.training.inspection import inspect_recipe
 
-    problems = find_problems(recipe)
+    problems, report = inspect_recipe(recipe)
     if problems:
         return fail("\n".join(f"{printable(options.recipe)}: {problem}" for problem in problems))
-    # After a resolved recipe this is a comment, so that the whole output is one YAML file.
-    print(f"{'# ' if options.resolved else ''}{printable(options.recipe)}: ready to train")
+    # After a resolved recipe these are comments, so that the whole output is one YAML file.
+    for line in [*report.split("\n"), "", f"{printable(options.recipe)}: ready to train"]:
+        print(f"# {line}".rstrip() if options.resolved else line)
     return 0
 
 

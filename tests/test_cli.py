@@ -201,8 +201,23 @@ def test_validate_of_a_good_recipe_says_so_and_writes_nothing(
     before = sorted(workplace.rglob("*"))
     for setting in ("output_dir=another", "training.max_tokens_per_batch=24"):
         shown = run_cli(capsys, "validate", "good.yaml", setting)
-        assert shown == (0, "good.yaml: ready to train\n", "")
+        code, out, err = shown
+        assert (code, err) == (0, "")
+        assert out.splitlines()[0].startswith("split       rows  median tokens")
+        assert out.endswith("\n\ngood.yaml: ready to train\n")
     assert sorted(workplace.rglob("*")) == before
+
+
+def test_validate_says_of_the_data_what_training_would_say_with_what_to_do(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = run_cli(capsys, "validate", "good.yaml", "data.test=train.csv", "data.max_length=4")
+    assert code == 0
+    looks = [line for line in out.splitlines() if line.startswith("look: ")]
+    assert looks[-2] == (
+        "look: 50 text(s) of test also occur in train: remove them from train, or the scores on test are too good"
+    )
+    assert "% of test is cut: raise data.max_length (the longest has " in looks[-1]
 
 
 def test_validate_resolved_prints_one_yaml_file_that_is_the_recipe(
@@ -211,6 +226,7 @@ def test_validate_resolved_prints_one_yaml_file_that_is_the_recipe(
     code, out, err = run_cli(capsys, "validate", "good.yaml", "seed=7", "--resolved")
     assert (code, err) == (0, "")
     assert out.endswith("\n# good.yaml: ready to train\n")
+    assert "\n# train         50 " in out
     Path("resolved.yaml").write_text(out)
     assert load_recipe("resolved.yaml") == load_recipe("good.yaml", ["seed=7"])
 

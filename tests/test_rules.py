@@ -28,6 +28,11 @@ NEVER = {
     "nlp_ft.training.loop": ("nlp_ft.recipe", "nlp_ft.tasks", "transformers", "pydantic"),
     "nlp_ft.training.loop_state": ("nlp_ft.recipe", "nlp_ft.tasks", "transformers", "pydantic"),
 }
+JUDGES = ("facts", "learning", "scores", "data", "judge")
+NEVER |= {
+    f"nlp_ft.training.verdict.{name}": (*HEAVY, "numpy", "nlp_ft.layerwise", "nlp_ft.recipe", "nlp_ft.tasks")
+    for name in JUDGES
+}
 OF_INTEGRATIONS = (
     "torch",
     "nlp_ft.defaults",

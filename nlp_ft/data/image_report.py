@@ -7,7 +7,7 @@ import numpy as np
 
 from nlp_ft.data.images import ImageData
 from nlp_ft.data.labels import label_counts
-from nlp_ft.data.report import conflicts, format_labels, label_warnings
+from nlp_ft.data.report import conflicts, format_labels, label_warnings, shared_warnings
 from nlp_ft.tables import text_table
 
 MODE_NAMES = {"RGB": "colour", "L": "grey", "RGBA": "with transparency", "I;16": "16-bit grey", "P": "palette"}
@@ -71,8 +71,5 @@ def _modes(described: dict[str, Any]) -> str:
 def _warnings(report: dict[str, Any]) -> list[str]:
     lines = label_warnings(report)
     for split, described in report.items():
-        if described["repeated_with_another_label"]:
-            lines.append(f"look: {described['repeated_with_another_label']} image(s) of {split} have several labels")
-        if described.get("also_in_train"):
-            lines.append(f"look: {described['also_in_train']} image(s) of {split} also occur in train")
+        lines += shared_warnings("image", split, described)
     return lines

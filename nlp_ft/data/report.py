@@ -114,10 +114,29 @@ def label_warnings(report: dict[str, Any]) -> list[str]:
     """List what to look at among the labels of train: labels without rows, and names that differ only in spelling."""
     counts = report["train"]["labels"]
     absent = [printable(name) for name, count in counts.items() if count == 0]
-    lines = [f"look: no row of train has the label(s) {listed(absent)}"] if absent else []
+    lines = []
+    if absent:
+        advice = "add such rows, or take the label(s) out of data.label_names"
+        lines.append(f"look: no row of train has the label(s) {listed(absent)}: {advice}")
     for group in alike(list(counts)):
         names = ", ".join(f"'{printable(name)}' ({counts[name]} rows)" for name in group)
-        lines.append(f"look: labels that differ in case, blanks or invisible characters alone: {names}")
+        lines.append(
+            f"look: labels that differ in case, blanks or invisible characters alone: {names}: write them alike, "
+            "if they mean the same"
+        )
+    return lines
+
+
+def shared_warnings(input_name: str, split: str, described: dict[str, Any]) -> list[str]:
+    """List what to look at among the texts or images of a split: those with several labels, and those of train."""
+    lines = []
+    if count := described["repeated_with_another_label"]:
+        lines.append(f"look: {count} {input_name}(s) of {split} have several labels: keep one label for each")
+    if count := described.get("also_in_train"):
+        lines.append(
+            f"look: {count} {input_name}(s) of {split} also occur in train: remove them from train, or the scores on "
+            f"{split} are too good"
+        )
     return lines
 
 
@@ -125,13 +144,11 @@ def _warnings(report: dict[str, Any]) -> Sequence[str]:
     lines = [] if _has_numbers(report) else label_warnings(report)
     for split, described in report.items():
         if described["empty"]:
-            lines.append(f"look: {described['empty']} empty text(s) in {split}")
-        if described["repeated_with_another_label"]:
-            lines.append(f"look: {described['repeated_with_another_label']} text(s) of {split} have several labels")
-        if described.get("also_in_train"):
-            lines.append(f"look: {described['also_in_train']} text(s) of {split} also occur in train")
+            lines.append(f"look: {described['empty']} empty text(s) in {split}: remove the row(s)")
+        lines += shared_warnings("text", split, described)
         if described["truncated"] > 0.05:
             lines.append(
-                f"look: {described['truncated']:.1%} of {split} is cut; see data.max_length and data.truncation"
+                f"look: {described['truncated']:.1%} of {split} is cut: raise data.max_length (the longest has "
+                f"{described['max_tokens']:,} tokens), or choose with data.truncation which part is kept"
             )
     return lines

@@ -1,6 +1,7 @@
 """Classification of texts or images: its outputs and its loss."""
 
 import csv
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import torch
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from nlp_ft.data.labels import label_counts
 from nlp_ft.errors import TrainingError, listed, printable
 from nlp_ft.models.labels import label_names as label_names_of
 from nlp_ft.recipe import Recipe
@@ -37,6 +39,7 @@ class ClassOutputs:
     label_names: list[str]
     """The label names in the order of their ids."""
     shown_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1", "weighted_f1", "matthews", "loss")
+    correlation: ClassVar[str] = "matthews"
     columns: ClassVar[Mapping[str, type]] = {"label": str, "score": float}
 
     def row_losses(self, logits: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
@@ -54,6 +57,23 @@ class ClassOutputs:
     def score(self, predicted: np.ndarray, references: np.ndarray) -> dict[str, float]:
         """Compute accuracy, F1 as macro, micro and weighted mean, and Matthews correlation."""
         return score(predicted, references)
+
+    def constant_loss(self, references: np.ndarray) -> float:
+        """Compute the entropy of the labels in nats."""
+        shares = np.unique(references, return_counts=True)[1] / len(references)
+        return float(-(shares * np.log(shares)).sum())
+
+    def counts(self, values: np.ndarray) -> dict[str, int]:
+        """Count the rows of each label."""
+        return label_counts(values, self.label_names)
+
+    def margin(self, metric: str, value: float, num_rows: int) -> float:
+        """Estimate it for accuracy; for the other metrics that is rough. That of `matthews` is the one at 0."""
+        if metric == "loss":
+            return 0.0
+        if metric == "matthews":
+            return 1.96 / math.sqrt(num_rows * (len(self.label_names) - 1))
+        return 1.96 * math.sqrt(value * (1 - value) / num_rows)
 
     def table(self, predicted: np.ndarray, references: np.ndarray) -> str:
         """Show precision, recall, F1 and support of each label."""

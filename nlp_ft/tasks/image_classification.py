@@ -22,7 +22,7 @@ from nlp_ft.layerwise.layer_map import Rule
 from nlp_ft.models.labels import label_names
 from nlp_ft.models.vision import build_image_classifier, weights_entry
 from nlp_ft.recipe import ImageRecipe
-from nlp_ft.tasks.baselines import score_majority
+from nlp_ft.tasks.baselines import Scores, held_out, score_majority
 from nlp_ft.tasks.classes import Classification
 from nlp_ft.tasks.task import Card, map_layers
 
@@ -128,10 +128,10 @@ class ImageClassification(Classification):
             found[f"labels of {split}"] = fingerprint(encoded, "labels")
         return found
 
-    def score_baselines(self) -> dict[str, dict[str, float]]:
+    def score_baselines(self) -> Scores:
         """Score the majority label."""
-        split = "test" if "test" in self.data.encoded else "validation"
-        return score_majority(self.data.labels("train"), self.data.labels(split))
+        labels = {split: self.data.labels(split) for split in held_out(self.data.encoded)}
+        return score_majority(self.data.labels("train"), labels)
 
     def save_preprocessor(self, folder: Path) -> None:
         """Save an image processor of Transformers that transforms images as evaluation did."""

@@ -19,6 +19,8 @@ class Outputs(Protocol):
 
     shown_metrics: ClassVar[tuple[str, ...]]
     """Scores that tables show, in this order."""
+    correlation: ClassVar[str]
+    """The score that is near 0 for answers without any knowledge."""
     columns: ClassVar[Mapping[str, type]]
     """Columns that `predict` writes beside the input: name -> `str` or `float`."""
 
@@ -36,6 +38,18 @@ class Outputs(Protocol):
 
     def score(self, predicted: np.ndarray, references: np.ndarray) -> dict[str, float]:
         """Compute every score except the loss, by name; both arrays are (rows,)."""
+        ...
+
+    def constant_loss(self, references: np.ndarray) -> float:
+        """Compute the least mean loss of a model that gives every row the same answer; references are (rows,)."""
+        ...
+
+    def counts(self, values: np.ndarray) -> dict[str, int]:
+        """Count the rows of each label among predictions or references, (rows,); empty for numbers."""
+        ...
+
+    def margin(self, metric: str, value: float, num_rows: int) -> float:
+        """Estimate half the width of the 95 % interval around a score of `num_rows` rows; 0 if that is not known."""
         ...
 
     def table(self, predicted: np.ndarray, references: np.ndarray) -> str:

@@ -153,8 +153,8 @@ class Task(Protocol):
         """Fingerprint the data; the keys are words for an error message, such as `labels of train`."""
         ...
 
-    def score_baselines(self) -> dict[str, dict[str, float]]:
-        """Score the baselines on test, or on validation without one: baseline -> metric -> value."""
+    def score_baselines(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Score the baselines on every split but train: split -> baseline -> metric -> value."""
         ...
 
     def save_preprocessor(self, folder: Path) -> None:

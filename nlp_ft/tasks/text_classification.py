@@ -9,8 +9,9 @@ from nlp_ft.data.labels import label_counts
 from nlp_ft.data.splits import progress_bars
 from nlp_ft.data.text import TextData, load_labelled_splits, load_text_data
 from nlp_ft.recipe import TextRecipe
-from nlp_ft.tasks.baselines import score_baselines
+from nlp_ft.tasks.baselines import Scores, held_out, logistic_regression, predict_by_words, score_majority
 from nlp_ft.tasks.classes import Classification
+from nlp_ft.tasks.metrics import score
 from nlp_ft.tasks.text_inputs import TextInputs
 
 
@@ -32,17 +33,21 @@ class TextClassification(Classification, TextInputs):
             return label_counts(self.data.labels("train"), self.data.label_names)
         with progress_bars(False):
             raw, labels = load_labelled_splits(self.recipe.data)
-        rows, column, ids = raw["train"], self.recipe.data.label, {value: i for i, value in enumerate(labels)}
-        values = unique_values(rows, column)
-        of_value = np.array([ids[value] for value in values])
-        return label_counts(of_value[value_codes(rows, column, values)], list(labels.values()))
+            rows, column, ids = raw["train"], self.recipe.data.label, {value: i for i, value in enumerate(labels)}
+            values = unique_values(rows, column)
+            of_value = np.array([ids[value] for value in values])
+            return label_counts(of_value[value_codes(rows, column, values)], list(labels.values()))
 
     def label_names(self) -> list[str]:
         """Read the labels of the raw rows."""
         with progress_bars(False):
             return list(load_labelled_splits(self.recipe.data)[1].values())
 
-    def score_baselines(self) -> dict[str, dict[str, float]]:
+    def score_baselines(self) -> Scores:
         """Score the majority label, and TF-IDF with logistic regression."""
-        data, split = self.data, self.baseline_split
-        return score_baselines(data.texts("train"), data.labels("train"), data.texts(split), data.labels(split))
+        data = self.data
+        labels = {split: data.labels(split) for split in held_out(data.encoded)}
+        scores = score_majority(data.labels("train"), labels)
+        for split, predicted in predict_by_words(data, logistic_regression(), list(labels)).items():
+            scores[split]["tfidf_logistic_regression"] = score(predicted, labels[split])
+        return scores

@@ -51,11 +51,6 @@ class TextInputs(ABC):
         """The tokenizer of the encoder. Raises: ModelError."""
         return load_tokenizer(self.recipe.model)
 
-    @property
-    def baseline_split(self) -> str:
-        """The split that baselines are scored on: `test`, or `validation` where there is no test."""
-        return "test" if "test" in self.data.raw else "validation"
-
     def build_model(self, label_names: Sequence[str], pretrained: bool = True) -> PreTrainedModel:
         """Build the encoder with pooling and a head; check it against tokenizer and lengths. Raises: ModelError."""
         if not pretrained:

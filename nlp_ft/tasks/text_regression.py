@@ -11,13 +11,12 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from scipy import stats
-from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import Ridge
-from sklearn.pipeline import make_pipeline
 from transformers import PreTrainedModel
 
 from nlp_ft.data.splits import progress_bars
 from nlp_ft.data.text import TextData, load_numbered_splits, load_text_data
+from nlp_ft.tasks.baselines import Scores, held_out, predict_by_words
 from nlp_ft.tasks.losses import SquaredLoss
 from nlp_ft.tasks.task import Card
 from nlp_ft.tasks.text_inputs import TextInputs
@@ -27,6 +26,7 @@ class NumberOutputs:
     """Outputs of a regression: one number for each row. See `Outputs`."""
 
     shown_metrics: ClassVar[tuple[str, ...]] = ("spearman", "pearson", "mse", "mae")
+    correlation: ClassVar[str] = "spearman"
     columns: ClassVar[Mapping[str, type]] = {"number": float}
 
     def row_losses(self, logits: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
@@ -53,6 +53,18 @@ class NumberOutputs:
             "mse": float(np.square(errors).mean()),
             "mae": float(np.abs(errors).mean()),
         }
+
+    def constant_loss(self, references: np.ndarray) -> float:
+        """Compute the variance of the numbers."""
+        return float(references.var())
+
+    def counts(self, values: np.ndarray) -> dict[str, int]:
+        """Return nothing: numbers have no labels."""
+        return {}
+
+    def margin(self, metric: str, value: float, num_rows: int) -> float:
+        """Estimate it for a correlation, whose standard error is about (1 - r^2) / sqrt(rows)."""
+        return 1.96 * (1 - value**2) / math.sqrt(num_rows) if metric in ("spearman", "pearson") else 0.0
 
     def table(self, predicted: np.ndarray, references: np.ndarray) -> str:
         """Return an empty string: the scores say all."""
@@ -118,17 +130,22 @@ class TextRegression(TextInputs):
         """Make the squared-error loss."""
         return SquaredLoss()
 
-    def score_baselines(self) -> dict[str, dict[str, float]]:
+    def score_baselines(self) -> Scores:
         """Score the mean of train, which has no correlation, and a ridge regression on TF-IDF."""
-        learned, references = self.data.labels("train"), self.data.labels(self.baseline_split)
-        ridge = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), Ridge())
-        ridge.fit(self.data.texts("train"), learned)
-        predicted = {
-            "mean": np.full(len(references), learned.mean()),
-            "tfidf_ridge": ridge.predict(self.data.texts(self.baseline_split)),
+        data = self.data
+        mean = data.labels("train").mean()
+        by_words = predict_by_words(data, Ridge(), held_out(data.encoded))
+        return {
+            split: {
+                "mean": self._finite_scores(np.full_like(predicted, mean), data.labels(split)),
+                "tfidf_ridge": self._finite_scores(predicted, data.labels(split)),
+            }
+            for split, predicted in by_words.items()
         }
-        scores = {name: self.outputs.score(numbers, references) for name, numbers in predicted.items()}
-        return {name: {key: value for key, value in of.items() if not math.isnan(value)} for name, of in scores.items()}
+
+    def _finite_scores(self, predicted: np.ndarray, references: np.ndarray) -> dict[str, float]:
+        scores = self.outputs.score(predicted, references)
+        return {name: value for name, value in scores.items() if not math.isnan(value)}
 
     def card(self, model: PreTrainedModel) -> Card:
         """Describe the model for the model card, without labels."""

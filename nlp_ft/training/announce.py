@@ -11,6 +11,8 @@ from nlp_ft.layerwise import Unfreezer
 from nlp_ft.layerwise.freezing import count_parameters
 from nlp_ft.layerwise.unfreezing.phase_table import phase_table
 from nlp_ft.recipe.derived import Derived
+from nlp_ft.recipe import Recipe
+from nlp_ft.tasks import baselines
 from nlp_ft.tasks.task import Task
 from nlp_ft.training.build import LayeredModel
 from nlp_ft.training.layer_table import layer_table
@@ -19,6 +21,7 @@ from nlp_ft.training.precision import precision_name
 
 
 def announce(
+    recipe: Recipe,
     accelerator: Accelerator,
     task: Task,
     report: dict[str, object],
@@ -36,6 +39,8 @@ def announce(
     say("\n".join([task.format_report(report), *task.notes]))
     if derived:
         say(f"\n{_derived(derived)}")
+    if recipe.baselines == "auto" and not baselines.are_wanted("auto", len(task.data.encoded["train"])):
+        say(f"baselines: none, as train has more than {baselines.MOST_ROWS:,} rows; baselines: true computes them")
     if layered.unused:
         say(f"never used by this model's forward pass, so frozen: {', '.join(layered.unused)}")
     say(f"\n{layer_table(layered.layer_map, optimizer.param_groups)}\n")

@@ -15,6 +15,8 @@ from nlp_ft.tasks.outputs import Outputs, Predictions
 from nlp_ft.tasks.task import Data
 from nlp_ft.training.features.cache import FeatureCache, logits_of
 
+SAMPLE_ROWS = 256
+
 
 @dataclass(frozen=True)
 class Evaluator:
@@ -38,15 +40,23 @@ class Evaluator:
     batch_size: int
     num_workers: int = 0
 
-    def predict(self, split: str, features: FeatureCache | None = None) -> Predictions:
-        """Predict for every row of a split and share the result with every process; collective.
+    def predict_sample(self, split: str) -> Predictions:
+        """Predict for at most 256 rows, spread evenly over a split; collective."""
+        num_rows = len(self.data.encoded[split])
+        rows = np.linspace(0, num_rows - 1, min(num_rows, SAMPLE_ROWS)).round().astype(np.int64)
+        return self.predict(split, rows=rows)
+
+    def predict(self, split: str, features: FeatureCache | None = None, rows: np.ndarray | None = None) -> Predictions:
+        """Predict for the rows of a split and share the result with every process; collective.
 
         Args:
             split: name of the split.
             features: the cached outputs of the frozen blocks; None computes them.
+            rows: numbers of the rows to predict for, in order, each once; None predicts for all.
         """
         encoded, lengths = self.data.encoded[split], self.data.lengths(split)
-        order = np.argsort(-lengths, kind="stable")
+        rows = np.arange(len(encoded)) if rows is None else rows
+        order = rows[np.argsort(-lengths[rows], kind="stable")]
         mine = order[self.accelerator.process_index :: self.accelerator.num_processes]
         batches = [mine[i : i + self.batch_size] for i in range(0, len(mine), self.batch_size)]
         module = self.accelerator.unwrap_model(self.model)

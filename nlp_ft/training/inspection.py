@@ -1,17 +1,18 @@
 """Inspects a run before training: all problems of a recipe, its audit, and the layer table of a model or recipe."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import PartialState
 
-from nlp_ft.data.splits import progress_bars
 from nlp_ft.environment import launching
 from nlp_ft.errors import DataError, NlpFtError
-from nlp_ft.layerwise import AuditReport, UnfreezeSchedule, audit
+from nlp_ft.layerwise import AuditReport, audit
 from nlp_ft.recipe import Recipe
+from nlp_ft.recipe.derived import Derived
 from nlp_ft.recipe.loader import apply_overrides, load_recipe, recipe_from_dict
 from nlp_ft.tasks.registry import task_of
 from nlp_ft.tasks.task import Task
@@ -22,34 +23,62 @@ from nlp_ft.training.precision import mixed_precision
 from nlp_ft.training.run_folder import RunFolder
 
 
+@dataclass(frozen=True)
+class Inspection:
+    """What a recipe is found to be before training."""
+
+    problems: list[str]
+    """Everything that would stop it, one line each."""
+    report: str
+    """The data report that training would print; empty if the data cannot be read."""
+    derived: list[Derived]
+    """The settings that the recipe leaves out; empty if data or model cannot be read."""
+
+
 def find_problems(recipe: Recipe) -> list[str]:
-    """Find everything that would stop the recipe from training here, one line each; nothing is written or trained."""
+    """Find everything that would stop the recipe from training here, one line each; nothing is trained."""
+    return inspect_recipe(recipe).problems
+
+
+def inspect_recipe(recipe: Recipe) -> Inspection:
+    """Read the data and the model as training does, and look for everything that would stop it."""
     try:
         task = task_of(recipe)
     except NlpFtError as error:
-        return [str(error)]
+        return Inspection([str(error)], "", [])
     rows: dict[str, int] = {}
-    found: list[UnfreezeSchedule] = []
+    found: list[build.LayeredModel] = []
+    reports: list[str] = []
+    derived: list[Derived] = []
 
     def check_data() -> None:
         rows.update(task.label_counts())
 
+    def check_encoding() -> None:
+        if rows:
+            reports.append(task.format_report(task.describe_data()))
+
     def check_model() -> None:
-        found.append(build.layered_model(recipe, task, list(rows) or ["0", "1"]).schedule)
+        found.append(build.layered_model(recipe, task, list(rows) or ["0", "1"]))
 
     def check_plan() -> None:
         if rows:
             task.make_loss()
-            lengths = _lengths(recipe, task, sum(rows.values()))
-            settled, _ = build.with_lengths(recipe, task, lengths, num_processes=1)
+            lengths = _lengths(recipe, task, None if reports else sum(rows.values()))
+            if found:
+                settled, settings_derived = build.with_derived(recipe, task, found[0], lengths, num_processes=1)
+                derived.extend(settings_derived)
+            else:
+                settled, _ = build.with_lengths(recipe, task, lengths, num_processes=1)
             steps_per_epoch = build.effective_batches(settled, task, num_processes=1).steps_per_epoch(lengths)
             settings = build.loop_settings(settled, steps_per_epoch, has_validation=False)
             schedules.lr_schedule(recipe.schedule, settings)
-            for schedule in found:
-                schedules.unfreeze_plan(schedule, settings)
+            for layered in found:
+                schedules.unfreeze_plan(layered.schedule, settings)
 
     checks: list[Callable[[], object]] = [
         check_data,
+        check_encoding,
         check_model,
         check_plan,
         lambda: build.optimizer_class(recipe.optimizer.name),
@@ -64,7 +93,7 @@ def find_problems(recipe: Recipe) -> list[str]:
             check()
         except NlpFtError as error:
             problems.append(str(error))
-    return list(dict.fromkeys(problems))
+    return Inspection(list(dict.fromkeys(problems)), "".join(reports), derived)
 
 
 def _device() -> torch.device:
@@ -73,12 +102,11 @@ def _device() -> torch.device:
     return device
 
 
-def _lengths(recipe: Recipe, task: Task, num_rows: int) -> np.ndarray:
-    """Count the tokens of each row of train, (num_rows,); zeros if batches count rows, as tokenizing is slow."""
-    if recipe.training.max_tokens_per_batch is None:
-        return np.zeros(num_rows, np.int64)
-    with progress_bars(False):
+def _lengths(recipe: Recipe, task: Task, num_raw_rows: int | None) -> np.ndarray:
+    """Count the tokens of each row of train, (rows,); zeros where only raw rows could be read and these are enough."""
+    if num_raw_rows is None or recipe.training.max_tokens_per_batch is not None:
         return task.data.lengths("train")
+    return np.zeros(num_raw_rows, np.int64)
 
 
 def describe_layers(model_or_recipe: str, overrides: Sequence[str] = ()) -> str:

@@ -38,6 +38,10 @@ class MetricsLog:
         if self.accelerator.trackers:
             self.accelerator.log(flat_settings(values), step=values["step"])
 
+    def read(self) -> str:
+        """Return the records so far, one JSON object a line; an empty text on processes other than the main one."""
+        return self.file.read_text(encoding="utf-8") if self.accelerator.is_main_process else ""
+
     def close(self) -> None:
         """Let the trackers finish."""
         # Not `accelerator.end_training`, which would cut a second run in this process off from the other processes.

@@ -53,8 +53,11 @@ def write_json(file: Path, values: Mapping[str, Any]) -> None:
 
 def markdown_text(text: str) -> str:
     """Escape foreign text so that Markdown shows it as one plain line, without HTML, image, link, fence or formula."""
-    shown = printable(text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "...")
-    return SPECIAL_IN_MARKDOWN.sub(r"\\\g<0>", shown)
+    return _escaped(text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "...")
+
+
+def _escaped(text: str) -> str:
+    return SPECIAL_IN_MARKDOWN.sub(r"\\\g<0>", printable(text))
 
 
 def model_card(card: Card, summary: Mapping[str, Any], scores: str) -> str:
@@ -78,6 +81,8 @@ Strategy `{summary["strategy"]}`, seed {summary["seed"]}, {summary["num_trainabl
 {scores}
 ```
 
+{_verdict(summary["verdict"])}
+
 One run with one seed: compare several seeds before you trust a small difference.
 
 ## Use
@@ -92,6 +97,12 @@ print(classify({card.call}))
 `recipe.yaml` holds every setting, `summary.json` every figure, `metrics.jsonl` the course of the training,
 `layers.txt` the learning rate of each layer.
 """
+
+
+def _verdict(verdict: Sequence[Mapping[str, str]]) -> str:
+    """Write the remarks as a list, each with what to do."""
+    remarks = [f"{remark['says']} To do: {remark['do']}." if remark["do"] else remark["says"] for remark in verdict]
+    return "\n".join(["Verdict:", "", *(f"- {_escaped(remark)}" for remark in remarks)])
 
 
 def _plain(value: object) -> Any:

@@ -19,6 +19,7 @@ from nlp_ft.training.metrics_log import MetricsLog
 from nlp_ft.training.run_folder import RunFolder
 from nlp_ft.training.save import save_run, summarize
 from nlp_ft.training.signals import StopSignals
+from nlp_ft.training.verdict.collect import verdict_of_run
 
 
 def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> dict[str, Any]:
@@ -57,8 +58,7 @@ def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator, signals:
     optimizer = build.optimizer(recipe.optimizer, model, layered.layer_map)
     unfreezer = build.unfreezer(recipe, layered, optimizer, settings)
     evaluator = build.evaluator(recipe, task, model, accelerator)
-    announce(accelerator, task, report, derived, layered, optimizer, unfreezer, stream, settings)
-
+    announce(recipe, accelerator, task, report, derived, layered, optimizer, unfreezer, stream, settings)
     create_folder(folder, recipe, accelerator, model)
     checkpoints = CheckpointManager(folder, accelerator, task, model, optimizer, settings)
     state = checkpoints.restore()
@@ -81,9 +81,11 @@ def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator, signals:
         checkpoints.load_best_of_run(state, settings.metric)
 
     predictions = {split: evaluator.predict(split) for split in data.encoded if split != "train"}
+    answers = {"train": evaluator.predict_sample("train"), **predictions}
     summary = summarize(recipe, task, model, stream, state, predictions, accelerator)
     summary |= {"total_seconds": time.perf_counter() - started, "data": report}
     summary["derived"] = {one.key: f"{one.shown}: {one.reason}" for one in derived}
+    summary["verdict"] = verdict_of_run(recipe, task, layered, optimizer, settings, state, answers, summary, log.read())
     with signals.deferred():
         save_run(folder, task, layered, optimizer, summary, predictions, accelerator)
     log.close()

@@ -14,6 +14,7 @@ from nlp_ft.errors import printable
 from nlp_ft.layerwise.freezing import count_parameters
 from nlp_ft.models.loading import quiet_transformers
 from nlp_ft.recipe import Recipe
+from nlp_ft.tasks.baselines import are_wanted
 from nlp_ft.tasks.outputs import Predictions, score_table
 from nlp_ft.tasks.task import Task
 from nlp_ft.training.agreement import errors_of_all, require_equal_weights
@@ -23,6 +24,7 @@ from nlp_ft.training.loop_state import LoopState
 from nlp_ft.training.model_card import model_card, peak_memory_bytes, versions, write_json
 from nlp_ft.training.precision import precision_name
 from nlp_ft.training.run_folder import SUMMARY_TO_BE, RunFolder, writing
+from nlp_ft.training.verdict.judge import format_verdict
 
 
 def summarize(
@@ -42,7 +44,7 @@ def summarize(
         TrainingError: the processes no longer hold the same weights.
     """
     total, trainable = count_parameters(model)
-    wants_baselines = recipe.baselines and accelerator.is_main_process
+    wants_baselines = accelerator.is_main_process and are_wanted(recipe.baselines, len(task.data.encoded["train"]))
     return {
         "strategy": recipe.strategy.name,
         "seed": recipe.seed,
@@ -89,7 +91,7 @@ def save_run(
 
 def _print_result(folder: RunFolder, task: Task, summary: dict[str, Any], table: str) -> None:
     print(
-        f"\n{table}\n\n{summary['train_seconds']:.1f} s of training, "
+        f"\n{table}\n\n{format_verdict(summary['verdict'])}\n\n{summary['train_seconds']:.1f} s of training, "
         f"{summary['train_examples_per_second']:.0f} examples/s; the run folder is {folder.final}\n"
         f"next: nlp-ft predict {printable(shlex.quote(str(folder.final)))} {task.example_input}"
     )
@@ -108,7 +110,9 @@ def _fill(
     task.save_preprocessor(place)
     for split, of_split in predictions.items():
         of_split.write_tables(place, split)
-    scores = {**summary["metrics"], **{f"baseline: {name}": s for name, s in summary["baselines"].items()}}
+    spoken = next((split for split in ("test", "validation") if split in predictions), "")
+    baselines = summary["baselines"].get(spoken, {})
+    scores = {**summary["metrics"], **{f"baseline: {name}": s for name, s in baselines.items()}}
     table = score_table(scores, task.outputs.shown_metrics)
     layers = layer_table(layered.layer_map, _initial(optimizer))
     (place / "layers.txt").write_text(f"{layers}\n", encoding="utf-8")

@@ -104,12 +104,14 @@ def test_the_tables_and_the_lines_to_look_at_read_as_written(tmp_path: Path) -> 
         "y          2           1",
         "z          1           0",
         "w          0           0",
-        "look: no row of train has the label(s) w",
-        "look: 1 empty text(s) in train",
-        "look: 1 text(s) of train have several labels",
-        "look: 14.3% of train is cut; see data.max_length and data.truncation",
-        "look: 1 empty text(s) in validation",
-        "look: 2 text(s) of validation also occur in train",
+        "look: no row of train has the label(s) w: add such rows, or take the label(s) out of data.label_names",
+        "look: 1 empty text(s) in train: remove the row(s)",
+        "look: 1 text(s) of train have several labels: keep one label for each",
+        "look: 14.3% of train is cut: raise data.max_length (the longest has 14 tokens), or choose with "
+        "data.truncation which part is kept",
+        "look: 1 empty text(s) in validation: remove the row(s)",
+        "look: 2 text(s) of validation also occur in train: remove them from train, or the scores on validation are "
+        "too good",
     ]
 
 
@@ -123,7 +125,7 @@ def test_five_percent_of_cut_texts_is_not_yet_worth_a_look_and_more_is(tmp_path:
     short = [(f"a {number}", "y") for number in range(19)]
     (tmp_path / "more").mkdir()
     assert "is cut" not in format_data_report(report(tmp_path, train=[long, *short]))
-    assert "look: 5.3% of train is cut; " in format_data_report(report(tmp_path / "more", train=[long, *short[:18]]))
+    assert "look: 5.3% of train is cut: " in format_data_report(report(tmp_path / "more", train=[long, *short[:18]]))
 
 
 def test_many_labels_are_summed_up_in_one_line(tmp_path: Path) -> None:
@@ -136,4 +138,5 @@ def test_many_labels_are_summed_up_in_one_line(tmp_path: Path) -> None:
 def test_labels_that_differ_in_case_alone_are_worth_a_look(tmp_path: Path) -> None:
     text = format_data_report(report(tmp_path, train=[("a", "Red"), ("b", "red"), ("c", "blue")]))
     expected = "look: labels that differ in case, blanks or invisible characters alone: 'Red' (1 rows), 'red' (1 rows)"
+    expected += ": write them alike, if they mean the same"
     assert text.splitlines()[-1] == expected

@@ -76,6 +76,9 @@ SHOWN_BY = {
         "test_keep_chooses_the_model_of_the_run": ["training.keep"],
         "test_max_grad_norm_bounds_the_step": ["training.max_grad_norm"],
     },
+    "training/verdict/test_wiring.py": {
+        "test_baselines_are_computed_for_small_data_alone_unless_the_recipe_says": ["baselines"],
+    },
     "training/features/test_damaged_features.py": {
         "test_features_of_another_precision_or_batch_are_other_features": ["training.eval_batch_size"],
     },

@@ -168,7 +168,7 @@ def test_a_problem_has_the_form_of_the_design_page_to_the_letter() -> None:
          "training.batch_size is not a key of a recipe; did you mean per_device_batch_size?"),
         (a_recipe(training={"max_tokens_per_batch": 0}),
          "training.max_tokens_per_batch must be in [1, 1000000000], got 0"),
-        (a_recipe(baselines="maybe"), "baselines must be true or false, got 'maybe'"),
+        (a_recipe(baselines="maybe"), "baselines must be 'auto' or true or false, got 'maybe'"),
         (a_recipe(trackers="wandb"), "trackers must be a list, got 'wandb'"),
     ],
 )  # fmt: skip

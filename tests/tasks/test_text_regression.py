@@ -52,7 +52,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
 
 def test_a_run_learns_numbers_and_beats_their_mean(run: Path) -> None:
     summary = json.loads((run / "summary.json").read_text())
-    scores, mean = summary["metrics"]["test"], summary["baselines"]["mean"]
+    scores, mean = summary["metrics"]["test"], summary["baselines"]["test"]["mean"]
     assert scores["spearman"] > 0.9
     assert scores["mse"] < 0.1 * mean["mse"]
     assert mean.keys() == {"mse", "mae"}, "a constant has no correlation"

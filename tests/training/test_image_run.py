@@ -58,7 +58,7 @@ def test_a_run_leaves_exactly_these_files_and_learns(run: Path) -> None:
     summary = json.loads((run / "summary.json").read_text())
     assert summary["global_step"] == 30  # 30 images in batches of 6, 6 times
     assert summary["metrics"]["test"]["accuracy"] == 1.0
-    assert summary["baselines"]["majority"]["accuracy"] == pytest.approx(1 / 3)
+    assert summary["baselines"]["test"]["majority"]["accuracy"] == pytest.approx(1 / 3)
     assert summary["versions"]["torchvision"]
     assert summary["data"]["train"]["modes"] == {"RGB": 30}
     assert (run / "layers.txt").read_text().count("stage") == 4
@@ -242,8 +242,9 @@ def test_validate_and_layers_of_an_image_recipe(
     for command in ("validate", "layers"):
         with pytest.raises(SystemExit, match="0"):
             main([command, str(tmp_path / "r.yaml"), override])
-    ready, _, _, *table = capsys.readouterr().out.splitlines()
-    assert ready.endswith("r.yaml: ready to train")
+    validated, _, shown = capsys.readouterr().out.partition("r.yaml: ready to train\n")
+    _, _, *table = shown.splitlines()
+    assert validated.startswith("split       rows  median size")
     assert len(table) == layers
     assert table[0].split()[1] == "head"
     assert f" {head:,} " in table[0]

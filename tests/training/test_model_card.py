@@ -13,6 +13,7 @@ SUMMARY = {
     "train_seconds": 1.0,
     "train_examples_per_second": 1.0,
     "device": "cpu",
+    "verdict": [{"code": "never_predicted", "says": "1 label is never predicted: <b>.", "do": "add rows"}],
 }
 
 
@@ -32,3 +33,4 @@ def test_labels_and_the_models_name_are_escaped_in_the_model_card(label: str, sh
     card = model_card(Card(f"Tuned from {label}", "text-classification", False, '"a"', [label, "b"]), SUMMARY, "")
     assert f"# Tuned from {shown}\n" in card
     assert f"2 labels: {shown}, b.\n" in card
+    assert "- 1 label is never predicted: \\<b\\>. To do: add rows.\n" in card

@@ -77,8 +77,10 @@ def test_the_summary_has_the_keys_that_others_rely_on(run: Path) -> None:
     assert summary["train_examples_per_second"] == pytest.approx(expected_speed)
     assert summary["peak_memory_bytes"] > 100 * 2**20
     assert summary["versions"]["torch"] == torch.__version__.partition("+")[0]
-    assert set(summary["baselines"]) == {"majority", "tfidf_logistic_regression"}
-    assert summary["baselines"]["majority"]["accuracy"] == 9 / 25
+    assert list(summary["baselines"]) == ["validation", "test"]
+    assert set(summary["baselines"]["test"]) == {"majority", "tfidf_logistic_regression"}
+    assert summary["baselines"]["test"]["majority"]["accuracy"] == 9 / 25
+    assert summary["baselines"]["validation"]["majority"]["accuracy"] == 7 / 21
 
 
 def test_the_saved_model_scores_what_the_summary_says(run: Path) -> None:
