@@ -27,6 +27,8 @@ class NumberOutputs:
     """Outputs of a regression: one number for each row. See `Outputs`."""
 
     shown_metrics: ClassVar[tuple[str, ...]] = ("spearman", "pearson", "mse", "mae")
+    progress_metrics: ClassVar[tuple[str, str]] = ("spearman", "pearson")
+    table_file: ClassVar[str] = "predictions.csv"
     columns: ClassVar[Mapping[str, type]] = {"number": float}
 
     def row_losses(self, logits: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
@@ -54,14 +56,14 @@ class NumberOutputs:
             "mae": float(np.abs(errors).mean()),
         }
 
-    def table(self, predicted: np.ndarray, references: np.ndarray) -> str:
+    def table(self, predicted: np.ndarray, references: np.ndarray, most: int | None = None) -> str:
         """Return an empty string: the scores say all."""
         return ""
 
     def write_tables(self, folder: Path, split: str, predicted: np.ndarray, references: np.ndarray) -> None:
         """Write `<split>_predictions.csv`: row, reference and prediction."""
         rows = np.column_stack([np.arange(len(predicted)), references, predicted])
-        file = folder / f"{split}_predictions.csv"
+        file = folder / f"{split}_{self.table_file}"
         np.savetxt(file, rows, ["%d", "%.6g", "%.6g"], ",", header="row,reference,predicted", comments="")
 
     def prediction(self, activated: np.ndarray) -> float:

@@ -61,7 +61,7 @@ def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator, signals:
     create_folder(folder, recipe, accelerator, model)
     checkpoints = CheckpointManager(folder, accelerator, task, model, optimizer, settings)
     state = checkpoints.restore()
-    log = MetricsLog(folder, accelerator, checkpoints.metrics_so_far)
+    log = MetricsLog(folder, accelerator, recipe, state, checkpoints.metrics_so_far)
     unfreezer.state = state.unfreeze
     unfreezer.begin_step(state.global_step)
     features = cache_of_run(recipe.training, task, layered, unfreezer.plan, settings, state, accelerator, folder.tag)
@@ -71,6 +71,7 @@ def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator, signals:
         load_best=checkpoints.load_best,
         save=checkpoints.save,
         record=log.record,
+        shown=task.outputs.progress_metrics,
         asked_to_stop=signals.asked,
     )
     loop = Loop(accelerator, model, optimizer, unfreezer, task.make_loss(), stream, settings, hooks, state, features)
@@ -83,6 +84,6 @@ def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator, signals:
     summary = summarize(recipe, task, model, stream, state, predictions, accelerator)
     summary |= {"total_seconds": time.perf_counter() - started, "data": report}
     with signals.deferred():
+        log.close(summary["metrics"])
         save_run(folder, task, layered, optimizer, summary, predictions, accelerator)
-    log.close()
     return summary
