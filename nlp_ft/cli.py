@@ -130,6 +130,10 @@ def _add_layers(commands: _Commands) -> None:
     layers = _add(commands, "layers", _layers, "show each layer of a model with its learning rate", example)
     layers.add_argument("target", metavar="MODEL_OR_RECIPE", help="a recipe, folder, Hub id or package:NAME/PATH")
     layers.add_argument("overrides", metavar="key=value", nargs="*", default=[], help=OVERRIDES)
+    full_help = "show every name and number in full, however wide the table"
+    layers.add_argument(
+        "--verbose", dest="level", action="store_const", const="verbose", default="normal", help=full_help
+    )
 
 
 def _add_validate(commands: _Commands) -> None:
@@ -263,7 +267,7 @@ def _audit(options: argparse.Namespace) -> int:
     from nlp_ft.training.inspection import audit_recipe
 
     report = audit_recipe(options.recipe, options.overrides)
-    print(report)
+    print(wrapped(str(report)))
     return 1 if report.has_errors else 0
 
 

@@ -55,7 +55,7 @@ def announce(
         f"{precision_name(accelerator)} with {torch.get_num_threads()} thread(s)\n"
     )
     if settings.metric:
-        say("evaluations are on validation; best: the best weights so far\n")
+        say(f"evaluated on validation; `best` marks the best {settings.metric} so far\n")
 
 
 def _phases(layered: LayeredModel, optimizer: torch.optim.Optimizer, unfreezer: Unfreezer) -> str:

@@ -216,8 +216,8 @@ class Loop:
         is_best, is_best_of_phase = state.note_score(settings.metric, value, settings.min_delta)
         if is_best or (is_best_of_phase and settings.restore_best_of_phase):
             self.hooks.save_best(state.global_step)
-        names = shown_first(settings.metric, self.hooks.shown)
-        self.progress.evaluated(state.global_step, {name: scores[name] for name in names}, scores["loss"], is_best)
+        shown = {name: scores[name] for name in shown_first(settings.metric, self.hooks.shown) if name in scores}
+        self.progress.evaluated(state.global_step, shown, scores["loss"], is_best)
         self.unfreezer.on_scores(state.global_step, scores)
         out_of_patience = settings.patience is not None and state.evaluations_without_best >= settings.patience
         # If this evaluation has begun a phase, that phase has not trained yet; the patience was the earlier phase's.

@@ -63,7 +63,8 @@ class Progress:
             self._last_line = now
             left = (now - self._started) / (global_step - self._done) * (self.total_steps - global_step)
             parts = [f"{self._step(global_step)}/{self.total_steps}", phase_of, *values]
-            print("  ".join([*filter(None, parts), f"{tqdm.format_interval(left)} left"]), flush=True)
+            line, time_left = "  ".join(filter(None, parts)), f"  {tqdm.format_interval(left)} left"
+            print(line + time_left if len(line + time_left) <= terminal_width() else line, flush=True)
 
     def evaluated(self, global_step: int, scores: Mapping[str, float], loss: float, is_best: bool) -> None:
         """Print a line for an evaluation, which stays on the screen; such lines are aligned with each other."""

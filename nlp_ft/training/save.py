@@ -59,6 +59,8 @@ def summarize(
         "num_trainable_parameters": trainable,
         "peak_memory_bytes": peak_memory_bytes(accelerator.device),
         "global_step": state.global_step,
+        "metric": recipe.training.metric if "validation" in predictions else None,
+        "best_value": state.best_value,
         "best_step": state.best_step,
         "stopped_early": state.stopped_early,
         "effective_batch_size": stream.effective_batch_size,
@@ -103,7 +105,8 @@ def _show_result(
     say("")
     show(score_table(_titled(summary), task.outputs.shown_metrics, terminal_width()))
     if summary["best_step"]:
-        say(f"\nbest on validation at step {summary['best_step']} of {summary['global_step']}")
+        name, step = summary["metric"].replace("_", " "), f"step {summary['best_step']} of {summary['global_step']}"
+        say(f"\nbest {name} on validation: {summary['best_value']:.4f}, at {step}")
     say(f"{summary['train_seconds']:.1f} s of training, {summary['train_examples_per_second']:.0f} examples/s")
     say(f"run folder: {place}")
     say(f"next: {program()} predict {printable(shlex.quote(str(folder.final)))} {task.example_input}")

@@ -11,7 +11,7 @@ from nlp_ft.errors import LayerMapError, listed
 from nlp_ft.layerwise.audit import groups, modules, rates, wrappers
 from nlp_ft.layerwise.audit.setup import CannotTell, Finding, TrainingSetup
 from nlp_ft.layerwise.layer_map import LayerMap
-from nlp_ft.tables import terminal_width, text_table, wrapped
+from nlp_ft.tables import terminal_width, text_table
 
 CHECKS: tuple[Callable[[TrainingSetup], Iterator[Finding]], ...] = (
     groups.everything_frozen,
@@ -63,7 +63,7 @@ class AuditReport:
         skipped = [f"not checked: {reason}" for reason in self.not_checked]
         made = len(CHECKS) - len(skipped)
         if not self.findings:
-            return wrapped("\n".join([f"{made} of {len(CHECKS)} checks made, nothing found", *skipped]))
+            return "\n".join([f"{made} of {len(CHECKS)} checks made, nothing found", *skipped])
         rows = [[found.severity, found.check, listed(found.parameters, 1)] for found in self]
         details = [
             f"{found.check}: {found.what}\n  which:  {listed(found.parameters, 3)}\n"
@@ -72,7 +72,7 @@ class AuditReport:
         ]
         table = text_table(["severity", "check", "parameters"], rows, width=terminal_width(), shrink={2})
         title = f"{made} of {len(CHECKS)} checks made, {len(self)} finding(s)"
-        return wrapped("\n".join([title, "", table, "", *details, *skipped]))
+        return "\n".join([title, "", table, "", *details, *skipped])
 
 
 def audit(
