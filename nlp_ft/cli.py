@@ -3,13 +3,15 @@
 import argparse
 import re
 from collections.abc import Callable, Sequence
-from typing import NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from nlp_ft import __version__
 from nlp_ft.environment import check_environment, is_main_process
 from nlp_ft.errors import DataError, printable
 from nlp_ft.exits import exit_with, fail
 from nlp_ft.locations import expand_home
+from nlp_ft.screen import at_level, is_quiet, is_verbose, say
+from nlp_ft.tables import terminal_width, wrapped
 
 DESCRIPTION = """Fine-tune encoders on texts and CNNs on images, with layer-wise learning rates.
 
@@ -34,7 +36,8 @@ def _run(arguments: Sequence[str] | None) -> int:
     options = _parse(arguments)
     check_environment()
     command: Callable[[argparse.Namespace], int] = options.command
-    return command(options)
+    with at_level(getattr(options, "level", "normal")):
+        return command(options)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -92,6 +95,7 @@ def _add_train(commands: _Commands) -> None:
     _add_recipe(train)
     train.add_argument("--resume", action="store_true", help="continue an unfinished run from its last checkpoint")
     train.add_argument("--overwrite", action="store_true", help="replace the run in output_dir")
+    _add_level(train)
 
 
 def _add_eval(commands: _Commands) -> None:
@@ -100,6 +104,7 @@ def _add_eval(commands: _Commands) -> None:
     data_help = "file or glob with the recipe's columns, or class folders of images; default: a split of the recipe"
     evaluate.add_argument("--data", type=_path, metavar="FILE", help=data_help)
     _add_trust(evaluate)
+    _add_level(evaluate)
     split_help = "the split of the recipe to score if --data is not given (default: test)"
     evaluate.add_argument("--split", default="test", choices=["train", "validation", "test"], help=split_help)
 
@@ -116,6 +121,7 @@ def _add_predict(commands: _Commands) -> None:
     predict.add_argument("--output", type=_path, metavar="FILE", help=output_help)
     predict.add_argument("--overwrite", action="store_true", help="replace the file of --output")
     _add_trust(predict)
+    _add_level(predict)
     predict.add_argument("--top-k", type=_count, default=3, help="labels shown for each text (default: 3)")
 
 
@@ -124,13 +130,17 @@ def _add_layers(commands: _Commands) -> None:
     layers = _add(commands, "layers", _layers, "show each layer of a model with its learning rate", example)
     layers.add_argument("target", metavar="MODEL_OR_RECIPE", help="a recipe, folder, Hub id or package:NAME/PATH")
     layers.add_argument("overrides", metavar="key=value", nargs="*", default=[], help=OVERRIDES)
+    full_help = "show every name and number in full, however wide the table"
+    layers.add_argument(
+        "--verbose", dest="level", action="store_const", const="verbose", default="normal", help=full_help
+    )
 
 
 def _add_validate(commands: _Commands) -> None:
     example = "validate RECIPE.yaml strategy=gradual --resolved"
     validate = _add(commands, "validate", _validate, "describe the data of a recipe and find every problem", example)
     _add_recipe(validate)
-    resolved_help = "first print every setting as YAML, with its origin: file, command line, preset or default"
+    resolved_help = "first print every setting as YAML, with its origin: file, command line, preset, data or default"
     validate.add_argument("--resolved", action="store_true", help=resolved_help)
 
 
@@ -161,11 +171,24 @@ def _add_trust(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trust-remote-code", action="store_true", help=trust_help)
 
 
+def _add_level(parser: argparse.ArgumentParser) -> None:
+    level = parser.add_mutually_exclusive_group()
+    store: dict[str, Any] = {"dest": "level", "action": "store_const", "default": "normal"}
+    quiet_help = "show the result, warnings and errors alone: no progress, no tables before it"
+    level.add_argument("--quiet", const="quiet", help=quiet_help, **store)
+    level.add_argument("--verbose", const="verbose", help="show settings, versions and library messages, too", **store)
+
+
 def _train(options: argparse.Namespace) -> int:
-    from nlp_ft.recipe.loader import load_recipe
+    from nlp_ft.recipe.loader import read_yaml, recipe_from_layers
+    from nlp_ft.recipe.origins import resolved_yaml
+    from nlp_ft.recipe.resolve import settings_layers
     from nlp_ft.training.run_folder import RunFolder
 
-    recipe = load_recipe(options.recipe, options.overrides)
+    layers = settings_layers(read_yaml(options.recipe), options.overrides)
+    recipe = recipe_from_layers(layers, options.recipe)
+    if is_verbose():
+        say(resolved_yaml(recipe, layers))
     # The run checks the folder again; checked here first, an error comes before the seconds of importing torch.
     if is_main_process():
         RunFolder(recipe.output_dir, options.resume, options.overwrite)
@@ -183,9 +206,10 @@ def _eval(options: argparse.Namespace) -> int:
     from nlp_ft.tasks.outputs import score_table
 
     predictions = evaluate_run(options.run, options.data, options.split, options.trust_remote_code)
-    if table := predictions.table():
+    if not is_quiet() and (table := predictions.table()):
         print(f"{table}\n")
-    print(score_table({options.data or options.split: predictions.scores()}, predictions.outputs.shown_metrics))
+    scores = {options.data or options.split: predictions.scores()}
+    print(score_table(scores, predictions.outputs.shown_metrics, terminal_width()))
     return 0
 
 
@@ -206,9 +230,9 @@ def _predict(options: argparse.Namespace) -> int:
         return 0
     for inputs in run.read(options.file, options.inputs):
         for item, prediction in zip(inputs, run.predict(inputs), strict=True):
-            print(printable(run.shown(item)))
+            print(wrapped(printable(run.shown(item))))
             for line in run.outputs.lines(prediction, options.top_k):
-                print(f"  {line}")
+                print(wrapped(f"  {line}"))
     return 0
 
 
@@ -226,16 +250,17 @@ def _validate(options: argparse.Namespace) -> int:
 
     layers = settings_layers(read_yaml(options.recipe), options.overrides)
     recipe = recipe_from_layers(layers, options.recipe)
-    if options.resolved:
-        # Printed first, because importing torch takes seconds.
-        print(resolved_yaml(recipe, layers), flush=True)
+    from nlp_ft.recipe.derived import derived_layers, filled, format_derived
     from nlp_ft.training.inspection import inspect_recipe
 
-    problems, report = inspect_recipe(recipe)
-    if problems:
-        return fail("\n".join(f"{printable(options.recipe)}: {problem}" for problem in problems))
+    found = inspect_recipe(recipe)
+    if options.resolved:
+        print(resolved_yaml(filled(recipe, found.derived), [*layers, *derived_layers(found.derived)]), flush=True)
+    if found.problems:
+        return fail("\n".join(f"{printable(options.recipe)}: {problem}" for problem in found.problems))
     # After a resolved recipe these are comments, so that the whole output is one YAML file.
-    for line in [*report.split("\n"), "", f"{printable(options.recipe)}: ready to train"]:
+    derived = [] if options.resolved or not found.derived else ["", *format_derived(found.derived).split("\n")]
+    for line in [*found.report.split("\n"), *derived, "", f"{printable(options.recipe)}: ready to train"]:
         print(f"# {line}".rstrip() if options.resolved else line)
     return 0
 
@@ -244,7 +269,7 @@ def _audit(options: argparse.Namespace) -> int:
     from nlp_ft.training.inspection import audit_recipe
 
     report = audit_recipe(options.recipe, options.overrides)
-    print(report)
+    print(wrapped(str(report)))
     return 1 if report.has_errors else 0
 
 

@@ -1,23 +1,123 @@
-"""Plain text tables that read the same in a terminal, a log file and a model card."""
+"""Plain text tables and lines that fit a terminal, a log file or a model card, and short forms of numbers."""
 
+import shutil
+import textwrap
+import unicodedata
 from collections.abc import Collection, Sequence
 
 from nlp_ft.errors import printable
 
+DEFAULT_WIDTH = 80
+"""Columns of the screen where the output does not go to a terminal."""
+LEAST_WIDTH = 40
+LEAST_CELL = 8
+"""To fewer columns no cell is shortened."""
+DOTS = "..."
 
-def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
+
+def terminal_width() -> int:
+    """Return the columns of the terminal, or of `COLUMNS`; 80 where there is none."""
+    return max(LEAST_WIDTH, shutil.get_terminal_size((DEFAULT_WIDTH, 24)).columns)
+
+
+def text_table(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    right: Collection[int] = (),
+    width: int | None = None,
+    shrink: Collection[int] = (0,),
+) -> str:
     """Write a table, with columns padded to their widest cells.
 
     Args:
         header: name of each column.
         rows: cells of each row; control characters in them are escaped, so that each cell is one line.
         right: indices of the columns to align to the right.
+        width: columns of the screen; None, as for a file, shows every cell in full.
+        shrink: indices of the columns whose cells are shortened in the middle where the table would be wider.
     """
     header, rows = [printable(cell) for cell in header], [[printable(cell) for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    widths = [max(_columns(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    if width is not None:
+        widths = _fitted(widths, width - 2 * (len(header) - 1), shrink)
 
     def line(row: Sequence[str]) -> str:
-        cells = [cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths))]
+        cells = [_padded(shortened(cell, w), w, i in right) for i, (cell, w) in enumerate(zip(row, widths))]
         return "  ".join(cells).rstrip()
 
     return "\n".join([line(header), "  ".join("-" * width for width in widths), *map(line, rows)])
+
+
+def shortened(text: str, width: int) -> str:
+    """Replace the middle of a text by three dots if it is wider than `width` columns."""
+    if _columns(text) <= width:
+        return text
+    room = width - len(DOTS)
+    start, end = text[: room - room // 2], text[len(text) - room // 2 :]
+    while start and _columns(start + end) > room:
+        start, end = (start[:-1], end) if _columns(start) >= _columns(end) else (start, end[1:])
+    return f"{start}{DOTS}{end}"
+
+
+def wrapped(text: str, width: int | None = None) -> str:
+    """Break the lines that are wider than the screen at blanks; what follows is indented. No word is broken.
+
+    Args:
+        text: one line or several.
+        width: columns of the screen; None asks the terminal.
+    """
+    width = width or terminal_width()
+    return "\n".join(line if len(line) <= width else _wrapped_line(line, width) for line in text.split("\n"))
+
+
+def short_count(number: int) -> str:
+    """Write a number of parameters or rows with three digits: `4,620`, `149K`, `1.77M`, `22.6M`."""
+    for unit, size in (("B", 10**9), ("M", 10**6), ("K", 10**3)):
+        if number >= max(0.9995 * size, 9_999.5 if unit == "K" else 0):
+            return f"{number / size:#.3g}".rstrip(".") + unit
+    return f"{number:,}"
+
+
+def short_rate(rate: float, decimals: int = 1) -> str:
+    """Write a learning rate as `3.2e-4`."""
+    if not rate:
+        return "0"
+    mantissa, _, exponent = f"{rate:.{decimals}e}".partition("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def _wrapped_line(line: str, width: int) -> str:
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    return textwrap.fill(
+        line,
+        width,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+        replace_whitespace=False,
+        expand_tabs=False,
+    )
+
+
+def _columns(text: str) -> int:
+    """Count the columns that a text takes in a terminal: two for a wide character, none for a combining one."""
+    if text.isascii():
+        return len(text)
+    wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
+    return len(text) + wide - sum(unicodedata.combining(char) > 0 for char in text)
+
+
+def _padded(text: str, width: int, is_right: bool) -> str:
+    blanks = " " * (width - _columns(text))
+    return blanks + text if is_right else text + blanks
+
+
+def _fitted(widths: Sequence[int], room: int, shrink: Collection[int]) -> list[int]:
+    """Take the columns that are too many from the widest of those that may shrink."""
+    fitted = list(widths)
+    while sum(fitted) > room and shrink:
+        widest = max(shrink, key=lambda column: fitted[column])
+        if fitted[widest] <= LEAST_CELL:
+            break
+        fitted[widest] -= 1
+    return fitted

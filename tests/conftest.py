@@ -4,6 +4,8 @@ import os
 
 # Tiny models gain nothing from threads, and threads that wait for each other on a busy machine cost much.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Whatever the terminal of the tests, commands print for one of 80 columns.
+os.environ["COLUMNS"] = "80"
 
 from pathlib import Path
 

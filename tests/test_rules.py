@@ -54,6 +54,7 @@ ONLY = {
     "nlp_ft.errors": (),
     "nlp_ft.suggest": (),
     "nlp_ft.tables": ("nlp_ft.errors",),
+    "nlp_ft.screen": ("nlp_ft.environment", "nlp_ft.tables"),
     "nlp_ft.environment": ("accelerate", "nlp_ft.errors"),
     "nlp_ft.exits": ("nlp_ft.environment", "nlp_ft.errors"),
     "nlp_ft.durations": (),
@@ -70,7 +71,15 @@ ONLY = {
     "nlp_ft.patterns": (),
 }  # fmt: skip
 # What the command line imports at its top, so that `--help` answers at once.
-LIGHT = ("nlp_ft.__version__", "nlp_ft.environment", "nlp_ft.errors", "nlp_ft.exits", "nlp_ft.locations")
+LIGHT = (
+    "nlp_ft.__version__",
+    "nlp_ft.environment",
+    "nlp_ft.errors",
+    "nlp_ft.exits",
+    "nlp_ft.locations",
+    "nlp_ft.screen",
+    "nlp_ft.tables",
+)
 # The words of the "not" column that mean nothing else.
 REFUSED_WORDS = {
     "assigner",

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.text import Text
 
 PICTURE = Path(__file__).parents[1] / "assets" / "quickstart.svg"
-COLUMNS, ROWS = 122, 60
+COLUMNS, ROWS = 80, 60
 FIRST_SHOWN = "layer  name"
 SVG = """<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
 <style>

@@ -8,7 +8,7 @@ import numpy as np
 from nlp_ft.data.images import ImageData
 from nlp_ft.data.labels import label_counts
 from nlp_ft.data.report import conflicts, format_labels, label_warnings, shared_warnings
-from nlp_ft.tables import text_table
+from nlp_ft.tables import terminal_width, text_table, wrapped
 
 MODE_NAMES = {"RGB": "colour", "L": "grey", "RGBA": "with transparency", "I;16": "16-bit grey", "P": "palette"}
 
@@ -32,13 +32,14 @@ def format_image_report(report: dict[str, Any]) -> str:
             _size(d["median_size"]),
             _size(d["min_size"]),
             _size(d["max_size"]),
-            _modes(d),
             str(d["repeated"]),
         ]
         for split, d in report.items()
     ]
-    header = ["split", "rows", "median size", "smallest", "largest", "modes", "repeated"]
-    return "\n".join([text_table(header, rows, right={1, 2, 3, 4, 6}), format_labels(report), *_warnings(report)])
+    header = ["split", "rows", "median size", "smallest", "largest", "repeated"]
+    table = text_table(header, rows, right=range(1, 6), width=terminal_width())
+    modes = "; ".join(f"{split} {_modes(described)}" for split, described in report.items())
+    return wrapped("\n".join([table, f"modes: {modes}", format_labels(report), *_warnings(report)]))
 
 
 def _describe_split(data: ImageData, split: str) -> dict[str, Any]:

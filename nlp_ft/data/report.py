@@ -9,9 +9,13 @@ from nlp_ft.data.columns import numbers
 from nlp_ft.data.labels import alike, label_counts
 from nlp_ft.data.text import TextData
 from nlp_ft.errors import listed, printable
-from nlp_ft.tables import text_table
+from nlp_ft.tables import shortened, terminal_width, text_table, wrapped
 
 LABELS_SHOWN = 12
+NAME_WIDTH = 40
+"""Most columns of a label's name within a sentence."""
+SHOWN_TOKENS = {"median_tokens": "median tokens", "p95_tokens": "p95", "max_tokens": "longest"}
+"""Key of a token length in the report -> head of its column."""
 
 
 def describe_data(data: TextData) -> dict[str, Any]:
@@ -26,12 +30,12 @@ def describe_data(data: TextData) -> dict[str, Any]:
 
 def format_data_report(report: dict[str, Any]) -> str:
     """Format the report of `describe_data` as tables, followed by one line for each thing to look at."""
-    fields = ["rows", "median_tokens", "p95_tokens", "max_tokens", "truncated", "empty", "repeated"]
+    fields = ["rows", *SHOWN_TOKENS, "truncated", "empty", "repeated"]
     rows = [[split, *(_cell(field, described[field]) for field in fields)] for split, described in report.items()]
-    header = ["split", *(field.replace("_", " ") for field in fields)]
-    table = text_table(header, rows, right=range(1, len(header)))
+    header = ["split", *(SHOWN_TOKENS.get(field, field) for field in fields)]
+    table = text_table(header, rows, right=range(1, len(header)), width=terminal_width())
     labels = format_numbers(report) if _has_numbers(report) else format_labels(report)
-    return "\n".join([table, labels, *_warnings(report)])
+    return wrapped("\n".join([table, labels, *_warnings(report)]))
 
 
 def _describe_split(data: TextData, split: str) -> dict[str, Any]:
@@ -69,7 +73,8 @@ def described_numbers(labels: np.ndarray) -> dict[str, float]:
 def format_numbers(report: dict[str, Any]) -> str:
     """Format a table with the statistics of the labels that are numbers, one row a split."""
     rows = [[split, *(f"{value:g}" for value in described["labels"].values())] for split, described in report.items()]
-    return "\n" + text_table(["numbers of", "mean", "deviation", "least", "greatest"], rows, right=range(1, 5))
+    header = ["numbers of", "mean", "deviation", "least", "greatest"]
+    return "\n" + text_table(header, rows, right=range(1, 5), width=terminal_width())
 
 
 def _has_numbers(report: dict[str, Any]) -> bool:
@@ -105,21 +110,22 @@ def format_labels(report: dict[str, Any]) -> str:
     names = sorted(counts, key=lambda name: -counts[name])
     if len(names) <= LABELS_SHOWN:
         rows = [[name, *(str(report[split]["labels"][name]) for split in splits)] for name in names]
-        return "\n" + text_table(["label", *splits], rows, right=range(1, len(splits) + 1))
-    high, low = (f"{printable(name)} ({counts[name]})" for name in (names[0], names[-1]))
+        header = ["label", *splits]
+        return "\n" + text_table(header, rows, right=range(1, len(header)), width=terminal_width())
+    high, low = (f"{_named(name)} ({counts[name]})" for name in (names[0], names[-1]))
     return f"\n{len(names)} labels; most rows of train: {high}; fewest: {low}"
 
 
 def label_warnings(report: dict[str, Any]) -> list[str]:
     """List what to look at among the labels of train: labels without rows, and names that differ only in spelling."""
     counts = report["train"]["labels"]
-    absent = [printable(name) for name, count in counts.items() if count == 0]
+    absent = [_named(name) for name, count in counts.items() if count == 0]
     lines = []
     if absent:
         advice = "add such rows, or take the label(s) out of data.label_names"
         lines.append(f"look: no row of train has the label(s) {listed(absent)}: {advice}")
     for group in alike(list(counts)):
-        names = ", ".join(f"'{printable(name)}' ({counts[name]} rows)" for name in group)
+        names = ", ".join(f"'{_named(name)}' ({counts[name]} rows)" for name in group)
         lines.append(
             f"look: labels that differ in case, blanks or invisible characters alone: {names}: write them alike, "
             "if they mean the same"
@@ -138,6 +144,10 @@ def shared_warnings(input_name: str, split: str, described: dict[str, Any]) -> l
             f"{split} are too good"
         )
     return lines
+
+
+def _named(label: str) -> str:
+    return shortened(printable(label), NAME_WIDTH)
 
 
 def _warnings(report: dict[str, Any]) -> Sequence[str]:

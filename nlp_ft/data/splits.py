@@ -12,6 +12,7 @@ from sklearn.model_selection import train_test_split
 from nlp_ft.data.columns import unique_values, value_codes
 from nlp_ft.data.workers import available_cores
 from nlp_ft.errors import DataError
+from nlp_ft.screen import is_quiet
 
 SPLIT_SEED = 0
 """Seed of the draw of validation rows: every run draws the same ones, whatever its own seed, so runs compare."""
@@ -71,7 +72,7 @@ def useful_processes(num_rows: int, rows_worth_a_process: int) -> int | None:
 def progress_bars(shown: bool) -> Iterator[None]:
     """Show or hide the progress bars of `datasets` inside the `with` block, and restore the setting after it."""
     disabled_before = are_progress_bars_disabled()
-    (enable_progress_bars if shown else disable_progress_bars)()
+    (enable_progress_bars if shown and not is_quiet() else disable_progress_bars)()
     try:
         yield
     finally:

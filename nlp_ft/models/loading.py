@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 
 from nlp_ft.errors import ModelError
+from nlp_ft.screen import is_verbose
 
 ADAPTER_CONFIG_NAME = "adapter_config.json"
 WHOLE_NUMBERS = ("I", "U", "BOOL")
@@ -218,7 +219,10 @@ def reason_of(error: BaseException) -> str:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silence the progress bars and log messages of Transformers inside the block."""
+    """Silence the progress bars and log messages of Transformers inside the block, unless the screen is verbose."""
+    if is_verbose():
+        yield
+        return
     level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

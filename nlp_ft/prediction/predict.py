@@ -14,6 +14,7 @@ from nlp_ft.errors import DataError, RunFolderError
 from nlp_ft.prediction.files import prediction_file
 from nlp_ft.prediction.trained_run import TrainedRun
 from nlp_ft.recipe.loader import load_recipe
+from nlp_ft.screen import is_quiet
 from nlp_ft.tasks.outputs import Predictions
 from nlp_ft.tasks.registry import task_class
 from nlp_ft.training.evaluation import Evaluator
@@ -86,7 +87,9 @@ def predict_to_file(run: TrainedRun, file: str | None, words: Sequence[str], out
     written = 0
     with (
         prediction_file(output, {run.input_name: str, **run.outputs.columns}) as write,
-        tqdm(total=run.expected_inputs(file, words), unit=run.input_name, disable=None, leave=False) as bar,
+        tqdm(
+            total=run.expected_inputs(file, words), unit=run.input_name, disable=is_quiet() or None, leave=False
+        ) as bar,
     ):
         for inputs in run.read(file, words):
             values = run.outputs.values(run.activated(inputs, bar.update))

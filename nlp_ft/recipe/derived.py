@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from nlp_ft.defaults import DEEP_HEAD_LR_RATIO, LR
 from nlp_ft.durations import Duration
 from nlp_ft.recipe.recipe import Recipe
+from nlp_ft.recipe.resolve import Layer
 
 BASE_WIDTH = 768
 """Width of BERT-base, whose rate is `defaults.LR`."""
@@ -98,6 +99,19 @@ def derive_lengths(recipe: Recipe, steps_per_epoch: int) -> list[Derived]:
         if getattr(recipe.training, key) is None:
             found.append(Derived(f"training.{key}", every, reason))
     return found
+
+
+def format_derived(derived: Sequence[Derived]) -> str:
+    """Write each derived setting with its reason."""
+    return "\n".join(
+        ["not in the recipe, so derived:", *(f"  {one.key}: {one.shown}  ({one.reason})" for one in derived)]
+    )
+
+
+def derived_layers(derived: Sequence[Derived]) -> list[Layer]:
+    """Make a layer of settings for each derived one, to be laid over those of the recipe."""
+    parts = [(one, one.key.split(".")) for one in derived]
+    return [Layer(f"derived: {one.reason}", {section: {key: one.value}}) for one, (section, key) in parts]
 
 
 def filled(recipe: Recipe, derived: Sequence[Derived]) -> Recipe:

@@ -17,7 +17,7 @@ from nlp_ft.data.labels import label_counts
 from nlp_ft.errors import TrainingError, listed, printable
 from nlp_ft.models.labels import label_names as label_names_of
 from nlp_ft.recipe import Recipe
-from nlp_ft.tables import text_table
+from nlp_ft.tables import terminal_width, text_table
 from nlp_ft.tasks.losses import ClassificationLoss
 from nlp_ft.tasks.metrics import confusion_matrix, per_class, score
 from nlp_ft.tasks.task import Data
@@ -38,8 +38,10 @@ class ClassOutputs:
 
     label_names: list[str]
     """The label names in the order of their ids."""
-    shown_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1", "weighted_f1", "matthews", "loss")
+    shown_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1", "matthews", "loss")
+    progress_metrics: ClassVar[tuple[str, str]] = ("accuracy", "macro_f1")
     correlation: ClassVar[str] = "matthews"
+    table_file: ClassVar[str] = "per_class.csv"
     columns: ClassVar[Mapping[str, type]] = {"label": str, "score": float}
 
     def row_losses(self, logits: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
@@ -75,20 +77,21 @@ class ClassOutputs:
             return 1.96 / math.sqrt(num_rows * (len(self.label_names) - 1))
         return 1.96 * math.sqrt(value * (1 - value) / num_rows)
 
-    def table(self, predicted: np.ndarray, references: np.ndarray) -> str:
-        """Show precision, recall, F1 and support of each label."""
-        fields = ("precision", "recall", "f1")
-        cells = [
-            [row["label"], *(f"{row[field]:.4f}" for field in fields), f"{row['support']:.0f}"]
-            for row in per_class(predicted, references, self.label_names)
-        ]
-        return text_table(["label", *fields, "support"], cells, right=range(1, 5))
+    def table(self, predicted: np.ndarray, references: np.ndarray, most: int | None = None) -> str:
+        """Show precision, recall, F1 and support of each label; of too many labels, those that occur and do worst."""
+        rows, fields = per_class(predicted, references, self.label_names), ("precision", "recall", "f1")
+        note = ""
+        if most is not None and len(rows) > most:
+            rows = sorted((row for row in rows if row["support"]), key=lambda row: float(row["f1"]))[:most]
+            note = f"\nthe {len(rows)} of {len(self.label_names)} labels with the lowest F1"
+        cells = [[row["label"], *(f"{row[field]:.4f}" for field in fields), f"{row['support']:.0f}"] for row in rows]
+        return text_table(["label", *fields, "support"], cells, range(1, 5), terminal_width()) + note
 
     def write_tables(self, folder: Path, split: str, predicted: np.ndarray, references: np.ndarray) -> None:
         """Write `<split>_per_class.csv` and `<split>_confusion_matrix.csv` (a row for each true label)."""
         rows = per_class(predicted, references, self.label_names)
         matrix = confusion_matrix(predicted, references, len(self.label_names))
-        with (folder / f"{split}_per_class.csv").open("w", newline="", encoding="utf-8") as stream:
+        with (folder / f"{split}_{self.table_file}").open("w", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)

@@ -21,6 +21,10 @@ class Outputs(Protocol):
     """Scores that tables show, in this order."""
     correlation: ClassVar[str]
     """The score that is near 0 for answers without any knowledge."""
+    progress_metrics: ClassVar[tuple[str, str]]
+    """Scores that the line of an evaluation shows; the first gives way to the metric that selects the weights."""
+    table_file: ClassVar[str]
+    """Ending of the file, after the split and an underscore, that `write_tables` writes for the rows of `table`."""
     columns: ClassVar[Mapping[str, type]]
     """Columns that `predict` writes beside the input: name -> `str` or `float`."""
 
@@ -52,8 +56,14 @@ class Outputs(Protocol):
         """Estimate half the width of the 95 % interval around a score of `num_rows` rows; 0 if that is not known."""
         ...
 
-    def table(self, predicted: np.ndarray, references: np.ndarray) -> str:
-        """Make the table that `eval` prints above the scores; an empty string prints none."""
+    def table(self, predicted: np.ndarray, references: np.ndarray, most: int | None = None) -> str:
+        """Make the table that stands above the scores on the screen; an empty string prints none.
+
+        Args:
+            predicted: predictions, (rows,).
+            references: labels or numbers, (rows,).
+            most: rows that the table may have; None shows all.
+        """
         ...
 
     def write_tables(self, folder: Path, split: str, predicted: np.ndarray, references: np.ndarray) -> None:
@@ -86,25 +96,26 @@ class Predictions:
         """Compute every metric by name, the loss included."""
         return {"loss": float(self.losses.mean()), **self.outputs.score(self.predicted, self.references)}
 
-    def table(self) -> str:
+    def table(self, most: int | None = None) -> str:
         """Make the table of `Outputs.table` for these predictions."""
-        return self.outputs.table(self.predicted, self.references)
+        return self.outputs.table(self.predicted, self.references, most)
 
     def write_tables(self, folder: Path, split: str) -> None:
         """Write the tables of `Outputs.write_tables` for these predictions."""
         self.outputs.write_tables(folder, split, self.predicted, self.references)
 
 
-def score_table(scores: Mapping[str, Mapping[str, float]], shown: Sequence[str]) -> str:
+def score_table(scores: Mapping[str, Mapping[str, float]], shown: Sequence[str], width: int | None = None) -> str:
     """Make a table with a row for each split or baseline and a column for each metric of `shown`.
 
     Args:
         scores: split or baseline -> metric -> value.
         shown: names of metrics, in the order of the columns.
+        width: columns of the screen; None, as for a file, shows every title in full.
     """
     names = [name for name in shown if any(name in values for values in scores.values())]
     rows = [
         [title, *(f"{values[name]:.4f}" if name in values else "-" for name in names)]
         for title, values in scores.items()
     ]
-    return text_table(["", *(name.replace("_", " ") for name in names)], rows, right=range(1, len(names) + 1))
+    return text_table(["", *(name.replace("_", " ") for name in names)], rows, range(1, len(names) + 1), width)

@@ -32,7 +32,6 @@ class TextInputs(ABC):
     title: str
     """What the model card calls the model, such as `Text classifier`."""
     drop_last = False
-    example_input = '"a text of your own"'
     libraries: tuple[str, ...] = ("tokenizers",)
     num_workers = 0
 
@@ -40,6 +39,8 @@ class TextInputs(ABC):
         self.recipe = recipe
         self.group_by_length = recipe.training.group_by_length
         self.notes: list[str] = []
+        is_pairs = isinstance(recipe.data.text, list)
+        self.example_input = '"a first text" "a second text"' if is_pairs else '"a text of your own"'
 
     @property
     @abstractmethod

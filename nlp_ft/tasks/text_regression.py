@@ -27,6 +27,8 @@ class NumberOutputs:
 
     shown_metrics: ClassVar[tuple[str, ...]] = ("spearman", "pearson", "mse", "mae")
     correlation: ClassVar[str] = "spearman"
+    progress_metrics: ClassVar[tuple[str, str]] = ("spearman", "pearson")
+    table_file: ClassVar[str] = "predictions.csv"
     columns: ClassVar[Mapping[str, type]] = {"number": float}
 
     def row_losses(self, logits: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
@@ -66,14 +68,14 @@ class NumberOutputs:
         """Estimate it for a correlation, whose standard error is about (1 - r^2) / sqrt(rows)."""
         return 1.96 * (1 - value**2) / math.sqrt(num_rows) if metric in ("spearman", "pearson") else 0.0
 
-    def table(self, predicted: np.ndarray, references: np.ndarray) -> str:
+    def table(self, predicted: np.ndarray, references: np.ndarray, most: int | None = None) -> str:
         """Return an empty string: the scores say all."""
         return ""
 
     def write_tables(self, folder: Path, split: str, predicted: np.ndarray, references: np.ndarray) -> None:
         """Write `<split>_predictions.csv`: row, reference and prediction."""
         rows = np.column_stack([np.arange(len(predicted)), references, predicted])
-        file = folder / f"{split}_predictions.csv"
+        file = folder / f"{split}_{self.table_file}"
         np.savetxt(file, rows, ["%d", "%.6g", "%.6g"], ",", header="row,reference,predicted", comments="")
 
     def prediction(self, activated: np.ndarray) -> float:

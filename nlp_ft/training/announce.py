@@ -1,4 +1,4 @@
-"""Prints, once before training, what a run will do: data, layers, phases, sizes and steps."""
+"""Says, once before training, what a run will do: data, layers, phases, sizes and steps."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,13 +10,16 @@ from nlp_ft.data.batch_loading import EpochStream
 from nlp_ft.layerwise import Unfreezer
 from nlp_ft.layerwise.freezing import count_parameters
 from nlp_ft.layerwise.unfreezing.phase_table import phase_table
-from nlp_ft.recipe.derived import Derived
 from nlp_ft.recipe import Recipe
+from nlp_ft.recipe.derived import Derived, format_derived
+from nlp_ft.screen import is_verbose, say
+from nlp_ft.tables import short_count
 from nlp_ft.tasks import baselines
 from nlp_ft.tasks.task import Task
 from nlp_ft.training.build import LayeredModel
-from nlp_ft.training.layer_table import layer_table
+from nlp_ft.training.layer_table import layer_table, short_layer_table
 from nlp_ft.training.loop_state import LoopSettings
+from nlp_ft.training.model_card import versions
 from nlp_ft.training.precision import precision_name
 
 
@@ -32,22 +35,28 @@ def announce(
     stream: EpochStream,
     settings: LoopSettings,
 ) -> None:
-    """Print the data report, the layer table, the phases if there are several, and the size and length of the run."""
-    say, model = accelerator.print, layered.model
+    """Say the data report, the layer table, the phases if there are several, and the size and length of the run.
+
+    On a verbose screen the layer table is the one of layers.txt, and the versions of the libraries are there, too.
+    """
+    model = layered.model
     total, trainable = count_parameters(model)
     has_phases = len(layered.schedule.phases) > 1
     say("\n".join([task.format_report(report), *task.notes]))
     if derived:
-        say(f"\n{_derived(derived)}")
+        say(f"\n{format_derived(derived)}")
     if recipe.baselines == "auto" and not baselines.are_wanted("auto", len(task.data.encoded["train"])):
         say(f"baselines: none, as train has more than {baselines.MOST_ROWS:,} rows; baselines: true computes them")
     if layered.unused:
         say(f"never used by this model's forward pass, so frozen: {', '.join(layered.unused)}")
-    say(f"\n{layer_table(layered.layer_map, optimizer.param_groups)}\n")
+    if is_verbose():
+        say("versions: " + ", ".join(f"{name} {version}" for name, version in versions(task.libraries).items()))
+    table = layer_table if is_verbose() else short_layer_table
+    say(f"\n{table(layered.layer_map, optimizer.param_groups)}\n")
     if has_phases:
         say(f"{_phases(layered, optimizer, unfreezer)}\n")
     say(
-        f"{type(model).__name__}: {trainable:,} of {total:,} parameters train"
+        f"{type(model).__name__}: {short_count(trainable)} of {short_count(total)} parameters train"
         f"{' at first' if has_phases else ''} ({trainable / total:.1%})"
     )
     say(
@@ -55,14 +64,8 @@ def announce(
         f"{settings.total_steps} steps, {settings.steps_per_epoch} an epoch; {accelerator.device.type} in "
         f"{precision_name(accelerator)} with {torch.get_num_threads()} thread(s)\n"
     )
-
-
-def _derived(derived: Sequence[Derived]) -> str:
-    """Show each derived setting with its reason."""
-    lines = ["not in the recipe, so derived:"]
-    for one in derived:
-        lines.append(f"  {one.key}: {one.shown}  ({one.reason})")
-    return "\n".join(lines)
+    if settings.metric:
+        say(f"evaluated on validation; `best` marks the best {settings.metric} so far\n")
 
 
 def _phases(layered: LayeredModel, optimizer: torch.optim.Optimizer, unfreezer: Unfreezer) -> str:

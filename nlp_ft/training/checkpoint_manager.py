@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from nlp_ft.errors import RunFolderError
 from nlp_ft.layerwise import UnfreezeState
+from nlp_ft.screen import say, show
 from nlp_ft.tasks.task import Task
 from nlp_ft.training import durable
 from nlp_ft.training.agreement import require_equal_weights
@@ -67,7 +68,6 @@ class CheckpointManager:
             RunFolderError: the checkpoint is damaged, or belongs to another run, other data or another model.
         """
         checkpoint = latest_checkpoint(self.folder)
-        say = self.accelerator.print
         if checkpoint is None:
             if self.run_folder.resume:
                 say(f"--resume: {self.run_folder.partial} has no checkpoint, so training begins at step 0")
@@ -81,7 +81,7 @@ class CheckpointManager:
         self.metrics_so_far = (checkpoint / METRICS).read_text(encoding="utf-8")
         say(f"resuming after step {state.global_step} of {self.total_steps}")
         if different := changes(saved["environment"], self.environment):
-            say(
+            show(
                 f"warning: this run was begun in another environment ({'; '.join(different)}); it goes on with the "
                 "same steps and data, but its weights will equal those of an unbroken run to rounding, not to the bit"
             )
@@ -142,7 +142,7 @@ class CheckpointManager:
     def load_best_of_run(self, state: LoopState, metric: str) -> None:
         """Load the best weights of the whole run; keep the last ones if `metric` was NaN at each evaluation."""
         if state.best_value is None:
-            self.accelerator.print(f"warning: {metric} was NaN at each evaluation; the last weights are kept")
+            show(f"warning: {metric} was NaN at each evaluation; the last weights are kept")
         else:
             self.load_best(state.best_step)
 

@@ -3,7 +3,6 @@
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,10 +12,10 @@ from accelerate.utils import gather_object
 from nlp_ft.errors import Interrupted, RunFolderError
 from nlp_ft.recipe import Recipe
 from nlp_ft.recipe.loader import recipe_to_dict
+from nlp_ft.screen import show
 from nlp_ft.training import lock
 from nlp_ft.training.agreement import errors_of_all
 from nlp_ft.training.checkpoint import step_of_latest
-from nlp_ft.training.metrics_log import flat_settings
 from nlp_ft.training.run_folder import RunFolder, writing
 from nlp_ft.training.signals import StopSignals
 
@@ -43,7 +42,7 @@ def claimed(folder: RunFolder, recipe: Recipe, accelerator: Accelerator) -> Iter
                 with writing(folder.final):
                     finished = folder.claim(recipe_to_dict(recipe))
                 if finished is not None:
-                    print(f"{folder.final} was already finished; only its name or some tidying was left to do")
+                    show(f"{folder.final} was already finished; only its name or some tidying was left to do")
         [finished, *_] = gather_object([finished])
         try:
             yield finished
@@ -54,7 +53,7 @@ def claimed(folder: RunFolder, recipe: Recipe, accelerator: Accelerator) -> Iter
 
 
 def create_folder(folder: RunFolder, recipe: Recipe, accelerator: Accelerator, model: torch.nn.Module) -> None:
-    """Make the `.partial` folder and start the trackers; collective.
+    """Make the `.partial` folder; collective.
 
     Raises:
         RunFolderError: the disk has too little room for the run, or a process does not see the folder.
@@ -71,9 +70,6 @@ def create_folder(folder: RunFolder, recipe: Recipe, accelerator: Accelerator, m
         )
     # All processes need the id: each compares it with that of the checkpoint.
     [folder.run_id, *_] = gather_object([folder.run_id])
-    if recipe.trackers:
-        name = Path(recipe.output_dir).name
-        accelerator.init_trackers(name, config=flat_settings(recipe_to_dict(recipe)))
 
 
 @contextmanager

@@ -14,11 +14,13 @@ from nlp_ft.layerwise import AuditReport, audit
 from nlp_ft.recipe import Recipe
 from nlp_ft.recipe.derived import Derived
 from nlp_ft.recipe.loader import apply_overrides, load_recipe, recipe_from_dict
+from nlp_ft.screen import is_verbose
+from nlp_ft.tables import wrapped
 from nlp_ft.tasks.registry import task_of
 from nlp_ft.tasks.task import Task
 from nlp_ft.training import build, schedules
 from nlp_ft.training.accelerator import check_trackers
-from nlp_ft.training.layer_table import layer_table
+from nlp_ft.training.layer_table import layer_table, short_layer_table
 from nlp_ft.training.precision import mixed_precision
 from nlp_ft.training.run_folder import RunFolder
 
@@ -128,14 +130,15 @@ def describe_layers(model_or_recipe: str, overrides: Sequence[str] = ()) -> str:
         try:
             labels = task.label_names()
         except DataError as error:
-            note = f"\nthe head is that of two labels, because the data cannot be read: {error}"
+            note = "\n" + wrapped(f"the head is that of two labels, because the data cannot be read: {error}")
     else:
         values = {"data": {"train": "-"}, "model": {"name": model_or_recipe}, "output_dir": "-"}
         recipe = recipe_from_dict(apply_overrides(values, overrides), model_or_recipe)
         task = task_of(recipe)
     layered = build.structure(recipe, task, labels)
     optimizer = build.optimizer(build.with_rates(recipe, task, layered).optimizer, layered.model, layered.layer_map)
-    return layer_table(layered.layer_map, optimizer.param_groups) + note
+    table = layer_table if is_verbose() else short_layer_table
+    return table(layered.layer_map, optimizer.param_groups) + note
 
 
 def audit_recipe(file: str, overrides: Sequence[str] = ()) -> AuditReport:

@@ -5,28 +5,64 @@ from typing import Any
 
 from nlp_ft.layerwise import LayerMap
 from nlp_ft.layerwise.layer_map import common_modules
-from nlp_ft.tables import text_table
+from nlp_ft.tables import short_count, short_rate, terminal_width, text_table, wrapped
 
 
 def layer_table(layer_map: LayerMap, groups: Sequence[Mapping[str, Any]]) -> str:
-    """Make a table with a row for each layer, from the head down: modules, size, rates, weight decay, trainable."""
-    rows = []
-    for layer_id, stack in dict.fromkeys((group["layer_id"], group["stack"]) for group in groups):
-        of_layer = [group for group in groups if (group["layer_id"], group["stack"]) == (layer_id, stack)]
-        parameters = [parameter for group in of_layer for parameter in group["params"]]
-        trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-        size = sum(parameter.numel() for parameter in parameters)
-        rows.append(
-            [
-                str(layer_id),
-                layer_map.layer_name(layer_id, stack),
-                common_modules(name for group in of_layer for name in group["param_names"]),
-                f"{size:,}",
-                f"{of_layer[0]['lr']:.3g}",
-                f"{of_layer[0]['lr_scale']:.4g}",
-                f"{max(group['weight_decay'] for group in of_layer):g}",
-                "yes" if trainable == size else "frozen" if trainable == 0 else f"{trainable:,}",
-            ]
-        )
+    """Make a table with a row for each layer, from the head down, with every number in full, as for a file."""
+    rows = [
+        [
+            *_names(layer_map, of_layer),
+            f"{_size(of_layer):,}",
+            f"{of_layer[0]['lr']:.3g}",
+            f"{of_layer[0]['lr_scale']:.4g}",
+            f"{max(group['weight_decay'] for group in of_layer):g}",
+            _trains(of_layer),
+        ]
+        for of_layer in _layers(groups)
+    ]
     header = ["layer", "name", "modules", "parameters", "lr", "lr scale", "weight decay", "trainable"]
     return "\n".join([text_table(header, rows, right={0, 3, 4, 5, 6}), *layer_map.notes])
+
+
+def short_layer_table(layer_map: LayerMap, groups: Sequence[Mapping[str, Any]]) -> str:
+    """Make the layer table for a screen; the weight decay, which all layers share, stands below it."""
+    rows = [
+        [
+            *_names(layer_map, of_layer),
+            short_count(_size(of_layer)),
+            short_rate(of_layer[0]["lr"], 2),
+            f"{of_layer[0]['lr_scale']:.4g}",
+            _trains(of_layer),
+        ]
+        for of_layer in _layers(groups)
+    ]
+    header = ["layer", "name", "modules", "size", "lr", "lr scale", "trains"]
+    table = text_table(header, rows, right={0, 3, 4, 5}, width=terminal_width(), shrink={1, 2})
+    decay = max(group["weight_decay"] for group in groups)
+    without = " (none for norms, biases and other vectors)" if decay else ""
+    return "\n".join([table, *map(wrapped, [f"weight decay {decay:g}{without}", *layer_map.notes])])
+
+
+def _layers(groups: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Put the groups of each layer together, in the order of the groups."""
+    layers: dict[tuple[int, str], list[Mapping[str, Any]]] = {}
+    for group in groups:
+        layers.setdefault((group["layer_id"], group["stack"]), []).append(group)
+    return list(layers.values())
+
+
+def _names(layer_map: LayerMap, of_layer: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the layer id, the layer's name and its modules."""
+    layer_id, stack = of_layer[0]["layer_id"], of_layer[0]["stack"]
+    modules = common_modules(name for group in of_layer for name in group["param_names"])
+    return [str(layer_id), layer_map.layer_name(layer_id, stack), modules]
+
+
+def _size(of_layer: Sequence[Mapping[str, Any]], only_trainable: bool = False) -> int:
+    return sum(p.numel() for group in of_layer for p in group["params"] if p.requires_grad or not only_trainable)
+
+
+def _trains(of_layer: Sequence[Mapping[str, Any]]) -> str:
+    trainable = _size(of_layer, only_trainable=True)
+    return "yes" if trainable == _size(of_layer) else short_count(trainable) if trainable else "frozen"

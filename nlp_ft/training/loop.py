@@ -18,7 +18,7 @@ from nlp_ft.errors import TrainingError
 from nlp_ft.layerwise import Unfreezer
 from nlp_ft.training.features.cache import FeatureCache, logits_of
 from nlp_ft.training.loop_state import Batch, EpochBatches, LoopHooks, LoopSettings, LoopState, Loss
-from nlp_ft.training.progress import Progress
+from nlp_ft.training.progress import Progress, shown_first
 from nlp_ft.training.wrapping import rewrapped
 
 STEPS_BETWEEN_RECORDS = 10
@@ -63,7 +63,13 @@ class Loop:
         self.state = state
         self.features = features
         self.trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.progress = Progress(settings.total_steps, state.global_step, accelerator.is_main_process)
+        self.progress = Progress(
+            settings.total_steps,
+            settings.steps_per_epoch,
+            state.global_step,
+            len(unfreezer.plan.schedule.phases),
+            accelerator.is_main_process,
+        )
         self.was_stopped = False
         """Whether the run was asked to end before its last step; a checkpoint has then been written."""
         self._losses: list[torch.Tensor] = []
@@ -155,7 +161,7 @@ class Loop:
         state.begin_phase(self.unfreezer.phase)
         plan = self.unfreezer.plan
         names = plan.schedule.layer_names(plan.layers(state.unfreeze))
-        self.progress.say(f"step {state.global_step}: phase {state.phase + 1}, now training {names}")
+        self.progress.say(state.global_step, f"phase {state.phase + 1}/{len(plan.schedule.phases)}: {names} train")
 
     def _after_step(self) -> None:
         settings, step = self.settings, self.state.global_step
@@ -193,10 +199,12 @@ class Loop:
                 f"the loss is {value} at step {step}; try a lower optimizer.lr, a longer schedule.warmup, "
                 "or training.precision: fp32"
             )
-        rates = {str(group["layer_id"]): group["lr"] for group in self.optimizer.param_groups}
-        speed = state.train_examples / state.train_seconds
-        self.hooks.record({"step": step, "epoch": self._epoch(), "loss": value, "learning_rates": rates})
-        self.progress.step(step, value, max(rates.values()), speed)
+        rates = rates_by_name(self.optimizer)
+        phase, speed = state.phase + 1, state.train_examples / state.train_seconds
+        self.hooks.record(
+            {"step": step, "epoch": self._epoch(), "phase": phase, "loss": value, "learning_rates": rates}
+        )
+        self.progress.step(step, phase, value, rates, speed)
         self.unfreezer.on_loss(step, value)
 
     def _evaluate(self, evaluate: Callable[[], dict[str, float]]) -> None:
@@ -208,7 +216,8 @@ class Loop:
         is_best, is_best_of_phase = state.note_score(settings.metric, value, settings.min_delta)
         if is_best or (is_best_of_phase and settings.restore_best_of_phase):
             self.hooks.save_best(state.global_step)
-        self.progress.evaluated(state.global_step, self._epoch(), settings.metric, value, scores["loss"], is_best)
+        shown = {name: scores[name] for name in shown_first(settings.metric, self.hooks.shown) if name in scores}
+        self.progress.evaluated(state.global_step, shown, scores["loss"], is_best)
         self.unfreezer.on_scores(state.global_step, scores)
         out_of_patience = settings.patience is not None and state.evaluations_without_best >= settings.patience
         # If this evaluation has begun a phase, that phase has not trained yet; the patience was the earlier phase's.
@@ -216,8 +225,9 @@ class Loop:
         if out_of_patience and runs_last_phase:
             state.stopped_early = True
             self.progress.say(
+                state.global_step,
                 f"stopped early: {settings.patience} evaluation(s) in a row brought no better {settings.metric} "
-                f"than {_shown(state.best_value_of_phase)} at step {state.best_step_of_phase}"
+                f"than {_shown(state.best_value_of_phase)} at step {state.best_step_of_phase}",
             )
 
     def _epoch(self) -> float:
@@ -227,6 +237,16 @@ class Loop:
 def step_seed(seed: int, step: int, process_index: int) -> int:
     """Compute the seed of one step's random numbers, such as dropout's, on one process."""
     return int(np.random.SeedSequence([seed, step, process_index]).generate_state(1, np.uint64)[0]) >> 1
+
+
+def rates_by_name(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """Return the learning rate of each layer by its name, from the head down; 0 while the layer is frozen."""
+    rates: dict[str, float] = {}
+    for group in optimizer.param_groups:
+        trains = any(parameter.requires_grad for parameter in group["params"])
+        name = group["name"].removesuffix(", no_weight_decay")
+        rates[name] = max(rates.get(name, 0.0), float(group["lr"]) if trains else 0.0)
+    return rates
 
 
 def _shown(value: float | None) -> str:

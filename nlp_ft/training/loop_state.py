@@ -107,6 +107,7 @@ class LoopHooks:
         load_best: loads the best weights that were saved under a step.
         save: writes a checkpoint.
         record: writes a record of losses or scores.
+        shown: names of scores that the line of an evaluation shows.
         asked_to_stop: called after each step; returns whether the run should end, the same on all processes.
     """
 
@@ -115,4 +116,5 @@ class LoopHooks:
     load_best: Callable[[int], None]
     save: Callable[[LoopState], None]
     record: Callable[[dict[str, Any]], None]
+    shown: tuple[str, ...] = ()
     asked_to_stop: Callable[[], bool] = lambda: False

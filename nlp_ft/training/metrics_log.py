@@ -2,33 +2,45 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 
+from nlp_ft.recipe import Recipe
+from nlp_ft.recipe.loader import recipe_to_dict
 from nlp_ft.training import durable
 from nlp_ft.training.checkpoint import METRICS
+from nlp_ft.training.loop_state import LoopState
 from nlp_ft.training.run_folder import RunFolder, writing
 
 
 class MetricsLog:
-    """Writes metrics.jsonl, one JSON object with a `step` on each line; the main process writes.
+    """Writes metrics.jsonl, one JSON object with a `step` on each line, and starts and feeds the trackers.
+
+    The main process writes.
 
     Args:
         folder: the run folder.
-        accelerator: the accelerator of the run; its trackers also get each record.
+        accelerator: the accelerator of the run, which has the trackers.
+        recipe: the settings, which the trackers show.
+        state: the state of the loop, which knows the speed.
         text: content of the file at the last checkpoint; the resumed run writes the later lines again.
 
     Raises:
         RunFolderError: the disk refuses the file.
     """
 
-    def __init__(self, folder: RunFolder, accelerator: Accelerator, text: str) -> None:
-        self.folder, self.accelerator = folder, accelerator
+    def __init__(
+        self, folder: RunFolder, accelerator: Accelerator, recipe: Recipe, state: LoopState, text: str
+    ) -> None:
+        self.folder, self.accelerator, self.state = folder, accelerator, state
         self.file = folder.partial / METRICS
         if accelerator.is_main_process:
             with writing(folder.final):
                 durable.write_text(self.file, text)
+        if recipe.trackers:
+            _start_trackers(accelerator, recipe, folder.run_id, state.global_step)
 
     def record(self, values: dict[str, Any]) -> None:
         """Append one record; `values` has a `step`. Raises: RunFolderError: the disk refuses it."""
@@ -36,17 +48,36 @@ class MetricsLog:
             with writing(self.folder.final), self.file.open("a", encoding="utf-8", newline="") as stream:
                 stream.write(json.dumps(values) + "\n")
         if self.accelerator.trackers:
-            self.accelerator.log(flat_settings(values), step=values["step"])
+            speed = self.state.train_examples / self.state.train_seconds
+            self.accelerator.log(tracked(values, speed), step=values["step"])
 
     def read(self) -> str:
         """Return the records so far, one JSON object a line; an empty text on processes other than the main one."""
         return self.file.read_text(encoding="utf-8") if self.accelerator.is_main_process else ""
 
-    def close(self) -> None:
-        """Let the trackers finish."""
+    def close(self, scores: Mapping[str, Mapping[str, float]]) -> None:
+        """Give the trackers the scores of the splits that were not seen in training, and let them finish.
+
+        Call it before the folder gets its final name: the writer of TensorBoard opens its file by name.
+
+        Args:
+            scores: split -> metric -> value.
+        """
+        final = {f"{split}/{key}": v for split, of in scores.items() if split != "validation" for key, v in of.items()}
         # Not `accelerator.end_training`, which would cut a second run in this process off from the other processes.
         for tracker in self.accelerator.trackers:
+            if final:
+                tracker.log(final, step=self.state.global_step)
             tracker.finish()
+
+
+def tracked(values: Mapping[str, Any], examples_per_second: float) -> dict[str, float]:
+    """Name the values of a record for the trackers: `train/loss`, `lr/block 6`, `validation/accuracy`, ..."""
+    named: dict[str, float] = {"epoch": values["epoch"]}
+    if "loss" in values:
+        named |= {"train/loss": values["loss"], "train/examples_per_second": examples_per_second}
+        named |= {"phase": values["phase"], **{f"lr/{name}": rate for name, rate in values["learning_rates"].items()}}
+    return named | {f"validation/{name}": value for name, value in values.get("validation", {}).items()}
 
 
 def flat_settings(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -58,3 +89,33 @@ def flat_settings(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]
         else:
             flat[f"{prefix}{key}"] = value if isinstance(value, int | float | str | bool) else str(value)
     return flat
+
+
+def _start_trackers(accelerator: Accelerator, recipe: Recipe, run_id: str, done: int) -> None:
+    """Start the trackers so that each shows one run, also after `done` steps before a resume."""
+    again = {"resume": "allow"}
+    options = {
+        # TensorBoard hides what an interrupted process wrote after the checkpoint.
+        "tensorboard": {"purge_step": done + 1 if done else None},
+        "wandb": {"id": run_id, **again},
+        "trackio": {"name": run_id, **again},
+    }
+    accelerator.init_trackers(Path(recipe.output_dir).name, init_kwargs=options)
+    settings = flat_settings(recipe_to_dict(recipe))
+    for tracker in accelerator.trackers:
+        if tracker.name != "tensorboard":
+            tracker.store_init_configuration(settings)
+        elif accelerator.is_main_process:
+            _show_settings(tracker.tracker, settings)
+
+
+def _show_settings(writer: Any, settings: dict[str, Any]) -> None:
+    """Write settings for the page HPARAMS of TensorBoard into the events of the run.
+
+    `SummaryWriter.add_hparams`, which Accelerate calls, would write them as a second run, in a folder of its own.
+    """
+    from torch.utils.tensorboard.summary import hparams
+
+    for summary in hparams(settings, {}):  # type: ignore[no-untyped-call]
+        writer.file_writer.add_summary(summary)
+    writer.flush()

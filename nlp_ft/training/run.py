@@ -62,7 +62,7 @@ def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator, signals:
     create_folder(folder, recipe, accelerator, model)
     checkpoints = CheckpointManager(folder, accelerator, task, model, optimizer, settings)
     state = checkpoints.restore()
-    log = MetricsLog(folder, accelerator, checkpoints.metrics_so_far)
+    log = MetricsLog(folder, accelerator, recipe, state, checkpoints.metrics_so_far)
     unfreezer.state = state.unfreeze
     unfreezer.begin_step(state.global_step)
     features = cache_of_run(recipe.training, task, layered, unfreezer.plan, settings, state, accelerator, folder.tag)
@@ -72,6 +72,7 @@ def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator, signals:
         load_best=checkpoints.load_best,
         save=checkpoints.save,
         record=log.record,
+        shown=task.outputs.progress_metrics,
         asked_to_stop=signals.asked,
     )
     loop = Loop(accelerator, model, optimizer, unfreezer, task.make_loss(), stream, settings, hooks, state, features)
@@ -87,6 +88,6 @@ def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator, signals:
     summary["derived"] = {one.key: f"{one.shown}: {one.reason}" for one in derived}
     summary["verdict"] = verdict_of_run(recipe, task, layered, optimizer, settings, state, answers, summary, log.read())
     with signals.deferred():
+        log.close(summary["metrics"])
         save_run(folder, task, layered, optimizer, summary, predictions, accelerator)
-    log.close()
     return summary

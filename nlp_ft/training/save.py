@@ -14,6 +14,8 @@ from nlp_ft.errors import printable
 from nlp_ft.layerwise.freezing import count_parameters
 from nlp_ft.models.loading import quiet_transformers
 from nlp_ft.recipe import Recipe
+from nlp_ft.screen import program, say, show
+from nlp_ft.tables import terminal_width
 from nlp_ft.tasks.baselines import are_wanted
 from nlp_ft.tasks.outputs import Predictions, score_table
 from nlp_ft.tasks.task import Task
@@ -25,6 +27,9 @@ from nlp_ft.training.model_card import model_card, peak_memory_bytes, versions, 
 from nlp_ft.training.precision import precision_name
 from nlp_ft.training.run_folder import SUMMARY_TO_BE, RunFolder, writing
 from nlp_ft.training.verdict.judge import format_verdict
+
+ROWS_SHOWN = 12
+"""Most rows of the table that stands on the screen at the end."""
 
 
 def summarize(
@@ -56,6 +61,8 @@ def summarize(
         "num_trainable_parameters": trainable,
         "peak_memory_bytes": peak_memory_bytes(accelerator.device),
         "global_step": state.global_step,
+        "metric": recipe.training.metric if "validation" in predictions else None,
+        "best_value": state.best_value,
         "best_step": state.best_step,
         "stopped_early": state.stopped_early,
         "effective_batch_size": stream.effective_batch_size,
@@ -84,17 +91,28 @@ def save_run(
     with errors_of_all(accelerator):
         if accelerator.is_main_process:
             with writing(folder.final), quiet_transformers():
-                table = _fill(folder.partial, task, layered, optimizer, summary, predictions)
+                _fill(folder.partial, task, layered, optimizer, summary, predictions)
                 folder.finish()
-            _print_result(folder, task, summary, table)
+            _show_result(folder, task, summary, predictions)
 
 
-def _print_result(folder: RunFolder, task: Task, summary: dict[str, Any], table: str) -> None:
-    print(
-        f"\n{table}\n\n{format_verdict(summary['verdict'])}\n\n{summary['train_seconds']:.1f} s of training, "
-        f"{summary['train_examples_per_second']:.0f} examples/s; the run folder is {folder.final}\n"
-        f"next: nlp-ft predict {printable(shlex.quote(str(folder.final)))} {task.example_input}"
-    )
+def _show_result(
+    folder: RunFolder, task: Task, summary: dict[str, Any], predictions: Mapping[str, Predictions]
+) -> None:
+    """Show the table of the last split, the scores, and where they are; on a quiet screen the scores alone."""
+    place = printable(str(folder.final))
+    for split, of_split in list(predictions.items())[-1:]:
+        if table := of_split.table(most=ROWS_SHOWN):
+            say(f"\n{split} (as a file: {split}_{of_split.outputs.table_file} in the run folder)\n{table}")
+    say("")
+    show(score_table(_titled(summary), task.outputs.shown_metrics, terminal_width()))
+    if summary["best_step"]:
+        name, step = summary["metric"].replace("_", " "), f"step {summary['best_step']} of {summary['global_step']}"
+        say(f"\nbest {name} on validation: {summary['best_value']:.4f}, at {step}")
+    say(f"\n{format_verdict(summary['verdict'])}\n")
+    say(f"{summary['train_seconds']:.1f} s of training, {summary['train_examples_per_second']:.0f} examples/s")
+    say(f"run folder: {place}")
+    say(f"next: {program()} predict {printable(shlex.quote(str(folder.final)))} {task.example_input}")
 
 
 def _fill(
@@ -104,22 +122,24 @@ def _fill(
     optimizer: torch.optim.Optimizer,
     summary: dict[str, Any],
     predictions: Mapping[str, Predictions],
-) -> str:
-    """Write model, preprocessor, tables, model card and summary; return the table of scores."""
+) -> None:
+    """Write model, preprocessor, tables, model card and summary."""
     layered.model.save_pretrained(place)
     task.save_preprocessor(place)
     for split, of_split in predictions.items():
         of_split.write_tables(place, split)
-    spoken = next((split for split in ("test", "validation") if split in predictions), "")
-    baselines = summary["baselines"].get(spoken, {})
-    scores = {**summary["metrics"], **{f"baseline: {name}": s for name, s in baselines.items()}}
-    table = score_table(scores, task.outputs.shown_metrics)
+    table = score_table(_titled(summary), task.outputs.shown_metrics)
     layers = layer_table(layered.layer_map, _initial(optimizer))
     (place / "layers.txt").write_text(f"{layers}\n", encoding="utf-8")
     (place / "README.md").write_text(model_card(task.card(layered.model), summary, table), encoding="utf-8")
     write_json(place / SUMMARY_TO_BE, summary)
     _share_mode(place)
-    return table
+
+
+def _titled(summary: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Return the scores of the splits, and of the baselines on the last one, under the titles of their rows."""
+    baselines: dict[str, dict[str, float]] = next(reversed(summary["baselines"].values()), {})
+    return {**summary["metrics"], **{f"baseline: {name}": of for name, of in baselines.items()}}
 
 
 def _share_mode(folder: Path) -> None:

@@ -93,10 +93,10 @@ def test_the_numbers_are_plain_and_fit_into_json(tmp_path: Path) -> None:
 def test_the_tables_and_the_lines_to_look_at_read_as_written(tmp_path: Path) -> None:
     text = format_data_report(report(tmp_path, ["x", "y", "z", "w"], train=TRAIN, validation=VALIDATION))
     assert text.splitlines() == [
-        "split       rows  median tokens  p95 tokens  max tokens  truncated  empty  repeated",
-        "----------  ----  -------------  ----------  ----------  ---------  -----  --------",
-        "train          7              4          11          14      14.3%      1         3",
-        "validation     3              3         9.3          10       0.0%      1         0",
+        "split       rows  median tokens  p95  longest  truncated  empty  repeated",
+        "----------  ----  -------------  ---  -------  ---------  -----  --------",
+        "train          7              4   11       14      14.3%      1         3",
+        "validation     3              3  9.3       10       0.0%      1         0",
         "",
         "label  train  validation",
         "-----  -----  ----------",
@@ -137,6 +137,7 @@ def test_many_labels_are_summed_up_in_one_line(tmp_path: Path) -> None:
 
 def test_labels_that_differ_in_case_alone_are_worth_a_look(tmp_path: Path) -> None:
     text = format_data_report(report(tmp_path, train=[("a", "Red"), ("b", "red"), ("c", "blue")]))
-    expected = "look: labels that differ in case, blanks or invisible characters alone: 'Red' (1 rows), 'red' (1 rows)"
-    expected += ": write them alike, if they mean the same"
-    assert text.splitlines()[-1] == expected
+    assert text.splitlines()[-3:] == [
+        "look: labels that differ in case, blanks or invisible characters alone: 'Red' (1",
+        "  rows), 'red' (1 rows): write them alike, if they mean the same",
+    ]

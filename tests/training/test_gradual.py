@@ -87,9 +87,9 @@ def test_the_phases_are_shown_before_training(
     train(load_recipe(write_recipe(tmp_path, tiny_encoder, "run", STRATEGIES["every"], duration="12st")))
     shown = capsys.readouterr().out
     lines = [" ".join(line.split()) for line in shown.splitlines()]
-    assert "3 step 6 head, blocks 1-2 0.0009 to 0.01 4,499 34.5%" in lines
+    assert "3 6 head, blocks 1-2 9.0e-4 to 1.0e-2 4,499 34.5%" in lines
     assert "block 1 ..............................##############################" in lines
-    assert "step 6: phase 3, now training head, blocks 1-2" in lines
+    assert "step 6 phase 3/4: head, blocks 1-2 train" in lines
 
 
 def same_files(first: Path, second: Path) -> bool:

@@ -200,7 +200,13 @@ def test_each_stage_has_its_rate(tmp_path: Path) -> None:
     optimizer = {"lr": 1e-5, "head_lr": 1e-3}
     train(tiny(tmp_path, optimizer=optimizer, schedule={"name": "constant", "warmup": "0%"}))
     [first, *_] = [record for record in records(tmp_path / "run") if "learning_rates" in record]
-    assert first["learning_rates"] == {"4": 1e-3, "3": 1e-5, "2": 1e-5, "1": 1e-5, "0": 1e-5}
+    assert first["learning_rates"] == {
+        "head": 1e-3,
+        "stage 3": 1e-5,
+        "stage 2": 1e-5,
+        "stage 1": 1e-5,
+        "stem": 1e-5,
+    }
 
 
 def test_the_weights_of_a_run_begin_another_with_other_classes(run: Path, tmp_path: Path) -> None:

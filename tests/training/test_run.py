@@ -15,6 +15,7 @@ from nlp_ft.errors import RunFolderError, TrainingError
 from nlp_ft.prediction.predict import evaluate_run, predict
 from nlp_ft.recipe.loader import load_recipe, recipe_from_dict
 from nlp_ft.tasks.classes import ClassOutputs
+from nlp_ft.training.loop import Loop
 from nlp_ft.training.run import train
 from tests.tiny import save_tiny_encoder, tiny_recipe
 
@@ -35,6 +36,18 @@ FILES = {
 }
 
 
+TRACKED_IN_TRAINING = (
+    "train/loss",
+    "train/examples_per_second",
+    "phase",
+    "lr/head",
+    "lr/block 2",
+    "lr/block 1",
+    "lr/embeddings",
+)
+TRACKED_SCORES = ("loss", "accuracy", "macro_f1", "micro_f1", "weighted_f1", "matthews")
+
+
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
@@ -45,6 +58,18 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 
 def records(folder: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def events(folder: Path) -> dict[str, list[int]]:
+    """Tag -> steps of the scalars that TensorBoard shows for a run folder, which must hold one run."""
+    from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+        EventAccumulator,
+    )
+
+    [place] = {file.parent for file in folder.rglob("events.out.tfevents.*")}
+    assert [file for file in folder.rglob("*") if file.is_dir()] == [place]
+    accumulated = EventAccumulator(str(place)).Reload()
+    return {tag: [event.step for event in accumulated.Scalars(tag)] for tag in accumulated.Tags()["scalars"]}
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +137,13 @@ def test_each_layer_has_its_rate_in_the_record_of_every_step(run: Path) -> None:
     # Step 7 of 14 ends the first epoch; its update had the factor of step 6, one step of warm-up being over.
     factor = 1 - (6 - 1) / (14 - 1)
     assert rates == pytest.approx(
-        {"3": 1e-2 * factor, "2": 1e-3 * factor, "1": 0.9e-3 * factor, "0": 0.81e-3 * factor}, rel=1e-12
+        {
+            "head": 1e-2 * factor,
+            "block 2": 1e-3 * factor,
+            "block 1": 0.9e-3 * factor,
+            "embeddings": 0.81e-3 * factor,
+        },
+        rel=1e-12,
     )
 
 
@@ -202,9 +233,9 @@ def test_a_run_by_tokens_learns_and_says_how_many_rows_go_together(
     model = {"dropout": 0.0, "head": {"dropout": 0.0}}
     summary = train(recipe_from_dict(tiny_recipe(tmp_path, tiny_encoder, model=model, training=settings)))
     assert (
-        "\neffective batch about 7 rows = about 4 (at most 30 tokens, or one row) per device x 1 process(es) x "
+        " effective batch about 7 rows = about 4 (at most 30 tokens, or one row) per device x 1 process(es) x "
         "2 accumulated; 112 steps, 7 an epoch; cpu in fp32 "
-    ) in capsys.readouterr().out
+    ) in " ".join(capsys.readouterr().out.split())
     saved = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (saved["effective_batch_size"], saved["global_step"]) == (7.1, 112)
     assert saved["train_examples_per_second"] == pytest.approx(16 * 50 / saved["train_seconds"])
@@ -216,8 +247,8 @@ def test_a_run_by_rows_says_how_many_go_together(
 ) -> None:
     settings = {"gradient_accumulation_steps": 2, "duration": "1ep"}
     summary = train(recipe_from_dict(tiny_recipe(tmp_path, tiny_encoder, training=settings)))
-    said = "\neffective batch 16 = 8 per device x 1 process(es) x 2 accumulated; 4 steps, 4 an epoch; cpu in fp32 "
-    assert said in capsys.readouterr().out
+    said = " effective batch 16 = 8 per device x 1 process(es) x 2 accumulated; 4 steps, 4 an epoch; cpu in fp32 "
+    assert said in " ".join(capsys.readouterr().out.split())
     assert summary["effective_batch_size"] == 16
 
 
@@ -276,8 +307,39 @@ def test_bf16_computes_in_bf16_and_saves_float32(tmp_path: Path, tiny_encoder: P
 
 
 def test_tensorboard_gets_the_metrics(tmp_path: Path, tiny_encoder: Path) -> None:
+    pytest.importorskip("tensorboard")
     train(recipe_from_dict(tiny_recipe(tmp_path, tiny_encoder, trackers=["tensorboard"])))
-    assert list((tmp_path / "run").rglob("events.out.tfevents.*"))
+    seen = events(tmp_path / "run")
+    assert {tag: steps for tag, steps in seen.items() if not tag.startswith("_")} == {
+        **{tag: [7, 10, 14] for tag in TRACKED_IN_TRAINING},
+        "epoch": [7, 7, 10, 14, 14],
+        **{f"validation/{name}": [7, 14] for name in TRACKED_SCORES},
+        **{f"test/{name}": [14] for name in TRACKED_SCORES},
+    }
+
+
+def test_a_resumed_run_is_one_run_of_tensorboard_and_each_step_occurs_once(
+    tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard")
+    recipe = recipe_from_dict(
+        tiny_recipe(tmp_path, tiny_encoder, trackers=["tensorboard"], training={"evaluate_every": "3st"})
+    )
+    plain, steps = Loop._step, []
+
+    def killed_after_nine(self: Loop, batches: Any) -> torch.Tensor:
+        steps.append(self.state.global_step)
+        if len(steps) > 9:
+            raise MemoryError
+        return plain(self, batches)
+
+    monkeypatch.setattr(Loop, "_step", killed_after_nine)
+    with pytest.raises(MemoryError):
+        train(recipe)
+    monkeypatch.setattr(Loop, "_step", plain)
+    train(recipe, resume=True)
+    # The checkpoint of step 7 remained; step 9 was seen before the end and again after it.
+    assert events(tmp_path / "run")["train/loss"] == [3, 6, 7, 9, 10, 12, 14]
 
 
 @pytest.mark.slow

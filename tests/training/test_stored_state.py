@@ -256,7 +256,7 @@ def test_a_resume_with_other_threads_is_warned_of(
     monkeypatch.setattr(torch, "get_num_threads", lambda: 99)
     train(recipe_from_dict(values), resume=True)
     said = f"warning: this run was begun in another environment (threads: {threads} then, 99 now); it goes on"
-    assert said in capsys.readouterr().out
+    assert said in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_resume_without_a_checkpoint_says_that_it_begins_at_step_0(
@@ -264,7 +264,7 @@ def test_a_resume_without_a_checkpoint_says_that_it_begins_at_step_0(
 ) -> None:
     shutil.rmtree(checkpoint.parent)
     train(recipe_from_dict(values), resume=True)
-    assert "run.partial has no checkpoint, so training begins at step 0" in capsys.readouterr().out
+    assert "run.partial has no checkpoint, so training begins at step 0" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_file_in_the_place_of_an_unfinished_checkpoint_gives_way(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from nlp_ft.errors import LayerMapError, listed
 from nlp_ft.layerwise.audit import groups, modules, rates, wrappers
 from nlp_ft.layerwise.audit.setup import CannotTell, Finding, TrainingSetup
 from nlp_ft.layerwise.layer_map import LayerMap
-from nlp_ft.tables import text_table
+from nlp_ft.tables import terminal_width, text_table
 
 CHECKS: tuple[Callable[[TrainingSetup], Iterator[Finding]], ...] = (
     groups.everything_frozen,
@@ -70,8 +70,9 @@ class AuditReport:
             f"  effect: {found.effect}\n  remedy: {found.remedy}"
             for found in self
         ]
+        table = text_table(["severity", "check", "parameters"], rows, width=terminal_width(), shrink={2})
         title = f"{made} of {len(CHECKS)} checks made, {len(self)} finding(s)"
-        return "\n".join([title, "", text_table(["severity", "check", "parameters"], rows), "", *details, *skipped])
+        return "\n".join([title, "", table, "", *details, *skipped])
 
 
 def audit(

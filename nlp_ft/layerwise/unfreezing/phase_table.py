@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 
 from nlp_ft.layerwise.unfreezing.plan import UnfreezePlan
-from nlp_ft.tables import text_table
+from nlp_ft.tables import short_count, short_rate, terminal_width, text_table, wrapped
 
 
 def phase_table(plan: UnfreezePlan, sizes: Mapping[int, int], rates: Mapping[int, float]) -> str:
@@ -20,12 +20,23 @@ def phase_table(plan: UnfreezePlan, sizes: Mapping[int, int], rates: Mapping[int
     for number, (phase, start) in enumerate(zip(plan.schedule.phases, plan.expected_starts())):
         trained = sum(sizes.get(layer, 0) for layer in phase.layers)
         chosen = [rates[layer] * phase.lr_scale for layer in phase.layers if layer in rates]
-        span = f"{min(chosen):.2g}" if min(chosen) == max(chosen) else f"{min(chosen):.2g} to {max(chosen):.2g}"
-        begins = f"step {start}" if start is not None else str(phase.start)
+        low, high = short_rate(min(chosen)), short_rate(max(chosen))
+        span = low if low == high else f"{low} to {high}"
+        begins = "waits" if start is None else str(start)
         names = plan.schedule.layer_names(phase.layers)
-        rows.append([str(number + 1), begins, names, span, f"{trained:,}", f"{trained / total:.1%}"])
-    header = ["phase", "begins", "layers that train", "lr", "parameters", "share"]
-    return text_table(header, rows, right={0, 3, 4, 5}) + "\n\n" + _timeline(plan)
+        rows.append([str(number + 1), begins, names, span, short_count(trained), f"{trained / total:.1%}"])
+    header = ["phase", "step", "layers that train", "lr", "size", "share"]
+    table = text_table(header, rows, {0, 1, 3, 4, 5}, terminal_width(), shrink={2})
+    return "\n".join([table, *_conditions(plan), "", _timeline(plan)])
+
+
+def _conditions(plan: UnfreezePlan) -> list[str]:
+    """Write a line for each condition that phases wait for."""
+    waiting: dict[str, list[int]] = {}
+    for number, (phase, start) in enumerate(zip(plan.schedule.phases, plan.expected_starts()), 1):
+        if start is None:
+            waiting.setdefault(str(phase.start), []).append(number)
+    return [wrapped(f"phase {', '.join(map(str, n))} waits for: {condition}") for condition, n in waiting.items()]
 
 
 def _timeline(plan: UnfreezePlan, width: int = 60) -> str:

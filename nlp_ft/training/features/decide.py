@@ -16,6 +16,7 @@ from nlp_ft.environment import feature_folder
 from nlp_ft.layerwise import UnfreezePlan
 from nlp_ft.layerwise.prefix import FrozenPrefix
 from nlp_ft.recipe.training import TrainingSection
+from nlp_ft.screen import say
 from nlp_ft.tasks.task import Task
 from nlp_ft.training.accelerator import is_compiled
 from nlp_ft.training.build import LayeredModel, example_inputs
@@ -107,7 +108,7 @@ def cache_of_run(
         accelerator: the accelerator of the run.
         run_tag: distinguishes this run's unfinished files from those of another run.
     """
-    started, say = time.perf_counter(), accelerator.print
+    started = time.perf_counter()
     lowest = [lowest_trained(plan, number + 1) for number in range(len(plan.schedule.phases))]
     if section.feature_cache == "off" or max(lowest) < 2:
         return None

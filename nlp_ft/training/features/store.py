@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from nlp_ft.data.batch import model_inputs
 from nlp_ft.data.batch_loading import load_batches
+from nlp_ft.screen import is_quiet, say
 from nlp_ft.training import durable
 from nlp_ft.training.features.cache import FeatureCache, Features
 from nlp_ft.training.features.spec import CacheSpec
@@ -76,7 +77,7 @@ def build_cache(
         with _together(accelerator):
             features = _open_all(spec, folders)
     except OSError as error:
-        accelerator.print(f"feature cache: off, the disk refuses it: {error.strerror or error}\n")
+        say(f"feature cache: off, the disk refuses it: {error.strerror or error}\n")
         if accelerator.is_main_process:
             for folder in partial.values():
                 shutil.rmtree(folder, ignore_errors=True)
@@ -107,7 +108,7 @@ def _missing(spec: CacheSpec, folders: Mapping[tuple[int, str], Path]) -> list[t
     for folder, place in {folder: place for place, folder in folders.items()}.items():
         problem = _problem(folder, _size(spec, *place)) if folder.exists() else None
         if problem:
-            print(f"feature cache: {folder} {problem}, so it is made anew")
+            say(f"feature cache: {folder} {problem}, so it is made anew")
             shutil.rmtree(folder)
         if not folder.exists():
             missing.append(place)
@@ -253,7 +254,11 @@ def _fill(spec: CacheSpec, split: str, folders: Mapping[int, Path], accelerator:
     batches = [mine[i : i + spec.batch_size] for i in range(0, len(mine), spec.batch_size)]
     loaded = load_batches(encoded, batches, spec.collator)
     shown = tqdm(
-        zip(batches, loaded), total=len(batches), desc=f"frozen blocks over {split}", leave=False, disable=None
+        zip(batches, loaded),
+        total=len(batches),
+        desc=f"frozen blocks over {split}",
+        leave=False,
+        disable=is_quiet() or None,
     )
     with accelerator.autocast():
         for rows, batch in shown:

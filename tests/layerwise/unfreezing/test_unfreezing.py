@@ -269,11 +269,11 @@ def test_the_table_and_timeline_of_a_plan_read_as_printed() -> None:
     plan = UnfreezePlan(schedule, total_steps=30, steps_per_epoch=10)
     sizes, rates = {0: 600, 1: 150, 2: 150, 3: 100}, {0: 1e-5, 1: 2e-5, 2: 4e-5, 3: 1e-3}
     assert phase_table(plan, sizes, rates).splitlines() == [
-        "phase  begins   layers that train              lr  parameters  share",
-        "-----  -------  -----------------  --------------  ----------  -----",
-        "    1  step 0   head                        0.001         100  10.0%",
-        "    2  step 10  head, block 2      4e-05 to 0.001         250  25.0%",
-        "    3  step 20  head, blocks 1-2   2e-05 to 0.001         400  40.0%",
+        "phase  step  layers that train                lr  size  share",
+        "-----  ----  -----------------  ----------------  ----  -----",
+        "    1     0  head                         1.0e-3   100  10.0%",
+        "    2    10  head, block 2      4.0e-5 to 1.0e-3   250  25.0%",
+        "    3    20  head, blocks 1-2   2.0e-5 to 1.0e-3   400  40.0%",
         "",
         "      head  " + "#" * 60,
         "   block 2  " + "." * 20 + "#" * 40,
@@ -287,7 +287,8 @@ def test_a_timeline_whose_phases_a_condition_begins_says_that_it_is_not_to_scale
     plan = UnfreezePlan(UnfreezeSchedule.gradual(1, Plateau()), total_steps=30, steps_per_epoch=10)
     timeline = phase_table(plan, dict.fromkeys(range(3), 1), dict.fromkeys(range(3), 0.1)).splitlines()
     assert timeline[-1].strip() == "not to scale: conditions decide when phases begin"
-    assert timeline[3].split()[1:4] == ["loss", "on", "a"]
+    assert timeline[3].split()[:3] == ["2", "waits", "head,"]
+    assert timeline[5] == "phase 2, 3 waits for: loss on a plateau for 1 evaluation(s)"
 
 
 @pytest.mark.slow

@@ -1,0 +1,54 @@
+"""What a command says on the screen: how much of it, by one process alone, and no line wider than the terminal."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from shutil import which
+from typing import Literal
+
+from nlp_ft.environment import is_main_process
+from nlp_ft.tables import wrapped
+
+Level = Literal["quiet", "normal", "verbose"]
+_level: ContextVar[Level] = ContextVar("level", default="normal")
+
+
+@contextmanager
+def at_level(level: Level) -> Iterator[None]:
+    """Say as much as the level allows inside the block: `quiet` shows results, warnings and errors alone."""
+    token = _level.set(level)
+    try:
+        yield
+    finally:
+        _level.reset(token)
+
+
+def is_quiet() -> bool:
+    """Whether only results, warnings and errors are shown."""
+    return _level.get() == "quiet"
+
+
+def is_verbose() -> bool:
+    """Whether settings, versions and the messages of the libraries are shown, too."""
+    return _level.get() == "verbose"
+
+
+def program() -> str:
+    """Return the command as it was typed, such as `.venv/bin/nlp-ft` where `nlp-ft` is not on the path."""
+    typed = sys.argv[0]
+    return typed if Path(typed).name == "nlp-ft" and which("nlp-ft") is None else "nlp-ft"
+
+
+def say(text: str) -> None:
+    """Print what happens, unless the screen is quiet; one process prints."""
+    if not is_quiet():
+        show(text)
+
+
+def show(text: str) -> None:
+    """Print a result or a warning, at every level; one process prints. A command to type next stays on one line."""
+    if is_main_process():
+        lines = (line if line.startswith("next: ") else wrapped(line) for line in text.split("\n"))
+        print("\n".join(lines), flush=True)

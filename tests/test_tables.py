@@ -1,0 +1,64 @@
+"""Tables, lines and numbers that fit the screen."""
+
+import pytest
+
+from nlp_ft.tables import short_count, short_rate, shortened, terminal_width, text_table, wrapped
+
+
+def test_a_table_for_a_file_is_whole_and_for_a_screen_loses_the_middle_of_its_long_cells() -> None:
+    rows = [["a label of many words", "1"], ["short", "22"]]
+    assert text_table(["label", "rows"], rows, {1}).splitlines() == [
+        "label                  rows",
+        "---------------------  ----",
+        "a label of many words     1",
+        "short                    22",
+    ]
+    assert text_table(["label", "rows"], rows, {1}, width=18).splitlines() == [
+        "label         rows",
+        "------------  ----",
+        "a lab...ords     1",
+        "short           22",
+    ]
+
+
+def test_a_wide_character_counts_as_two_columns() -> None:
+    assert text_table(["x", "y"], [["語語", "1"], ["ab", "2"]]).splitlines()[2:] == ["語語  1", "ab    2"]
+    assert shortened("語語語語語語語語", 9) == "語...語語"
+
+
+def test_a_long_line_is_broken_at_blanks_and_indented_and_a_word_is_never_broken() -> None:
+    text = "short\n  effect: one two three four five\n" + "x" * 30
+    assert wrapped(text, 20).splitlines() == ["short", "  effect: one two", "    three four five", "x" * 30]
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [
+        (0, "0"),
+        (4620, "4,620"),
+        (9999, "9,999"),
+        (10_000, "10.0K"),
+        (148_610, "149K"),
+        (999_499, "999K"),
+        (999_500, "1.00M"),
+        (1_774_464, "1.77M"),
+        (22_569_996, "22.6M"),
+        (1_500_000_000, "1.50B"),
+    ],
+)
+def test_a_count_has_three_digits_and_a_unit(number: int, shown: str) -> None:
+    assert short_count(number) == shown
+
+
+@pytest.mark.parametrize(("rate", "shown"), [(3.2e-4, "3.2e-4"), (0.0, "0"), (1e-12, "1.0e-12"), (1.0, "1.0e0")])
+def test_a_rate_has_a_short_exponent(rate: float, shown: str) -> None:
+    assert short_rate(rate) == shown
+
+
+@pytest.mark.parametrize(("columns", "width"), [("132", 132), ("10", 40), ("0", 80), ("", 80)])
+def test_the_width_is_that_of_the_terminal_and_80_without_one(
+    columns: str, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr("sys.__stdout__", None)
+    assert terminal_width() == width
