@@ -89,7 +89,7 @@ def no_signal(facts: Facts) -> Remark | None:
         return None
     largest, metric = max(held_out, key=lambda split: facts.splits[split].rows), facts.plain_metric
     value, on_train = (facts.splits[split].scores[metric] for split in (largest, "train"))
-    by_heart = "" if facts.at_chance("train") else f", though train is learned by heart ({shown(metric, on_train)})"
+    by_heart = "" if facts.at_chance("train") else f", though it is {shown(metric, on_train)} on train"
     return Remark(
         "no_signal",
         f"The {metric} on {largest}, {shown(metric, value)}, is no better than chance{by_heart}. The labels look "

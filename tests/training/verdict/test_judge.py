@@ -179,7 +179,7 @@ def test_validation_at_chance_while_train_is_learned_are_shuffled_labels() -> No
     by_heart = {**NOTHING, "train": split(0.95, 0.2)}
     says, do = the_remark("no_signal", splits=by_heart, baselines={TFIDF: {"accuracy": 0.26, "matthews": 0.01}})
     assert says == (
-        "The accuracy on validation, 25.0, is no better than chance, though train is learned by heart (95.0). The "
+        "The accuracy on validation, 25.0, is no better than chance, though it is 95.0 on train. The "
         "labels look shuffled, or the texts do not tell them."
     )
     assert do.startswith("read some rows of train: is data.label the right column")
