@@ -1,7 +1,9 @@
 """The command `nlp-ft`. Each command imports what it needs when it runs, so that `--help` answers at once."""
 
 import argparse
+import io
 import re
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeAlias
 
@@ -20,6 +22,7 @@ examples:
   nlp-ft train recipes/quickstart.yaml strategy=head_only optimizer.lr=1e-3 output_dir=runs/head
   nlp-ft predict runs/quickstart "my card never arrived"
 """
+STDIN = "-"
 OVERRIDES = "settings that override the recipe's, such as optimizer.lr=1e-4 or strategy=head_only"
 
 
@@ -72,7 +75,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
     field = next((name for name in ("overrides", "inputs") if hasattr(options, name)), None)
-    if rest and (field is None or any(word.startswith("-") for word in rest)):
+    if rest and (field is None or any(word.startswith("-") and word != "-" for word in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if field is not None:
         setattr(options, field, [*getattr(options, field), *rest])
@@ -99,7 +102,8 @@ def _add_train(commands: _Commands) -> None:
 
 
 def _add_eval(commands: _Commands) -> None:
-    evaluate = _add(commands, "eval", _eval, "score a run on labelled rows", "eval runs/quickstart --data new.csv")
+    examples = ("eval runs/quickstart --data new.csv", "eval runs/quickstart --output mistakes.csv")
+    evaluate = _add(commands, "eval", _eval, "score a run on labelled rows", *examples)
     evaluate.add_argument("run", type=_path, metavar="RUN", help="a run folder")
     data_help = "file or glob with the recipe's columns, or class folders of images; default: a split of the recipe"
     evaluate.add_argument("--data", type=_path, metavar="FILE", help=data_help)
@@ -107,19 +111,31 @@ def _add_eval(commands: _Commands) -> None:
     _add_level(evaluate)
     split_help = "the split of the recipe to score if --data is not given (default: test)"
     evaluate.add_argument("--split", default="test", choices=["train", "validation", "test"], help=split_help)
+    output_help = "write each row's prediction to this file (.csv, .jsonl or .parquet), the highest loss first"
+    evaluate.add_argument("--output", type=_path, metavar="FILE", help=output_help)
+    evaluate.add_argument("--overwrite", action="store_true", help="replace the file of --output")
 
 
 def _add_predict(commands: _Commands) -> None:
-    example = 'predict runs/quickstart "my card never arrived"'
-    predict = _add(commands, "predict", _predict, "predict labels or numbers for new texts or images", example)
+    examples = (
+        'predict runs/quickstart "my card never arrived"',
+        "predict runs/quickstart --file new.csv --output predicted.csv --probabilities",
+        "predict runs/quickstart - < lines.txt",
+    )
+    predict = _add(commands, "predict", _predict, "predict labels or numbers for new texts or images", *examples)
     predict.add_argument("run", type=_path, metavar="RUN", help="a run folder")
-    inputs_help = "texts, two for each prediction of a model of pairs; or image files, folders and zip files"
+    inputs_help = (
+        "texts, two for each prediction of a model of pairs; or image files, folders and zip files; or -, which reads "
+        "them from standard input, one a line, with a tab between the texts of a pair"
+    )
     predict.add_argument("inputs", metavar="TEXT_OR_IMAGE", nargs="*", default=[], help=inputs_help)
     file_help = "CSV, TSV, JSON Lines or Parquet with the recipe's text column"
     predict.add_argument("--file", type=_path, metavar="FILE", help=file_help)
-    output_help = "write the predictions to this file; its ending is .csv, .jsonl or .parquet"
+    output_help = "write the input's columns and the predictions to this file, .csv, .jsonl or .parquet"
     predict.add_argument("--output", type=_path, metavar="FILE", help=output_help)
     predict.add_argument("--overwrite", action="store_true", help="replace the file of --output")
+    probabilities_help = "write a column probability_LABEL for each label"
+    predict.add_argument("--probabilities", action="store_true", help=probabilities_help)
     _add_trust(predict)
     _add_level(predict)
     predict.add_argument("--top-k", type=_count, default=3, help="labels shown for each text (default: 3)")
@@ -154,9 +170,15 @@ def _add_schema(commands: _Commands) -> None:
 
 
 def _add(
-    commands: _Commands, name: str, command: Callable[[argparse.Namespace], int], summary: str, example: str
+    commands: _Commands, name: str, command: Callable[[argparse.Namespace], int], summary: str, *examples: str
 ) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=summary, description=summary, epilog=f"example: nlp-ft {example}")
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        epilog="\n".join([f"example{'s' if examples[1:] else ''}:", *(f"  nlp-ft {example}" for example in examples)]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.set_defaults(command=command)
     return parser
 
@@ -202,7 +224,11 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _eval(options: argparse.Namespace) -> int:
-    from nlp_ft.prediction.predict import evaluate_run
+    from nlp_ft.prediction.files import check_output
+
+    if options.output:
+        check_output(options.output, options.overwrite)
+    from nlp_ft.prediction.predict import evaluate_run, write_by_loss
     from nlp_ft.tasks.outputs import score_table
 
     predictions = evaluate_run(options.run, options.data, options.split, options.trust_remote_code)
@@ -210,29 +236,44 @@ def _eval(options: argparse.Namespace) -> int:
         print(f"{table}\n")
     scores = {options.data or options.split: predictions.scores()}
     print(score_table(scores, predictions.outputs.shown_metrics, terminal_width()))
+    if options.output and is_main_process():
+        write_by_loss(predictions, options.output)
+        print(f"\n{len(predictions.losses)} predictions in {printable(options.output)}, the highest loss first")
     return 0
 
 
 def _predict(options: argparse.Namespace) -> int:
     from nlp_ft.prediction.files import check_output
 
+    lines = io.BufferedReader(io.FileIO(0, closefd=False)) if options.inputs == [STDIN] else None
     if bool(options.inputs) == bool(options.file):
-        raise DataError("predict needs texts or images on the command line, or --file, and not both")
+        raise DataError(
+            "predict needs texts or images on the command line, --file, or - for standard input: one of them"
+        )
+    if lines is None and STDIN in options.inputs:
+        raise DataError("- stands for standard input, and must be the only input")
+    if options.probabilities and not options.output:
+        raise DataError("--probabilities needs --output; on the screen, --top-k shows the probabilities of labels")
     if options.output:
         # Checked here, so that an error comes before the seconds of loading the model.
         check_output(options.output, options.overwrite)
     from nlp_ft.prediction.predict import load_run, predict_to_file
+    from nlp_ft.prediction.trained_run import Source
 
     run = load_run(options.run, options.trust_remote_code)
+    words = [] if lines else options.inputs
     if options.output:
-        written = predict_to_file(run, options.file, options.inputs, options.output)
+        written = predict_to_file(
+            run, options.file, words, options.output, probabilities=options.probabilities, lines=lines
+        )
         print(f"{written} predictions in {printable(options.output)}")
         return 0
-    for inputs in run.read(options.file, options.inputs):
+    for inputs, _ in run.read(Source(options.file, words, lines)):
         for item, prediction in zip(inputs, run.predict(inputs), strict=True):
             print(wrapped(printable(run.shown(item))))
             for line in run.outputs.lines(prediction, options.top_k):
                 print(wrapped(f"  {line}"))
+        sys.stdout.flush()
     return 0
 
 

@@ -42,6 +42,17 @@ def unique_values(rows: Dataset, column: str) -> list[Any]:
     return values
 
 
+def selected(rows: Dataset, numbers: np.ndarray) -> Dataset:
+    """Select rows by their numbers, (rows,), in such a way that `row_numbers` finds the numbers again."""
+    # `select` would cut out rows that follow each other, and forget where the cut began.
+    return rows._select_with_indices_mapping(numbers)
+
+
+def row_numbers(rows: Dataset) -> np.ndarray:
+    """Find the number of each row in the data that was read, (rows,), whatever was `selected` from them."""
+    return np.arange(len(rows)) if rows._indices is None else np.asarray(rows._indices.column(0).to_numpy())
+
+
 def fingerprint(rows: Dataset, column: str) -> str:
     """Hash the values of a column in their order; lists of numbers are hashed without making Python objects."""
     digest = blake2b(digest_size=16)

@@ -26,7 +26,7 @@ def csv_columns(file: str, separator: str) -> list[str]:
     return next(_rows(file, separator), [])
 
 
-def csv_tables(file: str, separator: str, columns: Sequence[str], num_rows: int) -> Iterator[pyarrow.Table]:
+def csv_tables(file: str, separator: str, columns: Sequence[str] | None, num_rows: int) -> Iterator[pyarrow.Table]:
     """Read columns as strings, in tables of at most `num_rows` rows.
 
     A blank line is an empty text in a file of one column, and no row in a file of several.
@@ -34,7 +34,7 @@ def csv_tables(file: str, separator: str, columns: Sequence[str], num_rows: int)
     Args:
         file: path of the file, whose first line is the header.
         separator: character between fields.
-        columns: names of the columns to read.
+        columns: names of the columns to read; None reads all, even two of one name.
         num_rows: most rows of a table.
 
     Raises:
@@ -44,10 +44,10 @@ def csv_tables(file: str, separator: str, columns: Sequence[str], num_rows: int)
     """
     rows = _rows(file, separator)
     header = next(rows)
-    positions = [header.index(name) for name in columns]
+    positions = range(len(header)) if columns is None else [header.index(name) for name in columns]
     while part := list(islice(rows, num_rows)):
         values = [pyarrow.array([row[position] for row in part], pyarrow.string()) for position in positions]
-        yield pyarrow.Table.from_arrays(values, names=list(columns))
+        yield pyarrow.Table.from_arrays(values, names=[header[position] for position in positions])
 
 
 def _rows(file: str, separator: str) -> Iterator[list[str]]:

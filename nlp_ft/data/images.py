@@ -7,6 +7,7 @@ from hashlib import blake2b
 from typing import Any
 
 import numpy as np
+import pyarrow
 from datasets import ClassLabel, Dataset, Features, Value, concatenate_datasets
 from PIL import Image
 
@@ -46,6 +47,18 @@ class ImageData:
     def column(self, split: str, name: str) -> np.ndarray:
         """Read a column with one number a row, (rows,)."""
         return np.asarray(self.encoded[split].select_columns([name]).with_format("numpy")[name][:])
+
+    def inputs(self, split: str, rows: np.ndarray) -> pyarrow.Table:
+        """`row`, the number in the data that was read, and `image`, the file's name, of some rows of a split."""
+        found = self.encoded[split].select_columns(["row", "image"]).with_format("arrow")[rows.tolist()]
+        numbers, cells = found["row"], found["image"].combine_chunks()
+        paths = cells.field("path").to_pylist()
+        is_embedded = cells.field("bytes").is_valid().to_pylist()
+        names = [
+            name_of({"bytes": embedded or None, "path": path}, row)
+            for embedded, path, row in zip(is_embedded, paths, numbers.to_pylist(), strict=True)
+        ]
+        return pyarrow.table({"row": numbers, "image": names})
 
 
 def load_image_data(data: ImageDataSection) -> ImageData:

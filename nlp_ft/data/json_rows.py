@@ -25,7 +25,9 @@ def json_columns(file: str) -> list[str]:
     return list(dict.fromkeys(name for _, row in islice(_rows(file), ROWS_FOR_NAMES) for name in row))
 
 
-def json_tables(file: str, columns: Sequence[str], num_rows: int, kinds: dict[str, type]) -> Iterator[pyarrow.Table]:
+def json_tables(
+    file: str, columns: Sequence[str], num_rows: int, kinds: dict[str, type]
+) -> Iterator[tuple[pyarrow.Table, list[dict[str, Any]]]]:
     """Read columns in tables of at most `num_rows` rows; a key that a row lacks gives a missing value.
 
     Args:
@@ -35,6 +37,9 @@ def json_tables(file: str, columns: Sequence[str], num_rows: int, kinds: dict[st
         kinds: column -> Python type of its values. The function adds to it; passed from file to file, it makes them
             agree.
 
+    Yields:
+        A table, and the whole objects of its rows.
+
     Raises:
         UnreadableError: the content is not JSON, a row is not an object, a key occurs twice in a row, or a value has
             another type than those before it.
@@ -43,7 +48,7 @@ def json_tables(file: str, columns: Sequence[str], num_rows: int, kinds: dict[st
     rows = _rows(file)
     while part := list(islice(rows, num_rows)):
         values = [_array(name, part, kinds) for name in columns]
-        yield pyarrow.Table.from_arrays(values, names=list(columns))
+        yield pyarrow.Table.from_arrays(values, names=list(columns)), [row for _, row in part]
 
 
 def _array(name: str, part: Sequence[tuple[str, dict[str, Any]]], kinds: dict[str, type]) -> pyarrow.Array:

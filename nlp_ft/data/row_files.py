@@ -1,10 +1,11 @@
 """Reads files of rows (CSV, TSV, JSON Lines, Parquet) strictly, for training, evaluation and prediction alike."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import pyarrow
 from datasets import Dataset
@@ -21,6 +22,8 @@ SEPARATORS = {".csv": ",", ".tsv": "\t"}
 ROWS_OF_A_BATCH = 10_000
 """Rows of a record batch on the disk. Opening a file reads the head of each batch, and the system loads 64 KB around
 it: with batches of 1000 short texts, that would be the whole file."""
+Rows: TypeAlias = pyarrow.Table | list[dict[str, Any]]
+"""Whole rows of a file: a table with all of its columns, or the objects of JSON as they are written."""
 
 
 @dataclass(frozen=True)
@@ -76,17 +79,60 @@ class RowFiles:
             DataError: a file lacks a column or has it twice, or its content does not match its format.
         """
         kinds: dict[str, type] = {}
+
+        def tables_of(file: str) -> Iterator[tuple[pyarrow.Table, Rows]]:
+            self._require(file, columns)
+            return self._tables(file, columns, num_rows, kinds)
+
+        return (table for table, _ in self._of_one_schema(tables_of))
+
+    def whole_rows(self, needed: Sequence[str], num_rows: int) -> Iterator[tuple[pyarrow.Table, Rows]]:
+        """Read all columns, at most `num_rows` rows at a time.
+
+        Args:
+            needed: names of columns that each file must have, each once and with values of one type.
+            num_rows: most rows of a part.
+
+        Yields:
+            A table with at least the needed columns, and its whole rows.
+
+        Raises:
+            DataError: a file lacks a column or has another one, or its content does not match its format.
+        """
+        kinds: dict[str, type] = {}
+
+        def tables_of(file: str) -> Iterator[tuple[pyarrow.Table, Rows]]:
+            self._require(file, needed)
+            if self.format == "json":
+                return self._tables(file, needed, num_rows, kinds)
+            found = self._columns_of(file)
+            if self.format == "csv" and found == self.columns:
+                return self._tables(file, None, num_rows, kinds)
+            if sorted(found) != sorted(self.columns):
+                raise DataError(
+                    f"{self.field}: {file} has the columns {listed(found)}, and {self.files[0]} has "
+                    f"{listed(self.columns)}; give all files the same columns"
+                )
+            self._require(file, self.columns)
+            return self._tables(file, self.columns, num_rows, kinds)
+
+        return self._of_one_schema(tables_of)
+
+    def _of_one_schema(
+        self, tables_of: Callable[[str], Iterator[tuple[pyarrow.Table, Rows]]]
+    ) -> Iterator[tuple[pyarrow.Table, Rows]]:
+        """Read the tables of all files, in the types of the first; rows of JSON stay as they are."""
         schema: pyarrow.Schema | None = None
         for file in self.files:
-            self._require(file, columns)
-            tables = self._tables(file, columns, num_rows, kinds)
+            tables = tables_of(file)
             while True:
                 with self._reading(file):
-                    table = next(tables, None)
+                    table, rows = next(tables, (None, []))
                 if table is None:
                     break
                 schema = schema or table.schema
-                yield self._as_first(table, schema, file)
+                alike = self._as_first(table, schema, file)
+                yield alike, rows if self.format == "json" else alike
 
     def load(self, columns: Sequence[str] | None = None) -> Dataset:
         """Read all rows into a dataset that is cached on the disk.
@@ -111,13 +157,15 @@ class RowFiles:
             return json_columns(file) if self.format == "json" else parquet_columns(file)
 
     def _tables(
-        self, file: str, columns: Sequence[str], num_rows: int, kinds: dict[str, type]
-    ) -> Iterator[pyarrow.Table]:
+        self, file: str, columns: Sequence[str] | None, num_rows: int, kinds: dict[str, type]
+    ) -> Iterator[tuple[pyarrow.Table, Rows]]:
+        """Read columns of a file, in CSV also all (None), with the objects that the rows come from in JSON."""
         if self.format == "csv":
-            return csv_tables(file, SEPARATORS[self.suffix], columns, num_rows)
+            return ((table, []) for table in csv_tables(file, SEPARATORS[self.suffix], columns, num_rows))
+        assert columns is not None
         if self.format == "json":
             return json_tables(file, columns, num_rows, kinds)
-        return parquet_tables(file, columns, num_rows)
+        return ((table, []) for table in parquet_tables(file, columns, num_rows))
 
     def _require(self, file: str, columns: Sequence[str]) -> None:
         found = self._columns_of(file)

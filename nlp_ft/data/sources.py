@@ -11,7 +11,7 @@ import datasets
 import numpy as np
 from datasets import Dataset, Features
 
-from nlp_ft.data.columns import unique_values, value_codes
+from nlp_ft.data.columns import selected, unique_values, value_codes
 from nlp_ft.data.row_files import FORMATS, RowFiles
 from nlp_ft.data.saved_datasets import rows_of_saved, split_of_saved
 from nlp_ft.data.unreadable import root_cause
@@ -144,7 +144,7 @@ def _rows_of_value(rows: Dataset, column: str, value: str, field: str) -> Datase
         near = did_you_mean(value, values)
         raise DataError(f"{field}: no row has {value!r} in column {column!r}; it holds: {listed(values)}{near}")
     wanted = [index for index, name in enumerate(values) if name == value]
-    return rows.select(np.flatnonzero(np.isin(value_codes(rows, column, found), wanted)))
+    return selected(rows, np.flatnonzero(np.isin(value_codes(rows, column, found), wanted)))
 
 
 def _require_split_column(column: str, columns: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from datasets import Dataset
 from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from sklearn.model_selection import train_test_split
 
-from nlp_ft.data.columns import unique_values, value_codes
+from nlp_ft.data.columns import selected, unique_values, value_codes
 from nlp_ft.data.workers import available_cores
 from nlp_ft.errors import DataError
 from nlp_ft.screen import is_quiet
@@ -43,7 +43,7 @@ def draw_validation(splits: dict[str, Dataset], column: str | None, validation: 
         train, held_out = _drawn(len(rows), codes, share)
     except ValueError as error:
         raise DataError(f"{problem}: {error}") from None
-    drawn = {"train": rows.select(np.sort(train)), "validation": rows.select(np.sort(held_out))}
+    drawn = {"train": selected(rows, np.sort(train)), "validation": selected(rows, np.sort(held_out))}
     return {**drawn, **{split: splits[split] for split in splits if split != "train"}}
 
 

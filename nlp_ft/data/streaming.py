@@ -1,21 +1,25 @@
 """Reads the texts of files of any size in chunks, so that the memory needed does not grow with the file."""
 
 from collections.abc import Iterator, Sequence
+from io import BufferedIOBase
 from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 from datasets import Features
 
-from nlp_ft.data.row_files import RowFiles
+from nlp_ft.data.csv_rows import LONGEST_TEXT
+from nlp_ft.data.row_files import RowFiles, Rows
 from nlp_ft.data.sources import check_texts, expand, load_files
 from nlp_ft.errors import DataError, listed
 
 CHUNK_ROWS = 10_000
 """Rows of a chunk. Prediction sorts a chunk by length: with this many rows, batches have next to no padding."""
+BLOCK_BYTES = 1 << 20
+"""Most bytes of standard input that are read at once; a pipe gives 64 KB."""
 
 
-def stream_texts(path: str, field: str, names: Sequence[str]) -> Iterator[list[list[str]]]:
+def stream_texts(path: str, field: str, names: Sequence[str]) -> Iterator[tuple[list[list[str]], Rows]]:
     """Read columns of text from files, a glob or a saved dataset folder, at most `CHUNK_ROWS` rows at a time.
 
     Args:
@@ -24,7 +28,7 @@ def stream_texts(path: str, field: str, names: Sequence[str]) -> Iterator[list[l
         names: names of the columns.
 
     Yields:
-        One list of texts for each column; a missing text becomes an empty one.
+        One list of texts for each column, where a missing text becomes an empty one; and the whole rows they are from.
 
     Raises:
         DataError: nothing is there, formats are mixed or unknown, there are no rows, a column is missing or holds
@@ -32,28 +36,48 @@ def stream_texts(path: str, field: str, names: Sequence[str]) -> Iterator[list[l
     """
     files = expand([path], field)
     if all(Path(file).is_dir() for file in files):
-        rows = load_files(path, field)
-        _require(names, rows.column_names, path, field)
-        tables: Iterator[pyarrow.Table] = rows.select_columns(list(names)).with_format("arrow").iter(CHUNK_ROWS)
+        saved = load_files(path, field)
+        _require(names, saved.column_names, path, field)
+        parts: Iterator[tuple[pyarrow.Table, Rows]] = (
+            (table, table) for table in saved.with_format("arrow").iter(CHUNK_ROWS)
+        )
     else:
         opened = RowFiles(files, field)
         _require(names, opened.columns, path, field)
-        tables = opened.tables(names, CHUNK_ROWS)
-    waiting: list[list[str]] = [[] for _ in names]
-    num_rows = 0
-    for table in tables:
-        if not num_rows:
-            check_texts(Features.from_arrow_schema(table.schema), names, f"{field} ({path})")
-        num_rows += table.num_rows
-        for column, name in zip(waiting, names):
-            column += ["" if text is None else text for text in table[name].to_pylist()]
-        while len(waiting[0]) >= CHUNK_ROWS:
-            yield [column[:CHUNK_ROWS] for column in waiting]
-            waiting = [column[CHUNK_ROWS:] for column in waiting]
-    if waiting[0]:
-        yield waiting
-    if not num_rows:
+        parts = opened.whole_rows(names, CHUNK_ROWS)
+    has_rows = False
+    for rows in _regrouped(_checked(parts, names, f"{field} ({path})")):
+        has_rows = True
+        yield [_texts(rows, name) for name in names], rows
+    if not has_rows:
         raise DataError(f"{field} ({files[0]}) has no rows")
+
+
+def stream_lines(stream: BufferedIOBase, name: str) -> Iterator[list[str]]:
+    """Read lines as they arrive: those that are there are given without waiting for more.
+
+    Args:
+        stream: UTF-8 text, such as standard input.
+        name: the name of the stream in error messages.
+
+    Yields:
+        One line or more without line breaks; an empty line is an empty text.
+
+    Raises:
+        DataError: there is no line, or one is not UTF-8 or too long.
+    """
+    number, rest = 0, b""
+    while block := stream.read1(BLOCK_BYTES):
+        *lines, rest = (rest + block).split(b"\n")
+        if len(rest) > LONGEST_TEXT:
+            raise DataError(f"{name}: line {number + len(lines) + 1} has more than {LONGEST_TEXT:,} bytes")
+        if lines:
+            yield [_decoded(line, number + i, name) for i, line in enumerate(lines, 1)]
+            number += len(lines)
+    if rest:
+        yield [_decoded(rest, number + 1, name)]
+    elif not number:
+        raise DataError(f"{name} holds no line; give one input a line")
 
 
 def estimated_rows(path: str, field: str) -> int | None:
@@ -81,6 +105,45 @@ def estimated_rows(path: str, field: str) -> int | None:
             total += sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
         total -= file.suffix.lower() in (".csv", ".tsv")
     return total
+
+
+def _checked(parts: Iterator[tuple[pyarrow.Table, Rows]], names: Sequence[str], where: str) -> Iterator[Rows]:
+    """Check that the columns of the first table hold texts; yield the whole rows. Raises: DataError."""
+    for number, (table, rows) in enumerate(parts):
+        if not number:
+            check_texts(Features.from_arrow_schema(table.select(list(names)).schema), names, where)
+        yield rows
+
+
+def _regrouped(parts: Iterator[Rows]) -> Iterator[Rows]:
+    """Join and cut rows, so that all groups but the last have `CHUNK_ROWS` rows."""
+    waiting: list[Rows] = []
+    for part in parts:
+        waiting.append(part)
+        while sum(map(len, waiting)) >= CHUNK_ROWS:
+            whole = _joined(waiting)
+            yield whole[:CHUNK_ROWS]
+            waiting = [whole[CHUNK_ROWS:]]
+    if any(map(len, waiting)):
+        yield _joined(waiting)
+
+
+def _joined(parts: Sequence[Rows]) -> Rows:
+    if isinstance(parts[0], list):
+        return [row for part in parts for row in part]
+    return pyarrow.concat_tables(parts)
+
+
+def _texts(rows: Rows, name: str) -> list[str]:
+    values = [row.get(name) for row in rows] if isinstance(rows, list) else rows[name].to_pylist()
+    return ["" if text is None else text for text in values]
+
+
+def _decoded(line: bytes, number: int, name: str) -> str:
+    try:
+        return line.removesuffix(b"\r").decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError:
+        raise DataError(f"{name}: line {number} is not UTF-8") from None
 
 
 def _require(names: Sequence[str], columns: Sequence[str], path: str, field: str) -> None:

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow
 from datasets import ClassLabel, Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
-from nlp_ft.data.columns import numbers
+from nlp_ft.data.columns import numbers, row_numbers
 from nlp_ft.data.labels import find_labels, labels_of_model
 from nlp_ft.data.number_labels import check_numbers
+from nlp_ft.data.row_writers import free_names
 from nlp_ft.data.sources import check_columns, check_texts, columns_of_texts, load_raw_splits, text_columns
 from nlp_ft.data.splits import draw_validation, progress_bars, useful_processes
 from nlp_ft.data.stored import stored_map
@@ -57,6 +59,13 @@ class TextData:
         rows = self.raw[split]
         columns = [["" if text is None else text for text in rows[name][:]] for name in self.text_columns]
         return [" ".join(texts) for texts in zip(*columns, strict=True)]
+
+    def inputs(self, split: str, rows: np.ndarray) -> pyarrow.Table:
+        """`row`, the number in the data that was read, and the text column(s) of some rows of a split."""
+        raw = self.raw[split]
+        texts = raw.select_columns(self.text_columns).with_format("arrow")[rows.tolist()]
+        [name] = free_names(["row"], self.text_columns)
+        return texts.add_column(0, name, pyarrow.array(row_numbers(raw)[rows]))
 
 
 def load_numbered_splits(data: TextDataSection) -> dict[str, Dataset]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import torch
 from PIL import Image, ImageOps
 from transformers import AutoImageProcessor, AutoModelForImageClassification
@@ -12,12 +13,14 @@ import nlp_ft.models.image_classifier  # noqa: F401  # registers the class of th
 from nlp_ft.data.image_files import UNREADABLE, is_image_place, list_images, name_of, reason
 from nlp_ft.data.image_sources import load_image_places
 from nlp_ft.data.images import ImageData, encode_image_split, load_image_data
+from nlp_ft.data.row_files import Rows
 from nlp_ft.data.sources import expand
 from nlp_ft.data.splits import progress_bars
+from nlp_ft.data.streaming import stream_lines
 from nlp_ft.data.transforms import ImageCollator, Preprocessing, evaluation_transform, pixels, read_pixels
 from nlp_ft.errors import DataError
 from nlp_ft.models.labels import label_names
-from nlp_ft.prediction.trained_run import TrainedRun, chunked, damage_named, load_whole
+from nlp_ft.prediction.trained_run import Source, TrainedRun, chunked, damage_named, load_whole
 from nlp_ft.recipe import ImageRecipe
 from nlp_ft.tasks.task import Data
 
@@ -51,24 +54,18 @@ class ImageRun(TrainedRun):
         found: np.ndarray = torch.cat(computed).cpu().numpy()
         return found
 
-    def read(self, file: str | None, words: Sequence[str]) -> Iterator[Sequence[str]]:
+    def read(self, source: Source) -> Iterator[tuple[Sequence[str], Rows]]:
         """List the image files, and all images in folders and zip files. Raises: DataError."""
-        return chunked(self._named(file, words))
-
-    def expected_inputs(self, file: str | None, words: Sequence[str]) -> int | None:
-        """Count the images among the words and in their folders and zip files. Raises: DataError."""
-        return len(self._named(file, words))
-
-    def _named(self, file: str | None, words: Sequence[str]) -> list[str]:
-        if file:
+        if source.file:
             raise DataError("--file is for texts; name image files, folders or zip files after the run")
-        found: list[str] = []
-        for place in expand(words, "predict"):
-            images = list(list_images(place, "predict").values()) if is_image_place(place) else [place]
-            if not images:
-                raise DataError(f"predict: {place} holds no image")
-            found += images
-        return found
+        groups = [source.words] if source.lines is None else stream_lines(source.lines, "standard input")
+        for places in groups:
+            for images in chunked(_images(places)):
+                yield images, pyarrow.table({self.input_name: [self.shown(image) for image in images]})
+
+    def expected_inputs(self, source: Source) -> int | None:
+        """Count the images among the words and in their folders and zip files. Raises: DataError."""
+        return len(_images(source.words)) if source.lines is None else None
 
     def shown(self, item: str | Path | Image.Image) -> str:
         """Return the name of the file."""
@@ -95,3 +92,13 @@ class ImageRun(TrainedRun):
             return self.transform(read_pixels(image))
         except UNREADABLE as error:
             raise DataError(f"predict: {name_of(image, 0)} cannot be read: {reason(error)}") from None
+
+
+def _images(places: Sequence[str]) -> list[str]:
+    found: list[str] = []
+    for place in expand(places, "predict"):
+        images = list(list_images(place, "predict").values()) if is_image_place(place) else [place]
+        if not images:
+            raise DataError(f"predict: {place} holds no image")
+        found += images
+    return found

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from importlib import import_module
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tqdm import tqdm
 from nlp_ft.environment import launching
 from nlp_ft.errors import DataError, RunFolderError
 from nlp_ft.prediction.files import prediction_file
-from nlp_ft.prediction.trained_run import TrainedRun
+from nlp_ft.prediction.trained_run import Source, TrainedRun
 from nlp_ft.recipe.loader import load_recipe
 from nlp_ft.screen import is_quiet
 from nlp_ft.tasks.outputs import Predictions
@@ -20,7 +21,7 @@ from nlp_ft.tasks.registry import task_class
 from nlp_ft.training.evaluation import Evaluator
 from nlp_ft.training.precision import precision_of_use
 
-__all__ = ["TrainedRun", "evaluate_run", "load_run", "predict", "predict_to_file"]
+__all__ = ["TrainedRun", "evaluate_run", "load_run", "predict", "predict_to_file", "write_by_loss"]
 RUNS = {
     "texts": "nlp_ft.prediction.text_run:TextRun",
     "images": "nlp_ft.prediction.image_run:ImageRun",
@@ -69,39 +70,51 @@ def predict(folder: str | Path, inputs: Sequence[Any], trust_remote_code: bool =
     return load_run(folder, trust_remote_code).predict(inputs)
 
 
-def predict_to_file(run: TrainedRun, file: str | None, words: Sequence[str], output: str) -> int:
+def predict_to_file(
+    run: TrainedRun,
+    file: str | None,
+    words: Sequence[str],
+    output: str,
+    *,
+    probabilities: bool = False,
+    lines: BufferedIOBase | None = None,
+) -> int:
     """Predict for any number of inputs and write the predictions in their order, chunk by chunk.
+
+    Every column of the input stays as it is; the columns of `Outputs.columns` follow.
 
     Args:
         run: a run, from `load_run`.
-        file: CSV, TSV, JSON Lines or Parquet file with the recipe's text column(s); None takes the words.
+        file: CSV, TSV, JSON Lines or Parquet file with the recipe's text column(s); None takes the words or lines.
         words: texts; or image files, folders and zip files.
         output: path of the file to write, ending in .csv, .jsonl or .parquet; it appears once it is complete.
+        probabilities: whether to write a column `probability_LABEL` for each label.
+        lines: a stream of inputs, one a line, instead of file and words.
 
     Returns:
         The number of predictions written.
 
     Raises:
-        DataError: an input cannot be read, or the file cannot be written.
+        DataError: there is no input, or one cannot be read; the file cannot be written, or cannot hold a value; or
+            the outputs have no probabilities.
     """
-    written = 0
+    source, written = Source(file, words, lines), 0
     with (
-        prediction_file(output, {run.input_name: str, **run.outputs.columns}) as write,
-        tqdm(
-            total=run.expected_inputs(file, words), unit=run.input_name, disable=is_quiet() or None, leave=False
-        ) as bar,
+        prediction_file(output) as write,
+        tqdm(total=run.expected_inputs(source), unit=run.input_name, disable=is_quiet() or None, leave=False) as bar,
     ):
-        for inputs in run.read(file, words):
-            values = run.outputs.values(run.activated(inputs, bar.update))
-            write(([run.shown(item) for item in inputs], *values))
+        for inputs, rows in run.read(source):
+            write(rows, run.outputs.columns(run.activated(inputs, bar.update), probabilities))
             written += len(inputs)
+        if not written:
+            raise DataError(f"predict needs one {run.input_name} or more, got none")
     return written
 
 
 def evaluate_run(
     folder: str | Path, data: str | None = None, split: str = "test", trust_remote_code: bool = False
 ) -> Predictions:
-    """Predict for labelled rows; the result has `scores()` and `table()`.
+    """Predict for labelled rows; the result has `scores()`, `table()` and `by_loss()`.
 
     Args:
         folder: a run folder.
@@ -125,3 +138,18 @@ def evaluate_run(
     model = run.model.to(accelerator.device)
     collator, batch_size = run.labelled_collator(labelled, split), run.recipe.training.eval_batch_size
     return Evaluator(accelerator, model, run.outputs, labelled, collator, batch_size).predict(split)
+
+
+def write_by_loss(predictions: Predictions, output: str) -> None:
+    """Write the predictions of `evaluate_run`, the row with the highest loss first.
+
+    Args:
+        predictions: the predictions.
+        output: path of the file to write, ending in .csv, .jsonl or .parquet; it appears once it is complete.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    with prediction_file(output) as write:
+        for inputs, predicted in predictions.by_loss():
+            write(inputs, predicted)

@@ -5,22 +5,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import nlp_ft.models.pooled_classifier  # noqa: F401  # registers the class that a run folder may hold
 from nlp_ft.data.batch_loading import PaddingCollator
 from nlp_ft.data.batch_sampling import token_batches
+from nlp_ft.data.row_files import Rows
 from nlp_ft.data.sources import columns_of_texts, load_files, text_columns
 from nlp_ft.data.splits import progress_bars
-from nlp_ft.data.streaming import estimated_rows, stream_texts
+from nlp_ft.data.streaming import estimated_rows, stream_lines, stream_texts
 from nlp_ft.data.text import TextData, encode_split, load_text_data
 from nlp_ft.data.tokens import encode_for_prediction
 from nlp_ft.errors import DataError, ModelError
 from nlp_ft.models.config_checks import check_vocabulary
 from nlp_ft.models.labels import label_names
 from nlp_ft.models.text import require_model_files
-from nlp_ft.prediction.trained_run import TrainedRun, chunked, damage_named, load_whole
+from nlp_ft.prediction.trained_run import Source, TrainedRun, chunked, damage_named, load_whole
 from nlp_ft.recipe import TextRecipe
 from nlp_ft.tasks.registry import task_class
 from nlp_ft.tasks.task import Data
@@ -69,21 +71,40 @@ class TextRun(TrainedRun):
         in_order[np.concatenate(batches)] = found
         return in_order
 
-    def read(self, file: str | None, words: Sequence[str]) -> Iterator[Texts]:
-        """Read the text column(s) of a file, or take the given texts; two form a pair for a model of pairs."""
+    def read(self, source: Source) -> Iterator[tuple[Texts, Rows]]:
+        """Read the text column(s) of a file, or take the given texts or lines; two form a pair for a model of pairs."""
         names = text_columns(self.recipe.data)
-        if file:
+        if source.file:
             with progress_bars(False):
-                for columns in stream_texts(file, "--file", names):
-                    yield columns[0] if len(names) == 1 else list(zip(*columns, strict=True))
+                for columns, rows in stream_texts(source.file, "--file", names):
+                    yield columns[0] if len(names) == 1 else list(zip(*columns, strict=True)), rows
             return
-        if len(words) % len(names):
-            raise DataError(f"this model takes pairs of texts, got {len(words)} texts")
-        yield from chunked(words if len(names) == 1 else list(zip(words[::2], words[1::2], strict=True)))
+        for texts in self._typed(source):
+            _check_inputs(texts, wants_pairs=len(names) == 2)
+            columns = [list(map(str, texts))] if len(names) == 1 else [list(side) for side in zip(*texts, strict=True)]
+            yield texts, pyarrow.table(dict(zip(names, columns, strict=True)))
 
-    def expected_inputs(self, file: str | None, words: Sequence[str]) -> int | None:
-        """Estimate the rows of the file, or count the given texts."""
-        return estimated_rows(file, "--file") if file else len(words) // len(text_columns(self.recipe.data))
+    def _typed(self, source: Source) -> Iterator[Texts]:
+        """Take words or lines, in chunks. Raises: DataError: a text has no other one to form a pair with."""
+        is_single = len(text_columns(self.recipe.data)) == 1
+        if source.lines is None:
+            if not is_single and len(source.words) % 2:
+                raise DataError(f"this model takes pairs of texts, got {len(source.words)} texts")
+            words = source.words
+            yield from chunked(words if is_single else list(zip(words[::2], words[1::2], strict=True)))
+            return
+        number = 0
+        for lines in stream_lines(source.lines, "standard input"):
+            yield lines if is_single else [_pair(line, number + i) for i, line in enumerate(lines, 1)]
+            number += len(lines)
+
+    def expected_inputs(self, source: Source) -> int | None:
+        """Estimate the rows of the file, or count the given texts; lines are counted by nobody."""
+        if source.lines is not None:
+            return None
+        if source.file:
+            return estimated_rows(source.file, "--file")
+        return len(source.words) // len(text_columns(self.recipe.data))
 
     def shown(self, item: str | tuple[str, str]) -> str:
         """Return the text, or both texts of a pair on one line."""
@@ -105,6 +126,16 @@ class TextRun(TrainedRun):
         return PaddingCollator(
             self.tokenizer, [key for key in ("input_ids", "token_type_ids", "labels") if key in columns]
         )
+
+
+def _pair(line: str, number: int) -> tuple[str, str]:
+    texts = line.split("\t")
+    if len(texts) != 2:
+        raise DataError(
+            f"standard input: line {number} must be two texts with a tab between them, as this model takes pairs; got "
+            f"{len(texts)}"
+        )
+    return texts[0], texts[1]
 
 
 def _check_inputs(inputs: Sequence[Any], wants_pairs: bool) -> None:

@@ -3,7 +3,9 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import torch
 from transformers import AutoConfig, PreTrainedModel
 
 from nlp_ft.data.batch_loading import Collator
+from nlp_ft.data.row_files import Rows
 from nlp_ft.data.streaming import CHUNK_ROWS
 from nlp_ft.errors import DataError, ModelError, RunFolderError
 from nlp_ft.models.config_checks import check_config, check_labels
@@ -21,6 +24,21 @@ from nlp_ft.tasks.outputs import Outputs
 from nlp_ft.tasks.registry import task_class
 from nlp_ft.tasks.task import Data
 from nlp_ft.training.precision import precision_of_use
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the inputs come from that a command line names: one of a file, words, and a stream of lines.
+
+    Args:
+        file: CSV, TSV, JSON Lines or Parquet file with the recipe's text column(s).
+        words: texts, two for each prediction of a model of pairs; or image files, folders and zip files.
+        lines: UTF-8 text with an input a line, such as standard input; a tab is between the texts of a pair.
+    """
+
+    file: str | None = None
+    words: Sequence[str] = ()
+    lines: BufferedIOBase | None = None
 
 
 class TrainedRun(ABC):
@@ -38,11 +56,11 @@ class TrainedRun(ABC):
         return outputs
 
     @abstractmethod
-    def read(self, file: str | None, words: Sequence[str]) -> Iterator[Sequence[Any]]:
-        """Read the inputs that a command line names, at most `CHUNK_ROWS` at a time. Raises: DataError."""
+    def read(self, source: Source) -> Iterator[tuple[Sequence[Any], Rows]]:
+        """Read inputs, at most `CHUNK_ROWS` at a time, each with the whole row it is from. Raises: DataError."""
 
     @abstractmethod
-    def expected_inputs(self, file: str | None, words: Sequence[str]) -> int | None:
+    def expected_inputs(self, source: Source) -> int | None:
         """Estimate how many inputs `read` yields, for a progress bar; None if that is not known."""
 
     @abstractmethod

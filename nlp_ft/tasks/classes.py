@@ -3,12 +3,13 @@
 import csv
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
+import pyarrow
 import torch
 from torch.nn import functional as F
 from transformers import PreTrainedModel
@@ -42,15 +43,22 @@ class ClassOutputs:
     progress_metrics: ClassVar[tuple[str, str]] = ("accuracy", "macro_f1")
     correlation: ClassVar[str] = "matthews"
     table_file: ClassVar[str] = "per_class.csv"
-    columns: ClassVar[Mapping[str, type]] = {"label": str, "score": float}
 
     def row_losses(self, logits: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
         """Compute the cross-entropy of each row, without class weights or label smoothing."""
         return F.cross_entropy(logits, references, reduction="none")
 
+    def row_scores(self, logits: torch.Tensor) -> torch.Tensor:
+        """Compute the probability of the most likely label of each row."""
+        return self.activate(logits).amax(-1)
+
     def decode(self, logits: torch.Tensor) -> torch.Tensor:
         """Take the id of the most likely label."""
         return logits.argmax(-1)
+
+    def shown(self, decoded: np.ndarray) -> pyarrow.Array:
+        """Write label ids as names."""
+        return pyarrow.array(self.label_names, pyarrow.string()).take(pyarrow.array(decoded))
 
     def activate(self, logits: torch.Tensor) -> torch.Tensor:
         """Compute the probabilities of all labels, (batch, num_labels)."""
@@ -106,10 +114,12 @@ class ClassOutputs:
         scores = {name: float(p) for name, p in zip(self.label_names, activated, strict=True)}
         return Prediction(self.label_names[best], float(activated[best]), scores)
 
-    def values(self, activated: np.ndarray) -> tuple[Sequence[Any], ...]:
-        """Take the most likely labels and their probabilities."""
-        labels = np.array(self.label_names, object)[activated.argmax(-1)]
-        return labels.tolist(), activated.max(-1).tolist()
+    def columns(self, activated: np.ndarray, probabilities: bool = False) -> pyarrow.Table:
+        """Make `predicted_label` and `predicted_score`, its probability; and `probability_LABEL` of each label."""
+        columns = {"predicted_label": self.shown(activated.argmax(-1)), "predicted_score": activated.max(-1)}
+        if probabilities:
+            columns |= {f"probability_{name}": activated[:, i] for i, name in enumerate(self.label_names)}
+        return pyarrow.table(columns)
 
     def lines(self, prediction: Prediction, top_k: int) -> list[str]:
         """Write a line for each of the `top_k` most likely labels."""

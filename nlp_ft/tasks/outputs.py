@@ -3,15 +3,20 @@
 The loop, the evaluation, the run folder and `predict` know `Outputs` alone; each kind of task has its own.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
+import pyarrow
 import torch
 
+from nlp_ft.data.row_writers import CsvWriter
 from nlp_ft.tables import text_table
+
+ROWS_TOGETHER = 1000
+"""Rows whose inputs are read together: a row may be an image."""
 
 
 class Outputs(Protocol):
@@ -25,15 +30,21 @@ class Outputs(Protocol):
     """Scores that the line of an evaluation shows; the first gives way to the metric that selects the weights."""
     table_file: ClassVar[str]
     """Ending of the file, after the split and an underscore, that `write_tables` writes for the rows of `table`."""
-    columns: ClassVar[Mapping[str, type]]
-    """Columns that `predict` writes beside the input: name -> `str` or `float`."""
 
     def row_losses(self, logits: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
         """Compute the loss of each row, (batch,), from logits (batch, outputs) in float32 and references (batch,)."""
         ...
 
+    def row_scores(self, logits: torch.Tensor) -> torch.Tensor | None:
+        """Compute how sure the model is of each prediction, (batch,), in [0, 1]; None where it does not say."""
+        ...
+
     def decode(self, logits: torch.Tensor) -> torch.Tensor:
         """Turn logits into predictions, (batch,): label ids or numbers."""
+        ...
+
+    def shown(self, decoded: np.ndarray) -> pyarrow.Array:
+        """Write predictions or references, (rows,), as people read them: label names or numbers."""
         ...
 
     def activate(self, logits: torch.Tensor) -> torch.Tensor:
@@ -74,8 +85,16 @@ class Outputs(Protocol):
         """Make the prediction for one input from its row of `activate`, (outputs,)."""
         ...
 
-    def values(self, activated: np.ndarray) -> tuple[Sequence[Any], ...]:
-        """Compute the values of each of `columns` from rows of `activate`, (rows, outputs)."""
+    def columns(self, activated: np.ndarray, probabilities: bool = False) -> pyarrow.Table:
+        """Make the columns that `predict` writes beside the input.
+
+        Args:
+            activated: rows of `activate`, (rows, outputs).
+            probabilities: whether to add a column `probability_LABEL` for each label.
+
+        Raises:
+            DataError: the outputs have no probabilities.
+        """
         ...
 
     def lines(self, prediction: Any, top_k: int) -> list[str]:
@@ -85,12 +104,23 @@ class Outputs(Protocol):
 
 @dataclass(frozen=True)
 class Predictions:
-    """A model's predictions for every row of a split, in the order of the rows; each array (rows,)."""
+    """A model's predictions for every row of a split, in the order of the rows; each array (rows,).
+
+    Args:
+        outputs: the meaning of the values.
+        predicted: label ids or numbers.
+        references: the same of the data.
+        losses: the loss of each row.
+        row_scores: how sure the model is of each prediction; None where it does not say.
+        inputs: reads the inputs of rows, see `Data.inputs`.
+    """
 
     outputs: Outputs
     predicted: np.ndarray
     references: np.ndarray
     losses: np.ndarray
+    row_scores: np.ndarray | None
+    inputs: Callable[[np.ndarray], pyarrow.Table]
 
     def scores(self) -> dict[str, float]:
         """Compute every metric by name, the loss included."""
@@ -100,8 +130,33 @@ class Predictions:
         """Make the table of `Outputs.table` for these predictions."""
         return self.outputs.table(self.predicted, self.references, most)
 
+    def by_loss(self) -> Iterator[tuple[pyarrow.Table, pyarrow.Table]]:
+        """Read all rows, the highest loss first, so that the mistakes come first; `ROWS_TOGETHER` at a time.
+
+        Yields:
+            A table of `row` (its number in the data that was read, from 0) and the inputs; and a table of `reference`,
+            `predicted`, `score` (if the model says how sure it is) and `loss`.
+        """
+        # A loss that is no number comes first too.
+        order = np.argsort(-np.nan_to_num(self.losses, nan=np.inf), kind="stable")
+        for start in range(0, len(order), ROWS_TOGETHER):
+            rows = order[start : start + ROWS_TOGETHER]
+            columns = {
+                "reference": self.outputs.shown(self.references[rows]),
+                "predicted": self.outputs.shown(self.predicted[rows]),
+            }
+            if self.row_scores is not None:
+                columns["score"] = pyarrow.array(self.row_scores[rows], pyarrow.float32())
+            columns["loss"] = pyarrow.array(self.losses[rows], pyarrow.float32())
+            yield self.inputs(rows), pyarrow.table(columns)
+
     def write_tables(self, folder: Path, split: str) -> None:
-        """Write the tables of `Outputs.write_tables` for these predictions."""
+        """Write `<split>_predictions.csv`, see `by_loss`, and the tables of `Outputs.write_tables`."""
+        with (folder / f"{split}_predictions.csv").open("wb") as stream:
+            writer = CsvWriter(stream)
+            for inputs, predicted in self.by_loss():
+                writer.write(inputs, predicted)
+            writer.finish()
         self.outputs.write_tables(folder, split, self.predicted, self.references)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -41,6 +42,18 @@ class Data(Protocol):
 
     def labels(self, split: str) -> np.ndarray:
         """The label id or number of each row, (rows,)."""
+        ...
+
+    def inputs(self, split: str, rows: np.ndarray) -> pyarrow.Table:
+        """The inputs of some rows as people know them: texts, or names of image files.
+
+        Args:
+            split: name of the split.
+            rows: numbers of rows in the split, in any order.
+
+        Returns:
+            A row each: `row`, its number in the data that was read (from 0), and its inputs.
+        """
         ...
 
 

@@ -2,13 +2,14 @@
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
+import pyarrow
 import torch
 from scipy import stats
 from sklearn.linear_model import Ridge
@@ -16,6 +17,7 @@ from transformers import PreTrainedModel
 
 from nlp_ft.data.splits import progress_bars
 from nlp_ft.data.text import TextData, load_numbered_splits, load_text_data
+from nlp_ft.errors import DataError
 from nlp_ft.tasks.baselines import Scores, held_out, predict_by_words
 from nlp_ft.tasks.losses import SquaredLoss
 from nlp_ft.tasks.task import Card
@@ -29,15 +31,21 @@ class NumberOutputs:
     correlation: ClassVar[str] = "spearman"
     progress_metrics: ClassVar[tuple[str, str]] = ("spearman", "pearson")
     table_file: ClassVar[str] = "predictions.csv"
-    columns: ClassVar[Mapping[str, type]] = {"number": float}
 
     def row_losses(self, logits: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
         """Compute the squared error of each row."""
         return (logits.squeeze(-1) - references).square()
 
+    def row_scores(self, logits: torch.Tensor) -> None:
+        """Return None: a number comes without a probability."""
+
     def decode(self, logits: torch.Tensor) -> torch.Tensor:
         """Take the number itself."""
         return logits.squeeze(-1)
+
+    def shown(self, decoded: np.ndarray) -> pyarrow.Array:
+        """Keep the numbers."""
+        return pyarrow.array(decoded)
 
     def activate(self, logits: torch.Tensor) -> torch.Tensor:
         """Report the number itself, (batch, 1)."""
@@ -73,18 +81,17 @@ class NumberOutputs:
         return ""
 
     def write_tables(self, folder: Path, split: str, predicted: np.ndarray, references: np.ndarray) -> None:
-        """Write `<split>_predictions.csv`: row, reference and prediction."""
-        rows = np.column_stack([np.arange(len(predicted)), references, predicted])
-        file = folder / f"{split}_{self.table_file}"
-        np.savetxt(file, rows, ["%d", "%.6g", "%.6g"], ",", header="row,reference,predicted", comments="")
+        """Write nothing: the scores and the predictions say all."""
 
     def prediction(self, activated: np.ndarray) -> float:
         """Return the number predicted for one input."""
         return float(activated[0])
 
-    def values(self, activated: np.ndarray) -> tuple[Sequence[Any], ...]:
-        """Return the numbers predicted for all rows, as the one column."""
-        return (activated[:, 0].tolist(),)
+    def columns(self, activated: np.ndarray, probabilities: bool = False) -> pyarrow.Table:
+        """Make the column `predicted_number`. Raises: DataError: numbers have no probabilities."""
+        if probabilities:
+            raise DataError("--probabilities: this run predicts numbers, which have no probabilities")
+        return pyarrow.table({"predicted_number": activated[:, 0]})
 
     def lines(self, prediction: float, top_k: int) -> list[str]:
         """Write the number with four decimals."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -62,11 +63,13 @@ class Evaluator:
         module = self.accelerator.unwrap_model(self.model)
         with evaluating(module):
             results = self._results(module, encoded, batches, split, features)
-        gathered = np.concatenate(gather_object([results]))
-        gathered = gathered[np.argsort(gathered[:, 0])]
-        kind = np.dtype(encoded.features["labels"].dtype)
-        predicted, references = (gathered[:, column].astype(kind) for column in (1, 2))
-        return Predictions(self.outputs, predicted, references, gathered[:, 3])
+        parts: list[dict[str, np.ndarray]] = gather_object([results])
+        gathered = {key: np.concatenate([part[key] for part in parts if part]) for key in parts[0]}
+        order = np.argsort(gathered.pop("rows"))
+        in_order = {key: values[order] for key, values in gathered.items()}
+        # Left out where the outputs do not say how sure they are.
+        row_scores = in_order.pop("row_scores", None)
+        return Predictions(self.outputs, **in_order, row_scores=row_scores, inputs=partial(self.data.inputs, split))
 
     def _results(
         self,
@@ -75,16 +78,23 @@ class Evaluator:
         batches: Sequence[np.ndarray],
         split: str,
         features: FeatureCache | None,
-    ) -> np.ndarray:
-        """Compute row number, prediction, reference and loss of each row, (rows, 4)."""
-        parts = [np.zeros((0, 4))]
+    ) -> dict[str, np.ndarray]:
+        """Compute the arrays of `Predictions` for the rows of this process, and `rows`, their numbers; each (rows,)."""
+        found: dict[str, list[np.ndarray]] = {}
         loaded = load_batches(encoded, batches, self.collator, self.num_workers)
         with torch.inference_mode(), self.accelerator.autocast():
             for rows, batch in zip(batches, loaded):
                 labels = batch["labels"]
                 moved = {key: value.to(self.accelerator.device, non_blocking=True) for key, value in batch.items()}
                 logits = logits_of(module, moved, split, features).float().cpu()
-                losses = self.outputs.row_losses(logits, labels)
-                columns = [rows, self.outputs.decode(logits).numpy(), labels.numpy(), losses.numpy()]
-                parts.append(np.stack(columns, axis=1))
-        return np.concatenate(parts)
+                values = {
+                    "rows": torch.from_numpy(rows),
+                    "predicted": self.outputs.decode(logits),
+                    "references": labels,
+                    "losses": self.outputs.row_losses(logits, labels).double(),
+                    "row_scores": self.outputs.row_scores(logits),
+                }
+                for key, value in values.items():
+                    if value is not None:
+                        found.setdefault(key, []).append(value.numpy())
+        return {key: np.concatenate(parts) for key, parts in found.items()}

@@ -119,8 +119,10 @@ def compare(run: TextRun, texts: list[str], repeats: int, folder: Path) -> dict[
     return {
         "texts_per_second": speed,
         "trial": {f"{name}, {size}": round(found, 1) for (name, size), found in speeds.items()},
-        "other_labels": sum(our["label"] != their["label"] for our, their in zip(ours, theirs, strict=True)),
-        "largest_difference": max(abs(our["score"] - their["score"]) for our, their in zip(ours, theirs, strict=True)),
+        "other_labels": sum(our["predicted_label"] != their["label"] for our, their in zip(ours, theirs, strict=True)),
+        "largest_difference": max(
+            abs(our["predicted_score"] - their["score"]) for our, their in zip(ours, theirs, strict=True)
+        ),
     }
 
 

@@ -113,7 +113,7 @@ def test_blank_lines_between_rows_of_several_columns_are_no_rows() -> None:
 
 def test_a_blank_line_of_one_column_is_an_empty_text_so_that_rows_stay_in_line() -> None:
     Path("a.csv").write_text("text\nx\n\ny\n")
-    assert [text for [chunk] in stream_texts("a.csv", "--file", ["text"]) for text in chunk] == ["x", "", "y"]
+    assert [text for [chunk], _ in stream_texts("a.csv", "--file", ["text"]) for text in chunk] == ["x", "", "y"]
 
 
 def test_twenty_thousand_labels_are_refused() -> None:
@@ -226,7 +226,7 @@ def test_a_file_that_exists_is_read_whatever_pattern_its_name_would_be(name: str
         Path(other).write_text("text,label\nother,a\n")
     Path(name).write_text("text,label\nx,a\ny,b\n")
     assert load_raw_splits(section(name))["train"]["text"][:] == ["x", "y"]
-    assert list(stream_texts(name, "--file", ["text"])) == [[["x", "y"]]]
+    assert [chunk for chunk, _ in stream_texts(name, "--file", ["text"])] == [[["x", "y"]]]
 
 
 @pytest.mark.parametrize(

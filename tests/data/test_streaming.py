@@ -42,7 +42,7 @@ def test_chunks_hold_the_texts_of_the_whole_file_in_their_order(
 ) -> None:
     monkeypatch.setattr(streaming, "CHUNK_ROWS", 4)
     file = write(tmp_path, name)
-    chunks = [chunk for [chunk] in stream_texts(file, "--file", ["text"])]
+    chunks = [chunk for [chunk], _ in stream_texts(file, "--file", ["text"])]
     assert [len(chunk) for chunk in chunks] == [4, 4, 2]
     assert [text for chunk in chunks for text in chunk] == TEXTS == load_files(file, "--file")["text"][:]
 
@@ -56,15 +56,16 @@ def test_a_column_that_changes_its_type_on_the_way_hinders_nothing(
     # Of 10,000 rows that pandas reads at once, the first have numbers and the last do not.
     rows = [f"{i if i < 10_000 else 'x'},text {i}\n" for i in range(10_002)]
     file.write_text("number,text\n" + "".join(rows))
-    chunks = [chunk for [chunk] in stream_texts(str(file), "--file", ["text"])]
+    chunks = [chunk for [chunk], _ in stream_texts(str(file), "--file", ["text"])]
     assert [text for chunk in chunks for text in chunk] == [f"text {i}" for i in range(10_002)]
 
 
 def test_two_columns_of_several_files_stay_side_by_side(tmp_path: Path) -> None:
     for name, word in (("1.jsonl", "one"), ("2.jsonl", "two")):
         (tmp_path / name).write_text(json.dumps({"a": word, "b": None, "c": 0}) + "\n")
-    chunks = list(stream_texts(str(tmp_path / "*.jsonl"), "--file", ["b", "a"]))
-    assert chunks == [[["", ""], ["one", "two"]]]
+    [(columns, rows)] = stream_texts(str(tmp_path / "*.jsonl"), "--file", ["b", "a"])
+    assert columns == [["", ""], ["one", "two"]]
+    assert rows == [{"a": "one", "b": None, "c": 0}, {"a": "two", "b": None, "c": 0}]
 
 
 @pytest.mark.parametrize(

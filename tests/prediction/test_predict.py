@@ -29,7 +29,6 @@ from nlp_ft.training.run import train
 from tests.tiny import WORDS, tiny_recipe, write_tiny_csv
 
 FORMATS = ["csv", "jsonl", "parquet"]
-COLUMNS = {"text": str, "label": str, "score": float}
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +61,11 @@ def write_texts(file: Path, rows: Sequence[str]) -> str:
     return str(file)
 
 
+def table(texts: list[str], labels: list[str], scores: list[float]) -> tuple[pyarrow.Table, pyarrow.Table]:
+    """Rows as they were read, and the columns of their predictions."""
+    return pyarrow.table({"text": texts}), pyarrow.table({"label": labels, "score": scores})
+
+
 def read(file: Path) -> list[dict[str, Any]]:
     if file.suffix == ".parquet":
         return list(pyarrow.parquet.read_table(file).to_pylist())
@@ -92,8 +96,10 @@ def test_a_file_of_predictions_has_the_texts_in_their_order_with_the_pipelines_l
     expected = classify(several, truncation=True, max_length=24)
     written = read(output)
     assert [row["text"] for row in written] == several
-    assert [row["label"] for row in written] == [row["label"] for row in expected]
-    assert [float(row["score"]) for row in written] == pytest.approx([row["score"] for row in expected], abs=1e-6)
+    assert [row["predicted_label"] for row in written] == [row["label"] for row in expected]
+    assert [float(row["predicted_score"]) for row in written] == pytest.approx(
+        [row["score"] for row in expected], abs=1e-6
+    )
     assert sorted(tmp_path.iterdir()) == [tmp_path / "in.jsonl", output]
 
 
@@ -106,7 +112,7 @@ def test_no_more_than_one_chunk_of_a_file_is_read_ahead_of_its_predictions(
 
     def noting_read(self: TextRun, *arguments: Any) -> Iterator[Any]:
         for chunk in read_chunks(self, *arguments):
-            events.append(f"read {len(chunk)}")
+            events.append(f"read {len(chunk[0])}")
             yield chunk
 
     def noting_compute(self: TextRun, inputs: Any, *arguments: Any) -> np.ndarray:
@@ -134,11 +140,11 @@ def test_an_error_on_the_way_leaves_what_was_there_and_nothing_else(suffix: str,
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_a_file_has_its_name_only_when_it_is_whole(suffix: str, tmp_path: Path) -> None:
     output = tmp_path / f"out.{suffix}"
-    with prediction_file(str(output), COLUMNS) as write:
-        write((["a, b", "ü\n"], ["x", "y"], [0.5, 0.25]))
+    with prediction_file(str(output)) as write:
+        write(*table(["a, b", "ü\n"], ["x", "y"], [0.5, 0.25]))
         [partial] = tmp_path.iterdir()
         assert (partial.name[:8], partial.suffix) == (f".out.{suffix}"[:8], ".partial")
-        write((["c"], ["x"], [1.0]))
+        write(*table(["c"], ["x"], [1.0]))
     rows = [{**row, "score": float(row["score"])} for row in read(output)]
     assert rows == [
         {"text": "a, b", "label": "x", "score": 0.5},
@@ -244,8 +250,8 @@ def test_six_times_the_texts_take_no_more_memory(suffix: str, run: TextRun, tmp_
 def test_a_file_of_the_users_that_is_called_partial_stays(suffix: str, tmp_path: Path) -> None:
     own = tmp_path / f"out.{suffix}.partial"
     own.write_text("of the user")
-    with prediction_file(str(tmp_path / f"out.{suffix}"), COLUMNS) as write:
-        write((["a"], ["x"], [0.5]))
+    with prediction_file(str(tmp_path / f"out.{suffix}")) as write:
+        write(*table(["a"], ["x"], [0.5]))
     assert own.read_text() == "of the user"
 
 
@@ -259,9 +265,9 @@ def test_a_full_disk_is_one_error_that_names_the_file_and_leaves_nothing(
     output = str(tmp_path / f"out.{suffix}")
     with (
         pytest.raises(DataError, match=rf"^--output: .*out.{suffix}: No space left on device; it holds what it held"),
-        prediction_file(output, COLUMNS) as write,
+        prediction_file(output) as write,
     ):
-        write((["a"] * 1000, ["x"] * 1000, [0.5] * 1000))
+        write(*table(["a"] * 1000, ["x"] * 1000, [0.5] * 1000))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -57,7 +57,7 @@ def test_a_run_learns_numbers_and_beats_their_mean(run: Path) -> None:
     assert scores["mse"] < 0.1 * mean["mse"]
     assert mean.keys() == {"mse", "mae"}, "a constant has no correlation"
     assert summary["data"]["train"]["labels"]["least"] == 1.0
-    assert (run / "test_predictions.csv").read_text().startswith("row,reference,predicted\n0,")
+    assert (run / "test_predictions.csv").read_text().startswith("row,text,reference,predicted,loss\n")
     assert "One number for each input." in (run / "README.md").read_text()
 
 
@@ -93,7 +93,7 @@ def test_the_command_line_prints_numbers_and_writes_a_column_of_them(
     output = tmp_path / "out.csv"
     with pytest.raises(SystemExit):
         main(["predict", str(run), "red blue", "--output", str(output)])
-    assert output.read_text() == f"text,number\nred blue,{number:.6f}\n"
+    assert output.read_text() == f"text,predicted_number\nred blue,{number:.6f}\n"
 
 
 def test_a_run_that_is_killed_ends_as_the_unbroken_one(tmp_path: Path, tiny_encoder: Path, run: Path) -> None:

@@ -17,6 +17,7 @@ from nlp_ft.cli import main
 from nlp_ft.errors import DataError
 from nlp_ft.models.image_classifier import ImageClassifier
 from nlp_ft.prediction.predict import evaluate_run, load_run, predict
+from nlp_ft.prediction.trained_run import Source
 from nlp_ft.recipe.loader import dump_yaml, recipe_from_dict
 from nlp_ft.tasks.classes import ClassOutputs
 from nlp_ft.tasks.registry import task_of
@@ -36,8 +37,10 @@ FILES = {
     "summary.json",
     "test_confusion_matrix.csv",
     "test_per_class.csv",
+    "test_predictions.csv",
     "validation_confusion_matrix.csv",
     "validation_per_class.csv",
+    "validation_predictions.csv",
 }
 MIXED: dict[str, Any] = {"augmentation": {"mixup": 0.4, "cutmix": 1.0, "rotation": 10, "crop_scale": [0.5, 1]}}
 
@@ -106,13 +109,13 @@ def test_predict_takes_files_folders_zip_files_and_pillow_images(
     assert names == ["alpha.png", "deep.png", "grey.png", "red.png", "red.png", "red.png"]
     [from_pillow] = predict(run, [image])
     same_pixels = [rows[0], *rows[3:]]
-    assert {row["label"] for row in same_pixels} == {from_pillow.label} == {"red"}
-    assert {row["score"] for row in same_pixels} == {f"{from_pillow.score:.6f}"}
+    assert {row["predicted_label"] for row in same_pixels} == {from_pillow.label} == {"red"}
+    assert {row["predicted_score"] for row in same_pixels} == {f"{from_pillow.score:.6f}"}
     file.write_text("no image")
     with pytest.raises(DataError, match=r"predict: .*red\.png cannot be read: Pillow does not recognize it"):
         predict(run, [file])
     with pytest.raises(DataError, match="--file is for texts"):
-        load_run(run).read("a.csv", [])
+        next(load_run(run).read(Source("a.csv")))
 
 
 def test_a_run_that_stops_resumes_to_the_bit_whatever_the_number_of_workers(

@@ -29,10 +29,12 @@ FILES = {
     "summary.json",
     "test_confusion_matrix.csv",
     "test_per_class.csv",
+    "test_predictions.csv",
     "tokenizer.json",
     "tokenizer_config.json",
     "validation_confusion_matrix.csv",
     "validation_per_class.csv",
+    "validation_predictions.csv",
 }
 
 

@@ -16,7 +16,7 @@ from nlp_ft.recipe import Recipe
 from nlp_ft.tasks.baselines import TITLES
 from nlp_ft.tasks.outputs import Outputs, Predictions
 from nlp_ft.tasks.task import Task
-from nlp_ft.training.build import LayeredModel
+from nlp_ft.training.build import LayeredModel, with_rates
 from nlp_ft.training.loop_state import LoopSettings, LoopState
 from nlp_ft.training.verdict.facts import Facts, Rate, SplitFacts
 from nlp_ft.training.verdict.judge import judge
@@ -24,7 +24,7 @@ from nlp_ft.training.verdict.judge import judge
 USUAL_RATES = {"adamw": (1e-5, 5e-4, 1e-4), "adafactor": (1e-5, 1e-3, 1e-4), "lion": (1e-6, 1e-4, 1e-5)}
 USUAL_RATES["sgd"] = (1e-3, 0.1, 1e-2)
 """Optimizer -> lowest and highest usual rate of pretrained layers, and one to try."""
-OF_HEAD = 20
+OF_HEAD = 50
 """Factor from the usual rates of pretrained layers to those of a head that trains alone."""
 SAME = 0.99
 """Share of the rows with one answer, from which all rows count as answered alike."""
@@ -59,6 +59,7 @@ def verdict_of_run(
     """
     if not metrics:
         return []
+    assert recipe.training.duration is not None  # the recipe of a run is complete
     outputs = task.outputs
     records = [json.loads(line) for line in metrics.splitlines()]
     metric = recipe.training.metric
@@ -76,7 +77,7 @@ def verdict_of_run(
         steps_per_epoch=settings.steps_per_epoch,
         duration=recipe.training.duration,
         stopped_early=state.stopped_early,
-        rate=_rate(recipe, layered, optimizer),
+        rate=_rate(recipe, task, layered, optimizer),
         random_layers=random_layers(layered.model, layered.layer_map),
         report=summary["data"],
         inputs=task.inputs,
@@ -129,14 +130,17 @@ def _known(of: Predictions) -> dict[str, float]:
     return {metric: 0.0 if math.isnan(value) else value for metric, value in of.scores().items()}
 
 
-def _rate(recipe: Recipe, layered: LayeredModel, optimizer: torch.optim.Optimizer) -> Rate:
+def _rate(recipe: Recipe, task: Task, layered: LayeredModel, optimizer: torch.optim.Optimizer) -> Rate:
     """Find the highest rate among the pretrained layers that train; if none does, that of the head."""
     head = layered.layer_map.head_layer
     groups = [group for group in optimizer.param_groups if any(p.requires_grad for p in group["params"])]
     low, high, suggested = USUAL_RATES[recipe.optimizer.name]
+    if recipe.optimizer.name != "sgd":
+        without = recipe.optimizer.model_copy(update={"lr": None, "head_lr": None})
+        suggested = with_rates(recipe.model_copy(update={"optimizer": without}), task, layered).optimizer.lr or LR
     below = [group["initial_lr"] for group in groups if group["layer_id"] < head]
     if below:
         return Rate("optimizer.lr", max(below), low, high, suggested)
     setting = "optimizer.lr" if recipe.optimizer.head_lr is None else "optimizer.head_lr"
     value = max((group["initial_lr"] for group in groups), default=LR)
-    return Rate(setting, value, OF_HEAD * low, OF_HEAD * high, OF_HEAD * suggested)
+    return Rate(setting, value, OF_HEAD * low, OF_HEAD * high, suggested)
