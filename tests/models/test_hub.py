@@ -99,8 +99,8 @@ def in_cache(cache: Path, encoder: Path) -> Path:
 def test_a_hub_that_never_answers_is_one_error_within_five_seconds(cache: Path) -> None:
     message, seconds = the_error()
     assert message == (
-        f"{UNKNOWN} ({cache}); the Hub cannot be reached, so this id cannot be checked either: {constants.ENDPOINT} did "
-        "not answer within 4 s (HF_HUB_ETAG_TIMEOUT sets another limit). Check the id and the network. Without a "
+        f"{UNKNOWN} ({cache}); the Hub cannot be reached, so this id cannot be checked either: {constants.ENDPOINT} "
+        "did not answer within 4 s (HF_HUB_ETAG_TIMEOUT sets another limit). Check the id and the network. Without a "
         "network, HF_HUB_OFFLINE=1 reads models of the cache at once; otherwise name a folder or package:NAME/PATH"
     )
     assert 3.9 < seconds < 5
@@ -151,10 +151,10 @@ def test_offline_mode_asks_nobody_and_says_what_it_reads(
     asked: list[str], cache: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    message, seconds = the_error()
+    message, _ = the_error()
     assert message == (
-        f"{UNKNOWN} ({cache}), which alone is read while HF_HUB_OFFLINE is set; unset HF_HUB_OFFLINE to download it, or "
-        "name a folder or package:NAME/PATH"
+        f"{UNKNOWN} ({cache}), which alone is read while HF_HUB_OFFLINE is set; unset HF_HUB_OFFLINE to download it, "
+        "or name a folder or package:NAME/PATH"
     )
     in_cache(cache, tiny_encoder)
     assert hub.place_of_model(NAME, None) == NAME
