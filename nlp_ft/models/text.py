@@ -22,6 +22,7 @@ from nlp_ft.errors import ModelError, listed
 from nlp_ft.locations import resolve_location
 from nlp_ft.models.config_checks import DROPOUTS, check_config
 from nlp_ft.models.configs import PooledClassifierConfig
+from nlp_ft.models.hub import place_of_model
 from nlp_ft.models.loading import LoadedModel, load_pretrained, quiet_transformers, reason_of, renew
 from nlp_ft.models.pooled_classifier import PooledClassifier, encoder_options
 from nlp_ft.models.pooling import ClsPosition
@@ -256,7 +257,7 @@ def _cls_position(tokenizer: PreTrainedTokenizerBase | None) -> ClsPosition:
 
 
 def _location(model: TextModelSection) -> str:
-    return resolve_location(model.name, ModelError)
+    return place_of_model(resolve_location(model.name, ModelError), model.revision)
 
 
 def _source(model: TextModelSection) -> dict[str, Any]:
