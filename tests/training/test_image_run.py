@@ -245,9 +245,9 @@ def test_validate_and_layers_of_an_image_recipe(
     override: str, head: int, layers: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "r.yaml").write_text(dump_yaml(tiny_image_recipe(tmp_path)))
-    for command in ("validate", "layers"):
+    for command in (["validate"], ["layers", "--verbose"]):
         with pytest.raises(SystemExit, match="0"):
-            main([command, str(tmp_path / "r.yaml"), override])
+            main([*command, str(tmp_path / "r.yaml"), override])
     ready, _, _, *table = capsys.readouterr().out.splitlines()
     assert ready.endswith("r.yaml: ready to train")
     assert len(table) == layers
