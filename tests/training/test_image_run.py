@@ -248,9 +248,9 @@ def test_validate_and_layers_of_an_image_recipe(
     override: str, head: int, layers: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "r.yaml").write_text(dump_yaml(tiny_image_recipe(tmp_path)))
-    for command in ("validate", "layers"):
+    for command in (["validate"], ["layers", "--verbose"]):
         with pytest.raises(SystemExit, match="0"):
-            main([command, str(tmp_path / "r.yaml"), override])
+            main([*command, str(tmp_path / "r.yaml"), override])
     validated, _, shown = capsys.readouterr().out.partition("r.yaml: ready to train\n")
     _, _, *table = shown.splitlines()
     assert validated.startswith("split       rows  median size")

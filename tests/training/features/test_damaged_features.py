@@ -66,7 +66,7 @@ def test_damaged_features_are_made_anew_and_that_is_said(
     folder = max(folders, key=lambda folder: (folder / "values").stat().st_size)
     DAMAGES[damage](folder / "values")
     train_as(trained, tiny_encoder, f"after {damage}", "head_only")
-    out = capsys.readouterr().out
+    out = " ".join(capsys.readouterr().out.split())
     assert out.count(f"feature cache: {folder} ") == 1
     assert out.count("so it is made anew") == 1
     assert {folder: durable.content_hash(folder / "values") for folder in sorted(cache.iterdir())} == folders
