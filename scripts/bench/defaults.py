@@ -36,7 +36,7 @@ Splits = dict[str, list[Row]]
 TWEETEVAL = ("emotion", "irony", "offensive", "hate")
 SETS = ("support", "clinc10", "banking77", "clinc150", "sst2", "goemotions", *TWEETEVAL)
 SIZES = ("8", "64", "1000", "whole")
-MOST_SCORED = 1000
+MOST_SCORED = 500
 """Rows of validation and of test that are scored, drawn once for all cells."""
 GRID: dict[str, list[str]] = {
     "head_only 1e-2": ["strategy=head_only", "optimizer.lr=1e-2"],
