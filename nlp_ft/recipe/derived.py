@@ -101,11 +101,15 @@ def derive_lengths(recipe: Recipe, steps_per_epoch: int) -> list[Derived]:
     return found
 
 
+def in_words(derived: Sequence[Derived]) -> dict[str, str]:
+    """Return the value and the reason of each derived setting, under its dotted key."""
+    return {one.key: f"{one.shown} ({one.reason})" for one in derived}
+
+
 def format_derived(derived: Sequence[Derived]) -> str:
-    """Write each derived setting with its reason."""
-    return "\n".join(
-        ["not in the recipe, so derived:", *(f"  {one.key}: {one.shown}  ({one.reason})" for one in derived)]
-    )
+    """Write each derived setting with its reason, one a line."""
+    lines = [f"  {key}: {words}" for key, words in in_words(derived).items()]
+    return "\n".join(["not in the recipe, so derived:", *lines])
 
 
 def derived_layers(derived: Sequence[Derived]) -> list[Layer]:

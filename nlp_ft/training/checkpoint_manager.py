@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -139,8 +139,10 @@ class CheckpointManager:
             require_unchanged(file, self._best_hashes.get(file.name))
         load_model_tensors(file, self.model)
 
-    def load_best_of_run(self, state: LoopState, metric: str) -> None:
-        """Load the best weights of the whole run; keep the last ones if `metric` was NaN at each evaluation."""
+    def load_kept(self, state: LoopState, metric: str | None, keep: Literal["best", "last"]) -> None:
+        """Load the weights that the run keeps: the best by `metric`, or the last if it is None or was always NaN."""
+        if metric is None or keep == "last":
+            return
         if state.best_value is None:
             show(f"warning: {metric} was NaN at each evaluation; the last weights are kept")
         else:

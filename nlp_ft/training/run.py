@@ -6,6 +6,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from nlp_ft.recipe import Recipe
+from nlp_ft.recipe.derived import in_words
 from nlp_ft.tasks.registry import task_of
 from nlp_ft.training import build
 from nlp_ft.training.accelerator import start_accelerator
@@ -78,14 +79,11 @@ def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator, signals:
     loop = Loop(accelerator, model, optimizer, unfreezer, task.make_loss(), stream, settings, hooks, state, features)
     with signals.deferred():
         loop.run()
-    if settings.metric and recipe.training.keep == "best":
-        checkpoints.load_best_of_run(state, settings.metric)
-
+    checkpoints.load_kept(state, settings.metric, recipe.training.keep)
     predictions = {split: evaluator.predict(split) for split in data.encoded if split != "train"}
     answers = {"train": evaluator.predict_sample("train"), **predictions}
     summary = summarize(recipe, task, model, stream, state, predictions, accelerator)
-    summary |= {"total_seconds": time.perf_counter() - started, "data": report}
-    summary["derived"] = {one.key: f"{one.shown}: {one.reason}" for one in derived}
+    summary |= {"total_seconds": time.perf_counter() - started, "data": report, "derived": in_words(derived)}
     summary["verdict"] = verdict_of_run(recipe, task, layered, optimizer, settings, state, answers, summary, log.read())
     with signals.deferred():
         log.close(summary["metrics"])
