@@ -4,6 +4,7 @@ The rules were chosen on validation splits with scripts/bench/defaults.py; docs/
 sources. A key whose value is null in the recipe is derived; a value in the recipe is never changed.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ LION_RATIO = 5
 """Lion takes a rate three to ten times lower than AdamW (Chen et al. 2023, https://arxiv.org/abs/2302.06675)."""
 SMALL_BATCH, LARGE_BATCH, MANY_ROWS = 16, 32, 20_000
 FEWEST_EPOCHS, MOST_EPOCHS, FEWEST_STEPS = 3, 50, 200
-MOST_EVALUATIONS = 10
+MOST_EVALUATIONS, MOST_CHECKPOINTS = 10, 3
 
 
 @dataclass(frozen=True)
@@ -90,13 +91,11 @@ def derive_lengths(recipe: Recipe, steps_per_epoch: int) -> list[Derived]:
         duration, reason = _duration(steps_per_epoch)
         found.append(Derived("training.duration", duration, reason))
     total = duration.steps(steps_per_epoch)
-    every = Duration(1, "ep")
-    reason = "once an epoch"
-    if total > MOST_EVALUATIONS * steps_per_epoch and not _waits_for_plateau(recipe):
-        every = Duration(-(-total // MOST_EVALUATIONS), "st")
-        reason = f"{MOST_EVALUATIONS} times a run, because an epoch has {steps_per_epoch} step(s)"
-    for key in ("evaluate_every", "checkpoint_every"):
+    for key, most in (("evaluate_every", MOST_EVALUATIONS), ("checkpoint_every", MOST_CHECKPOINTS)):
         if getattr(recipe.training, key) is None:
+            every, reason = _interval(total, steps_per_epoch, most)
+            if key == "evaluate_every" and _waits_for_plateau(recipe):
+                every, reason = Duration(1, "ep"), "once an epoch, because a phase waits for a plateau"
             found.append(Derived(f"training.{key}", every, reason))
     return found
 
@@ -148,6 +147,14 @@ def _duration(steps_per_epoch: int) -> tuple[Duration, str]:
         return Duration(MOST_EPOCHS, "ep"), reason
     reason = f"{FEWEST_EPOCHS} epochs would be {FEWEST_EPOCHS * steps_per_epoch} steps, too few to learn a new head"
     return Duration(FEWEST_STEPS, "st"), reason
+
+
+def _interval(total: int, steps_per_epoch: int, most: int) -> tuple[Duration, str]:
+    if total <= most * steps_per_epoch:
+        return Duration(1, "ep"), "once an epoch"
+    return Duration(
+        math.ceil(total / most), "st"
+    ), f"{most} times a run, because an epoch has {steps_per_epoch} step(s)"
 
 
 def _has_new_head_on_pretrained(recipe: Recipe) -> bool:

@@ -124,11 +124,11 @@ class StrategySection(Section):
 
     name: StrategyName = Field(
         "llrd",
-        description="The strategy, whose preset sets other keys. `full`: everything at one rate. `llrd`: everything, "
-        "lower layers at lower rates. `head_only`: the head. `top_layers`: the head and the top blocks. `gradual`: the "
-        "head, then block by block from the top. `lp_ft`: the head, then everything. `discriminative`: everything, one "
-        "rate for the head and one for all below. `ulmfit`: as Howard and Ruder (2018). `scratch`: everything, from "
-        "random weights.",
+        description="The strategy, whose preset sets other keys. `full`: everything, one rate below the head. `llrd`: "
+        "everything, lower layers at lower rates. `head_only`: the head. `top_layers`: the head and the top blocks. "
+        "`gradual`: the head, then block by block from the top. `lp_ft`: the head, then everything. `discriminative`: "
+        "everything, one rate for the head and one for all below. `ulmfit`: as Howard and Ruder (2018). `scratch`: "
+        "everything, from random weights.",
     )
     trainable_blocks: Annotated[Whole, Field(ge=0, le=MOST_LAYERS)] | Literal["all"] = Field(
         "all",

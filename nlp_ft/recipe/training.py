@@ -73,7 +73,7 @@ class TrainingSection(Section):
     checkpoint_every: DurationField | None = Field(
         None,
         description="Time between two checkpoints: epochs (`1ep`) or optimizer steps (`200st`). `--resume` continues "
-        "from the last one. Null takes that of `evaluate_every` null.",
+        "from the last one. Null writes one after each epoch, but at most 3 times a run.",
     )
     metric: Metric = Field(
         "accuracy",

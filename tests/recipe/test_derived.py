@@ -83,21 +83,25 @@ def test_a_given_batch_size_or_number_of_tokens_stays(given: dict[str, int]) -> 
 
 
 @pytest.mark.parametrize(
-    ("steps_per_epoch", "duration", "every"),
+    ("steps_per_epoch", "duration", "evaluate", "checkpoint"),
     [
-        (1, "50ep", "5st"),
-        (4, "50ep", "20st"),
-        (5, "200st", "20st"),
-        (34, "200st", "1ep"),
-        (66, "200st", "1ep"),
-        (67, "3ep", "1ep"),
-        (5000, "3ep", "1ep"),
+        (1, "50ep", "5st", "17st"),
+        (4, "50ep", "20st", "67st"),
+        (5, "200st", "20st", "67st"),
+        (34, "200st", "1ep", "67st"),
+        (66, "200st", "1ep", "67st"),
+        (67, "3ep", "1ep", "1ep"),
+        (5000, "3ep", "1ep", "1ep"),
     ],
 )
-def test_a_small_set_is_trained_for_200_steps_or_50_epochs_and_evaluated_ten_times(
-    steps_per_epoch: int, duration: str, every: str
+def test_a_small_set_is_trained_for_200_steps_or_50_epochs_evaluated_ten_times_and_saved_three_times(
+    steps_per_epoch: int, duration: str, evaluate: str, checkpoint: str
 ) -> None:
-    assert lengths(steps_per_epoch) == {"duration": duration, "evaluate_every": every, "checkpoint_every": every}
+    assert lengths(steps_per_epoch) == {
+        "duration": duration,
+        "evaluate_every": evaluate,
+        "checkpoint_every": checkpoint,
+    }
 
 
 def test_where_a_phase_waits_for_a_plateau_each_epoch_is_evaluated() -> None:
