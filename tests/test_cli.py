@@ -29,6 +29,7 @@ INTERFACE = {
         "RUN",
         "TEXT_OR_IMAGE",
         "--file",
+        "--format",
         "--output",
         "--overwrite",
         "--probabilities",
