@@ -32,10 +32,9 @@ def rows_of(file: Path) -> list[dict[str, str]]:
 
 def expected(run: TextRun, file: Path) -> list[dict[str, Any]]:
     """The rows of a labelled file with the probabilities of Transformers' own class, the highest loss first."""
-    rows = [{"row": i, **row, "reference": row["label"]} for i, row in enumerate(rows_of(file))]
-    encoded = run.tokenizer(
-        [row["text"] for row in rows], padding=True, truncation=True, max_length=24, return_tensors="pt"
-    )
+    rows: list[dict[str, Any]] = [{"row": i, **row, "reference": row["label"]} for i, row in enumerate(rows_of(file))]
+    texts = [row["text"] for row in rows]
+    encoded = run.tokenizer(texts, padding=True, truncation=True, max_length=24, return_tensors="pt")
     with torch.inference_mode():
         logits = run.model(**encoded).logits
     losses = F.cross_entropy(logits, torch.tensor([LABELS.index(row["label"]) for row in rows]), reduction="none")
@@ -59,7 +58,7 @@ def assert_same(found: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> No
 
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_a_run_leaves_the_predictions_of_its_splits(split: str, run: TextRun) -> None:
-    folder = Path(run.model.name_or_path)
+    folder = Path(str(run.model.name_or_path))
     assert_same(rows_of(folder / f"{split}_predictions.csv"), expected(run, folder.parent / f"{split}.csv"))
 
 
@@ -139,7 +138,7 @@ def test_a_loss_that_is_no_number_comes_first_and_equal_ones_stay_in_order(monke
 
 
 def test_the_scores_are_those_of_the_rows(run: TextRun) -> None:
-    predictions = evaluate_run(run.model.name_or_path)
+    predictions = evaluate_run(str(run.model.name_or_path))
     [(_, rows)] = predictions.by_loss()
     assert predictions.scores()["loss"] == pytest.approx(np.mean(rows["loss"].to_numpy()))
     hits = [row["reference"] == row["predicted"] for row in rows.to_pylist()]
