@@ -1,7 +1,6 @@
 """The command `nlp-ft`. Each command imports what it needs when it runs, so that `--help` answers at once."""
 
 import argparse
-import io
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -22,7 +21,6 @@ examples:
   nlp-ft train recipes/quickstart.yaml strategy=head_only optimizer.lr=1e-3 output_dir=runs/head
   nlp-ft predict runs/quickstart "my card never arrived"
 """
-STDIN = "-"
 OVERRIDES = "settings that override the recipe's, such as optimizer.lr=1e-4 or strategy=head_only"
 
 
@@ -131,6 +129,8 @@ def _add_predict(commands: _Commands) -> None:
     predict.add_argument("inputs", metavar="TEXT_OR_IMAGE", nargs="*", default=[], help=inputs_help)
     file_help = "CSV, TSV, JSON Lines or Parquet with the recipe's text column"
     predict.add_argument("--file", type=_path, metavar="FILE", help=file_help)
+    format_help = "csv, tsv, jsonl or parquet: what standard input holds, for --file -, which reads all of it first"
+    predict.add_argument("--format", choices=["csv", "tsv", "jsonl", "parquet"], help=format_help)
     output_help = "write the input's columns and the predictions to this file, .csv, .jsonl or .parquet"
     predict.add_argument("--output", type=_path, metavar="FILE", help=output_help)
     predict.add_argument("--overwrite", action="store_true", help="replace the file of --output")
@@ -224,7 +224,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _eval(options: argparse.Namespace) -> int:
-    from nlp_ft.prediction.files import check_output
+    from nlp_ft.prediction.command_line import check_output
 
     if options.output:
         check_output(options.output, options.overwrite)
@@ -243,37 +243,33 @@ def _eval(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from nlp_ft.prediction.files import check_output
+    from nlp_ft.prediction import command_line
 
-    lines = io.BufferedReader(io.FileIO(0, closefd=False)) if options.inputs == [STDIN] else None
-    if bool(options.inputs) == bool(options.file):
-        raise DataError(
-            "predict needs texts or images on the command line, --file, or - for standard input: one of them"
-        )
-    if lines is None and STDIN in options.inputs:
-        raise DataError("- stands for standard input, and must be the only input")
+    # Checked here, so that an error comes before the seconds of loading the model.
+    command_line.check_inputs(options.inputs, options.file, options.format)
     if options.probabilities and not options.output:
-        raise DataError("--probabilities needs --output; on the screen, --top-k shows the probabilities of labels")
+        raise DataError("--probabilities needs --output; on the screen, --top-k shows the probabilities")
     if options.output:
-        # Checked here, so that an error comes before the seconds of loading the model.
-        check_output(options.output, options.overwrite)
+        command_line.check_output(options.output, options.overwrite)
     from nlp_ft.prediction.predict import load_run, predict_to_file
     from nlp_ft.prediction.trained_run import Source
 
     run = load_run(options.run, options.trust_remote_code)
-    words = [] if lines else options.inputs
-    if options.output:
-        written = predict_to_file(
-            run, options.file, words, options.output, probabilities=options.probabilities, lines=lines
-        )
-        print(f"{written} predictions in {printable(options.output)}")
-        return 0
-    for inputs, _ in run.read(Source(options.file, words, lines)):
-        for item, prediction in zip(inputs, run.predict(inputs), strict=True):
-            print(wrapped(printable(run.shown(item))))
-            for line in run.outputs.lines(prediction, options.top_k):
-                print(wrapped(f"  {line}"))
-        sys.stdout.flush()
+    from_stdin = options.inputs == [command_line.STDIN]
+    with command_line.readable_file(options.file, options.format) as file:
+        lines = command_line.standard_input() if from_stdin else None
+        source = Source(file, [] if from_stdin else options.inputs, lines)
+        if options.output:
+            written = predict_to_file(run, source, options.output, probabilities=options.probabilities)
+            print(f"{written} predictions in {printable(options.output)}")
+            return 0
+        for inputs, _ in run.read(source):
+            for item, prediction in zip(inputs, run.predict(inputs), strict=True):
+                print(wrapped(printable(run.shown(item))))
+                for line in run.outputs.lines(prediction, options.top_k):
+                    print(wrapped(f"  {line}"))
+            # So that whoever writes lines to standard input sees the predictions of those that are there.
+            sys.stdout.flush()
     return 0
 
 

@@ -39,6 +39,7 @@ INTERFACE = {
         "RUN",
         "TEXT_OR_IMAGE",
         "--file",
+        "--format",
         "--output",
         "--overwrite",
         "--probabilities",

@@ -17,19 +17,6 @@ Write = Callable[[Rows, pyarrow.Table], None]
 """A function that writes rows as they were read, and the columns of their predictions."""
 
 
-def check_output(path: str, overwrite: bool) -> None:
-    """Check, before a model is loaded, that predictions can be written to a file. Raises: DataError."""
-    file = Path(path)
-    if file.is_dir():
-        raise DataError(f"--output: {path}: Is a directory")
-    if file.suffix.lower() not in WRITERS:
-        raise DataError(f"--output: the file's name must end in {', '.join(WRITERS)}, got {path}")
-    if file.exists() and not overwrite:
-        raise DataError(f"--output: {path} exists; choose another, or pass --overwrite to replace it")
-    if not file.absolute().parent.is_dir():
-        raise DataError(f"--output: {path}: No such file or directory")
-
-
 @contextmanager
 def prediction_file(path: str) -> Iterator[Write]:
     """Open a file for rows of predictions; it is renamed to `path` at the end, and removed after an error.

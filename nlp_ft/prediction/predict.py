@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from importlib import import_module
-from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from nlp_ft.tasks.registry import task_class
 from nlp_ft.training.evaluation import Evaluator
 from nlp_ft.training.precision import precision_of_use
 
-__all__ = ["TrainedRun", "evaluate_run", "load_run", "predict", "predict_to_file", "write_by_loss"]
+__all__ = ["Source", "TrainedRun", "evaluate_run", "load_run", "predict", "predict_to_file", "write_by_loss"]
 RUNS = {
     "texts": "nlp_ft.prediction.text_run:TextRun",
     "images": "nlp_ft.prediction.image_run:ImageRun",
@@ -70,26 +69,16 @@ def predict(folder: str | Path, inputs: Sequence[Any], trust_remote_code: bool =
     return load_run(folder, trust_remote_code).predict(inputs)
 
 
-def predict_to_file(
-    run: TrainedRun,
-    file: str | None,
-    words: Sequence[str],
-    output: str,
-    *,
-    probabilities: bool = False,
-    lines: BufferedIOBase | None = None,
-) -> int:
+def predict_to_file(run: TrainedRun, source: Source, output: str, *, probabilities: bool = False) -> int:
     """Predict for any number of inputs and write the predictions in their order, chunk by chunk.
 
     Every column of the input stays as it is; the columns of `Outputs.columns` follow.
 
     Args:
         run: a run, from `load_run`.
-        file: CSV, TSV, JSON Lines or Parquet file with the recipe's text column(s); None takes the words or lines.
-        words: texts; or image files, folders and zip files.
+        source: the inputs, such as `Source(file="new.csv")`.
         output: path of the file to write, ending in .csv, .jsonl or .parquet; it appears once it is complete.
         probabilities: whether to write a column `probability_LABEL` for each label.
-        lines: a stream of inputs, one a line, instead of file and words.
 
     Returns:
         The number of predictions written.
@@ -98,7 +87,7 @@ def predict_to_file(
         DataError: there is no input, or one cannot be read; the file cannot be written, or cannot hold a value; or
             the outputs have no probabilities.
     """
-    source, written = Source(file, words, lines), 0
+    written = 0
     with (
         prediction_file(output) as write,
         tqdm(total=run.expected_inputs(source), unit=run.input_name, disable=is_quiet() or None, leave=False) as bar,

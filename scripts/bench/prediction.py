@@ -27,7 +27,7 @@ from transformers import pipeline
 
 from nlp_ft.data.batch_loading import PaddingCollator
 from nlp_ft.data.tokens import encode_for_prediction
-from nlp_ft.prediction.predict import load_run, predict_to_file
+from nlp_ft.prediction.predict import Source, load_run, predict_to_file
 from nlp_ft.prediction.text_run import TextRun
 from nlp_ft.prediction.trained_run import TrainedRun
 from nlp_ft.recipe.loader import recipe_from_dict
@@ -104,7 +104,7 @@ def compare(run: TextRun, texts: list[str], repeats: int, folder: Path) -> dict[
     )
     best, best_size = max(speeds, key=lambda key: speeds[key])
     works: dict[str, Callable[[], Any]] = {
-        "nlp_ft": lambda: predict_to_file(run, str(data), [], str(output)),
+        "nlp_ft": lambda: predict_to_file(run, Source(str(data)), str(output)),
         "pipeline as it comes, batches of 64": lambda: made["fp32"](texts, 64),
         f"pipeline at its best, {best} in batches of {best_size}": lambda: made[best](texts, best_size),
     }

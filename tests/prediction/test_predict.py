@@ -22,24 +22,11 @@ from nlp_ft.data import streaming
 from nlp_ft.errors import DataError
 from nlp_ft.prediction import text_run, trained_run
 from nlp_ft.prediction.files import prediction_file
-from nlp_ft.prediction.predict import evaluate_run, load_run, predict, predict_to_file
+from nlp_ft.prediction.predict import Source, evaluate_run, predict, predict_to_file
 from nlp_ft.prediction.text_run import TextRun
-from nlp_ft.recipe.loader import recipe_from_dict
-from nlp_ft.training.run import train
-from tests.tiny import WORDS, tiny_recipe, write_tiny_csv
+from tests.tiny import WORDS, write_tiny_csv
 
 FORMATS = ["csv", "jsonl", "parquet"]
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> TextRun:
-    """A run whose texts are cut at 24 tokens."""
-    folder = tmp_path_factory.mktemp("predict")
-    changes: dict[str, Any] = {"data": {"max_length": 24}, "training": {"duration": "8ep"}, "optimizer": {"lr": 1e-2}}
-    train(recipe_from_dict(tiny_recipe(folder, tiny_encoder, **changes)))
-    loaded = load_run(folder / "run")
-    assert isinstance(loaded, TextRun)
-    return loaded
 
 
 @pytest.fixture
@@ -91,7 +78,7 @@ def test_a_file_of_predictions_has_the_texts_in_their_order_with_the_pipelines_l
 ) -> None:
     several = texts(101)
     output = tmp_path / f"out.{suffix}"
-    assert predict_to_file(run, write_texts(tmp_path / "in.jsonl", several), [], str(output)) == 101
+    assert predict_to_file(run, Source(write_texts(tmp_path / "in.jsonl", several)), str(output)) == 101
     classify = pipeline("text-classification", model=run.model, tokenizer=run.tokenizer, device="cpu")
     expected = classify(several, truncation=True, max_length=24)
     written = read(output)
@@ -121,7 +108,7 @@ def test_no_more_than_one_chunk_of_a_file_is_read_ahead_of_its_predictions(
 
     monkeypatch.setattr(TextRun, "read", noting_read)
     monkeypatch.setattr(TextRun, "activated", noting_compute)
-    predict_to_file(run, write_texts(tmp_path / "in.jsonl", texts(101)), [], str(tmp_path / "out.csv"))
+    predict_to_file(run, Source(write_texts(tmp_path / "in.jsonl", texts(101))), str(tmp_path / "out.csv"))
     assert events == ["read 40", "computed 40", "read 40", "computed 40", "read 21", "computed 21"]
 
 
@@ -133,7 +120,7 @@ def test_an_error_on_the_way_leaves_what_was_there_and_nothing_else(suffix: str,
     output = tmp_path / f"out.{suffix}"
     output.write_text("from before")
     with pytest.raises(DataError, match=r"^--file: .*in\.jsonl cannot be read as json"):
-        predict_to_file(run, str(file), [], str(output))
+        predict_to_file(run, Source(str(file)), str(output))
     assert (output.read_text(), sorted(tmp_path.iterdir())) == ("from before", [file, output])
 
 
@@ -327,5 +314,5 @@ def test_a_number_among_the_texts_of_a_file_changes_none_of_them(run: TextRun, t
     file = tmp_path / "in.jsonl"
     file.write_text('{"text": "red"}\n{"text": 7}\n')
     with pytest.raises(DataError, match="line 2: 'text' is a whole number, and a text in the rows before it"):
-        predict_to_file(run, str(file), [], str(tmp_path / "out.csv"))
+        predict_to_file(run, Source(str(file)), str(tmp_path / "out.csv"))
     assert list(tmp_path.iterdir()) == [file]

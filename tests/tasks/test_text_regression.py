@@ -57,7 +57,17 @@ def test_a_run_learns_numbers_and_beats_their_mean(run: Path) -> None:
     assert scores["mse"] < 0.1 * mean["mse"]
     assert mean.keys() == {"mse", "mae"}, "a constant has no correlation"
     assert summary["data"]["train"]["labels"]["least"] == 1.0
-    assert (run / "test_predictions.csv").read_text().startswith("row,text,reference,predicted,loss\n")
+    lines = (run / "test_predictions.csv").read_text().splitlines()
+    assert lines[0] == "row,text,reference,predicted,loss"
+    by_row = {int(line.split(",")[0]): line.split(",") for line in lines[1:]}
+    texts = (run.parent / "test.csv").read_text().splitlines()[1:]
+    for number, (text, number_of_text) in enumerate(line.split(",") for line in texts):
+        _, shown, reference, predicted, loss = by_row[number]
+        assert (shown, float(reference)) == (text, float(number_of_text))
+        assert float(predicted) == pytest.approx(predict(run, [text])[0], abs=1e-5)
+        assert float(loss) == pytest.approx((float(predicted) - float(reference)) ** 2, abs=1e-4)
+    losses = [float(line.split(",")[-1]) for line in lines[1:]]
+    assert losses == sorted(losses, reverse=True)
     assert "One number for each input." in (run / "README.md").read_text()
 
 
@@ -94,6 +104,17 @@ def test_the_command_line_prints_numbers_and_writes_a_column_of_them(
     with pytest.raises(SystemExit):
         main(["predict", str(run), "red blue", "--output", str(output)])
     assert output.read_text() == f"text,predicted_number\nred blue,{number:.6f}\n"
+    output.with_name("in.jsonl").write_text('{"text": "red blue", "id": [7]}\n')
+    with pytest.raises(SystemExit):
+        main(["predict", str(run), "--file", str(output.with_name("in.jsonl")), "--output", f"{output}.jsonl"])
+    assert Path(f"{output}.jsonl").read_text() == (
+        f'{{"text": "red blue", "id": [7], "predicted_number": {round(number, 6)}}}\n'
+    )
+    with pytest.raises(SystemExit, match="2"):
+        main(["predict", str(run), "red", "--output", f"{output}.csv", "--probabilities"])
+    assert capsys.readouterr().err == (
+        "error: --probabilities: this run predicts numbers, which have no probabilities\n"
+    )
 
 
 def test_a_run_that_is_killed_ends_as_the_unbroken_one(tmp_path: Path, tiny_encoder: Path, run: Path) -> None:

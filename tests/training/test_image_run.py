@@ -16,8 +16,7 @@ from transformers import AutoModelForImageClassification, pipeline
 from nlp_ft.cli import main
 from nlp_ft.errors import DataError
 from nlp_ft.models.image_classifier import ImageClassifier
-from nlp_ft.prediction.predict import evaluate_run, load_run, predict
-from nlp_ft.prediction.trained_run import Source
+from nlp_ft.prediction.predict import Source, evaluate_run, load_run, predict
 from nlp_ft.recipe.loader import dump_yaml, recipe_from_dict
 from nlp_ft.tasks.classes import ClassOutputs
 from nlp_ft.tasks.registry import task_of
@@ -85,6 +84,18 @@ def test_the_pipeline_the_auto_class_and_predict_agree_with_the_summary(run: Pat
     summary = json.loads((run / "summary.json").read_text())
     assert predictions.scores() == summary["metrics"]["test"]
     assert evaluate_run(run, str(run.parent / "test")).scores() == summary["metrics"]["test"]
+
+
+def test_the_predictions_of_a_split_name_the_image_files(run: Path) -> None:
+    with (run / "test_predictions.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert list(rows[0]) == ["row", "image", "reference", "predicted", "score", "loss"]
+    files = sorted((run.parent / "test").rglob("*.png"))
+    assert {int(row["row"]): row["image"] for row in rows} == dict(enumerate(map(str, files)))
+    assert [row["reference"] for row in rows] == [Path(row["image"]).parent.name for row in rows]
+    assert [float(row["loss"]) for row in rows] == sorted((float(row["loss"]) for row in rows), reverse=True)
+    by_file = dict(zip(map(str, files), predict(run, files), strict=True))
+    assert [row["score"] for row in rows] == [f"{by_file[row['image']].score:.6f}" for row in rows]
 
 
 def test_predict_takes_files_folders_zip_files_and_pillow_images(

@@ -1,5 +1,6 @@
 """Two real processes (gloo, CPU) against one: same weights, same scores, both ranks equal to the bit."""
 
+import csv
 import json
 import re
 import subprocess
@@ -113,6 +114,23 @@ def test_scores_over_two_processes_with_an_uneven_last_batch_are_those_of_one(ru
     one, two = (json.loads((runs[name] / "summary.json").read_text())["metrics"] for name in ("one", "two"))
     assert two["test"]["accuracy"] == one["test"]["accuracy"]
     assert two["validation"]["loss"] == pytest.approx(one["validation"]["loss"], abs=1e-5)
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_the_predictions_over_two_processes_are_those_of_one(runs: dict[str, Path], split: str) -> None:
+    tables = []
+    for name in ("one", "two"):
+        with (runs[name] / f"{split}_predictions.csv").open(newline="", encoding="utf-8") as stream:
+            tables.append({row["row"]: row for row in csv.DictReader(stream)})
+    one, two = tables
+    assert sorted(map(int, one)) == list(range({"validation": 21, "test": 25}[split]))
+    assert one.keys() == two.keys()
+    for number, row in one.items():
+        other = two[number]
+        assert [other[key] for key in ("text", "reference", "predicted")] == [
+            row[key] for key in ("text", "reference", "predicted")
+        ]
+        assert float(other["loss"]) == pytest.approx(float(row["loss"]), abs=1e-4)
 
 
 def test_an_error_of_the_user_is_said_once_over_two_processes(
