@@ -138,8 +138,8 @@ def test_a_file_can_come_from_standard_input_with_its_format(
     [
         ("-", "standard input holds no line; give one input a line"),
         ("- red", "- stands for standard input, and must be the only input"),
-        ("- --file in.csv", "predict needs texts or images on the command line, or - for standard input, or --file"),
-        ("", "predict needs texts or images on the command line, or - for standard input, or --file"),
+        ("- --file in.csv", "predict needs one of: texts or images on the command line, - for standard input, --file"),
+        ("", "predict needs one of: texts or images on the command line, - for standard input, --file"),
         ("--file -", "--file - and --format belong together; the formats are csv, tsv, jsonl, parquet"),
         ("red --format csv", "--file - and --format belong together; the formats are csv, tsv, jsonl, parquet"),
         (
