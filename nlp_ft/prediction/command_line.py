@@ -32,7 +32,7 @@ def check_output(path: str, overwrite: bool) -> None:
 def check_inputs(words: Sequence[str], file: str | None, file_format: str | None) -> None:
     """Check that exactly one place is named that inputs come from. Raises: DataError."""
     if bool(words) == bool(file):
-        raise DataError("predict needs texts or images on the command line, or - for standard input, or --file")
+        raise DataError("predict needs one of: texts or images on the command line, - for standard input, --file")
     if STDIN in words and len(words) > 1:
         raise DataError("- stands for standard input, and must be the only input")
     if (file == STDIN) != bool(file_format):

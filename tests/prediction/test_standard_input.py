@@ -2,6 +2,7 @@
 
 import io
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from nlp_ft.errors import DataError
 from nlp_ft.prediction.text_run import TextRun
 from tests.prediction.test_predict import read
 
+SECONDS_TO_ANSWER = 120
+"""Torch is imported meanwhile, on a busy machine."""
 ARRIVED = "cat cat cat\n", "red red red\n"
 
 
@@ -72,12 +75,17 @@ def test_a_line_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_each_prediction_is_printed_before_the_next_line_arrives(run: TextRun) -> None:
     command = [sys.executable, "-m", "nlp_ft", "predict", str(run.model.name_or_path), "--top-k", "1", "-"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    # With this variable, Python would write every line at once.
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
         assert process.stdin
         assert process.stdout
         for line, label in zip(ARRIVED, ("animal", "colour"), strict=True):
             process.stdin.write(line)
             process.stdin.flush()
+            assert select.select([process.stdout], [], [], SECONDS_TO_ANSWER)[0], "the prediction waits for more lines"
             assert process.stdout.readline() == line
             assert process.stdout.readline().split()[1] == label
         process.stdin.close()
@@ -130,8 +138,8 @@ def test_a_file_can_come_from_standard_input_with_its_format(
     [
         ("-", "standard input holds no line; give one input a line"),
         ("- red", "- stands for standard input, and must be the only input"),
-        ("- --file in.csv", "predict needs texts or images on the command line, or - for standard input, or --file"),
-        ("", "predict needs texts or images on the command line, or - for standard input, or --file"),
+        ("- --file in.csv", "predict needs one of: texts or images on the command line, - for standard input, --file"),
+        ("", "predict needs one of: texts or images on the command line, - for standard input, --file"),
         ("--file -", "--file - and --format belong together; the formats are csv, tsv, jsonl, parquet"),
         ("red --format csv", "--file - and --format belong together; the formats are csv, tsv, jsonl, parquet"),
         (
