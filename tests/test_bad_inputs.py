@@ -258,11 +258,13 @@ def test_a_rate_may_be_written_with_an_exponent(rate: str, workplace: Path, caps
     with pytest.raises(SystemExit) as exit_info:
         main(["layers", "tiny", f"optimizer.lr={rate}", "optimizer.layer_decay=1"])
     assert exit_info.value.code == 0
-    assert capsys.readouterr().out.count("  2.00e-5  ") == 4
+    shown = capsys.readouterr().out
+    assert (shown.count("  2.00e-5  "), shown.count("  2.00e-4  ")) == (3, 1)
 
 
 def test_weights_that_are_whole_are_accepted(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_info:
         main(["validate", "good.yaml"])
     assert exit_info.value.code == 0
-    assert capsys.readouterr() == ("good.yaml: ready to train\n", "")
+    out, err = capsys.readouterr()
+    assert (out.splitlines()[-1], err) == ("good.yaml: ready to train", "")

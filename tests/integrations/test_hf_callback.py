@@ -24,7 +24,7 @@ def test_the_stock_trainer_with_callback_and_optimizer_equals_the_layerwise_trai
     changes = {"optim": "adamw_torch_fused"}
     ours = trained(str(tmp_path), "gradual", changes=changes)
     model = tiny_model()
-    optimizer = build_optimizer(model, lr=1e-2, head_lr=1e-3, weight_decay=0.0, layer_decay=0.9)
+    optimizer = build_optimizer(model, lr=1e-2, head_lr=0.1, weight_decay=0.0, layer_decay=0.9)
     stock = trained(
         str(tmp_path),
         changes=changes,
@@ -98,7 +98,7 @@ def test_a_plateau_of_a_metric_begins_the_next_phase(tmp_path: Path, metric: str
 @pytest.mark.parametrize("metric", ["loss", "eval_loss"])
 def test_the_loss_improves_downwards_under_either_name(tmp_path: Path, metric: str) -> None:
     # The head learns, so that the loss falls at each evaluation: no plateau, where upwards would be one at once.
-    assert begun(tmp_path, Plateau(metric, patience=1), [0.5] * 8, max_grad_norm=0.1) == [0]
+    assert begun(tmp_path, Plateau(metric, patience=1), [0.5] * 8, learning_rate=1e-3) == [0]
 
 
 def test_a_missing_metric_is_named(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_loss_and_norm_of_the_gradient_are_true(tmp_path: Path, accumulation: in
     reference = by_hand([rows[:8], rows[8:]])
     changes = {**in_order(16), "gradient_accumulation_steps": accumulation}
     changes["per_device_train_batch_size"] = 8 // accumulation // processes
-    run = partial(trained, str(tmp_path), "full", rows=16, changes=changes, layer_decay=1.0)
+    run = partial(trained, str(tmp_path), "full", rows=16, changes=changes, layer_decay=1.0, head_lr=0.1)
     results = in_processes(processes, run) if processes > 1 else [run()]
     for result in results:
         assert result["losses"] == [pytest.approx(pair, abs=2e-6) for pair in reference]
@@ -60,7 +60,7 @@ def test_loss_and_norm_of_the_gradient_are_true(tmp_path: Path, accumulation: in
 def test_micro_batches_of_different_sizes_count_by_their_rows(tmp_path: Path) -> None:
     rows = tiny_data(14)
     changes = {**in_order(14), "gradient_accumulation_steps": 2, "per_device_train_batch_size": 4}
-    ours = trained(str(tmp_path), "full", rows=14, changes=changes, layer_decay=1.0)["losses"]
+    ours = trained(str(tmp_path), "full", rows=14, changes=changes, layer_decay=1.0, head_lr=0.1)["losses"]
     assert ours == [pytest.approx(pair, abs=2e-6) for pair in by_hand([rows[:8], rows[8:]])]
 
 
@@ -77,7 +77,9 @@ def pooled_model() -> PreTrainedModel:
 def test_a_model_of_ours_counts_micro_batches_of_different_sizes_by_their_rows(tmp_path: Path) -> None:
     rows = tiny_data(14)
     changes = {**in_order(14), "gradient_accumulation_steps": 4, "per_device_train_batch_size": 2}
-    found = trained(str(tmp_path), "full", rows=14, changes=changes, layer_decay=1.0, model=pooled_model)["losses"]
+    found = trained(str(tmp_path), "full", rows=14, changes=changes, layer_decay=1.0, head_lr=0.1, model=pooled_model)[
+        "losses"
+    ]
     model = pooled_model()
     batch = default_data_collator(rows[:8])
     loss = cross_entropy(model(batch["input_ids"], batch["attention_mask"]).logits, batch["labels"])
@@ -108,7 +110,12 @@ def _losses_of_ours(folder: str) -> list[tuple[float, float]]:
     changes = {**in_order(8), "gradient_accumulation_steps": 4, "per_device_train_batch_size": 1}
     rows = rows_without_some_labels()
     trainer = LayerwiseTrainer(
-        strategy="full", layer_decay=1.0, model=pooled_model(), args=arguments(folder, **changes), train_dataset=rows
+        strategy="full",
+        layer_decay=1.0,
+        head_lr=0.1,
+        model=pooled_model(),
+        args=arguments(folder, **changes),
+        train_dataset=rows,
     )
     trainer.train()
     return losses(trainer)
@@ -133,7 +140,9 @@ def test_a_trainer_that_says_how_its_loss_is_scaled_is_believed(tmp_path: Path) 
     changes = {**in_order(16), "gradient_accumulation_steps": 4, "per_device_train_batch_size": 2}
     args = arguments(tmp_path, **changes)
     model, rows = tiny_model(), tiny_data(16)
-    trainer = LayerwiseMeanLossTrainer(strategy="full", layer_decay=1.0, model=model, args=args, train_dataset=rows)
+    trainer = LayerwiseMeanLossTrainer(
+        strategy="full", layer_decay=1.0, head_lr=0.1, model=model, args=args, train_dataset=rows
+    )
     if not hasattr(Trainer, "loss_is_scaled_for_ga"):
         pytest.skip("this Transformers asks for no such word")
     trainer.train()
@@ -203,7 +212,9 @@ def test_a_model_that_divides_by_all_labels_itself_is_left_alone(
         changes = {**in_order(16), "gradient_accumulation_steps": accumulation}
         changes["per_device_train_batch_size"] = 8 // accumulation
         args = arguments(tmp_path, **changes)
-        trainer = LayerwiseTrainer(strategy="full", layer_decay=1.0, model=model, args=args, train_dataset=rows)
+        trainer = LayerwiseTrainer(
+            strategy="full", layer_decay=1.0, head_lr=0.1, model=model, args=args, train_dataset=rows
+        )
         trainer.train()
         seen.append(losses(trainer))
     assert seen[1] == [pytest.approx(pair, abs=2e-6) for pair in seen[0]]

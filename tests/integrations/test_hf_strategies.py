@@ -38,16 +38,17 @@ TRAINS: dict[str, list[str]] = {
     "lp_ft": ["4", "4", ALL, ALL, ALL, ALL, ALL, ALL],
     "own": ["4"] * 4 + ["234"] * 4,
 }
+# The head of the tiny BERT has a pooler, so it has ten times the base rate, except where a strategy says otherwise.
 RATES: dict[str, list[float]] = {
-    "full": [0.01, 0.01, 0.01, 0.01, 0.01],
-    "llrd": [0.00729, 0.0081, 0.009, 0.01, 0.01],
+    "full": [0.01, 0.01, 0.01, 0.01, 0.1],
+    "llrd": [0.00729, 0.0081, 0.009, 0.01, 0.1],
     "discriminative": [0.01, 0.01, 0.01, 0.01, 0.001],
     "head_only": [0.01, 0.01, 0.01, 0.01, 0.01],
-    "top_layers": [0.01, 0.01, 0.01, 0.01, 0.01],
-    "gradual": [0.00729, 0.0081, 0.009, 0.01, 0.001],
+    "top_layers": [0.01, 0.01, 0.01, 0.01, 0.1],
+    "gradual": [0.00729, 0.0081, 0.009, 0.01, 0.1],
     "ulmfit": [0.01 / 2.6**3, 0.01 / 2.6**2, 0.01 / 2.6, 0.01, 0.01],
-    "lp_ft": [0.01, 0.01, 0.01, 0.01, 0.001],
-    "own": [0.00729, 0.0081, 0.009, 0.01, 0.01],
+    "lp_ft": [0.01, 0.01, 0.01, 0.01, 0.1],
+    "own": [0.00729, 0.0081, 0.009, 0.01, 0.1],
 }
 FACTORS: dict[str, Callable[[int, int], float]] = {
     "linear": lambda step, steps: (steps - step) / steps,
@@ -142,9 +143,9 @@ def test_the_rate_of_each_layer_is_logged_under_one_key(tmp_path: Path) -> None:
     trainer.train()
     history = trainer.state.log_history
     frozen = {"lr/block 3": 0.0, "lr/block 2": 0.0, "lr/block 1": 0.0, "lr/embeddings": 0.0}
-    assert {key: value for key, value in history[0].items() if "lr/" in key} == {"lr/head": 0.001, **frozen}
+    assert {key: value for key, value in history[0].items() if "lr/" in key} == {"lr/head": 0.1, **frozen}
     assert history[7]["lr/embeddings"] == pytest.approx(0.00729, rel=1e-12)
-    assert history[7]["learning_rate"] == history[7]["lr/head"] == 0.001
+    assert history[7]["learning_rate"] == history[7]["lr/head"] == 0.1
     assert [entry["lr/block 3"] for entry in reporter.seen if "loss" in entry] == [0.0] + [0.01] * 7
 
 
@@ -189,10 +190,10 @@ def test_a_parameter_that_was_frozen_before_stays_frozen_and_is_named(
 def test_settings_that_give_way_and_a_patience_without_phases_are_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    LayerwiseTrainer(strategy="head_only", model=tiny_model(), args=arguments(tmp_path))
+    LayerwiseTrainer(strategy="discriminative", model=tiny_model(), args=arguments(tmp_path))
     stopper = EarlyStoppingCallback(3)
     LayerwiseTrainer(strategy="ulmfit", model=tiny_model(), args=arguments(tmp_path), callbacks=[stopper])
-    assert "learning_rate=0.01 counts, not the 0.001 of the strategy" in caplog.text
+    assert "learning_rate=0.01 counts, not the 1e-05 of the strategy" in caplog.text
     assert "lr_scheduler_type=linear and warmup_steps count, not the slanted_triangular" in caplog.text
     assert "the patience of an early one (3 evaluations) may end the run" in caplog.text
 

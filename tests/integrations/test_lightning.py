@@ -63,7 +63,7 @@ def test_the_rates_follow_the_schedule_and_the_phases(tmp_path: Path) -> None:
     for step, groups in enumerate(rates):
         factor = step / 4 if step < 4 else (16 - step) / 12
         for layer, rate in groups:
-            layerwise = 0.1 * 0.9 ** max(0, NUM_BLOCKS - layer)
+            layerwise = 1.0 if layer == HEAD else 0.1 * 0.9 ** (NUM_BLOCKS - layer)
             expected = layerwise * factor * (0.5 if step >= 4 else float(layer == HEAD))
             assert rate == pytest.approx(expected, rel=1e-12, abs=1e-15), (step, layer)
 

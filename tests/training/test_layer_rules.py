@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from nlp_ft.recipe.loader import recipe_from_dict
+from nlp_ft.screen import at_level
 from nlp_ft.training.inspection import describe_layers
 from nlp_ft.training.run import train
 from tests.tiny import save_tiny_encoder, tiny_recipe
@@ -25,7 +26,8 @@ def test_rules_of_a_recipe_place_the_parameters_of_an_encoder_without_blocks(tmp
 
 def test_a_rule_goes_before_the_structure(tiny_encoder: Path) -> None:
     def holders_of_the_embeddings(*overrides: str) -> list[str]:
-        table = describe_layers(str(tiny_encoder), ["model.pooling=mean", *overrides])
+        with at_level("verbose"):
+            table = describe_layers(str(tiny_encoder), ["model.pooling=mean", *overrides])
         return [line.split()[0] for line in table.splitlines() if "embeddings." in line]
 
     assert holders_of_the_embeddings() == ["0"]

@@ -231,7 +231,12 @@ def test_a_run_by_tokens_learns_and_says_how_many_rows_go_together(
     tmp_path: Path, tiny_encoder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # The 50 rows make 14 micro-batches of at most 30 tokens; the 8 rows of each device give way to them.
-    settings = {"max_tokens_per_batch": 30, "gradient_accumulation_steps": 2, "duration": "16ep"}
+    settings = {
+        "max_tokens_per_batch": 30,
+        "gradient_accumulation_steps": 2,
+        "duration": "16ep",
+        "evaluate_every": "1ep",
+    }
     model = {"dropout": 0.0, "head": {"dropout": 0.0}}
     summary = train(recipe_from_dict(tiny_recipe(tmp_path, tiny_encoder, model=model, training=settings)))
     assert (
