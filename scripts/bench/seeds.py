@@ -16,6 +16,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from nlp_ft.recipe.loader import load_recipe
+
 
 def run_ours(recipe: str, overrides: list[str], seed: int, folder: Path) -> dict[str, Any]:
     """One run of the recipe; what its summary says."""
@@ -39,7 +41,9 @@ def main() -> None:
     parser.add_argument("recipe")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--metric", default="accuracy")
+    parser.add_argument(
+        "--metric", help="a score of the test split; that by which the recipe chooses its model if left out"
+    )
     parser.add_argument("--peer", action="append", default=[], metavar="COMMAND", help="may be given several times")
     parser.add_argument("--output", required=True, metavar="JSON")
     options = parser.parse_args()
@@ -54,9 +58,10 @@ def main() -> None:
         for command in options.peer[i :: len(options.seeds)]:
             peers.append({"command": command, **run_peer(command, seed)})
             print(json.dumps({"peer": peers[-1]}), flush=True)
-    scores = [run[options.metric] for run in ours]
+    metric = options.metric or load_recipe(options.recipe, options.overrides).training.metric
+    scores = [run[metric] for run in ours]
     result = {
-        "metric": options.metric,
+        "metric": metric,
         "mean": statistics.mean(scores),
         "standard_deviation": statistics.stdev(scores) if len(scores) > 1 else None,
         "seeds": options.seeds,
