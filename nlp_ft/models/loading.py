@@ -108,8 +108,8 @@ def check_weight_files(location: str, revision: str = "main") -> None:
     """
     if (Path(location) / ADAPTER_CONFIG_NAME).is_file():
         raise ModelError("it holds an adapter, not a whole model; merge the two with PEFT's merge_and_unload and save")
-    index = _file(location, SAFE_WEIGHTS_INDEX_NAME, revision)
-    whole = _file(location, SAFE_WEIGHTS_NAME, revision)
+    index = optional_file(location, SAFE_WEIGHTS_INDEX_NAME, revision)
+    whole = optional_file(location, SAFE_WEIGHTS_NAME, revision)
     if whole is not None:
         files = [whole]
     elif index is not None:
@@ -146,7 +146,8 @@ def give_own_memory(model: nn.Module) -> None:
         tensor.data = tensor.data.clone()
 
 
-def _file(location: str, name: str, revision: str) -> str | None:
+def optional_file(location: str, name: str, revision: str) -> str | None:
+    """Find a file beside a model, downloaded if need be; None if there is none."""
     found: str | None = cached_file(
         location,
         name,

@@ -5,9 +5,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from transformers.utils.hub import cached_file
-
 from nlp_ft.defaults import Pooling
+from nlp_ft.models.loading import optional_file
 
 MODULES = "modules.json"
 POOLINGS: dict[str, Pooling] = {"cls": "cls", "cls_token": "cls", "mean": "mean", "mean_tokens": "mean"}
@@ -34,12 +33,5 @@ def trained_pooling(location: str, revision: str = "main") -> Pooling | None:
 
 
 def _read(location: str, name: str, revision: str) -> Any:
-    file = cached_file(
-        location,
-        name,
-        revision=revision,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_gated_repo=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
+    file = optional_file(location, name, revision)
     return None if file is None else json.loads(Path(file).read_text(encoding="utf-8"))

@@ -62,6 +62,8 @@ def derive_rates(recipe: Recipe, hidden_size: int | None, head_ratio: int) -> li
     lr = recipe.optimizer.lr
     ratio = DEEP_HEAD_LR_RATIO if hidden_size is None else head_ratio
     why = "the head has several layers" if head_ratio == DEEP_HEAD_LR_RATIO else "the head is one new linear layer"
+    if hidden_size is None:
+        why = "the head of an image network is new"
     if lr is None:
         lr, reason = _base_rate(recipe, hidden_size)
         if _trains_head_alone(recipe):
@@ -132,8 +134,10 @@ def _base_rate(recipe: Recipe, hidden_size: int | None) -> tuple[float, str]:
     elif hidden_size is None:
         lr, reason = NETWORK_LR, "image network with pretrained weights"
     else:
-        lr = min(HIGHEST_LR, max(LOWEST_LR, LR * BASE_WIDTH / hidden_size))
-        reason = f"encoder of width {hidden_size}: {LR:g} x {BASE_WIDTH} / {hidden_size}"
+        by_width = LR * BASE_WIDTH / hidden_size
+        lr = min(HIGHEST_LR, max(LOWEST_LR, by_width))
+        bound = "" if lr == by_width else f", but {'at most' if lr < by_width else 'at least'} {lr:g}"
+        reason = f"encoder of width {hidden_size}: {LR:g} x {BASE_WIDTH} / {hidden_size}{bound}"
     if recipe.optimizer.name == "lion":
         lr, reason = lr / LION_RATIO, f"{reason}, / {LION_RATIO} for Lion"
     return lr, reason
@@ -152,9 +156,8 @@ def _duration(steps_per_epoch: int) -> tuple[Duration, str]:
 def _interval(total: int, steps_per_epoch: int, most: int) -> tuple[Duration, str]:
     if total <= most * steps_per_epoch:
         return Duration(1, "ep"), "once an epoch"
-    return Duration(
-        math.ceil(total / most), "st"
-    ), f"{most} times a run, because an epoch has {steps_per_epoch} step(s)"
+    reason = f"{most} times a run, because an epoch has {steps_per_epoch} step(s)"
+    return Duration(math.ceil(total / most), "st"), reason
 
 
 def _has_new_head_on_pretrained(recipe: Recipe) -> bool:

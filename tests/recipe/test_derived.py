@@ -67,6 +67,24 @@ def test_a_head_of_several_layers_has_ten_times_the_base_rate() -> None:
     assert rates(BERT_BASE, 10, strategy="head_only") == {"lr": 5e-4}
 
 
+@pytest.mark.parametrize(
+    ("hidden_size", "reasons"),
+    [
+        (
+            64,
+            [
+                "encoder of width 64: 5e-05 x 768 / 64, but at most 0.0003",
+                "100 x optimizer.lr: the head is one new linear layer",
+            ],
+        ),
+        (None, ["image network with pretrained weights", "10 x optimizer.lr: the head of an image network is new"]),
+    ],
+)
+def test_the_reason_says_what_was_computed(hidden_size: int | None, reasons: list[str]) -> None:
+    derived = derive_rates(recipe_from_dict(a_recipe()), hidden_size, 100)
+    assert [one.reason for one in derived] == reasons
+
+
 def test_a_kept_head_is_not_new_so_it_has_the_rate_of_the_top_block() -> None:
     assert rates(BERT_BASE, model={"name": "m", "keep_head": True}) == {"lr": 5e-5}
 

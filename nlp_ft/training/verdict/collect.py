@@ -21,9 +21,10 @@ from nlp_ft.training.loop_state import LoopSettings, LoopState
 from nlp_ft.training.verdict.facts import Facts, Rate, SplitFacts
 from nlp_ft.training.verdict.judge import judge
 
-USUAL_RATES = {"adamw": (1e-5, 5e-4, 1e-4), "adafactor": (1e-5, 1e-3, 1e-4), "lion": (1e-6, 1e-4, 1e-5)}
-USUAL_RATES["sgd"] = (1e-3, 0.1, 1e-2)
-"""Optimizer -> lowest and highest usual rate of pretrained layers, and one to try."""
+USUAL_RATES = {"adamw": (1e-5, 5e-4), "adafactor": (1e-5, 1e-3), "lion": (1e-6, 1e-4), "sgd": (1e-3, 0.1)}
+"""Optimizer -> lowest and highest usual rate of pretrained layers."""
+SGD_RATE = 1e-2
+"""A rate of SGD to try, since none is derived."""
 OF_HEAD = 50
 """Factor from the usual rates of pretrained layers to those of a head that trains alone."""
 SAME = 0.99
@@ -134,7 +135,7 @@ def _rate(recipe: Recipe, task: Task, layered: LayeredModel, optimizer: torch.op
     """Find the highest rate among the pretrained layers that train; if none does, that of the head."""
     head = layered.layer_map.head_layer
     groups = [group for group in optimizer.param_groups if any(p.requires_grad for p in group["params"])]
-    low, high, suggested = USUAL_RATES[recipe.optimizer.name]
+    (low, high), suggested = USUAL_RATES[recipe.optimizer.name], SGD_RATE
     if recipe.optimizer.name != "sgd":
         without = recipe.optimizer.model_copy(update={"lr": None, "head_lr": None})
         suggested = with_rates(recipe.model_copy(update={"optimizer": without}), task, layered).optimizer.lr or LR
