@@ -202,13 +202,11 @@ def _add_level(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from nlp_ft.recipe.loader import read_yaml, recipe_from_layers
+    from nlp_ft.recipe.loader import load_recipe_with_layers
     from nlp_ft.recipe.origins import resolved_yaml
-    from nlp_ft.recipe.resolve import settings_layers
     from nlp_ft.training.run_folder import RunFolder
 
-    layers = settings_layers(read_yaml(options.recipe), options.overrides)
-    recipe = recipe_from_layers(layers, options.recipe)
+    recipe, layers = load_recipe_with_layers(options.recipe, options.overrides)
     if is_verbose():
         say(resolved_yaml(recipe, layers))
     # The run checks the folder again; checked here first, an error comes before the seconds of importing torch.
@@ -281,13 +279,12 @@ def _layers(options: argparse.Namespace) -> int:
 
 
 def _validate(options: argparse.Namespace) -> int:
-    from nlp_ft.recipe.loader import read_yaml, recipe_from_layers
-    from nlp_ft.recipe.origins import resolved_yaml
-    from nlp_ft.recipe.resolve import settings_layers
-
-    layers = settings_layers(read_yaml(options.recipe), options.overrides)
-    recipe = recipe_from_layers(layers, options.recipe)
     from nlp_ft.recipe.derived import derived_layers, filled, format_derived
+    from nlp_ft.recipe.loader import load_recipe_with_layers
+    from nlp_ft.recipe.origins import resolved_yaml
+
+    # Loaded first, so that an error comes before the seconds of importing torch.
+    recipe, layers = load_recipe_with_layers(options.recipe, options.overrides)
     from nlp_ft.training.inspection import inspect_recipe
 
     found = inspect_recipe(recipe)

@@ -30,7 +30,13 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: one line for each problem, with the field, its value and what was expected.
     """
-    return recipe_from_layers(settings_layers(read_yaml(path), overrides), str(path))
+    return load_recipe_with_layers(path, overrides)[0]
+
+
+def load_recipe_with_layers(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Recipe, list[Layer]]:
+    """Read a recipe, and the layers of settings that it was made of; see `load_recipe`. Raises: RecipeError."""
+    layers = settings_layers(read_yaml(path), overrides)
+    return recipe_from_layers(layers, str(path)), layers
 
 
 def recipe_from_dict(values: Mapping[str, Any], origin: str = "recipe") -> Recipe:
