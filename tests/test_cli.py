@@ -245,9 +245,9 @@ def test_validate_resolved_prints_one_yaml_file_that_is_the_recipe_with_its_deri
     assert "\n# train         50 " in out
     Path("resolved.yaml").write_text(out)
     resolved, given = load_recipe("resolved.yaml"), load_recipe("good.yaml", settings)
-    assert (str(resolved.training.duration), resolved.optimizer.head_lr) == ("200st", 100 * (given.optimizer.lr or 0))
+    assert (str(resolved.training.duration), resolved.optimizer.head_lr) == ("300st", 100 * (given.optimizer.lr or 0))
     lines = [" ".join(line.split()) for line in out.splitlines()]
-    assert "duration: 200st # derived: 3 epochs would be 21 steps, too few to learn a new head" in lines
+    assert "duration: 300st # derived: 3 epochs would be 21 steps, too few to learn a new head" in lines
     derived = ["training.duration", "training.evaluate_every", "training.checkpoint_every", "optimizer.head_lr"]
     without = [f"{key}=null" for key in derived]
     assert load_recipe("resolved.yaml", without) == load_recipe("good.yaml", ["seed=7", *without])

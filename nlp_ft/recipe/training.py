@@ -27,7 +27,7 @@ class TrainingSection(Section):
     duration: DurationField | None = Field(
         None,
         description="Length of the run: epochs (`3ep`) or optimizer steps (`2000st`). Null derives it from the rows of "
-        "train: 3 epochs, or 200 steps where that is more, but at most 50 epochs.",
+        "train: 3 epochs, or 300 steps where that is more, but at most 50 epochs.",
     )
     per_device_batch_size: Whole | None = Field(
         None,

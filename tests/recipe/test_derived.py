@@ -104,15 +104,15 @@ def test_a_given_batch_size_or_number_of_tokens_stays(given: dict[str, int]) -> 
     ("steps_per_epoch", "duration", "evaluate", "checkpoint"),
     [
         (1, "50ep", "5st", "17st"),
-        (4, "50ep", "20st", "67st"),
-        (5, "200st", "20st", "67st"),
-        (34, "200st", "1ep", "67st"),
-        (66, "200st", "1ep", "67st"),
-        (67, "3ep", "1ep", "1ep"),
+        (6, "50ep", "30st", "100st"),
+        (7, "300st", "30st", "100st"),
+        (34, "300st", "1ep", "100st"),
+        (99, "300st", "1ep", "100st"),
+        (100, "3ep", "1ep", "1ep"),
         (5000, "3ep", "1ep", "1ep"),
     ],
 )
-def test_a_small_set_is_trained_for_200_steps_or_50_epochs_evaluated_ten_times_and_saved_three_times(
+def test_a_small_set_is_trained_for_300_steps_or_50_epochs_evaluated_ten_times_and_saved_three_times(
     steps_per_epoch: int, duration: str, evaluate: str, checkpoint: str
 ) -> None:
     assert lengths(steps_per_epoch) == {
@@ -133,5 +133,5 @@ def test_filled_puts_the_derived_settings_into_the_recipe_and_then_nothing_is_le
     derived = [*derive_rates(recipe, MINILM, 100), *derive_batch(recipe, 100), *derive_lengths(recipe, 7)]
     assert [one.key for one in derived] == list(DERIVED_KEYS)
     whole = filled(recipe, derived)
-    assert (whole.optimizer.lr, whole.training.duration) == (1e-4, Duration(200, "st"))
+    assert (whole.optimizer.lr, whole.training.duration) == (1e-4, Duration(300, "st"))
     assert [*derive_rates(whole, MINILM, 100), *derive_batch(whole, 100), *derive_lengths(whole, 7)] == []
