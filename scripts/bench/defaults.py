@@ -45,6 +45,8 @@ GRID: dict[str, list[str]] = {
     "llrd 3e-4 / 3e-3": ["strategy=llrd", "optimizer={lr: 3e-4, head_lr: 3e-3}"],
 }
 """Settings beside the defaults: strategy, rate of the top block, rate of the head."""
+MOST_STEPS = 1_000_000
+"""More steps than any cell has."""
 GRID_EPOCHS = {"8": "20ep", "64": "10ep", "1000": "8ep", "whole": "3ep"}
 TFIDF = "TF-IDF + logistic regression"
 
@@ -135,6 +137,8 @@ def train(splits: Splits, model: str, settings: Sequence[str], seed: int) -> dic
             "output_dir": str(folder / "run"),
             "seed": seed,
             "baselines": False,
+            # The weights of the last step are kept, so scores on the way would only cost time.
+            "training": {"evaluate_every": f"{MOST_STEPS}st", "checkpoint_every": f"{MOST_STEPS}st"},
         }
         (folder / "recipe.yaml").write_text(json.dumps(recipe))
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
