@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -20,3 +21,11 @@ def model_inputs(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         batch: input name -> tensor, (batch, ...), and perhaps `labels` and `row`.
     """
     return {key: value for key, value in batch.items() if key not in NOT_INPUTS}
+
+
+def output_logits(output: Any) -> torch.Tensor:
+    """Read the logits of a model's output, (batch, ...); those of an answer's start and end are stacked last."""
+    if getattr(output, "start_logits", None) is not None:
+        return torch.stack([output.start_logits, output.end_logits], -1)
+    logits: torch.Tensor = output.logits
+    return logits

@@ -16,6 +16,7 @@ from nlp_ft.data.image_sources import load_raw_images, with_images
 from nlp_ft.data.labels import LabelValue, find_labels, labels_of_model
 from nlp_ft.data.splits import draw_validation, progress_bars, useful_processes
 from nlp_ft.data.stored import stored_map
+from nlp_ft.data.windows import Windows
 from nlp_ft.data.workers import end_with_parent
 from nlp_ft.errors import DataError
 from nlp_ft.recipe.images import ImageDataSection
@@ -39,6 +40,10 @@ class ImageData:
     def lengths(self, split: str) -> np.ndarray:
         """Return zeros, (rows,): images have no length, because all are resized to one size."""
         return np.zeros(len(self.encoded[split]), np.int64)
+
+    def windows(self, split: str) -> Windows:
+        """Which row each encoded row belongs to: the row itself."""
+        return Windows.of(self.encoded[split])
 
     def labels(self, split: str) -> np.ndarray:
         """Label id of each row, (rows,)."""

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from nlp_ft.data.columns import numbers
 from nlp_ft.data.labels import alike, label_counts
 from nlp_ft.data.text import TextData
 from nlp_ft.errors import listed, printable
@@ -30,8 +29,13 @@ def describe_data(data: TextData) -> dict[str, Any]:
 
 def format_data_report(report: dict[str, Any]) -> str:
     """Format the report of `describe_data` as tables, followed by one line for each thing to look at."""
-    fields = ["rows", *SHOWN_TOKENS, "truncated", "empty", "repeated"]
-    rows = [[split, *(_cell(field, described[field]) for field in fields)] for split, described in report.items()]
+    windows = ["windows"] if any("windows" in described for described in report.values()) else []
+    fields = ["rows", *windows, *SHOWN_TOKENS, "truncated", "empty", "repeated"]
+    rows = [
+        # Where no text of a split is longer than a window, each row is one.
+        [split, *(_cell(field, described.get(field, described["rows"])) for field in fields)]
+        for split, described in report.items()
+    ]
     header = ["split", *(SHOWN_TOKENS.get(field, field) for field in fields)]
     table = text_table(header, rows, right=range(1, len(header)), width=terminal_width())
     labels = format_numbers(report) if _has_numbers(report) else format_labels(report)
@@ -39,22 +43,23 @@ def format_data_report(report: dict[str, Any]) -> str:
 
 
 def _describe_split(data: TextData, split: str) -> dict[str, Any]:
-    encoded = data.encoded[split]
-    num_tokens, hashes = numbers(encoded, "num_tokens"), numbers(encoded, "text_hash")
-    labels = data.labels(split)
+    num_tokens, hashes = data.by_row(split, "num_tokens"), data.by_row(split, "text_hash")
+    labels, num_windows = data.labels(split), len(data.encoded[split])
     described: dict[str, Any] = {
         "rows": len(num_tokens),
         "labels": label_counts(labels, data.label_names) if data.label_names else described_numbers(labels),
         "median_tokens": float(np.median(num_tokens)),
         "p95_tokens": float(np.percentile(num_tokens, 95)),
         "max_tokens": int(num_tokens.max()),
-        "truncated": float((num_tokens > data.max_length).mean()),
-        "empty": int(numbers(encoded, "is_empty").sum()),
+        "truncated": float((num_tokens > data.max_length).mean()) if num_windows == len(num_tokens) else 0.0,
+        "empty": int(data.by_row(split, "is_empty").sum()),
         "repeated": num_repeated(hashes),
         "repeated_with_another_label": conflicts(hashes, labels),
     }
+    if num_windows > len(num_tokens):
+        described["windows"] = num_windows
     if split != "train":
-        train = np.sort(numbers(data.encoded["train"], "text_hash"))
+        train = np.sort(data.by_row("train", "text_hash"))
         nearest = train[np.minimum(np.searchsorted(train, hashes), len(train) - 1)]
         described["also_in_train"] = int((nearest == hashes).sum())
     return described
@@ -100,7 +105,7 @@ def conflicts(hashes: np.ndarray, labels: np.ndarray) -> int:
 
 
 def _cell(field: str, value: float) -> str:
-    return f"{value:.1%}" if field == "truncated" else f"{value:,g}" if field == "rows" else f"{value:g}"
+    return f"{value:.1%}" if field == "truncated" else f"{value:,g}" if field in ("rows", "windows") else f"{value:g}"
 
 
 def format_labels(report: dict[str, Any]) -> str:
@@ -159,6 +164,6 @@ def _warnings(report: dict[str, Any]) -> Sequence[str]:
         if described["truncated"] > 0.05:
             lines.append(
                 f"look: {described['truncated']:.1%} of {split} is cut: raise data.max_length (the longest has "
-                f"{described['max_tokens']:,} tokens), or choose with data.truncation which part is kept"
+                f"{described['max_tokens']:,} tokens), or choose with data.truncation which part is kept; windows reads all"
             )
     return lines

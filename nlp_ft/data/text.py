@@ -18,8 +18,9 @@ from nlp_ft.data.sources import check_columns, check_texts, columns_of_texts, lo
 from nlp_ft.data.splits import draw_validation, progress_bars, useful_processes
 from nlp_ft.data.stored import stored_map
 from nlp_ft.data.tokens import encode_rows
+from nlp_ft.data.windows import BEGINS_ROW, Windows
 from nlp_ft.recipe.sections import is_share
-from nlp_ft.recipe.text import TextDataSection
+from nlp_ft.recipe.text import TextDataSection, WindowPooling
 
 ROWS_WORTH_A_PROCESS = 20_000
 ROWS_ENCODED_TOGETHER = 2500
@@ -34,10 +35,11 @@ class TextData:
 
     Args:
         raw: split name -> rows as they were read.
-        encoded: split name -> the same rows, in the same order, with the columns of `encode_rows`.
+        encoded: split name -> the same rows (or their windows), in the same order, with the columns of `encode_rows`.
         label_names: the label names in the order of the ids; empty where labels are numbers.
         text_columns: the text columns of the raw rows, one or two.
-        max_length: most tokens of a row.
+        max_length: most tokens of a row or window.
+        window_pooling: how the logits of a row's windows become one.
     """
 
     raw: dict[str, Dataset]
@@ -45,14 +47,25 @@ class TextData:
     label_names: list[str]
     text_columns: list[str]
     max_length: int
+    window_pooling: WindowPooling = "mean"
 
     def lengths(self, split: str) -> np.ndarray:
-        """Number of tokens of each row after truncation, (rows,)."""
-        return np.minimum(numbers(self.encoded[split], "num_tokens").astype(np.int64), self.max_length)
+        """Number of tokens of each row after truncation, or of each window, (windows,)."""
+        name = "window_tokens" if BEGINS_ROW in self.encoded[split].column_names else "num_tokens"
+        return np.minimum(numbers(self.encoded[split], name).astype(np.int64), self.max_length)
+
+    def windows(self, split: str) -> Windows:
+        """Which row each encoded row belongs to."""
+        return Windows.of(self.encoded[split], self.window_pooling)
+
+    def by_row(self, split: str, column: str) -> np.ndarray:
+        """Read a column of numbers of the encoded rows, once for each row, (rows,)."""
+        values = numbers(self.encoded[split], column)
+        return values[self.windows(split).starts] if BEGINS_ROW in self.encoded[split].column_names else values
 
     def labels(self, split: str) -> np.ndarray:
         """Label of each row, (rows,): an id, or a number to learn."""
-        return numbers(self.encoded[split], "labels")
+        return self.by_row(split, "labels")
 
     def texts(self, split: str) -> list[str]:
         """Text of each row; the two texts of a pair are joined with a blank."""
@@ -112,7 +125,8 @@ def load_text_data(data: TextDataSection, tokenizer: PreTrainedTokenizerBase, ha
         raw, labels = (load_numbered_splits(data), None) if has_numbers else load_labelled_splits(data)
     with progress_bars(sys.stderr.isatty()):
         encoded = {split: _encode(rows, split, tokenizer, data, labels) for split, rows in raw.items()}
-    return TextData(raw, encoded, list((labels or {}).values()), text_columns(data), data.max_length)
+    names = list((labels or {}).values())
+    return TextData(raw, encoded, names, text_columns(data), data.max_length, data.window_pooling)
 
 
 def encode_split(
@@ -145,7 +159,8 @@ def encode_split(
         labels = labels_of_model(rows, where, data.label, label_names, data.label_names is not None)
     with progress_bars(sys.stderr.isatty()):
         encoded = _encode(rows, split, tokenizer, data, labels)
-    return TextData({split: rows}, {split: encoded}, list(label_names or ()), text_columns(data), data.max_length)
+    names, columns = list(label_names or ()), text_columns(data)
+    return TextData({split: rows}, {split: encoded}, names, columns, data.max_length, data.window_pooling)
 
 
 def _encode(
@@ -165,6 +180,8 @@ def _encode(
         "text_hash": Value("int64"),
         "is_empty": Value("bool"),
     }
+    if data.truncation == "windows":
+        features |= {"window_tokens": Value("int32"), BEGINS_ROW: Value("bool")}
     return stored_map(
         rows,
         encode_rows,

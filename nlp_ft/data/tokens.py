@@ -8,6 +8,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from nlp_ft.data.sources import text_columns
+from nlp_ft.data.windows import BEGINS_ROW, window_positions
 from nlp_ft.data.workers import end_with_parent
 from nlp_ft.recipe.text import TextDataSection
 
@@ -27,7 +28,8 @@ def encode_texts(
 
     Returns:
         Lists with one entry a row: `input_ids`; `token_type_ids` if the tokenizer makes them; and `num_tokens`, the
-        number of tokens before the cut.
+        number of tokens before the cut. Under truncation `windows`, one entry a window, with `window_tokens`, its
+        length, and `begins_row`, true for the first window of a row.
     """
     encoded = tokenizer(
         *columns, add_special_tokens=True, return_attention_mask=False, return_special_tokens_mask=True, verbose=False
@@ -35,6 +37,8 @@ def encode_texts(
     keys = [key for key in encoded if key != "special_tokens_mask"]
     result: dict[str, list[Any]] = {key: list(encoded[key]) for key in keys}
     result["num_tokens"] = [len(ids) for ids in result["input_ids"]]
+    if data.truncation == "windows":
+        return _in_windows(result, keys, encoded["special_tokens_mask"], data)
     too_long = [row for row, length in enumerate(result["num_tokens"]) if length > data.max_length]
     if too_long and len(columns) == 2:
         _cut_pairs(result, keys, columns, too_long, tokenizer, data)
@@ -48,7 +52,7 @@ def encode_texts(
 
 def encode_for_prediction(
     columns: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerBase, data: TextDataSection
-) -> dict[str, list[np.ndarray]]:
+) -> dict[str, list[Any]]:
     """Tokenize and cut texts as `encode_texts` does, into arrays that need little memory.
 
     Args:
@@ -57,13 +61,15 @@ def encode_for_prediction(
         data: the section with `max_length`, `truncation` and `head_tokens`.
 
     Returns:
-        `input_ids` and, if the tokenizer makes them, `token_type_ids`: one array for each row, (tokens,), int32.
+        `input_ids` and, if the tokenizer makes them, `token_type_ids`: one array for each row or window, (tokens,),
+        int32; and under truncation `windows` a list `begins_row`, see `encode_texts`.
     """
-    rows: dict[str, list[np.ndarray]] = {}
+    rows: dict[str, list[Any]] = {}
     for start in range(0, len(columns[0]), ROWS_ENCODED_TOGETHER):
         encoded = encode_texts([column[start : start + ROWS_ENCODED_TOGETHER] for column in columns], tokenizer, data)
-        for key in encoded.keys() - {"num_tokens"}:
-            rows.setdefault(key, []).extend(np.asarray(ids, np.int32) for ids in encoded[key])
+        for key in encoded.keys() - {"num_tokens", "window_tokens"}:
+            values = encoded[key] if key == BEGINS_ROW else [np.asarray(ids, np.int32) for ids in encoded[key]]
+            rows.setdefault(key, []).extend(values)
     return rows
 
 
@@ -99,22 +105,48 @@ def encode_rows(
         label_ids: value in the label column -> label id; None where the labels are numbers to learn.
 
     Returns:
-        The columns of `encode_texts`, `labels`, `text_hash` and `is_empty`, each with one entry a row.
+        The columns of `encode_texts`, `labels`, `text_hash` and `is_empty`, each with one entry a row or window.
     """
     end_with_parent()
     columns = [["" if text is None else text for text in batch[name]] for name in text_columns(data)]
     encoded = encode_texts(columns, tokenizer, data)
     values = batch[data.label]
-    encoded["labels"] = [float(v) for v in values] if label_ids is None else [label_ids[v] for v in values]
-    encoded["text_hash"] = [text_hash(texts) for texts in zip(*columns)]
-    encoded["is_empty"] = [not any(text.strip() for text in texts) for texts in zip(*columns)]
-    return encoded
+    of_rows: dict[str, list[Any]] = {
+        "labels": [float(v) for v in values] if label_ids is None else [label_ids[v] for v in values],
+        "text_hash": [text_hash(texts) for texts in zip(*columns)],
+        "is_empty": [not any(text.strip() for text in texts) for texts in zip(*columns)],
+    }
+    if BEGINS_ROW in encoded:
+        rows = (np.cumsum(encoded[BEGINS_ROW]) - 1).tolist()
+        of_rows = {key: [column[row] for row in rows] for key, column in of_rows.items()}
+    return {**encoded, **of_rows}
 
 
 def text_hash(texts: Sequence[str]) -> int:
     """Hash the texts of a row to 64 bits; texts that differ only in case or white space have the same hash."""
     plain = "\x1f".join(" ".join(text.lower().split()) for text in texts)
     return int(np.frombuffer(blake2b(plain.encode("utf-8", "replace"), digest_size=8).digest(), np.int64)[0])
+
+
+def _in_windows(
+    encoded: Mapping[str, list[Any]],
+    keys: Sequence[str],
+    special_tokens: Sequence[Sequence[int]],
+    data: TextDataSection,
+) -> dict[str, list[Any]]:
+    """Divide the rows into windows, each with all special tokens; the result has one entry a window."""
+    result: dict[str, list[Any]] = {key: [] for key in (*keys, "num_tokens", "window_tokens", BEGINS_ROW)}
+    for row, mask in enumerate(special_tokens):
+        text = [position for position, special in enumerate(mask) if not special]
+        special = [position for position, special in enumerate(mask) if special]
+        for number, window in enumerate(window_positions(text, data.max_length - len(special), data.stride)):
+            kept = sorted([*special, *window])
+            for key in keys:
+                result[key].append([encoded[key][row][position] for position in kept])
+            result["num_tokens"].append(len(mask))
+            result["window_tokens"].append(len(kept))
+            result[BEGINS_ROW].append(number == 0)
+    return result
 
 
 def _cut_pairs(

@@ -51,7 +51,7 @@ class ImageRun(TrainedRun):
                 batch = torch.stack([self._pixel_values(item) for item in inputs[start : start + BATCH_SIZE]])
                 computed.append(compute({"pixel_values": batch}))
                 done(len(batch))
-        found: np.ndarray = torch.cat(computed).cpu().numpy()
+        found: np.ndarray = self.outputs.activate(torch.cat(computed)).cpu().numpy()
         return found
 
     def read(self, source: Source) -> Iterator[tuple[Sequence[str], Rows]]:

@@ -18,6 +18,7 @@ from nlp_ft.data.splits import progress_bars
 from nlp_ft.data.streaming import estimated_rows, stream_lines, stream_texts
 from nlp_ft.data.text import TextData, encode_split, load_text_data
 from nlp_ft.data.tokens import encode_for_prediction
+from nlp_ft.data.windows import BEGINS_ROW, Windows
 from nlp_ft.errors import DataError, ModelError
 from nlp_ft.models.config_checks import check_vocabulary
 from nlp_ft.models.labels import label_names
@@ -57,6 +58,7 @@ class TextRun(TrainedRun):
         _check_inputs(inputs, wants_pairs)
         columns = [list(column) for column in zip(*inputs, strict=True)] if wants_pairs else [list(map(str, inputs))]
         encoded = encode_for_prediction(columns, self.tokenizer, self.recipe.data)
+        begins_row = encoded.pop(BEGINS_ROW, None)
         lengths = np.array([len(ids) for ids in encoded["input_ids"]])
         batches = token_batches(lengths, TOKENS_PER_BATCH.get(self.device.type, TOKENS_PER_BATCH_ELSEWHERE))
         collator = PaddingCollator(self.tokenizer, list(encoded))
@@ -65,11 +67,13 @@ class TextRun(TrainedRun):
             for batch in batches:
                 rows = [{key: encoded[key][row] for key in encoded} for row in batch]
                 computed.append(compute(collator(rows)))
-                done(len(batch))
-        found = torch.cat(computed).cpu().numpy()
-        in_order = np.empty_like(found)
-        in_order[np.concatenate(batches)] = found
-        return in_order
+                done(sum(begins_row[row] for row in batch) if begins_row else len(batch))
+        logits = torch.cat(computed).cpu()[np.argsort(np.concatenate(batches))]
+        if begins_row:
+            windows = Windows(np.cumsum(begins_row) - 1, self.recipe.data.window_pooling)
+            logits = torch.from_numpy(windows.pooled(logits.numpy()))
+        found: np.ndarray = self.outputs.activate(logits).numpy()
+        return found
 
     def read(self, source: Source) -> Iterator[tuple[Texts, Rows]]:
         """Read the text column(s) of a file, or take the given texts or lines; two form a pair for a model of pairs."""

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, PreTrainedModel
 
+from nlp_ft.data.batch import output_logits
 from nlp_ft.data.batch_loading import Collator
 from nlp_ft.data.row_files import Rows
 from nlp_ft.data.streaming import CHUNK_ROWS
@@ -106,8 +107,8 @@ class TrainedRun(ABC):
         The weights are cast once for all batches.
 
         Yields:
-            A function from a batch to its activated outputs, (batch, outputs). They stay on the device, because
-            fetching them would wait for the batch.
+            A function from a batch to its logits, (batch, ...), in float32. They stay on the device, because fetching
+            them would wait for the batch.
         """
         module: torch.nn.Module = self.model
         module.to(self.device).eval()
@@ -116,8 +117,7 @@ class TrainedRun(ABC):
 
         def compute(batch: dict[str, torch.Tensor]) -> torch.Tensor:
             inputs = {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
-            logits: torch.Tensor = module(**inputs).logits
-            return self.outputs.activate(logits.float())
+            return output_logits(module(**inputs)).float()
 
         with torch.inference_mode(), torch.autocast(self.device.type, dtype, enabled=dtype is not None):
             yield compute

@@ -8,6 +8,8 @@ from nlp_ft.defaults import Pooling
 from nlp_ft.recipe.sections import DataSection, ModelSection
 from nlp_ft.recipe.values import Paths, Place, Real, Text, Whole
 
+WindowPooling = Literal["mean", "max"]
+
 
 class TextDataSection(DataSection):
     """Where the texts and labels come from, and how they become tokens."""
@@ -30,10 +32,12 @@ class TextDataSection(DataSection):
     max_length: Whole = Field(
         128, ge=3, le=1_000_000, description="Most tokens of an input, special tokens included; longer texts are cut."
     )
-    truncation: Literal["head", "tail", "head_tail"] = Field(
+    truncation: Literal["head", "tail", "head_tail", "windows"] = Field(
         "head",
         description="Which part of a longer text is kept. `head`: its beginning. `tail`: its end. `head_tail`: the "
-        "first `head_tokens` tokens, then its end.",
+        "first `head_tokens` tokens, then its end. `windows`: all of it, in windows of `max_length` tokens; each "
+        "window is a row of training, and the outputs for a text are those of its windows, pooled by "
+        "`window_pooling`.",
     )
     head_tokens: Whole = Field(
         128,
@@ -41,6 +45,12 @@ class TextDataSection(DataSection):
         le=1_000_000,
         description="Tokens kept from the beginning of a longer text under `head_tail` (Sun et al. 2019 keep 128 of "
         "512).",
+    )
+    stride: Whole = Field(
+        32, ge=0, le=1_000_000, description="Tokens that neighbouring windows of a text share under `windows`."
+    )
+    window_pooling: WindowPooling = Field(
+        "mean", description="How the logits of the windows of a text become those of the text: their mean or maximum."
     )
     num_proc: Whole | None = Field(
         None,
@@ -59,6 +69,12 @@ class TextDataSection(DataSection):
             raise ValueError(
                 f"head_tokens must leave room for the end of the text within max_length {self.max_length}, "
                 f"got {self.head_tokens}"
+            )
+        if isinstance(self.text, list) and self.truncation == "windows":
+            raise ValueError("truncation windows needs a single text; use head or tail for pairs")
+        if self.truncation == "windows" and self.stride > self.max_length - 4:
+            raise ValueError(
+                f"stride must leave room for new tokens in a window of max_length {self.max_length}, got {self.stride}"
             )
         if self.split_column and not self.source:
             raise ValueError("split_column needs source, the file(s) that hold that column")

@@ -21,6 +21,7 @@ from nlp_ft.recipe import Recipe
 from nlp_ft.tables import terminal_width, text_table
 from nlp_ft.tasks.losses import ClassificationLoss
 from nlp_ft.tasks.metrics import confusion_matrix, per_class, score
+from nlp_ft.tasks.row_outputs import RowOutputs
 from nlp_ft.tasks.task import Data
 
 
@@ -34,7 +35,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class ClassOutputs:
+class ClassOutputs(RowOutputs):
     """Outputs of a classifier: one of several labels for each row. See `Outputs`."""
 
     label_names: list[str]

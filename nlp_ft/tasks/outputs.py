@@ -13,6 +13,7 @@ import pyarrow
 import torch
 
 from nlp_ft.data.row_writers import CsvWriter
+from nlp_ft.data.windows import Windows
 from nlp_ft.tables import text_table
 
 ROWS_TOGETHER = 1000
@@ -20,7 +21,7 @@ ROWS_TOGETHER = 1000
 
 
 class Outputs(Protocol):
-    """Interprets the logits of a model; each row of logits is one prediction."""
+    """Interprets the logits of a model, for one batch and then for whole rows."""
 
     shown_metrics: ClassVar[tuple[str, ...]]
     """Scores that tables show, in this order."""
@@ -31,16 +32,33 @@ class Outputs(Protocol):
     table_file: ClassVar[str]
     """Ending of the file, after the split and an underscore, that `write_tables` writes for the rows of `table`."""
 
-    def row_losses(self, logits: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
-        """Compute the loss of each row, (batch,), from logits (batch, outputs) in float32 and references (batch,)."""
+    def of_batch(
+        self, logits: torch.Tensor, batch: dict[str, torch.Tensor], windows: Windows
+    ) -> dict[str, torch.Tensor]:
+        """Take from the logits what the evaluation keeps of a batch of encoded rows.
+
+        Args:
+            logits: (batch, ...), in float32.
+            batch: the batch, with `labels`, (batch, ...).
+            windows: which row each encoded row of the split belongs to.
+
+        Returns:
+            Tensors that begin with (batch, ...). If the second axis differs between batches, shorter ones are filled up
+            with -100.
+        """
         ...
 
-    def row_scores(self, logits: torch.Tensor) -> torch.Tensor | None:
-        """Compute how sure the model is of each prediction, (batch,), in [0, 1]; None where it does not say."""
-        ...
+    def of_rows(self, kept: dict[str, np.ndarray], windows: Windows) -> dict[str, np.ndarray]:
+        """Put what `of_batch` kept of all batches together to one value for each row.
 
-    def decode(self, logits: torch.Tensor) -> torch.Tensor:
-        """Turn logits into predictions, (batch,): label ids or numbers."""
+        Args:
+            kept: the arrays of `of_batch`, (encoded rows, ...), in the order of the encoded rows.
+            windows: which row each of them belongs to.
+
+        Returns:
+            `predicted`, `references`, `losses` and, where the outputs say how sure they are, `row_scores`; all (rows,
+            ...).
+        """
         ...
 
     def shown(self, decoded: np.ndarray) -> pyarrow.Array:

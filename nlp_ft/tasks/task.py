@@ -14,6 +14,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from nlp_ft.data.batch_loading import Collator
+from nlp_ft.data.windows import Windows
 from nlp_ft.errors import LayerMapError
 from nlp_ft.layerwise import LayerMap
 from nlp_ft.layerwise.layer_map import Rule
@@ -28,7 +29,7 @@ class Data(Protocol):
 
     @property
     def encoded(self) -> dict[str, Dataset]:
-        """The rows of each split, by its name."""
+        """The rows of each split, or the windows of its rows, by its name."""
         ...
 
     @property
@@ -37,7 +38,11 @@ class Data(Protocol):
         ...
 
     def lengths(self, split: str) -> np.ndarray:
-        """The length of each row, (rows,), by which rows are grouped: tokens of a text, 0 for an image."""
+        """The length of each encoded row, by which they are grouped: tokens of a text, 0 for an image."""
+        ...
+
+    def windows(self, split: str) -> Windows:
+        """Which row each encoded row belongs to: a long text may be several encoded rows."""
         ...
 
     def labels(self, split: str) -> np.ndarray:

@@ -20,11 +20,12 @@ from nlp_ft.data.text import TextData, load_numbered_splits, load_text_data
 from nlp_ft.errors import DataError
 from nlp_ft.tasks.baselines import Scores, held_out, predict_by_words
 from nlp_ft.tasks.losses import SquaredLoss
+from nlp_ft.tasks.row_outputs import RowOutputs
 from nlp_ft.tasks.task import Card
 from nlp_ft.tasks.text_inputs import TextInputs
 
 
-class NumberOutputs:
+class NumberOutputs(RowOutputs):
     """Outputs of a regression: one number for each row. See `Outputs`."""
 
     shown_metrics: ClassVar[tuple[str, ...]] = ("spearman", "pearson", "mse", "mae")

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from datasets import Dataset
 
+from nlp_ft.data.batch import IGNORED_LABEL
 from nlp_ft.data.batch_loading import Collator, load_batches
+from nlp_ft.data.windows import Windows
 from nlp_ft.layerwise.eval_mode import evaluating
 from nlp_ft.tasks.outputs import Outputs, Predictions
 from nlp_ft.tasks.task import Data
@@ -43,7 +44,7 @@ class Evaluator:
 
     def predict_sample(self, split: str) -> Predictions:
         """Predict for at most 256 rows, spread evenly over a split; collective."""
-        num_rows = len(self.data.encoded[split])
+        num_rows = self.data.windows(split).num_rows
         rows = np.linspace(0, num_rows - 1, min(num_rows, SAMPLE_ROWS)).round().astype(np.int64)
         return self.predict(split, rows=rows)
 
@@ -55,46 +56,50 @@ class Evaluator:
             features: the cached outputs of the frozen blocks; None computes them.
             rows: numbers of the rows to predict for, in order, each once; None predicts for all.
         """
-        encoded, lengths = self.data.encoded[split], self.data.lengths(split)
-        rows = np.arange(len(encoded)) if rows is None else rows
-        order = rows[np.argsort(-lengths[rows], kind="stable")]
+        lengths, windows = self.data.lengths(split), self.data.windows(split)
+        chosen = np.arange(len(lengths)) if rows is None else windows.of_rows(rows)
+        order = chosen[np.argsort(-lengths[chosen], kind="stable")]
         mine = order[self.accelerator.process_index :: self.accelerator.num_processes]
         batches = [mine[i : i + self.batch_size] for i in range(0, len(mine), self.batch_size)]
         module = self.accelerator.unwrap_model(self.model)
         with evaluating(module):
-            results = self._results(module, encoded, batches, split, features)
+            results = self._results(module, batches, split, features, windows)
         parts: list[dict[str, np.ndarray]] = gather_object([results])
-        gathered = {key: np.concatenate([part[key] for part in parts if part]) for key in parts[0]}
-        order = np.argsort(gathered.pop("rows"))
-        in_order = {key: values[order] for key, values in gathered.items()}
+        gathered = {key: joined([part[key] for part in parts if part]) for key in parts[0]}
+        order = np.argsort(gathered.pop("encoded_row"))
+        kept = {key: values[order] for key, values in gathered.items()}
+        of_rows = self.outputs.of_rows(kept, windows.selected(chosen))
         # Left out where the outputs do not say how sure they are.
-        row_scores = in_order.pop("row_scores", None)
-        return Predictions(self.outputs, **in_order, row_scores=row_scores, inputs=partial(self.data.inputs, split))
+        row_scores = of_rows.pop("row_scores", None)
+        return Predictions(self.outputs, **of_rows, row_scores=row_scores, inputs=partial(self.data.inputs, split))
 
     def _results(
         self,
         module: torch.nn.Module,
-        encoded: Dataset,
         batches: Sequence[np.ndarray],
         split: str,
         features: FeatureCache | None,
+        windows: Windows,
     ) -> dict[str, np.ndarray]:
-        """Compute the arrays of `Predictions` for the rows of this process, and `rows`, their numbers; each (rows,)."""
+        """Compute `Outputs.of_batch` for the encoded rows of this process, and `encoded_row`, their numbers."""
         found: dict[str, list[np.ndarray]] = {}
-        loaded = load_batches(encoded, batches, self.collator, self.num_workers)
+        loaded = load_batches(self.data.encoded[split], batches, self.collator, self.num_workers)
         with torch.inference_mode(), self.accelerator.autocast():
             for rows, batch in zip(batches, loaded):
-                labels = batch["labels"]
                 moved = {key: value.to(self.accelerator.device, non_blocking=True) for key, value in batch.items()}
                 logits = logits_of(module, moved, split, features).float().cpu()
-                values = {
-                    "rows": torch.from_numpy(rows),
-                    "predicted": self.outputs.decode(logits),
-                    "references": labels,
-                    "losses": self.outputs.row_losses(logits, labels).double(),
-                    "row_scores": self.outputs.row_scores(logits),
-                }
-                for key, value in values.items():
-                    if value is not None:
-                        found.setdefault(key, []).append(value.numpy())
-        return {key: np.concatenate(parts) for key, parts in found.items()}
+                kept = self.outputs.of_batch(logits, batch, windows)
+                for key, value in {"encoded_row": torch.from_numpy(rows), **kept}.items():
+                    found.setdefault(key, []).append(value.numpy())
+        return {key: joined(parts) for key, parts in found.items()}
+
+
+def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Concatenate arrays, (rows, ...); those with a shorter second axis are filled up with `IGNORED_LABEL`."""
+    if parts[0].ndim > 1 and len({part.shape[1] for part in parts}) > 1:
+        shape = (max(part.shape[1] for part in parts), *parts[0].shape[2:])
+        filled = np.full((sum(map(len, parts)), *shape), IGNORED_LABEL, parts[0].dtype)
+        for start, part in zip(np.cumsum([0, *map(len, parts)]), parts):
+            filled[start : start + len(part), : part.shape[1]] = part
+        return filled
+    return np.concatenate(parts)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nlp_ft.data.batch import model_inputs
+from nlp_ft.data.batch import model_inputs, output_logits
 from nlp_ft.errors import TrainingError
 from nlp_ft.layerwise import UnfreezePlan, UnfreezeState
 from nlp_ft.layerwise.prefix import FrozenPrefix
@@ -129,8 +129,7 @@ def logits_of(
     """
     inputs = model_inputs(batch)
     with features.entered(split, batch["row"], inputs) if features else nullcontext(inputs) as entered:
-        logits: torch.Tensor = model(**entered).logits
-        return logits
+        return output_logits(model(**entered))
 
 
 def lowest_trained(plan: UnfreezePlan, phases: int) -> int:
