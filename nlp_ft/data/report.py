@@ -164,6 +164,6 @@ def _warnings(report: dict[str, Any]) -> Sequence[str]:
         if described["truncated"] > 0.05:
             lines.append(
                 f"look: {described['truncated']:.1%} of {split} is cut: raise data.max_length (the longest has "
-                f"{described['max_tokens']:,} tokens), or choose with data.truncation which part is kept; windows reads all"
+                f"{described['max_tokens']:,} tokens), or choose with data.truncation which part is kept"
             )
     return lines
