@@ -53,6 +53,7 @@ ONLY = {
     "nlp_ft.integrations.lightning": (*OF_INTEGRATIONS, "lightning"),
     "nlp_ft.errors": (),
     "nlp_ft.suggest": (),
+    "nlp_ft.hub": ("datasets", "huggingface_hub", "nlp_ft.errors"),
     "nlp_ft.tables": ("nlp_ft.errors",),
     "nlp_ft.screen": ("nlp_ft.environment", "nlp_ft.tables"),
     "nlp_ft.environment": ("accelerate", "nlp_ft.errors"),

@@ -16,6 +16,7 @@ from nlp_ft.data.row_files import FORMATS, RowFiles
 from nlp_ft.data.saved_datasets import rows_of_saved, split_of_saved
 from nlp_ft.data.unreadable import root_cause
 from nlp_ft.errors import DataError, listed
+from nlp_ft.hub import offline_if_unreachable
 from nlp_ft.locations import PREFIX, resolve_location
 from nlp_ft.recipe.sections import DataSection, is_share
 from nlp_ft.recipe.text import TextDataSection
@@ -126,12 +127,15 @@ def from_hub(data: DataSection, source: str, name: str, field: str) -> Dataset:
     Raises:
         DataError: the data set cannot be loaded.
     """
-    try:
-        rows = datasets.load_dataset(source, data.config, revision=data.revision, split=name)
-    except Exception as error:  # the Hub's client, its servers and the readers of formats raise many types
-        raise DataError(
-            f"{field}: {source} is not a file or folder here, and loading it from the Hub failed: {root_cause(error)}"
-        ) from None
+    with offline_if_unreachable() as problem:
+        try:
+            rows = datasets.load_dataset(source, data.config, revision=data.revision, split=name)
+        except Exception as error:  # the Hub's client, its servers and the readers of formats raise many types
+            advice = f"; {problem}; HF_HUB_OFFLINE=1 reads data sets of the cache at once" if problem else ""
+            raise DataError(
+                f"{field}: {source} is not a file or folder here, and loading it from the Hub failed: "
+                f"{root_cause(error)}{advice}"
+            ) from None
     assert isinstance(rows, Dataset)
     return rows
 

@@ -19,10 +19,10 @@ from transformers import (
 
 from nlp_ft.defaults import Pooling
 from nlp_ft.errors import ModelError, listed
+from nlp_ft.hub import place_of_model
 from nlp_ft.locations import resolve_location
 from nlp_ft.models.config_checks import DROPOUTS, check_config
 from nlp_ft.models.configs import PooledClassifierConfig
-from nlp_ft.models.hub import place_of_model
 from nlp_ft.models.loading import LoadedModel, load_pretrained, quiet_transformers, reason_of, renew
 from nlp_ft.models.pooled_classifier import PooledClassifier, encoder_options
 from nlp_ft.models.pooling import ClsPosition

@@ -6,6 +6,8 @@ Its client tries again for half a minute for every file that it looks for, which
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import constants, try_to_load_from_cache
@@ -54,6 +56,25 @@ def place_of_model(location: str, revision: str | None) -> str:
         "Check the id and the network. Without a network, HF_HUB_OFFLINE=1 reads models of the cache at once; "
         f"otherwise {advice}"
     )
+
+
+@contextmanager
+def offline_if_unreachable() -> Iterator[str]:
+    """Let the Hub's client read its cache alone inside the `with` block, if the Hub does not answer.
+
+    Yields:
+        Why it does not answer; an empty text if it does, or if HF_HUB_OFFLINE is set.
+    """
+    import datasets
+
+    problem = "" if constants.HF_HUB_OFFLINE else _problem_of_hub()
+    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    if problem:
+        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield problem
+    finally:
+        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
 
 
 def _is_hub_id(location: str) -> bool:

@@ -8,15 +8,17 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import datasets
 import pytest
 from huggingface_hub import constants
 from transformers import BertForSequenceClassification
 
-from nlp_ft.errors import ModelError
-from nlp_ft.models import hub
+from nlp_ft import hub
+from nlp_ft.data.sources import load_raw_splits
+from nlp_ft.errors import DataError, ModelError
 from nlp_ft.models.text import build_classifier, load_tokenizer
 from nlp_ft.recipe.loader import recipe_from_dict
-from nlp_ft.recipe.text import TextModelSection
+from nlp_ft.recipe.text import TextDataSection, TextModelSection
 from nlp_ft.training.inspection import describe_layers, find_problems
 from tests.tiny import tiny_recipe
 
@@ -31,6 +33,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "hub"
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     monkeypatch.delenv("HF_HUB_ETAG_TIMEOUT", raising=False)
     monkeypatch.setattr(hub, "_known", {})
     return folder
@@ -165,3 +168,15 @@ def test_offline_mode_asks_nobody_and_says_what_it_reads(
 @pytest.mark.parametrize("name", ["no/such/folder", "./here", "../x y"])
 def test_what_can_be_no_id_of_the_hub_is_not_asked_for(name: str) -> None:
     assert hub.place_of_model(name, None) == name
+
+
+def test_a_data_set_of_a_hub_that_does_not_answer_is_one_message_within_five_seconds(silent: None) -> None:
+    started = time.monotonic()
+    with pytest.raises(DataError) as error:
+        load_raw_splits(TextDataSection(source="some-one/rows"))
+    assert time.monotonic() - started < 5
+    assert "some-one/rows is not a file or folder here, and loading it from the Hub failed" in str(error.value)
+        error.value
+    )
+    assert "HF_HUB_OFFLINE=1 reads data sets of the cache at once" in str(error.value)
+    assert (constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE) == (False, False)
