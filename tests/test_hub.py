@@ -176,7 +176,5 @@ def test_a_data_set_of_a_hub_that_does_not_answer_is_one_message_within_five_sec
         load_raw_splits(TextDataSection(source="some-one/rows"))
     assert time.monotonic() - started < 5
     assert "some-one/rows is not a file or folder here, and loading it from the Hub failed" in str(error.value)
-        error.value
-    )
     assert "HF_HUB_OFFLINE=1 reads data sets of the cache at once" in str(error.value)
     assert (constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE) == (False, False)
