@@ -13,7 +13,7 @@ LITTLE = 0.15
 """Share of the loss of a constant answer; a model that has removed less of it has learned nothing."""
 RISE = 1.3
 """Factor by which a loss has risen that did not rise by chance."""
-OVERFIT_RISE = 1.15
+OVERFIT_RISE = 1.25
 """Factor on the lowest validation loss, above which the last one shows overfitting."""
 GAP = 0.1
 """Least lead of the score on train over that on validation, in overfitting."""
