@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 OURS = {"nlp_ft", "tests", "docs"}
-DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+DISTRIBUTIONS = {"PIL": "pillow", "iterstrat": "iterative-stratification", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 """Imported name -> distribution, where the two differ by more than a hyphen."""
 PART_OF = {"pydantic_core": "pydantic"}
 """Each release of pydantic wants exactly one of pydantic_core."""
@@ -27,6 +27,7 @@ CORE = (
     "nlp_ft.prediction.predict",
     "nlp_ft.prediction.text_run",
     "nlp_ft.recipe.loader",
+    "nlp_ft.tasks.multi_label_classification",
     "nlp_ft.tasks.text_classification",
     "nlp_ft.tasks.text_regression",
     "nlp_ft.training.run",

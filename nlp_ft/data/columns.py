@@ -13,8 +13,11 @@ ROWS_AT_ONCE = 100_000
 
 
 def numbers(rows: Dataset, column: str) -> np.ndarray:
-    """Read a column of numbers, label ids or truth values without gaps, (rows,), in the column's type."""
-    return np.concatenate([part.to_numpy() for part in _parts(rows, column)])
+    """Read a column of numbers, label ids or truth values without gaps, (rows,), in the column's type.
+
+    A column of lists that are all of one length gives (rows, length).
+    """
+    return np.concatenate([_array(part) for part in _parts(rows, column)])
 
 
 def value_codes(rows: Dataset, column: str, values: Sequence[Any]) -> np.ndarray:
@@ -68,6 +71,14 @@ def fingerprint(rows: Dataset, column: str) -> str:
 def content_of(value: object) -> str:
     """Hash the `repr` of a value."""
     return blake2b(repr(value).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def _array(part: Any) -> np.ndarray:
+    if not pyarrow.types.is_list(part.type):
+        found: np.ndarray = part.to_numpy()
+        return found
+    flat: np.ndarray = pyarrow.compute.list_flatten(part).to_numpy()
+    return flat.reshape(len(part), -1)
 
 
 def _parts(rows: Dataset, column: str) -> Iterator[Any]:

@@ -220,11 +220,12 @@ def label_counts(label_ids: np.ndarray, names: Sequence[str]) -> dict[str, int]:
     """Count the rows of each label.
 
     Args:
-        label_ids: label id of each row, (rows,).
+        label_ids: label id of each row, (rows,); or 1 for each label that a row has and 0 for the others, (rows,
+            labels).
         names: label names in the order of the ids.
 
     Returns:
         Label name -> number of rows, for every label, in the order of the ids.
     """
-    counts = np.bincount(label_ids, minlength=len(names))
+    counts = np.bincount(label_ids, minlength=len(names)) if label_ids.ndim == 1 else label_ids.sum(0, dtype=np.int64)
     return dict(zip(names, counts.tolist(), strict=True))

@@ -95,7 +95,14 @@ def num_repeated(hashes: np.ndarray) -> int:
 
 
 def conflicts(hashes: np.ndarray, labels: np.ndarray) -> int:
-    """Count the hashes that occur with more than one label; both arrays are (rows,)."""
+    """Count the hashes that occur with more than one label, or set of labels.
+
+    Args:
+        hashes: (rows,).
+        labels: (rows,), or (rows, labels).
+    """
+    if labels.ndim > 1:
+        labels = np.unique(labels, axis=0, return_inverse=True)[1].ravel()
     order = np.argsort(hashes)
     ordered = hashes[order]
     same = np.flatnonzero(ordered[1:] == ordered[:-1])

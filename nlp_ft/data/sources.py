@@ -87,6 +87,11 @@ def text_columns(data: TextDataSection) -> list[str]:
     return [data.text] if isinstance(data.text, str) else data.text
 
 
+def label_columns(data: TextDataSection) -> list[str]:
+    """List the label columns: one, or one for each label or number."""
+    return [data.label] if isinstance(data.label, str) else data.label
+
+
 def _from_source(data: TextDataSection, split: str, name: str | list[str]) -> Dataset:
     assert data.source is not None
     field = f"data.{split}"
@@ -203,9 +208,10 @@ def columns_of_texts(data: TextDataSection) -> Columns:
     Raises:
         DataError: one column is named as text and as label.
     """
-    if data.label in text_columns(data):
-        raise DataError(f"data.text and data.label are one column, {data.label!r}; each needs its own")
-    return [*(("text", text) for text in text_columns(data)), ("label", data.label)]
+    both = next((name for name in label_columns(data) if name in text_columns(data)), None)
+    if both is not None:
+        raise DataError(f"data.text and data.label are one column, {both!r}; each needs its own")
+    return [*(("text", text) for text in text_columns(data)), *(("label", name) for name in label_columns(data))]
 
 
 def check_columns(found: Sequence[str], columns: Columns, where: str) -> None:

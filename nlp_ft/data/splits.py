@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
 from sklearn.model_selection import train_test_split
 
 from nlp_ft.data.columns import selected, unique_values, value_codes
@@ -43,6 +44,42 @@ def draw_validation(splits: dict[str, Dataset], column: str | None, validation: 
         train, held_out = _drawn(len(rows), codes, share)
     except ValueError as error:
         raise DataError(f"{problem}: {error}") from None
+    return _parted(splits, train, held_out)
+
+
+def draw_validation_by_labels(
+    splits: dict[str, Dataset], indicators: np.ndarray, validation: Any
+) -> dict[str, Dataset]:
+    """Move a share of the rows of `train` to a new split `validation`, where rows have any number of labels.
+
+    Each label keeps its share of the rows as far as that goes (Sechidis et al. 2011,
+    https://doi.org/10.1007/978-3-642-23808-6_10); the number of rows drawn may differ a little from the share.
+
+    Args:
+        splits: split name -> rows, `train` among them.
+        indicators: 1 for each label that a row of train has and 0 for the others, (rows, labels).
+        validation: the share, such as `10%`.
+
+    Raises:
+        DataError: one of the two splits would have no rows.
+    """
+    share = float(str(validation).rstrip("%")) / 100
+    drawing = MultilabelStratifiedShuffleSplit(1, test_size=share, random_state=SPLIT_SEED)
+    try:
+        train, held_out = next(drawing.split(np.zeros(len(indicators)), indicators))
+        reason = "" if len(train) and len(held_out) else "every label has too few rows to be in both splits"
+    except ValueError as error:
+        reason = str(error)
+    if reason:
+        raise DataError(
+            f"data.validation: {validation} of train cannot be drawn by label: {reason}; draw a larger share, or give "
+            "validation rows in a file of their own"
+        )
+    return _parted(splits, train, held_out)
+
+
+def _parted(splits: dict[str, Dataset], train: np.ndarray, held_out: np.ndarray) -> dict[str, Dataset]:
+    rows = splits["train"]
     drawn = {"train": selected(rows, np.sort(train)), "validation": selected(rows, np.sort(held_out))}
     return {**drawn, **{split: splits[split] for split in splits if split != "train"}}
 

@@ -7,19 +7,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow
-from datasets import ClassLabel, Dataset, Features, List, Value
+from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
 from nlp_ft.data.columns import numbers, row_numbers
-from nlp_ft.data.labels import find_labels, labels_of_model
-from nlp_ft.data.number_labels import check_numbers
 from nlp_ft.data.row_writers import free_names
-from nlp_ft.data.sources import check_columns, check_texts, columns_of_texts, load_raw_splits, text_columns
-from nlp_ft.data.splits import draw_validation, progress_bars, useful_processes
+from nlp_ft.data.sources import check_columns, check_texts, columns_of_texts, text_columns
+from nlp_ft.data.splits import progress_bars, useful_processes
 from nlp_ft.data.stored import stored_map
+from nlp_ft.data.text_labels import ClassLabels, LabelKind, Labels
 from nlp_ft.data.tokens import encode_rows
 from nlp_ft.data.windows import BEGINS_ROW, Windows
-from nlp_ft.recipe.sections import is_share
 from nlp_ft.recipe.text import TextDataSection, WindowPooling
 
 ROWS_WORTH_A_PROCESS = 20_000
@@ -64,7 +62,7 @@ class TextData:
         return values[self.windows(split).starts] if BEGINS_ROW in self.encoded[split].column_names else values
 
     def labels(self, split: str) -> np.ndarray:
-        """Label of each row, (rows,): an id, or a number to learn."""
+        """Label of each row, (rows,): an id, or a number to learn; see `Labels.feature` for labels that are lists."""
         return self.by_row(split, "labels")
 
     def texts(self, split: str) -> list[str]:
@@ -81,52 +79,24 @@ class TextData:
         return texts.add_column(0, name, pyarrow.array(row_numbers(raw)[rows]))
 
 
-def load_numbered_splits(data: TextDataSection) -> dict[str, Dataset]:
-    """Read the raw splits of a recipe whose labels are numbers, and draw a validation share if it names one.
-
-    Raises:
-        DataError: see `load_raw_splits`, `check_numbers` and `draw_validation`.
-    """
-    raw = load_raw_splits(data)
-    check_numbers(raw, data.label)
-    if is_share(data.validation):
-        raw = draw_validation(raw, None, data.validation)
-    return raw
-
-
-def load_labelled_splits(data: TextDataSection) -> tuple[dict[str, Dataset], dict[str | int, str]]:
-    """Read the raw splits of a recipe whose labels are classes, and draw a validation share if it names one.
-
-    Returns:
-        Split name -> rows, and value in the label column -> label name.
-
-    Raises:
-        DataError: see `load_raw_splits`, `find_labels` and `draw_validation`.
-    """
-    raw = load_raw_splits(data)
-    labels = find_labels(raw, data.label, data.label_names)
-    if is_share(data.validation):
-        raw = draw_validation(raw, data.label, data.validation)
-    return raw, labels
-
-
-def load_text_data(data: TextDataSection, tokenizer: PreTrainedTokenizerBase, has_numbers: bool = False) -> TextData:
+def load_text_data(
+    data: TextDataSection, tokenizer: PreTrainedTokenizerBase, kind: LabelKind = ClassLabels
+) -> TextData:
     """Read, label and tokenize the splits of a recipe.
 
     Args:
         data: the data section of the recipe.
         tokenizer: the encoder's tokenizer.
-        has_numbers: whether the labels are numbers to learn; otherwise they are classes.
+        kind: what the labels are.
 
     Raises:
-        DataError: the data cannot be trained on; see `load_raw_splits`, `find_labels` and `check_numbers`.
+        DataError: the data cannot be trained on; see `load_raw_splits` and `LabelKind.load`.
     """
     with progress_bars(False):
-        raw, labels = (load_numbered_splits(data), None) if has_numbers else load_labelled_splits(data)
+        raw, labels = kind.load(data)
     with progress_bars(sys.stderr.isatty()):
         encoded = {split: _encode(rows, split, tokenizer, data, labels) for split, rows in raw.items()}
-    names = list((labels or {}).values())
-    return TextData(raw, encoded, names, text_columns(data), data.max_length, data.window_pooling)
+    return TextData(raw, encoded, labels.names, text_columns(data), data.max_length, data.window_pooling)
 
 
 def encode_split(
@@ -135,7 +105,8 @@ def encode_split(
     where: str,
     tokenizer: PreTrainedTokenizerBase,
     data: TextDataSection,
-    label_names: Sequence[str] | None,
+    label_names: Sequence[str],
+    kind: LabelKind = ClassLabels,
 ) -> TextData:
     """Encode labelled rows for a trained model, as data of one split.
 
@@ -145,22 +116,19 @@ def encode_split(
         where: name of the rows in error messages.
         tokenizer: the encoder's tokenizer.
         data: the section that names the columns and says how to cut.
-        label_names: the model's label names in the order of the ids; None where labels are numbers.
+        label_names: the model's label names in the order of the ids.
+        kind: what the labels are.
 
     Raises:
         DataError: a column is missing, or a label is not one of the model's.
     """
     check_columns(rows.column_names, columns_of_texts(data), where)
     check_texts(rows.features, text_columns(data), where)
-    labels = None
-    if label_names is None:
-        check_numbers({where: rows}, data.label)
-    else:
-        labels = labels_of_model(rows, where, data.label, label_names, data.label_names is not None)
+    labels = kind.of_model(rows, where, data, label_names)
     with progress_bars(sys.stderr.isatty()):
         encoded = _encode(rows, split, tokenizer, data, labels)
-    names, columns = list(label_names or ()), text_columns(data)
-    return TextData({split: rows}, {split: encoded}, names, columns, data.max_length, data.window_pooling)
+    columns = text_columns(data)
+    return TextData({split: rows}, {split: encoded}, labels.names, columns, data.max_length, data.window_pooling)
 
 
 def _encode(
@@ -168,7 +136,7 @@ def _encode(
     split: str,
     tokenizer: PreTrainedTokenizerBase,
     data: TextDataSection,
-    labels: dict[str | int, str] | None,
+    labels: Labels,
 ) -> Dataset:
     probe = tokenizer("a")
     features: dict[str, Any] = {"input_ids": List(Value("int32"))}
@@ -176,7 +144,7 @@ def _encode(
         features["token_type_ids"] = List(Value("int8"))
     features |= {
         "num_tokens": Value("int32"),
-        "labels": Value("float32") if labels is None else ClassLabel(names=list(labels.values())),
+        "labels": labels.feature,
         "text_hash": Value("int64"),
         "is_empty": Value("bool"),
     }
@@ -189,7 +157,7 @@ def _encode(
             "tokenizer": tokenizer,
             # The location of the rows is left out of the cache's key, which already identifies their content.
             "data": data.model_copy(update={**NO_LOCATION, "num_proc": None}),
-            "label_ids": None if labels is None else {value: i for i, value in enumerate(labels)},
+            "labels": labels,
         },
         remove_columns=rows.column_names,
         features=Features(features),

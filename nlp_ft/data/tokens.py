@@ -8,6 +8,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from nlp_ft.data.sources import text_columns
+from nlp_ft.data.text_labels import Labels
 from nlp_ft.data.windows import BEGINS_ROW, window_positions
 from nlp_ft.data.workers import end_with_parent
 from nlp_ft.recipe.text import TextDataSection
@@ -94,7 +95,7 @@ def encode_rows(
     batch: Mapping[str, list[Any]],
     tokenizer: PreTrainedTokenizerBase,
     data: TextDataSection,
-    label_ids: Mapping[str | int, int] | None,
+    labels: Labels,
 ) -> dict[str, list[Any]]:
     """Encode one batch of raw rows, for `Dataset.map`.
 
@@ -102,7 +103,7 @@ def encode_rows(
         batch: column -> values.
         tokenizer: the encoder's tokenizer.
         data: the section that names the columns and says how to cut.
-        label_ids: value in the label column -> label id; None where the labels are numbers to learn.
+        labels: encodes the labels of the rows.
 
     Returns:
         The columns of `encode_texts`, `labels`, `text_hash` and `is_empty`, each with one entry a row or window.
@@ -110,9 +111,8 @@ def encode_rows(
     end_with_parent()
     columns = [["" if text is None else text for text in batch[name]] for name in text_columns(data)]
     encoded = encode_texts(columns, tokenizer, data)
-    values = batch[data.label]
     of_rows: dict[str, list[Any]] = {
-        "labels": [float(v) for v in values] if label_ids is None else [label_ids[v] for v in values],
+        "labels": labels.encode(batch),
         "text_hash": [text_hash(texts) for texts in zip(*columns)],
         "is_empty": [not any(text.strip() for text in texts) for texts in zip(*columns)],
     }

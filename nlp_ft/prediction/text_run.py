@@ -17,6 +17,7 @@ from nlp_ft.data.sources import columns_of_texts, load_files, text_columns
 from nlp_ft.data.splits import progress_bars
 from nlp_ft.data.streaming import estimated_rows, stream_lines, stream_texts
 from nlp_ft.data.text import TextData, encode_split, load_text_data
+from nlp_ft.data.text_labels import LabelKind
 from nlp_ft.data.tokens import encode_for_prediction
 from nlp_ft.data.windows import BEGINS_ROW, Windows
 from nlp_ft.errors import DataError, ModelError
@@ -41,7 +42,7 @@ class TextRun(TrainedRun):
 
     def __init__(self, folder: Path, recipe: TextRecipe, trust_remote_code: bool = False) -> None:
         self.recipe: TextRecipe = recipe
-        self.has_numbers: bool = task_class(recipe.task).has_numbers
+        self.label_kind: LabelKind = task_class(recipe.task).label_kind
         with damage_named(folder, "model"):
             require_model_files(folder)
             self.model = load_whole(AutoModelForSequenceClassification, folder, trust_remote_code)
@@ -118,11 +119,11 @@ class TextRun(TrainedRun):
         """Read labelled texts. Raises: DataError."""
         section = self.recipe.data
         if data is None:
-            return load_text_data(section, self.tokenizer, self.has_numbers)
-        names = None if self.has_numbers else label_names(self.model)
+            return load_text_data(section, self.tokenizer, self.label_kind)
         with progress_bars(False):
             rows = load_files(data, "--data", columns_of_texts(section))
-        return encode_split(rows, split, f"--data ({data})", self.tokenizer, section, names)
+        names = label_names(self.model)
+        return encode_split(rows, split, f"--data ({data})", self.tokenizer, section, names, self.label_kind)
 
     def labelled_collator(self, data: Data, split: str) -> PaddingCollator:
         """Make the collator that pads texts to the longest of their batch."""

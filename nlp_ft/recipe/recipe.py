@@ -13,6 +13,7 @@ from nlp_ft.recipe.sections import (
     DataSection,
     LossSection,
     ModelSection,
+    MultiLabelMetric,
     NumberMetric,
     OptimizerSection,
     ScheduleSection,
@@ -23,7 +24,7 @@ from nlp_ft.recipe.text import TextDataSection, TextModelSection
 from nlp_ft.recipe.training import TrainingSection
 from nlp_ft.recipe.values import Folder, Whole
 
-TaskName = Literal["text_classification", "text_regression", "image_classification"]
+TaskName = Literal["text_classification", "multi_label_classification", "text_regression", "image_classification"]
 
 
 class Recipe(Section):
@@ -31,12 +32,14 @@ class Recipe(Section):
 
     metrics: ClassVar[tuple[str, ...]] = get_args(ClassMetric)
     """The validation scores of the task, by which a model can be chosen."""
+    has_label_sets: ClassVar[bool] = False
+    """Whether a row may have any number of labels."""
 
     task: TaskName = Field(
         "text_classification",
         description="What the model learns: `text_classification`, a label for each text or pair of texts; "
-        "`text_regression`, a number for each; `image_classification`, a label for each image. It decides which keys "
-        "`data` and `model` have.",
+        "`multi_label_classification`, any number of labels for each; `text_regression`, a number for each; "
+        "`image_classification`, a label for each image. It decides which keys `data` and `model` have.",
     )
     data: DataSection = Field(description="Where the rows and labels come from.")
     model: ModelSection = Field(description="The pretrained network and its head.")
@@ -87,6 +90,7 @@ class Recipe(Section):
         unfreeze = self.strategy.unfreeze
         needs_validation = {
             "training.early_stopping": self.training.early_stopping is not None,
+            f"training.threshold {self.training.threshold}": isinstance(self.training.threshold, str),
             "strategy.unfreeze.plateau": unfreeze is not None and unfreeze.plateau is not None,
             "strategy.unfreeze.restore_best": unfreeze is not None and unfreeze.restore_best,
         }
@@ -100,6 +104,19 @@ class Recipe(Section):
         weights, names = self.loss.class_weights, self.data.label_names
         if isinstance(weights, dict) and names is not None and set(weights) != set(names):
             raise ValueError(f"loss.class_weights must name exactly the labels of data.label_names: {names}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_label_sets(self) -> Self:
+        columns = getattr(self.data, "label", None)
+        of_sets = {
+            "data.label_separator": getattr(self.data, "label_separator", None) is not None,
+            f"data.label {columns}, a list of columns,": isinstance(columns, list),
+            "training.threshold": self.training.threshold != 0.5,
+        }
+        for field, is_set in of_sets.items():
+            if is_set and not self.has_label_sets:
+                raise ValueError(f"{field} is for task: multi_label_classification, not for {self.task}")
         return self
 
     @model_validator(mode="after")
@@ -124,6 +141,13 @@ class TextRecipe(Recipe):
         if self.strategy.grain != "block":
             raise ValueError(f"strategy.grain {self.strategy.grain} is for images; the layers of a text are its blocks")
         return self
+
+
+class MultiLabelRecipe(TextRecipe):
+    """Multi-label classification: any number of labels, also none, for each text or pair of texts."""
+
+    metrics: ClassVar[tuple[str, ...]] = get_args(MultiLabelMetric)
+    has_label_sets: ClassVar[bool] = True
 
 
 class RegressionRecipe(TextRecipe):
@@ -162,6 +186,7 @@ class ImageRecipe(Recipe):
 
 RECIPES: dict[str, type[Recipe]] = {
     "text_classification": TextRecipe,
+    "multi_label_classification": MultiLabelRecipe,
     "text_regression": RegressionRecipe,
     "image_classification": ImageRecipe,
 }

@@ -10,8 +10,19 @@ from nlp_ft.durations import Duration
 from nlp_ft.recipe.values import MOST_LAYERS, DurationField, Paths, Pattern, Place, Real, Text, Whole
 
 ClassMetric = Literal["accuracy", "macro_f1", "micro_f1", "weighted_f1", "matthews", "loss"]
+MultiLabelMetric = Literal[
+    "macro_f1",
+    "micro_f1",
+    "weighted_f1",
+    "samples_f1",
+    "average_precision",
+    "subset_accuracy",
+    "hamming_loss",
+    "matthews",
+    "loss",
+]
 NumberMetric = Literal["spearman", "pearson", "mse", "mae", "loss"]
-Metric = Literal[ClassMetric, NumberMetric]
+Metric = Literal[ClassMetric, MultiLabelMetric, NumberMetric]
 
 
 def is_share(where: object) -> bool:
@@ -203,8 +214,14 @@ class LossSection(Section):
     class_weights: Literal["balanced"] | dict[Text, Annotated[Real, Field(ge=1e-6, le=1e6)]] | None = Field(
         None,
         description="Weight of each label in the loss: `balanced` gives rows / (number of labels x rows of the label), "
-        "`{LABEL: WEIGHT, ...}` names a weight above 0 for every label; null weights all labels equally.",
+        "`{LABEL: WEIGHT, ...}` names a weight above 0 for every label; null weights all labels equally. For "
+        "multi_label_classification, it weights the rows that have the label, and `balanced` gives rows without the "
+        "label / rows with it.",
     )
     label_smoothing: Real = Field(
-        0.0, ge=0, lt=1, description="Share of the target that is spread evenly over all labels, from 0 to below 1."
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of the target that is spread evenly over all labels, from 0 to below 1. For "
+        "multi_label_classification, 0.1 turns the targets 1 and 0 of each label into 0.95 and 0.05.",
     )

@@ -1,6 +1,6 @@
 """The sections of a recipe for texts: where the texts and labels come from, and the encoder."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -29,6 +29,17 @@ class TextDataSection(DataSection):
         None, description="Column of the `source` files that names the split of each row; null where there is none."
     )
     text: Text | list[Text] = Field("text", description="Column with the text, or a list of two columns for pairs.")
+    label: Text | list[Text] = Field(  # type: ignore[assignment]  # images have one column
+        "label",
+        description="Name of the column with the label: strings or whole numbers for a classifier, numbers for a "
+        "regression, lists or separated texts for several labels a text. multi_label_classification also takes a list "
+        "of columns, one for each label, with 1 in the rows that have it and 0 in the others.",
+    )
+    label_separator: Annotated[str, Field(min_length=1, max_length=10)] | None = Field(
+        None,
+        description="What is between the labels of one text, such as `|`, if the label column holds them as one text; "
+        "null where it holds lists. For multi_label_classification only.",
+    )
     max_length: Whole = Field(
         128, ge=3, le=1_000_000, description="Most tokens of an input, special tokens included; longer texts are cut."
     )
@@ -63,6 +74,8 @@ class TextDataSection(DataSection):
     def _check(self) -> Self:
         if isinstance(self.text, list) and len(self.text) != 2:
             raise ValueError(f"text must be one column or a list of two, got {len(self.text)}")
+        if isinstance(self.label, list):
+            self._check_label_columns(self.label)
         if isinstance(self.text, list) and self.truncation == "head_tail":
             raise ValueError("truncation head_tail needs a single text; use head or tail for pairs")
         if self.truncation == "head_tail" and self.head_tokens > self.max_length - 3:
@@ -79,6 +92,16 @@ class TextDataSection(DataSection):
         if self.split_column and not self.source:
             raise ValueError("split_column needs source, the file(s) that hold that column")
         return self
+
+    def _check_label_columns(self, columns: list[str]) -> None:
+        if len(columns) < 2:
+            raise ValueError(f"label must be one column or a list of two or more, got {columns}")
+        repeated = [name for name in columns if columns.count(name) > 1]
+        if repeated:
+            raise ValueError(f"label must name each column once, got {repeated[0]!r} twice")
+        for field in ("label_separator", "label_names"):
+            if getattr(self, field) is not None:
+                raise ValueError(f"{field} is for labels in one column, but label names {len(columns)} columns")
 
 
 class TextModelSection(ModelSection):

@@ -1,6 +1,6 @@
 """The section of a recipe for the training loop. Imports no torch."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -78,8 +78,16 @@ class TrainingSection(Section):
     metric: Metric = Field(
         "accuracy",
         description="Validation score that chooses the best model and that early stopping watches; loss, mse and mae "
-        "are better when lower. For labels: accuracy, macro_f1, micro_f1, weighted_f1, matthews or loss. For numbers: "
-        "spearman (the default of text_regression), pearson, mse, mae or loss.",
+        "are better when lower. For labels: accuracy, macro_f1, micro_f1, weighted_f1, matthews or loss. For several "
+        "labels a text: macro_f1 (the default there), micro_f1, weighted_f1, samples_f1, average_precision, "
+        "subset_accuracy, hamming_loss, matthews or loss. For numbers: spearman (the default of text_regression), "
+        "pearson, mse, mae or loss.",
+    )
+    threshold: Literal["tuned", "tuned_per_label"] | Annotated[Real, Field(gt=0, lt=1)] = Field(
+        0.5,
+        description="Probability from which on a label is predicted, above 0 and below 1; or `tuned`, one for all "
+        "labels, or `tuned_per_label`, one for each, with the best F1 on validation. The thresholds are saved with the "
+        "model. For multi_label_classification only.",
     )
     keep: Literal["best", "last"] = Field(
         "best",

@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.multiclass import OneVsRestClassifier
 
 from nlp_ft.data.text import TextData
 from nlp_ft.tasks.metrics import score
@@ -16,6 +17,8 @@ MOST_ROWS = 20_000
 """Most rows of train for which a recipe that does not say gets baselines: they take seconds up to there."""
 TITLES = {
     "majority": "the majority label",
+    "majority_set": "the most frequent set of labels",
+    "no_label": "no label",
     "mean": "the mean of train",
     "tfidf_logistic_regression": "TF-IDF with logistic regression",
     "tfidf_ridge": "TF-IDF with ridge regression",
@@ -52,23 +55,30 @@ def score_majority(train_labels: np.ndarray, labels: Mapping[str, np.ndarray]) -
     return {split: {"majority": score(np.full_like(of_split, most), of_split)} for split, of_split in labels.items()}
 
 
-def predict_by_words(data: TextData, model: LogisticRegression | Ridge, splits: Sequence[str]) -> dict[str, np.ndarray]:
+def predict_by_words(
+    data: TextData,
+    model: LogisticRegression | OneVsRestClassifier | Ridge,
+    splits: Sequence[str],
+    probabilities: bool = False,
+) -> dict[str, np.ndarray]:
     """Fit a linear model on words and pairs of words of train, weighted by TF-IDF.
 
     Args:
         data: the texts; those of a pair are joined.
         model: the model to fit.
         splits: the splits to predict for.
+        probabilities: whether to predict the probability of each label.
 
     Returns:
-        Split -> prediction for each row, (rows,).
+        Split -> prediction for each row, (rows, ...).
     """
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
     with warnings.catch_warnings():
         # A baseline may stop before its last digit.
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(words.fit_transform(data.texts("train")), data.labels("train"))
-    return {split: model.predict(words.transform(data.texts(split))) for split in splits}
+    predict = model.predict_proba if probabilities else model.predict
+    return {split: predict(words.transform(data.texts(split))) for split in splits}
 
 
 def logistic_regression() -> LogisticRegression:

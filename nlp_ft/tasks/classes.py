@@ -3,7 +3,7 @@
 import csv
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow
 import torch
 from torch.nn import functional as F
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from nlp_ft.data.labels import label_counts
 from nlp_ft.errors import TrainingError, listed, printable
@@ -68,6 +68,13 @@ class ClassOutputs(RowOutputs):
     def score(self, predicted: np.ndarray, references: np.ndarray) -> dict[str, float]:
         """Compute accuracy, F1 as macro, micro and weighted mean, and Matthews correlation."""
         return score(predicted, references)
+
+    def tuned(self, predicted: np.ndarray, references: np.ndarray) -> "ClassOutputs":
+        """Return the same outputs: nothing is tuned."""
+        return self
+
+    def write_to(self, config: PreTrainedConfig) -> None:
+        """Write nothing: the labels are in the configuration already."""
 
     def constant_loss(self, references: np.ndarray) -> float:
         """Compute the entropy of the labels in nats."""
@@ -176,16 +183,26 @@ def _class_weights(setting: Literal["balanced"] | Mapping[str, float], train_row
         TrainingError: the setting does not name exactly the labels, or is `balanced` and train lacks a label.
     """
     if setting == "balanced":
-        absent = [name for name, count in train_rows.items() if count == 0]
-        if absent:
-            raise TrainingError(
-                f"loss.class_weights: balanced needs rows of every label in train; none of: {listed(absent)}"
-            )
+        refuse_absent(train_rows)
         total = sum(train_rows.values())
         return [total / (len(train_rows) * count) for count in train_rows.values()]
-    if set(setting) != set(train_rows):
-        different = sorted(set(setting) ^ set(train_rows))
+    return given_weights(setting, list(train_rows))
+
+
+def refuse_absent(train_rows: Mapping[str, int]) -> None:
+    """Check that balanced weights are finite. Raises: TrainingError: a label has no row in train."""
+    absent = [name for name, count in train_rows.items() if count == 0]
+    if absent:
+        raise TrainingError(
+            f"loss.class_weights: balanced needs rows of every label in train; none of: {listed(absent)}"
+        )
+
+
+def given_weights(setting: Mapping[str, float], label_names: Sequence[str]) -> list[float]:
+    """List given weights in the order of the names. Raises: TrainingError: they do not name exactly the labels."""
+    if set(setting) != set(label_names):
+        different = sorted(set(setting) ^ set(label_names))
         raise TrainingError(
             f"loss.class_weights must name exactly the labels of the data; different: {listed(different, 5)}"
         )
-    return [setting[name] for name in train_rows]
+    return [setting[name] for name in label_names]

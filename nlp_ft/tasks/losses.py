@@ -83,6 +83,35 @@ class ClassificationLoss:
         return self.class_weights
 
 
+class BinaryLoss:
+    """Binary cross-entropy of each label, for an effective batch that arrives in parts, as `ClassificationLoss` is.
+
+    With one part it equals `torch.nn.functional.binary_cross_entropy_with_logits`, the mean over rows and labels.
+
+    Args:
+        positive_weights: weight of the rows that have a label, (num_labels,); None weights all rows equally.
+        label_smoothing: share of a target that is spread evenly over 0 and 1, in [0, 1).
+    """
+
+    def __init__(self, positive_weights: torch.Tensor | None = None, label_smoothing: float = 0.0) -> None:
+        self.positive_weights = positive_weights
+        self.label_smoothing = label_smoothing
+
+    def total(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Sum the loss over one part: logits and labels, which are 0 or 1, (batch, num_labels); -100 is left out."""
+        if self.positive_weights is not None:
+            self.positive_weights = self.positive_weights.to(logits.device)
+        smoothed = labels.float() * (1 - self.label_smoothing) + self.label_smoothing / 2
+        losses = F.binary_cross_entropy_with_logits(
+            logits.float(), smoothed, pos_weight=self.positive_weights, reduction="none"
+        )
+        return losses.where(labels != IGNORED_LABEL, 0).sum()
+
+    def weight(self, labels: torch.Tensor) -> torch.Tensor:
+        """Count the labels of one part that are not left out, those that a row has and those that it has not."""
+        return (labels != IGNORED_LABEL).sum().float()
+
+
 class SquaredLoss:
     """Squared error of an effective batch that arrives in parts, as `ClassificationLoss` is for labels."""
 

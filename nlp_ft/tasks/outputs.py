@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import pyarrow
 import torch
+from transformers import PreTrainedConfig
 
 from nlp_ft.data.row_writers import CsvWriter
 from nlp_ft.data.windows import Windows
@@ -73,6 +74,19 @@ class Outputs(Protocol):
         """Compute every score except the loss, by name; both arrays are (rows,)."""
         ...
 
+    def tuned(self, predicted: np.ndarray, references: np.ndarray) -> "Outputs":
+        """Return the outputs with what they leave to tuning tuned on rows of validation, such as thresholds.
+
+        Args:
+            predicted: predictions for these rows, (rows, ...); they do not depend on what is tuned.
+            references: labels of these rows, (rows, ...).
+        """
+        ...
+
+    def write_to(self, config: PreTrainedConfig) -> None:
+        """Write into the model's configuration what `Task.outputs_of` reads there, beside the labels."""
+        ...
+
     def constant_loss(self, references: np.ndarray) -> float:
         """Compute the least mean loss of a model that gives every row the same answer; references are (rows,)."""
         ...
@@ -122,11 +136,11 @@ class Outputs(Protocol):
 
 @dataclass(frozen=True)
 class Predictions:
-    """A model's predictions for every row of a split, in the order of the rows; each array (rows,).
+    """A model's predictions for every row of a split, in the order of the rows; each array (rows,) or (rows, labels).
 
     Args:
         outputs: the meaning of the values.
-        predicted: label ids or numbers.
+        predicted: what `Outputs.decode` gives.
         references: the same of the data.
         losses: the loss of each row.
         row_scores: how sure the model is of each prediction; None where it does not say.

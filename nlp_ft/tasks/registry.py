@@ -10,6 +10,7 @@ from nlp_ft.tasks.task import Task
 
 TASKS = {
     "text_classification": "nlp_ft.tasks.text_classification:TextClassification",
+    "multi_label_classification": "nlp_ft.tasks.multi_label_classification:MultiLabelClassification",
     "text_regression": "nlp_ft.tasks.text_regression:TextRegression",
     "image_classification": "nlp_ft.tasks.image_classification:ImageClassification",
 }

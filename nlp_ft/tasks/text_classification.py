@@ -1,13 +1,11 @@
 """Text classification: one of several labels for each text or pair of texts."""
 
-from functools import cached_property
-
 import numpy as np
 
 from nlp_ft.data.columns import unique_values, value_codes
 from nlp_ft.data.labels import label_counts
 from nlp_ft.data.splits import progress_bars
-from nlp_ft.data.text import TextData, load_labelled_splits, load_text_data
+from nlp_ft.data.text_labels import ClassLabels
 from nlp_ft.recipe import TextRecipe
 from nlp_ft.tasks.baselines import Scores, held_out, logistic_regression, predict_by_words, score_majority
 from nlp_ft.tasks.classes import Classification
@@ -15,33 +13,28 @@ from nlp_ft.tasks.metrics import score
 from nlp_ft.tasks.text_inputs import TextInputs
 
 
-class TextClassification(Classification, TextInputs):
+class TextClassification(TextInputs, Classification):
     """Learns a label for each text or pair of texts. See `Task`."""
 
     recipe: TextRecipe
-    has_numbers = False
+    label_kind = ClassLabels
     title = "Text classifier"
-
-    @cached_property
-    def data(self) -> TextData:
-        """The tokenized splits. Raises: NlpFtError."""
-        return load_text_data(self.recipe.data, self.tokenizer)
 
     def label_counts(self) -> dict[str, int]:
         """Count the rows of train for each label; if the rows are not tokenized yet, the raw rows are counted."""
         if "data" in vars(self):
             return label_counts(self.data.labels("train"), self.data.label_names)
         with progress_bars(False):
-            raw, labels = load_labelled_splits(self.recipe.data)
-            rows, column, ids = raw["train"], self.recipe.data.label, {value: i for i, value in enumerate(labels)}
+            raw, labels = ClassLabels.load(self.recipe.data)
+            rows, column, ids = raw["train"], labels.column, {value: i for i, value in enumerate(labels.name_of)}
             values = unique_values(rows, column)
             of_value = np.array([ids[value] for value in values])
-            return label_counts(of_value[value_codes(rows, column, values)], list(labels.values()))
+            return label_counts(of_value[value_codes(rows, column, values)], labels.names)
 
     def label_names(self) -> list[str]:
         """Read the labels of the raw rows."""
         with progress_bars(False):
-            return list(load_labelled_splits(self.recipe.data)[1].values())
+            return ClassLabels.load(self.recipe.data)[1].names
 
     def score_baselines(self) -> Scores:
         """Score the majority label, and TF-IDF with logistic regression."""

@@ -1,6 +1,5 @@
 """What all tasks on texts share: tokenizer, batches, encoder with its head, fingerprints of the data."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +10,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from nlp_ft.data.batch_loading import PaddingCollator
 from nlp_ft.data.columns import content_of, fingerprint
 from nlp_ft.data.report import describe_data, format_data_report
-from nlp_ft.data.text import TextData
+from nlp_ft.data.text import TextData, load_text_data
+from nlp_ft.data.text_labels import LabelKind
 from nlp_ft.layerwise import LayerMap
 from nlp_ft.models.config_checks import check_max_length, check_vocabulary
 from nlp_ft.models.labels import label_names as label_names_of
@@ -23,12 +23,12 @@ from nlp_ft.tasks.task import Card, map_layers
 MODEL_INPUTS = ("input_ids", "token_type_ids")
 
 
-class TextInputs(ABC):
+class TextInputs:
     """A task that reads texts or pairs of texts; a subclass says what it learns from them. See `Task`."""
 
     inputs = "texts"
-    has_numbers: bool
-    """Whether the label column holds numbers to learn, rather than labels; prediction reads it too."""
+    label_kind: LabelKind
+    """How labels are read and encoded; prediction reads it too."""
     title: str
     """What the model card calls the model, such as `Text classifier`."""
     drop_last = False
@@ -42,10 +42,10 @@ class TextInputs(ABC):
         is_pairs = isinstance(recipe.data.text, list)
         self.example_input = '"a first text" "a second text"' if is_pairs else '"a text of your own"'
 
-    @property
-    @abstractmethod
+    @cached_property
     def data(self) -> TextData:
         """The tokenized splits, read at first use. Raises: NlpFtError."""
+        return load_text_data(self.recipe.data, self.tokenizer, self.label_kind)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:

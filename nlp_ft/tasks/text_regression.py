@@ -4,7 +4,6 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,10 +12,11 @@ import pyarrow
 import torch
 from scipy import stats
 from sklearn.linear_model import Ridge
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
+from nlp_ft.data.sources import label_columns
 from nlp_ft.data.splits import progress_bars
-from nlp_ft.data.text import TextData, load_numbered_splits, load_text_data
+from nlp_ft.data.text_labels import NumberLabels
 from nlp_ft.errors import DataError
 from nlp_ft.tasks.baselines import Scores, held_out, predict_by_words
 from nlp_ft.tasks.losses import SquaredLoss
@@ -65,6 +65,13 @@ class NumberOutputs(RowOutputs):
             "mae": float(np.abs(errors).mean()),
         }
 
+    def tuned(self, predicted: np.ndarray, references: np.ndarray) -> "NumberOutputs":
+        """Return the same outputs: nothing is tuned."""
+        return self
+
+    def write_to(self, config: PreTrainedConfig) -> None:
+        """Write nothing."""
+
     def constant_loss(self, references: np.ndarray) -> float:
         """Compute the variance of the numbers."""
         return float(references.var())
@@ -102,7 +109,7 @@ class NumberOutputs(RowOutputs):
 class TextRegression(TextInputs):
     """Learns a number for each text or pair of texts. See `Task`."""
 
-    has_numbers = True
+    label_kind = NumberLabels
     title = "Text regressor"
 
     @staticmethod
@@ -115,20 +122,15 @@ class TextRegression(TextInputs):
         """Interpret the outputs of the model as numbers."""
         return NumberOutputs()
 
-    @cached_property
-    def data(self) -> TextData:
-        """The tokenized splits, whose labels are numbers. Raises: NlpFtError."""
-        return load_text_data(self.recipe.data, self.tokenizer, has_numbers=True)
-
     def label_counts(self) -> dict[str, int]:
         """Count the rows of train, under the name of the label column."""
         with progress_bars(False):
-            rows = load_numbered_splits(self.recipe.data)["train"]
-        return {self.recipe.data.label: len(rows)}
+            rows = NumberLabels.load(self.recipe.data)[0]["train"]
+        return dict.fromkeys(self.label_names(), len(rows))
 
     def label_names(self) -> list[str]:
         """Return the name of the label column, which names the model's one output."""
-        return [self.recipe.data.label]
+        return label_columns(self.recipe.data)
 
     def build_model(self, label_names: Sequence[str], pretrained: bool = True) -> PreTrainedModel:
         """Build the encoder with pooling and a head of one number. Raises: ModelError."""

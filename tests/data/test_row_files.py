@@ -15,7 +15,7 @@ from datasets import Dataset
 
 from nlp_ft.data.sources import load_files, load_raw_splits
 from nlp_ft.data.streaming import stream_texts
-from nlp_ft.data.text import load_labelled_splits
+from nlp_ft.data.text_labels import ClassLabels
 from nlp_ft.errors import DataError
 from nlp_ft.recipe.text import TextDataSection
 
@@ -32,13 +32,13 @@ def section(file: str, **data: Any) -> TextDataSection:
 
 def labels_of(*values: str) -> list[str]:
     Path("a.csv").write_text("text,label\n" + "".join(f"t{i},{value}\n" for i, value in enumerate(values)))
-    return list(load_labelled_splits(section("a.csv"))[1].values())
+    return list(ClassLabels.load(section("a.csv"))[1].names)
 
 
 def the_error(content: bytes | str, name: str = "a.csv", **data: Any) -> str:
     Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError) as caught:
-        load_labelled_splits(section(name, **data))
+        ClassLabels.load(section(name, **data))
     return str(caught.value)
 
 

@@ -16,7 +16,8 @@ from datasets import Dataset
 from sklearn.model_selection import train_test_split
 from transformers import PreTrainedTokenizerBase
 
-from nlp_ft.data.text import TextData, encode_split, load_labelled_splits, load_text_data
+from nlp_ft.data.text import TextData, encode_split, load_text_data
+from nlp_ft.data.text_labels import ClassLabels
 from nlp_ft.errors import DataError
 from nlp_ft.models.text import load_tokenizer
 from nlp_ft.recipe.text import TextDataSection, TextModelSection
@@ -117,7 +118,7 @@ def test_a_changed_file_is_read_and_tokenized_anew(tmp_path: Path) -> None:
 def shares(tmp_path: Path, labels: str, share: str) -> tuple[list[str], list[str], list[str]]:
     rows = labelled(*labels)
     file = json_lines(tmp_path / "share.jsonl", rows)
-    raw, _ = load_labelled_splits(TextDataSection(train=file, validation=share, test=file))
+    raw, _ = ClassLabels.load(TextDataSection(train=file, validation=share, test=file))
     assert raw["test"].to_list() == rows
     return raw["train"]["text"][:], raw["validation"]["text"][:], raw["validation"]["label"][:]
 
@@ -158,7 +159,7 @@ def test_a_share_that_cannot_be_drawn_by_class_is_refused(labels: str, share: st
 
 def test_a_class_of_one_row_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"\['lonely'\]$"):
-        load_labelled_splits(
+        ClassLabels.load(
             TextDataSection(train=json_lines(tmp_path / "a.jsonl", labelled("a", "a", "a", "lonely")), validation="50%")
         )
 
@@ -195,9 +196,9 @@ def test_the_shipped_messages_are_many_short_different_and_in_every_split() -> N
     section = TextDataSection(
         source=source, split_column="split", validation="validation", test="test", label="category"
     )
-    raw, labels = load_labelled_splits(section)
+    raw, labels = ClassLabels.load(section)
     texts = [text for rows in raw.values() for text in rows["text"]]
-    assert (len(texts) >= 1200, len(labels)) == (True, 12)
+    assert (len(texts) >= 1200, len(labels.names)) == (True, 12)
     assert {split: len(set(rows["category"])) for split, rows in raw.items()} == dict.fromkeys(raw, 12)
     assert set(raw) == {"train", "validation", "test"}
     assert len({" ".join(text.lower().split()) for text in texts}) == len(texts)

@@ -8,6 +8,7 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from nlp_ft.data import tokens
+from nlp_ft.data.text_labels import ClassLabels
 from nlp_ft.data.tokens import encode_for_prediction, encode_rows, encode_texts, kept_positions, text_hash
 from nlp_ft.models.text import load_tokenizer
 from nlp_ft.recipe.text import TextDataSection, TextModelSection
@@ -123,7 +124,7 @@ def test_special_tokens_are_kept_wherever_they_stand(special: list[int], truncat
 
 def test_a_row_becomes_tokens_label_hash_and_emptiness() -> None:
     batch: dict[str, list[Any]] = {"text": [SHORT, None, " \n", "7"], "label": ["b", "a", "b", "b"]}
-    encoded = encode_rows(batch, tokenizer(), section(), {"a": 0, "b": 1})
+    encoded = encode_rows(batch, tokenizer(), section(), ClassLabels("label", {"a": "a", "b": "b"}))
     assert encoded["labels"] == [1, 0, 1, 1]
     assert encoded["is_empty"] == [False, True, True, False]
     assert encoded["input_ids"] == [[CLS, *words(text), SEP] for text in (SHORT, "", " \n", "7")]
@@ -132,7 +133,9 @@ def test_a_row_becomes_tokens_label_hash_and_emptiness() -> None:
 
 def test_a_pair_is_empty_only_where_both_texts_are() -> None:
     batch: dict[str, list[Any]] = {"a": ["", "x", None], "b": ["x", "", " "], "label": [0, 1, 1]}
-    assert encode_rows(batch, tokenizer(), section(text=["a", "b"]), {0: 0, 1: 1})["is_empty"] == [False, False, True]
+    assert encode_rows(batch, tokenizer(), section(text=["a", "b"]), ClassLabels("label", {0: "0", 1: "1"}))[
+        "is_empty"
+    ] == [False, False, True]
 
 
 def test_a_hash_ignores_case_and_white_space_and_nothing_else() -> None:

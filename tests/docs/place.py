@@ -19,6 +19,7 @@ def fill(folder: Path) -> None:
         write_tiny_csv(folder / f"{name}.csv", rows, seed)
     write_splits(folder / "all.csv", 60)
     write_pairs(folder / "pairs.csv", 40)
+    write_emotions(folder / "comments.csv", 40)
     write_flowers(folder / "flowers")
     for name in ("recipes", "scripts"):
         (folder / name).symlink_to(ROOT / name)
@@ -67,6 +68,12 @@ def write_pairs(file: Path, rows: int) -> None:
     lines = ["sentence1,sentence2,score"]
     lines += [f"the cat,{'the cat' if row % 2 else 'a red dog'},{(row % 2) + row / 1000}" for row in range(rows)]
     file.write_text("\n".join(lines) + "\n")
+
+
+def write_emotions(file: Path, rows: int) -> None:
+    """Texts with no label, one or two."""
+    kinds = ["the,", "the cat,joy", "the dog,anger", "the cat red,joy|surprise"]
+    file.write_text("\n".join(["text,emotions", *(kinds[row % len(kinds)] for row in range(rows))]) + "\n")
 
 
 def write_flowers(folder: Path) -> None:

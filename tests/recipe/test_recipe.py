@@ -52,7 +52,8 @@ EXPECTED_LINES = [
     "schedule.warmup must be at most 100%, got '110%'",
     "loss.label_smoothing must be in [0, 1), got 10; did you mean 0.1?",
     "training.duration must be a duration such as 3ep (epochs), 200st (steps) or 10% (of the run), got '3 epochs'",
-    "training.metric must be 'accuracy', 'macro_f1', 'micro_f1', 'weighted_f1', 'matthews', 'loss', 'spearman', "
+    "training.metric must be 'accuracy', 'macro_f1', 'micro_f1', 'weighted_f1', 'matthews', 'loss', 'samples_f1', "
+    "'average_precision', 'subset_accuracy', 'hamming_loss', 'spearman', "
     "'pearson', 'mse' or 'mae', got 'acuracy'; "
     "did you mean accuracy?",
     "training.early_stopping.patience must be in [1, 1000000], got 0",

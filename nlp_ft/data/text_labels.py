@@ -1,0 +1,146 @@
+"""The kinds of labels that a text can have: how they are found in the raw rows, and encoded.
+
+A task names its kind; `text.py` reads, checks and encodes labels through it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from datasets import ClassLabel, Dataset, Value
+
+from nlp_ft.data.labels import LabelValue, find_labels, labels_of_model
+from nlp_ft.data.number_labels import check_numbers
+from nlp_ft.data.sources import label_columns, load_raw_splits
+from nlp_ft.data.splits import draw_validation
+from nlp_ft.recipe.sections import is_share
+from nlp_ft.recipe.text import TextDataSection
+
+
+class Labels(Protocol):
+    """The labels of a data set. Its fields are part of the key under which encoded rows are cached."""
+
+    @property
+    def names(self) -> list[str]:
+        """The label names in the order of the ids; empty where labels are numbers."""
+        ...
+
+    @property
+    def feature(self) -> Any:
+        """The type of an encoded label in a dataset: one value a row, or a list of one length."""
+        ...
+
+    def encode(self, batch: Mapping[str, Sequence[Any]]) -> list[Any]:
+        """Encode the labels of raw rows, column -> values."""
+        ...
+
+
+class LabelKind(Protocol):
+    """What the labels of texts are: a class for each text, a set of labels, or numbers."""
+
+    def load(self, data: TextDataSection) -> tuple[dict[str, Dataset], Labels]:
+        """Read the raw splits of a recipe with their labels, and draw a validation share if it names one.
+
+        Returns:
+            Split name -> rows, and the labels.
+
+        Raises:
+            DataError: see `load_raw_splits`; or the labels are not of this kind.
+        """
+        ...
+
+    def of_model(self, rows: Dataset, where: str, data: TextDataSection, label_names: Sequence[str]) -> Labels:
+        """Match the labels of rows with those of a trained model.
+
+        Args:
+            rows: the rows.
+            where: name of the rows in error messages.
+            data: the section of the run that names the columns.
+            label_names: the model's label names, in the order of the ids.
+
+        Raises:
+            DataError: a label is not of this kind, or the model does not know it.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ClassLabels:
+    """One label for each text.
+
+    Args:
+        column: the label column.
+        name_of: value in the column -> label name, in the order of the ids.
+    """
+
+    column: str
+    name_of: dict[LabelValue, str]
+
+    @property
+    def names(self) -> list[str]:
+        """The label names in the order of the ids."""
+        return list(self.name_of.values())
+
+    @property
+    def feature(self) -> ClassLabel:
+        """A label id."""
+        return ClassLabel(names=self.names)
+
+    def encode(self, batch: Mapping[str, Sequence[Any]]) -> list[int]:
+        """Turn values into label ids."""
+        ids = {value: i for i, value in enumerate(self.name_of)}
+        return [ids[value] for value in batch[self.column]]
+
+    @classmethod
+    def load(cls, data: TextDataSection) -> tuple[dict[str, Dataset], "ClassLabels"]:
+        """Read raw splits; each class has the same share in a drawn validation split. See `LabelKind.load`."""
+        [column] = label_columns(data)
+        raw = load_raw_splits(data)
+        labels = cls(column, find_labels(raw, column, data.label_names))
+        if is_share(data.validation):
+            raw = draw_validation(raw, column, data.validation)
+        return raw, labels
+
+    @classmethod
+    def of_model(cls, rows: Dataset, where: str, data: TextDataSection, label_names: Sequence[str]) -> "ClassLabels":
+        """Match labels with those of a trained model. See `LabelKind.of_model`."""
+        [column] = label_columns(data)
+        return cls(column, labels_of_model(rows, where, column, label_names, data.label_names is not None))
+
+
+@dataclass(frozen=True)
+class NumberLabels:
+    """One number for each text, in a column."""
+
+    column: str
+
+    @property
+    def names(self) -> list[str]:
+        """No names: numbers have none."""
+        return []
+
+    @property
+    def feature(self) -> Value:
+        """A number."""
+        return Value("float32")
+
+    def encode(self, batch: Mapping[str, Sequence[Any]]) -> list[float]:
+        """Turn texts of numbers into numbers."""
+        return [float(value) for value in batch[self.column]]
+
+    @classmethod
+    def load(cls, data: TextDataSection) -> tuple[dict[str, Dataset], "NumberLabels"]:
+        """Read raw splits. See `LabelKind.load`."""
+        [column] = label_columns(data)
+        raw = load_raw_splits(data)
+        check_numbers(raw, column)
+        if is_share(data.validation):
+            raw = draw_validation(raw, None, data.validation)
+        return raw, cls(column)
+
+    @classmethod
+    def of_model(cls, rows: Dataset, where: str, data: TextDataSection, label_names: Sequence[str]) -> "NumberLabels":
+        """Check that labels are numbers. See `LabelKind.of_model`."""
+        [column] = label_columns(data)
+        check_numbers({where: rows}, column)
+        return cls(column)
