@@ -33,9 +33,9 @@ class Collator(Protocol):
 class PaddingCollator:
     """Pads the token ids of a batch's rows to the longest row.
 
-    A batch holds `input_ids`, `attention_mask`, ..., (batch, seq_len), and `labels` and `row`, (batch,). The result
-    equals that of `tokenizer.pad`, with the tokenizer's padding side and padding ids, in a seventh of the time: over
-    frozen blocks whose outputs are cached, `tokenizer.pad` would take half of a step.
+    A batch holds `input_ids`, `attention_mask`, ..., (batch, seq_len), `labels`, (batch, ...), and `row`, (batch,). The
+    result equals that of `tokenizer.pad`, with the tokenizer's padding side and padding ids, in a seventh of the time:
+    over frozen blocks whose outputs are cached, `tokenizer.pad` would take half of a step.
 
     Args:
         tokenizer: the encoder's tokenizer.
@@ -82,7 +82,7 @@ class PaddingCollator:
 class _Rows(Dataset[dict[str, object]]):
     """Fetches rows by index, a batch at a time, and adds the index to each as `row`.
 
-    The index `PADDING_ROW` gives row 0 with the label `IGNORED_LABEL`.
+    The index `PADDING_ROW` gives row 0, all of whose labels are `IGNORED_LABEL`.
     """
 
     def __init__(self, encoded: Dataset[dict[str, object]]) -> None:
@@ -92,12 +92,17 @@ class _Rows(Dataset[dict[str, object]]):
         rows = [max(0, index) for index in indices]
         fetched = self.encoded.__getitems__(rows)  # type: ignore[attr-defined]
         return [
-            {**values, "row": row, **({"labels": IGNORED_LABEL} if index == PADDING_ROW else {})}
+            {**values, "row": row, **({"labels": _ignored(values["labels"])} if index == PADDING_ROW else {})}
             for values, row, index in zip(fetched, rows, indices)
         ]
 
     def __getitem__(self, index: int) -> dict[str, object]:
         return self.__getitems__([index])[0]
+
+
+def _ignored(labels: Any) -> Any:
+    """Return `IGNORED_LABEL` in the place of every label of a row."""
+    return [IGNORED_LABEL] * len(labels) if isinstance(labels, list) else IGNORED_LABEL
 
 
 class _Lists:

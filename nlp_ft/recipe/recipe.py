@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from nlp_ft.recipe.images import ImageDataSection, ImageModelSection
+from nlp_ft.recipe.questions import QuestionDataSection
 from nlp_ft.recipe.sections import (
     ClassMetric,
     DataSection,
@@ -15,6 +16,7 @@ from nlp_ft.recipe.sections import (
     ModelSection,
     NumberMetric,
     OptimizerSection,
+    QuestionMetric,
     ScheduleSection,
     Section,
 )
@@ -23,7 +25,7 @@ from nlp_ft.recipe.text import TextDataSection, TextModelSection
 from nlp_ft.recipe.training import TrainingSection
 from nlp_ft.recipe.values import Folder, Whole
 
-TaskName = Literal["text_classification", "text_regression", "image_classification"]
+TaskName = Literal["text_classification", "text_regression", "question_answering", "image_classification"]
 
 
 class Recipe(Section):
@@ -35,8 +37,8 @@ class Recipe(Section):
     task: TaskName = Field(
         "text_classification",
         description="What the model learns: `text_classification`, a label for each text or pair of texts; "
-        "`text_regression`, a number for each; `image_classification`, a label for each image. It decides which keys "
-        "`data` and `model` have.",
+        "`text_regression`, a number for each; `question_answering`, the part of a text that answers a question; "
+        "`image_classification`, a label for each image. It decides which keys `data` and `model` have.",
     )
     data: DataSection = Field(description="Where the rows and labels come from.")
     model: ModelSection = Field(description="The pretrained network and its head.")
@@ -144,6 +146,32 @@ class RegressionRecipe(TextRecipe):
         return self
 
 
+class QuestionRecipe(Recipe):
+    """Question answering: the part of a context that answers a question, or that there is none."""
+
+    metrics: ClassVar[tuple[str, ...]] = get_args(QuestionMetric)
+    data: QuestionDataSection = Field(description="Where the questions, contexts and answers come from.")
+    model: TextModelSection = Field(description="The pretrained encoder and its head.")
+
+    @model_validator(mode="after")
+    def _check_questions(self) -> Self:
+        refused = {
+            f"strategy.grain {self.strategy.grain}": self.strategy.grain != "block",
+            "loss.class_weights": self.loss.class_weights is not None,
+            "loss.label_smoothing": self.loss.label_smoothing != 0,
+            f"model.pooling {self.model.pooling}": self.model.pooling != "auto",
+            f"model.head.type {self.model.head.type}": self.model.head.type != "linear",
+            "model.head.dropout": self.model.head.dropout is not None,
+        }
+        for field, is_set in refused.items():
+            if is_set:
+                raise ValueError(
+                    f"{field} is not for {self.task}, whose head is one linear layer that scores each token as the "
+                    "start and as the end of the answer; leave it out"
+                )
+        return self
+
+
 class ImageRecipe(Recipe):
     """Image classification: a label for each image."""
 
@@ -163,6 +191,7 @@ class ImageRecipe(Recipe):
 RECIPES: dict[str, type[Recipe]] = {
     "text_classification": TextRecipe,
     "text_regression": RegressionRecipe,
+    "question_answering": QuestionRecipe,
     "image_classification": ImageRecipe,
 }
 """Task -> the class of its recipe."""

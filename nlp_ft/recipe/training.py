@@ -79,7 +79,8 @@ class TrainingSection(Section):
         "accuracy",
         description="Validation score that chooses the best model and that early stopping watches; loss, mse and mae "
         "are better when lower. For labels: accuracy, macro_f1, micro_f1, weighted_f1, matthews or loss. For numbers: "
-        "spearman (the default of text_regression), pearson, mse, mae or loss.",
+        "spearman (the default of text_regression), pearson, mse, mae or loss. For answers: f1 (the default there), "
+        "exact_match or loss.",
     )
     keep: Literal["best", "last"] = Field(
         "best",

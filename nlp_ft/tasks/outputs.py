@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import pyarrow
 import torch
+from transformers import PreTrainedConfig
 
 from nlp_ft.data.row_writers import CsvWriter
 from nlp_ft.data.windows import Windows
@@ -62,7 +63,10 @@ class Outputs(Protocol):
         ...
 
     def shown(self, decoded: np.ndarray) -> pyarrow.Array:
-        """Write predictions or references, (rows,), as people read them: label names or numbers."""
+        """Write predictions or references, (rows,), as people read them: label names or numbers.
+
+        Predictions may have several fields: a struct array, each field of which becomes a column.
+        """
         ...
 
     def activate(self, logits: torch.Tensor) -> torch.Tensor:
@@ -71,6 +75,19 @@ class Outputs(Protocol):
 
     def score(self, predicted: np.ndarray, references: np.ndarray) -> dict[str, float]:
         """Compute every score except the loss, by name; both arrays are (rows,)."""
+        ...
+
+    def tuned(self, predicted: np.ndarray, references: np.ndarray) -> "Outputs":
+        """Return the outputs with what they leave to tuning tuned on rows of validation, such as thresholds.
+
+        Args:
+            predicted: predictions for these rows, (rows, ...); they do not depend on what is tuned.
+            references: labels of these rows, (rows, ...).
+        """
+        ...
+
+    def write_to(self, config: PreTrainedConfig) -> None:
+        """Write into the model's configuration what `Task.outputs_of` reads there, beside the labels."""
         ...
 
     def constant_loss(self, references: np.ndarray) -> float:
@@ -159,10 +176,12 @@ class Predictions:
         order = np.argsort(-np.nan_to_num(self.losses, nan=np.inf), kind="stable")
         for start in range(0, len(order), ROWS_TOGETHER):
             rows = order[start : start + ROWS_TOGETHER]
-            columns = {
-                "reference": self.outputs.shown(self.references[rows]),
-                "predicted": self.outputs.shown(self.predicted[rows]),
-            }
+            columns = {"reference": self.outputs.shown(self.references[rows])}
+            predicted = self.outputs.shown(self.predicted[rows])
+            if pyarrow.types.is_struct(predicted.type):
+                columns |= {f"predicted_{name}": predicted.field(name) for name in predicted.type.names}
+            else:
+                columns["predicted"] = predicted
             if self.row_scores is not None:
                 columns["score"] = pyarrow.array(self.row_scores[rows], pyarrow.float32())
             columns["loss"] = pyarrow.array(self.losses[rows], pyarrow.float32())

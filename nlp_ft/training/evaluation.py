@@ -1,7 +1,7 @@
 """Predicts for a whole split: the processes share the rows, and the predictions are gathered, each row exactly once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -51,6 +51,8 @@ class Evaluator:
     def predict(self, split: str, features: FeatureCache | None = None, rows: np.ndarray | None = None) -> Predictions:
         """Predict for the rows of a split and share the result with every process; collective.
 
+        What the outputs leave to tuning is tuned on the rows of validation, for this result.
+
         Args:
             split: name of the split.
             features: the cached outputs of the frozen blocks; None computes them.
@@ -71,7 +73,17 @@ class Evaluator:
         of_rows = self.outputs.of_rows(kept, windows.selected(chosen))
         # Left out where the outputs do not say how sure they are.
         row_scores = of_rows.pop("row_scores", None)
-        return Predictions(self.outputs, **of_rows, row_scores=row_scores, inputs=partial(self.data.inputs, split))
+        outputs = self.outputs
+        if split == "validation":
+            outputs = outputs.tuned(of_rows["predicted"], of_rows["references"])
+        return Predictions(outputs, **of_rows, row_scores=row_scores, inputs=partial(self.data.inputs, split))
+
+    def predict_all(self) -> dict[str, Predictions]:
+        """Predict for a sample of train and for every other split; what is tuned on validation holds for all."""
+        others = {split: self.predict(split) for split in self.data.encoded if split != "train"}
+        outputs = others["validation"].outputs if "validation" in others else self.outputs
+        found = {"train": self.predict_sample("train"), **others}
+        return {split: replace(of_split, outputs=outputs) for split, of_split in found.items()}
 
     def _results(
         self,

@@ -80,8 +80,8 @@ def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator, signals:
     with signals.deferred():
         loop.run()
     checkpoints.load_kept(state, settings.metric, recipe.training.keep)
-    predictions = {split: evaluator.predict(split) for split in data.encoded if split != "train"}
-    answers = {"train": evaluator.predict_sample("train"), **predictions}
+    answers = evaluator.predict_all()
+    predictions = {split: of_split for split, of_split in answers.items() if split != "train"}
     summary = summarize(recipe, task, model, stream, state, predictions, accelerator)
     summary |= {"total_seconds": time.perf_counter() - started, "data": report, "derived": in_words(derived)}
     summary["verdict"] = verdict_of_run(recipe, task, layered, optimizer, settings, state, answers, summary, log.read())
