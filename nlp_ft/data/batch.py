@@ -4,9 +4,10 @@
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
+
+from nlp_ft.layerwise.model_outputs import output_logits as output_logits
 
 IGNORED_LABEL = -100
 """Label of a row that only fills up a batch: loss and metrics leave it out. It is PyTorch's default `ignore_index`."""
@@ -21,11 +22,3 @@ def model_inputs(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         batch: input name -> tensor, (batch, ...), and perhaps `labels` and `row`.
     """
     return {key: value for key, value in batch.items() if key not in NOT_INPUTS}
-
-
-def output_logits(output: Any) -> torch.Tensor:
-    """Read the logits of a model's output, (batch, ...); those of an answer's start and end are stacked last."""
-    if getattr(output, "start_logits", None) is not None:
-        return torch.stack([output.start_logits, output.end_logits], -1)
-    logits: torch.Tensor = output.logits
-    return logits

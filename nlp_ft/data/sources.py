@@ -233,13 +233,14 @@ def check_columns(found: Sequence[str], columns: Columns, where: str) -> None:
             )
 
 
-def check_texts(features: Features, names: Sequence[str], where: str) -> None:
+def check_texts(features: Features, names: Sequence[str], where: str, key: str = "text") -> None:
     """Check that columns hold texts. Other values are refused, because nobody wrote the `str` of a list or of bytes.
 
     Args:
         features: the types of all columns.
         names: names of the columns that must hold texts.
         where: name of the data in error messages.
+        key: the key of the recipe that names the columns.
 
     Raises:
         DataError: a column holds something other than text.
@@ -248,5 +249,5 @@ def check_texts(features: Features, names: Sequence[str], where: str) -> None:
         held = getattr(features[name], "dtype", None) if isinstance(features[name], datasets.Value) else None
         if held not in ("string", "large_string", "string_view"):
             raise DataError(
-                f"{where}: data.text is {name!r}, a column of {held or features[name]}, not of texts; write it as text"
+                f"{where}: data.{key} is {name!r}, a column of {held or features[name]}, not of texts; write it as text"
             )

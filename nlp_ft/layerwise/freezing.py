@@ -8,6 +8,7 @@ from torch import nn
 from nlp_ft.errors import LayerMapError
 from nlp_ft.layerwise.eval_mode import evaluating
 from nlp_ft.layerwise.layer_map import LayerMap
+from nlp_ft.layerwise.model_outputs import output_logits
 from nlp_ft.layerwise.modes import keep_in_eval, modules_to_pin
 
 
@@ -58,12 +59,12 @@ def unused_parameters(model: nn.Module, example: Mapping[str, torch.Tensor]) -> 
     them, and DistributedDataParallel would wait for their gradients.
 
     Args:
-        model: the model; its forward pass returns an object with `logits`.
+        model: the model; its forward pass returns an object with `logits`, or with `start_logits` and `end_logits`.
         example: keyword arguments of a forward pass over a few rows, each (batch, ...).
     """
     model.requires_grad_(True)
     with evaluating(model), torch.enable_grad():
-        model(**example).logits.sum().backward()
+        output_logits(model(**example)).sum().backward()  # type: ignore[no-untyped-call]
     unused = [name for name, parameter in model.named_parameters() if parameter.grad is None]
     model.zero_grad(set_to_none=True)
     return unused

@@ -16,6 +16,7 @@ from torch import nn
 from nlp_ft.layerwise.discovery.undisturbed import only_trainable, pre_hook, undisturbed
 from nlp_ft.layerwise.eval_mode import evaluating
 from nlp_ft.layerwise.layer_map import LayerMap
+from nlp_ft.layerwise.model_outputs import output_logits
 
 TOLERANCE = 1e-5
 ENTRY_ERRORS = (
@@ -212,8 +213,10 @@ class FrozenPrefix:
 
     def _logits(self, example: Mapping[str, torch.Tensor]) -> torch.Tensor:
         with evaluating(self._model):
-            logits: torch.Tensor = self._model(**example).logits
-            return logits
+            logits = output_logits(self._model(**example))
+        # The logits of padding tokens mean nothing.
+        is_of_tokens = logits.ndim == 3 and logits.shape[:2] == example["attention_mask"].shape
+        return logits * example["attention_mask"][..., None] if is_of_tokens else logits
 
 
 def block_modules(model: nn.Module, layer_map: LayerMap) -> dict[int, nn.Module]:

@@ -88,6 +88,38 @@ def build_classifier(
     return _pooled_classifier(model, config, tokenizer, pretrained, say)
 
 
+def build_headed(
+    auto_class: Any,
+    purpose: str,
+    model: TextModelSection,
+    num_labels: int,
+    pretrained: bool = True,
+    say: Callable[[str], object] = lambda note: None,
+) -> PreTrainedModel:
+    """Build the encoder with the head that Transformers has for another purpose than classification.
+
+    Args:
+        auto_class: the Auto class of the purpose.
+        purpose: the word for it in error messages, such as `question answering`.
+        model: the section `model` of the recipe.
+        num_labels: number of outputs for each token.
+        pretrained: whether to load the weights; False builds the structure alone, on the default device.
+        say: called with one sentence for each kind of weights that is new or not used.
+
+    Raises:
+        ModelError: the model cannot be found or loaded, or lacks weights, or Transformers has no such head for it.
+    """
+    config = _load_config(model, auto_class, purpose)
+    config.num_labels = num_labels
+    _set_dropout(config, model)
+    if not pretrained:
+        structure: PreTrainedModel = _structure(auto_class, model, config)
+        return structure
+    loaded = _load(auto_class, model, config)
+    _settle_head(model, config, loaded, say, auto_class, purpose)
+    return loaded.model
+
+
 def _with_trained_pooling(model: TextModelSection, say: Callable[[str], object]) -> TextModelSection:
     """Replace pooling `auto` by the one that a model of sentence-transformers was trained with."""
     if model.pooling != "auto" or model.keep_head:
@@ -151,7 +183,11 @@ def is_plain(model: TextModelSection, config: PreTrainedConfig) -> bool:
     return own and model.head.type == "linear"
 
 
-def _load_config(model: TextModelSection) -> PreTrainedConfig:
+def _load_config(
+    model: TextModelSection,
+    auto_class: Any = AutoModelForSequenceClassification,
+    purpose: str = "sequence classification",
+) -> PreTrainedConfig:
     location = _location(model)
     with _loading(model, "config"):
         if Path(location).is_dir():
@@ -162,10 +198,8 @@ def _load_config(model: TextModelSection) -> PreTrainedConfig:
         check_config(config)
     if isinstance(config, PooledClassifierConfig):
         raise ModelError(f"model.name: {model.name} is a finished classifier of nlp_ft; name the encoder it came from")
-    if type(config) not in AutoModelForSequenceClassification._model_mapping:
-        raise ModelError(
-            f"model.name: {model.name} ({config.model_type}) is not an encoder for sequence classification"
-        )
+    if type(config) not in auto_class._model_mapping:
+        raise ModelError(f"model.name: {model.name} ({config.model_type}) is not an encoder for {purpose}")
     assert isinstance(config, PreTrainedConfig)
     return config
 
@@ -192,7 +226,12 @@ def _load(auto_class: Any, model: TextModelSection, config: PreTrainedConfig, **
 
 
 def _settle_head(
-    model: TextModelSection, config: PreTrainedConfig, loaded: LoadedModel, say: Callable[[str], object]
+    model: TextModelSection,
+    config: PreTrainedConfig,
+    loaded: LoadedModel,
+    say: Callable[[str], object],
+    auto_class: Any = AutoModelForSequenceClassification,
+    purpose: str = "classification",
 ) -> None:
     """Keep the head that came with the weights if `model.keep_head` is set, else initialize it as a new head."""
     prefix = loaded.model.base_model_prefix
@@ -204,8 +243,9 @@ def _settle_head(
             raise ModelError(f"model.keep_head: the weights of {model.name} hold no {lacking[0]}; leave keep_head out")
         say(f"kept: the head that {model.name} was trained with")
     elif given or loaded.resized:
-        renew(loaded.model, _structure(AutoModelForSequenceClassification, model, config), given)
-        say(f"{model.name} is a finished classifier; a new head replaces its own (model.keep_head: true keeps it)")
+        renew(loaded.model, _structure(auto_class, model, config), given)
+        finished = "a finished classifier" if purpose == "classification" else f"a finished model of {purpose}"
+        say(f"{model.name} is {finished}; a new head replaces its own (model.keep_head: true keeps it)")
     _say_weights(loaded, [name for name in loaded.new if name not in head], say)
 
 

@@ -1,5 +1,21 @@
 """Recipes: reading what a person writes, completing it from presets and defaults, checking it. Imports no torch."""
 
-from nlp_ft.recipe.recipe import RECIPES, ImageRecipe, MultiLabelRecipe, Recipe, RegressionRecipe, TextRecipe
+from nlp_ft.recipe.recipe import (
+    RECIPES,
+    ImageRecipe,
+    MultiLabelRecipe,
+    QuestionRecipe,
+    Recipe,
+    RegressionRecipe,
+    TextRecipe,
+)
 
-__all__ = ["RECIPES", "ImageRecipe", "MultiLabelRecipe", "Recipe", "RegressionRecipe", "TextRecipe"]
+__all__ = [
+    "RECIPES",
+    "ImageRecipe",
+    "MultiLabelRecipe",
+    "QuestionRecipe",
+    "Recipe",
+    "RegressionRecipe",
+    "TextRecipe",
+]

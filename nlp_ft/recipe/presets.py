@@ -41,6 +41,7 @@ Ruder 2018, https://arxiv.org/abs/1801.06146. `discriminative`: two rates, one f
 TASK_PRESETS: dict[str, Preset] = {
     "multi_label_classification": {"training": {"metric": "macro_f1"}},
     "text_regression": {"training": {"metric": "spearman"}},
+    "question_answering": {"training": {"metric": "f1"}},
 }
 """Task -> the settings whose default differs from that of classification."""
 

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from nlp_ft.recipe.images import ImageDataSection, ImageModelSection
+from nlp_ft.recipe.questions import QuestionDataSection
 from nlp_ft.recipe.sections import (
     ClassMetric,
     DataSection,
@@ -16,6 +17,7 @@ from nlp_ft.recipe.sections import (
     MultiLabelMetric,
     NumberMetric,
     OptimizerSection,
+    QuestionMetric,
     ScheduleSection,
     Section,
 )
@@ -24,7 +26,13 @@ from nlp_ft.recipe.text import TextDataSection, TextModelSection
 from nlp_ft.recipe.training import TrainingSection
 from nlp_ft.recipe.values import Folder, Whole
 
-TaskName = Literal["text_classification", "multi_label_classification", "text_regression", "image_classification"]
+TaskName = Literal[
+    "text_classification",
+    "multi_label_classification",
+    "text_regression",
+    "question_answering",
+    "image_classification",
+]
 
 
 class Recipe(Section):
@@ -39,6 +47,7 @@ class Recipe(Section):
         "text_classification",
         description="What the model learns: `text_classification`, a label for each text or pair of texts; "
         "`multi_label_classification`, any number of labels for each; `text_regression`, a number for each; "
+        "`question_answering`, the part of a text that answers a question; "
         "`image_classification`, a label for each image. It decides which keys `data` and `model` have.",
     )
     data: DataSection = Field(description="Where the rows and labels come from.")
@@ -168,6 +177,32 @@ class RegressionRecipe(TextRecipe):
         return self
 
 
+class QuestionRecipe(Recipe):
+    """Question answering: the part of a context that answers a question, or that there is none."""
+
+    metrics: ClassVar[tuple[str, ...]] = get_args(QuestionMetric)
+    data: QuestionDataSection = Field(description="Where the questions, contexts and answers come from.")
+    model: TextModelSection = Field(description="The pretrained encoder and its head.")
+
+    @model_validator(mode="after")
+    def _check_questions(self) -> Self:
+        refused = {
+            f"strategy.grain {self.strategy.grain}": self.strategy.grain != "block",
+            "loss.class_weights": self.loss.class_weights is not None,
+            "loss.label_smoothing": self.loss.label_smoothing != 0,
+            f"model.pooling {self.model.pooling}": self.model.pooling != "auto",
+            f"model.head.type {self.model.head.type}": self.model.head.type != "linear",
+            "model.head.dropout": self.model.head.dropout is not None,
+        }
+        for field, is_set in refused.items():
+            if is_set:
+                raise ValueError(
+                    f"{field} is not for {self.task}, whose head is one linear layer that scores each token as the "
+                    "start and as the end of the answer; leave it out"
+                )
+        return self
+
+
 class ImageRecipe(Recipe):
     """Image classification: a label for each image."""
 
@@ -188,6 +223,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "text_classification": TextRecipe,
     "multi_label_classification": MultiLabelRecipe,
     "text_regression": RegressionRecipe,
+    "question_answering": QuestionRecipe,
     "image_classification": ImageRecipe,
 }
 """Task -> the class of its recipe."""

@@ -22,7 +22,8 @@ MultiLabelMetric = Literal[
     "loss",
 ]
 NumberMetric = Literal["spearman", "pearson", "mse", "mae", "loss"]
-Metric = Literal[ClassMetric, MultiLabelMetric, NumberMetric]
+QuestionMetric = Literal["f1", "exact_match", "loss"]
+Metric = Literal[ClassMetric, MultiLabelMetric, NumberMetric, QuestionMetric]
 
 
 def is_share(where: object) -> bool:

@@ -22,6 +22,9 @@ TITLES = {
     "mean": "the mean of train",
     "tfidf_logistic_regression": "TF-IDF with logistic regression",
     "tfidf_ridge": "TF-IDF with ridge regression",
+    "first_sentence": "the first sentence",
+    "tfidf_sentence": "the nearest sentence by TF-IDF",
+    "no_answer": "no answer",
 }
 """Baseline -> its name for people."""
 Scores = dict[str, dict[str, dict[str, float]]]

@@ -1,5 +1,6 @@
 """Losses as a sum and a divisor, so that accumulation over uneven batches is exact."""
 
+import math
 from typing import Protocol
 
 import torch
@@ -110,6 +111,45 @@ class BinaryLoss:
     def weight(self, labels: torch.Tensor) -> torch.Tensor:
         """Count the labels of one part that are not left out, those that a row has and those that it has not."""
         return (labels != IGNORED_LABEL).sum().float()
+
+
+class SpanLoss:
+    """Cross-entropy of the first and of the last token of an answer, their mean; see `span_losses`.
+
+    It is for an effective batch that arrives in parts, as `ClassificationLoss` is for labels.
+    """
+
+    def total(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Sum the loss over one part: logits (batch, seq_len, 2), labels (batch, seq_len)."""
+        is_known = _has_span(labels)
+        # Without a row to learn from, the sum is 0, but still depends on the parameters, as other processes expect.
+        return span_losses(logits[is_known], labels[is_known]).sum() if is_known.any() else 0.0 * logits.sum()
+
+    def weight(self, labels: torch.Tensor) -> torch.Tensor:
+        """Count the rows of one part that have something to learn."""
+        return _has_span(labels).sum().float()
+
+
+def span_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Compute the loss of each row, (batch,): the mean of the cross-entropies of the start and the end of an answer.
+
+    Tokens that cannot be in an answer take no part, so padding and the question do not change the loss.
+
+    Args:
+        logits: (batch, seq_len, 2), of the start and of the end.
+        labels: (batch, seq_len): 0 for a token that may be in an answer, 1 for the first token of the answer, 2 for
+            the last, 3 for both; -100 for other tokens. A row without first token has the loss NaN.
+    """
+    shares = logits.float() if logits.dtype != torch.float64 else logits
+    shares = shares.masked_fill((labels == IGNORED_LABEL)[..., None], -math.inf).log_softmax(1)
+    bits = labels.clamp(min=0)
+    places = torch.stack([bits & 1, bits >> 1], -1).argmax(1)
+    losses = -shares.gather(1, places[:, None]).squeeze(1).mean(-1)
+    return losses.masked_fill(~_has_span(labels), math.nan)
+
+
+def _has_span(labels: torch.Tensor) -> torch.Tensor:
+    return (labels.clamp(min=0) & 1).any(1)
 
 
 class SquaredLoss:

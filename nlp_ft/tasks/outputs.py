@@ -63,7 +63,10 @@ class Outputs(Protocol):
         ...
 
     def shown(self, decoded: np.ndarray) -> pyarrow.Array:
-        """Write predictions or references, (rows,), as people read them: label names or numbers."""
+        """Write predictions or references, (rows,), as people read them: label names or numbers.
+
+        Predictions may have several fields: a struct array, each field of which becomes a column.
+        """
         ...
 
     def activate(self, logits: torch.Tensor) -> torch.Tensor:
@@ -173,10 +176,12 @@ class Predictions:
         order = np.argsort(-np.nan_to_num(self.losses, nan=np.inf), kind="stable")
         for start in range(0, len(order), ROWS_TOGETHER):
             rows = order[start : start + ROWS_TOGETHER]
-            columns = {
-                "reference": self.outputs.shown(self.references[rows]),
-                "predicted": self.outputs.shown(self.predicted[rows]),
-            }
+            columns = {"reference": self.outputs.shown(self.references[rows])}
+            predicted = self.outputs.shown(self.predicted[rows])
+            if pyarrow.types.is_struct(predicted.type):
+                columns |= {f"predicted_{name}": predicted.field(name) for name in predicted.type.names}
+            else:
+                columns["predicted"] = predicted
             if self.row_scores is not None:
                 columns["score"] = pyarrow.array(self.row_scores[rows], pyarrow.float32())
             columns["loss"] = pyarrow.array(self.losses[rows], pyarrow.float32())

@@ -1,9 +1,11 @@
 """Outputs of tasks with one vector of logits for each row, or for each of its windows: labels or numbers."""
 
 from abc import ABC, abstractmethod
+from typing import Self
 
 import numpy as np
 import torch
+from transformers import PreTrainedConfig
 
 from nlp_ft.data.windows import Windows
 
@@ -22,6 +24,13 @@ class RowOutputs(ABC):
     @abstractmethod
     def decode(self, logits: torch.Tensor) -> torch.Tensor:
         """Turn logits into predictions, (batch, ...): label ids or numbers."""
+
+    def tuned(self, predicted: np.ndarray, references: np.ndarray) -> Self:
+        """Return the same outputs: nothing is tuned."""
+        return self
+
+    def write_to(self, config: PreTrainedConfig) -> None:  # noqa: B027  # most outputs have nothing to write
+        """Write nothing: the labels say all."""
 
     def of_batch(
         self, logits: torch.Tensor, batch: dict[str, torch.Tensor], windows: Windows

@@ -74,13 +74,17 @@ class Card:
     """Arguments of the pipeline call in the card's example."""
     labels: Sequence[str]
     """The labels in the order of their ids; empty for a model that predicts numbers."""
+    gives: str = ""
+    """What the model gives, in Markdown; an empty text describes its labels, or numbers."""
+    example: str = ""
+    """A program that uses the model; an empty text calls a pipeline."""
 
 
 class Task(Protocol):
     """What a recipe learns: its data, its model, and the meaning of the model's outputs."""
 
     inputs: str
-    """What a trained run reads: `texts` or `images`."""
+    """What a trained run reads: `texts`, `questions` or `images`."""
     drop_last: bool
     """Whether training leaves out the last batch of an epoch if it is not full."""
     example_input: str

@@ -23,6 +23,13 @@ from nlp_ft.tasks.task import Card, map_layers
 MODEL_INPUTS = ("input_ids", "token_type_ids")
 
 
+def encoder_width(model: PreTrainedModel) -> int | None:
+    """Return the number of values in the vector of a token; None if the configuration does not say."""
+    config = getattr(model.config, "encoder_config", model.config)
+    size: int | None = getattr(config.get_text_config(), "hidden_size", None)
+    return size
+
+
 class TextInputs:
     """A task that reads texts or pairs of texts; a subclass says what it learns from them. See `Task`."""
 
@@ -72,9 +79,7 @@ class TextInputs:
 
     def hidden_size(self, model: PreTrainedModel) -> int | None:
         """Return the number of values in the vector of a token."""
-        config = getattr(model.config, "encoder_config", model.config)
-        size: int | None = getattr(config.get_text_config(), "hidden_size", None)
-        return size
+        return encoder_width(model)
 
     def collator(self, training: bool) -> PaddingCollator:
         """Make the collator that pads each text to the longest of its batch; training changes nothing at random."""

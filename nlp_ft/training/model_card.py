@@ -72,7 +72,7 @@ tags: [{card.pipeline_tag}, nlp_ft]
 
 # {markdown_text(card.title)}
 
-{gives}
+{card.gives or gives}
 Strategy `{summary["strategy"]}`, seed {summary["seed"]}, {summary["num_trainable_parameters"]:,} of
 {summary["num_parameters"]:,} parameters trained, {summary["train_seconds"]:.0f} seconds of training
 ({summary["train_examples_per_second"]:.0f} examples a second on {summary["device"]}).
@@ -88,15 +88,19 @@ One run with one seed: compare several seeds before you trust a small difference
 ## Use
 
 ```python
-{"import nlp_ft  # registers the model's class" + chr(10) if card.needs_import else ""}from transformers import pipeline
-
-classify = pipeline("{card.pipeline_tag}", model="PATH/TO/THIS/FOLDER")
-print(classify({card.call}))
+{card.example or _pipeline_call(card)}
 ```
 
 `recipe.yaml` holds every setting, `summary.json` every figure, `metrics.jsonl` the course of the training,
 `layers.txt` the learning rate of each layer.
 """
+
+
+def _pipeline_call(card: Card) -> str:
+    """Write a program that loads the model into a pipeline and calls it."""
+    needed = ["import nlp_ft  # registers the model's class"] if card.needs_import else []
+    load = f'classify = pipeline("{card.pipeline_tag}", model="PATH/TO/THIS/FOLDER")'
+    return "\n".join([*needed, "from transformers import pipeline", "", load, f"print(classify({card.call}))"])
 
 
 def _verdict(verdict: Sequence[Mapping[str, str]]) -> str:

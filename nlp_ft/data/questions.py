@@ -1,0 +1,307 @@
+"""Reads questions with their contexts and answers: files in the form of SQuAD, and rows of any other file or data set.
+
+Every answer is checked against its context. Shares of train are drawn by article.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+from datasets import Dataset
+
+from nlp_ft.data.columns import selected
+from nlp_ft.data.row_files import RowFiles
+from nlp_ft.data.saved_datasets import split_of_saved
+from nlp_ft.data.sources import SPLITS, check_columns, check_texts, expand, from_hub, load_files
+from nlp_ft.data.splits import SPLIT_SEED
+from nlp_ft.data.stored import content_hash, stored_rows
+from nlp_ft.errors import DataError, listed
+from nlp_ft.locations import resolve_location
+from nlp_ft.recipe.questions import QuestionDataSection
+from nlp_ft.recipe.sections import is_share
+
+ROWS_CHECKED_TOGETHER = 1000
+PLACES_NAMED = 5
+FORM_OF_SQUAD = "data: [{title, paragraphs: [{context, qas: [{question, answers: [{text, answer_start}]}]}]}]"
+SCHEMA = pyarrow.schema(
+    {
+        "article": pyarrow.string(),
+        "question": pyarrow.string(),
+        "context": pyarrow.string(),
+        "answers": pyarrow.list_(pyarrow.string()),
+        "starts": pyarrow.list_(pyarrow.int64()),
+        "is_respaced": pyarrow.bool_(),
+    }
+)
+"""The columns of questions that were read. `answers` are parts of the context, `starts` the positions of their first
+characters; both are empty where the context has no answer. `is_respaced`: the file has other white space in one."""
+
+
+def load_question_splits(data: QuestionDataSection) -> dict[str, Dataset]:
+    """Read the splits that the recipe names, and draw the shares of train.
+
+    Returns:
+        Split name -> rows with the columns of `SCHEMA`.
+
+    Raises:
+        DataError: a file, column or row cannot be used; see `read_questions` and `draw_by_article`.
+    """
+    splits: dict[str, Dataset] = {}
+    shares: dict[str, str] = {}
+    for split in SPLITS:
+        where = getattr(data, split)
+        if where is None:
+            continue
+        if split != "train" and is_share(where):
+            shares[split] = where
+        elif data.source is None:
+            splits[split] = read_questions(where, f"data.{split}", data)
+        else:
+            rows = _split_of_source(data, where, f"data.{split}")
+            splits[split] = _as_questions(rows, f"data.{split} ({where})", data)
+    return draw_by_article(splits, shares)
+
+
+def read_questions(paths: str | Sequence[str], field: str, data: QuestionDataSection) -> Dataset:
+    """Read questions of files, globs or saved dataset folders.
+
+    Args:
+        paths: location or locations of the data.
+        field: the recipe key or option that error messages name.
+        data: the section that names the columns.
+
+    Returns:
+        Rows with the columns of `SCHEMA`.
+
+    Raises:
+        DataError: nothing is there, a column is missing, or a row has no question, no context, or an answer that is not
+            in its context; the message names the row.
+    """
+    files = expand([paths] if isinstance(paths, str) else paths, field)
+    where = f"{field} ({paths})"
+    nested = [_nested(file) for file in files]
+    if all(content is not None for content in nested):
+        rows = stored_rows(
+            f"squad {content_hash(files)}",
+            lambda: _tables((row for content in nested for row in _flat(content or {}, where)), where),
+        )
+        if rows is None:
+            raise DataError(f"{where} has no questions")
+        return rows
+    if any(content is not None for content in nested):
+        raise DataError(f"{where}: some files have the form of SQuAD and others do not; give all one form")
+    if all(Path(file).is_dir() for file in files):
+        return _as_questions(load_files(paths, field), where, data)
+    found = RowFiles(files, field).columns
+    named = [(field, column) for field, column in _named_columns(found, data, where)]
+    return _as_questions(load_files(paths, field, named), where, data)
+
+
+def draw_by_article(splits: Mapping[str, Dataset], shares: Mapping[str, str]) -> dict[str, Dataset]:
+    """Move shares of the rows of train to new splits, whole articles at a time; the same ones in every run.
+
+    Args:
+        splits: split name -> rows, `train` among them.
+        shares: split name -> share of the rows, such as `10%`.
+
+    Raises:
+        DataError: train has too few articles.
+    """
+    if not shares:
+        return dict(splits)
+    articles = np.array(splits["train"]["article"][:])
+    names = np.unique(articles)
+    if len(names) <= len(shares):
+        raise DataError(
+            f"data.{next(iter(shares))}: shares are drawn by article, and train has {len(names)} article(s); name a "
+            "file instead"
+        )
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(names))
+    # The share of the rows before each article, in the order drawn.
+    ends = np.cumsum(np.unique(articles, return_counts=True)[1][order]) / len(articles)
+    drawn: dict[str, np.ndarray] = {}
+    first, upper = 0, 0.0
+    # Test comes first, so that it does not depend on how much is drawn for validation.
+    for split in sorted(shares, key=lambda split: split != "test"):
+        upper += float(shares[split].rstrip("% ")) / 100
+        last = max(first + 1, int(np.abs(ends - upper).argmin()) + 1)
+        last = min(last, len(names) - 1)
+        drawn[split] = order[first:last]
+        first = last
+    drawn["train"] = order[first:]
+    of_row = np.searchsorted(names, articles)
+    found = {
+        split: selected(splits["train"], np.flatnonzero(np.isin(of_row, chosen))) for split, chosen in drawn.items()
+    }
+    return {split: found.get(split, splits.get(split)) for split in SPLITS if split in {**found, **splits}}
+
+
+def _split_of_source(data: QuestionDataSection, name: str | list[str], field: str) -> Dataset:
+    if not isinstance(name, str) or not isinstance(data.source, str):
+        raise DataError(f"{field} must be one split of one data.source, got {name} of {data.source}")
+    folder = resolve_location(data.source, DataError, "data.source")
+    if not os.path.exists(folder):
+        return from_hub(data, data.source, name, field)
+    if not Path(folder).is_dir():
+        raise DataError(f"data.source: {folder} is a file; give the files in data.train, data.validation and data.test")
+    return split_of_saved(folder, name, field)
+
+
+def _nested(file: str) -> dict[str, Any] | None:
+    """Read a file in the form of SQuAD; None if it has another form."""
+    if Path(file).suffix.lower() != ".json":
+        return None
+    try:
+        content = json.loads(Path(file).read_text(encoding="utf-8-sig"))
+    except (ValueError, OSError, RecursionError):
+        return None  # The reader of rows says what is wrong.
+    return content if isinstance(content, dict) and isinstance(content.get("data"), list) else None
+
+
+def _flat(content: Mapping[str, Any], where: str) -> Iterator[dict[str, Any]]:
+    """Yield the questions of a file in the form of SQuAD, version 1 or 2."""
+    for number, article in enumerate(content["data"]):
+        try:
+            for paragraph in article["paragraphs"]:
+                for question in paragraph["qas"]:
+                    yield {
+                        "article": str(article.get("title") or paragraph["context"]),
+                        "question": question["question"],
+                        "context": paragraph["context"],
+                        "answers": [] if question.get("is_impossible") else question["answers"],
+                    }
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"{where}: article {number} (from 0) does not have the form of SQuAD, {FORM_OF_SQUAD}: "
+                f"{type(error).__name__} {error}"
+            ) from None
+
+
+def _named_columns(found: Sequence[str], data: QuestionDataSection, where: str) -> list[tuple[str, str]]:
+    """List (key of the recipe, column) of the columns to read. Raises: DataError: one is missing."""
+    named = [(key, getattr(data, key)) for key in ("question", "context", "answers")]
+    named += [("article", data.article)] if data.article else []
+    check_columns(found, named, where)
+    further = [("answer_start", data.answer_start), *([] if data.article else [("article", "title")])]
+    taken = {column for _, column in named}
+    return [*named, *((key, column) for key, column in further if column in found and column not in taken)]
+
+
+def _as_questions(rows: Dataset, where: str, data: QuestionDataSection) -> Dataset:
+    """Check rows with the recipe's columns, and give them the columns of `SCHEMA`."""
+    named = _named_columns(rows.column_names, data, where)
+    check_texts(rows.features, [data.question], where, "question")
+    check_texts(rows.features, [data.context], where, "context")
+    columns = dict(named)
+    kept = rows.select_columns(list(dict.fromkeys(columns.values())))
+
+    def flat() -> Iterator[dict[str, Any]]:
+        for row in kept:
+            values = {key: row[column] for key, column in columns.items()}
+            article = values.get("article")
+            yield {
+                **values,
+                "article": str(values["context"] if article is None else article),
+                "answers": _pairs(values["answers"], values.get("answer_start")),
+            }
+
+    stored = stored_rows(f"questions {named} {rows._fingerprint}", lambda: _tables(flat(), where))
+    if stored is None:
+        raise DataError(f"{where} has no rows")
+    return stored
+
+
+def _pairs(answers: Any, start: Any) -> Any:
+    """Bring the forms of answers to one, a list of `{text, answer_start}`; what has another form stays as it is."""
+    if answers is None or answers == "":
+        return []
+    if isinstance(answers, str):
+        is_number = isinstance(start, str) and re.fullmatch(r"\s*-?[0-9]{1,12}\s*", start)
+        return [{"text": answers, "answer_start": int(start) if is_number else start}]
+    if isinstance(answers, dict):
+        texts, starts = answers.get("text"), answers.get("answer_start")
+        if isinstance(texts, list) and isinstance(starts, list) and len(texts) == len(starts):
+            return [{"text": text, "answer_start": first} for text, first in zip(texts, starts)]
+        return [answers]
+    return answers
+
+
+def _tables(rows: Iterator[dict[str, Any]], where: str) -> Iterator[pyarrow.Table]:
+    part: list[dict[str, Any]] = []
+    for number, row in enumerate(rows):
+        part.append(_checked(row, f"{where}: row {number} (from 0)"))
+        if len(part) == ROWS_CHECKED_TOGETHER:
+            yield pyarrow.Table.from_pylist(part, SCHEMA)
+            part = []
+    if part:
+        yield pyarrow.Table.from_pylist(part, SCHEMA)
+
+
+def _checked(row: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Check one row. Raises: DataError."""
+    question, context = row["question"], row["context"]
+    for name, text in (("question", question), ("context", context)):
+        if not isinstance(text, str) or not text.strip():
+            raise DataError(f"{where} has no {name}, got {text!r}; write it, or remove the row")
+        if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+            raise DataError(f"{where}: its {name} holds half of a surrogate pair; write it in valid Unicode")
+    if not isinstance(row["answers"], list):
+        raise DataError(f"{where}: its answers must be a list of {{text, answer_start}}, got {row['answers']!r:.60}")
+    found = [_placed(answer, context, where) for answer in row["answers"]]
+    # The same answer at the same place may be given by several people.
+    places = list(dict.fromkeys((text, start) for text, start, _ in found))
+    return {
+        "article": row["article"],
+        "question": question.strip(),
+        "context": context,
+        "answers": [text for text, _ in places],
+        "starts": [start for _, start in places],
+        "is_respaced": any(is_respaced for _, _, is_respaced in found),
+    }
+
+
+def _placed(answer: Any, context: str, where: str) -> tuple[str, int, bool]:
+    """Find an answer in its context, with the white space that it has there.
+
+    Returns:
+        The part of the context, the position of its first character, and whether its white space differs from that of
+        the given answer.
+
+    Raises:
+        DataError: the context does not hold the answer at that place.
+    """
+    text, start = (answer.get("text"), answer.get("answer_start")) if isinstance(answer, dict) else (answer, None)
+    if not isinstance(text, str) or not text.strip():
+        raise DataError(f"{where}: an answer must have a text, got {answer!r:.60}; a question without answer has none")
+    if isinstance(start, float) and start.is_integer():
+        start = int(start)
+    if type(start) is not int:
+        raise DataError(
+            f"{where}: answer {text!r:.60} must have answer_start, the position of its first character in the context, "
+            f"got {start!r}"
+        )
+    if start >= 0 and context[start : start + len(text)] == text == text.strip():
+        return text, start, False
+    words = r"\s+".join(map(re.escape, text.split()))
+    match = re.compile(rf"\s*({words})").match(context, start) if 0 <= start <= len(context) else None
+    if match:
+        return match[1], match.start(1), True
+    raise DataError(f"{where}: {_misplaced(text, start, context, words)}")
+
+
+def _misplaced(text: str, start: int, context: str, words: str) -> str:
+    """Say where an answer is instead of at `answer_start`."""
+    held = repr(context[start : start + len(text)]) if 0 <= start < len(context) else "nothing"
+    says = f"answer_start {start} is wrong: the context has {held:.60} there, and the answer is {text!r:.60}"
+    places = [str(match.start()) for match in re.finditer(words, context)]
+    if places:
+        return f"{says}, which begins at {listed(places, PLACES_NAMED)}"
+    anycase = [str(match.start()) for match in re.finditer(words, context, re.IGNORECASE)]
+    if anycase:
+        return f"{says}, which begins at {listed(anycase, PLACES_NAMED)} in other case; write it as the context does"
+    return f"{says}, which the context does not hold; an answer must be a part of its context"

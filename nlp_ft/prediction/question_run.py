@@ -1,0 +1,165 @@
+"""A trained model for question answering, which finds the answers to questions in their contexts."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+from datasets import Dataset, Features
+from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+
+from nlp_ft.data.batch import model_inputs
+from nlp_ft.data.batch_sampling import token_batches
+from nlp_ft.data.question_windows import (
+    QuestionCollator,
+    QuestionData,
+    check_tokenizer,
+    encode_questions,
+    in_windows,
+    load_question_data,
+)
+from nlp_ft.data.questions import SCHEMA, read_questions
+from nlp_ft.data.row_files import Rows
+from nlp_ft.data.splits import progress_bars
+from nlp_ft.data.streaming import estimated_rows, stream_lines, stream_texts
+from nlp_ft.errors import DataError, ModelError
+from nlp_ft.models.config_checks import check_vocabulary
+from nlp_ft.models.text import require_model_files
+from nlp_ft.prediction.text_run import TOKENS_PER_BATCH, TOKENS_PER_BATCH_ELSEWHERE
+from nlp_ft.prediction.trained_run import Source, TrainedRun, chunked, damage_named, load_whole
+from nlp_ft.recipe import QuestionRecipe
+from nlp_ft.tasks.task import Data
+from nlp_ft.training.evaluation import joined
+
+SPLIT = "questions"
+"""The name of the split that questions to answer are in."""
+
+
+class QuestionRun(TrainedRun):
+    """A trained run that answers questions. See `TrainedRun`. Raises: RunFolderError: its files are damaged."""
+
+    input_name = "question"
+
+    def __init__(self, folder: Path, recipe: QuestionRecipe, trust_remote_code: bool = False) -> None:
+        self.recipe: QuestionRecipe = recipe
+        with damage_named(folder, "model"):
+            require_model_files(folder)
+            self.model = load_whole(AutoModelForQuestionAnswering, folder, trust_remote_code)
+        with damage_named(folder, "tokenizer"):
+            if not (folder / "tokenizer_config.json").is_file():
+                raise ModelError("it has no tokenizer_config.json")
+            self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+            check_vocabulary(self.tokenizer, self.model)
+            check_tokenizer(self.tokenizer, recipe.data.max_length)
+
+    def activated(
+        self, inputs: Sequence[tuple[str, str]], done: Callable[[int], object] = lambda count: None
+    ) -> np.ndarray:
+        """Find the best answers of each pair of question and context, as `Candidates`, (inputs,)."""
+        data = self._encoded(inputs)
+        windows, lengths = data.windows(SPLIT), data.lengths(SPLIT)
+        batches = token_batches(lengths, TOKENS_PER_BATCH.get(self.device.type, TOKENS_PER_BATCH_ELSEWHERE))
+        collator, encoded = QuestionCollator(self.tokenizer), data.encoded[SPLIT]
+        begins = np.isin(np.arange(len(lengths)), windows.starts)
+        parts: dict[str, list[np.ndarray]] = {}
+        with self.computing() as compute:
+            for numbers in batches:
+                batch = collator([{**encoded[int(number)], "row": int(number)} for number in numbers])
+                kept = self.outputs.of_batch(compute(model_inputs(batch)).cpu(), batch, windows)
+                for key, value in kept.items():
+                    parts.setdefault(key, []).append(value.numpy())
+                done(int(begins[numbers].sum()))
+        order = np.argsort(np.concatenate(batches))
+        of_windows = {key: joined(values)[order] for key, values in parts.items()}
+        return self.outputs.of_rows(of_windows, windows)["predicted"]
+
+    def _encoded(self, inputs: Sequence[tuple[str, str]]) -> QuestionData:
+        _check_inputs(inputs)
+        rows: dict[str, list[Any]] = {
+            "article": [""] * len(inputs),
+            "question": [question.strip() for question, _ in inputs],
+            "context": [context for _, context in inputs],
+            "answers": [[] for _ in inputs],
+            "starts": [[] for _ in inputs],
+            "is_respaced": [False] * len(inputs),
+        }
+        questions = Dataset.from_dict(rows, Features.from_arrow_schema(SCHEMA))
+        section = self.recipe.data
+        encoded = encode_questions(rows, self.tokenizer, section.max_length, section.stride)
+        return QuestionData({SPLIT: questions}, {SPLIT: Dataset.from_dict(encoded)})
+
+    def read(self, source: Source) -> Iterator[tuple[Sequence[tuple[str, str]], Rows]]:
+        """Read the columns of questions and contexts of a file, or take words or lines, two texts for each question."""
+        names = [self.recipe.data.question, self.recipe.data.context]
+        if source.file:
+            with progress_bars(False):
+                for (questions, contexts), rows in stream_texts(source.file, "--file", names):
+                    yield list(zip(questions, contexts, strict=True)), rows
+            return
+        for pairs in self._typed(source):
+            _check_inputs(pairs)
+            yield pairs, pyarrow.table(dict(zip(names, [list(side) for side in zip(*pairs, strict=True)], strict=True)))
+
+    def _typed(self, source: Source) -> Iterator[Sequence[tuple[str, str]]]:
+        """Take words or lines, in chunks. Raises: DataError: a question has no context."""
+        if source.lines is None:
+            words = source.words
+            if len(words) % 2:
+                raise DataError(
+                    f"this model takes a question and a context for each answer, so an even number of texts, got "
+                    f"{len(words)}"
+                )
+            yield from chunked(list(zip(words[::2], words[1::2], strict=True)))
+            return
+        number = 0
+        for lines in stream_lines(source.lines, "standard input"):
+            yield [_pair(line, number + i) for i, line in enumerate(lines, 1)]
+            number += len(lines)
+
+    def expected_inputs(self, source: Source) -> int | None:
+        """Estimate the rows of the file, or count the given pairs; lines are counted by nobody."""
+        if source.lines is not None:
+            return None
+        return estimated_rows(source.file, "--file") if source.file else len(source.words) // 2
+
+    def shown(self, item: tuple[str, str]) -> str:
+        """Return the question."""
+        return item[0]
+
+    def labelled(self, data: str | None, split: str) -> QuestionData:
+        """Read questions with answers. Raises: DataError."""
+        section = self.recipe.data
+        if data is None:
+            return load_question_data(section, self.tokenizer)
+        with progress_bars(False):
+            rows = read_questions(data, "--data", section)
+        return QuestionData({split: rows}, {split: in_windows(rows, split, self.tokenizer, section)})
+
+    def labelled_collator(self, data: Data, split: str) -> QuestionCollator:
+        """Make the collator that pads windows to the longest of their batch."""
+        return QuestionCollator(self.tokenizer)
+
+
+def _pair(line: str, number: int) -> tuple[str, str]:
+    question, _, context = line.partition("\t")
+    if not question.strip() or not context.strip():
+        raise DataError(
+            f"standard input: line {number} must be a question and a context with a tab between them; got {line!r:.60}"
+        )
+    return question, context
+
+
+def _check_inputs(inputs: Sequence[Any]) -> None:
+    """Check inputs. Raises: DataError: one is not a pair of question and context, or cannot be encoded as UTF-8."""
+    for number, item in enumerate(inputs):
+        is_pair = isinstance(item, tuple | list) and len(item) == 2 and all(isinstance(text, str) for text in item)
+        if not is_pair:
+            raise DataError(f"input {number} (from 0) must be a pair (question, context), got {repr(item)[:60]}")
+        for name, text in zip(("question", "context"), item):
+            if not text.strip():
+                raise DataError(f"input {number} (from 0) has an empty {name}")
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise DataError(f"input {number} (from 0): its {name} cannot be encoded as UTF-8") from None

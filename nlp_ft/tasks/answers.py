@@ -1,0 +1,336 @@
+"""The outputs of question answering: from the logits of windows to the best answers of a question, or to none."""
+
+import csv
+import math
+from dataclasses import dataclass, replace
+from functools import total_ordering
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pyarrow
+import torch
+from torch.nn import functional as F
+from transformers import PreTrainedConfig
+
+from nlp_ft.data.batch import IGNORED_LABEL
+from nlp_ft.data.question_windows import PLACES, QuestionWindows
+from nlp_ft.data.windows import Windows
+from nlp_ft.errors import DataError, printable
+from nlp_ft.tables import terminal_width, text_table
+from nlp_ft.tasks.answer_metrics import (
+    NO_ANSWER,
+    Gold,
+    answer_length,
+    best_threshold,
+    grouped,
+    question_word,
+    row_scores,
+    score_answers,
+)
+from nlp_ft.tasks.losses import span_losses
+
+N_BEST = 20
+"""Answers that are kept of each window and of each question."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A part of a context.
+
+    Args:
+        text: the part of the context; empty for `no answer`.
+        score: its probability among the answers of its window, in [0, 1].
+        start: position of its first character in the context; None for `no answer`.
+        end: position after its last character; None for `no answer`.
+    """
+
+    text: str
+    score: float
+    start: int | None = None
+    end: int | None = None
+
+
+@total_ordering
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """The best answers of a question, the most likely first, and the probability that there is none.
+
+    Two of them are equal if they begin with the same text.
+    """
+
+    answers: tuple[Answer, ...]
+    no_answer: float
+
+    @property
+    def best(self) -> str:
+        """The text of the most likely answer."""
+        return self.answers[0].text if self.answers else ""
+
+    @property
+    def margin(self) -> float:
+        """The probability that there is no answer, minus that of the most likely one."""
+        return self.no_answer - self.answers[0].score if self.answers else math.inf
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Candidates) and self.best == other.best
+
+    def __lt__(self, other: "Candidates") -> bool:
+        return self.best < other.best
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class AnswerPrediction:
+    """The answer to a question.
+
+    Args:
+        answer: a part of the context; empty if the context does not answer the question.
+        score: its probability, in [0, 1].
+        start: position of its first character in the context; None if there is no answer.
+        end: position after its last character; None if there is no answer.
+        answers: the most likely answers, this one first; `no answer`, an empty text, is among them if the model was
+            trained on questions without answer.
+    """
+
+    answer: str
+    score: float
+    start: int | None
+    end: int | None
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True)
+class AnswerOutputs:
+    """Outputs of question answering: a predicted value is `Candidates`, a reference is `Gold`. See `Outputs`.
+
+    Args:
+        threshold: where P(no answer) - P(best answer) is above it, there is no answer; None always answers.
+        max_answer_length: most tokens of an answer.
+        tunes: whether the threshold is tuned on validation.
+    """
+
+    threshold: float | None
+    max_answer_length: int
+    tunes: bool = False
+    shown_metrics: ClassVar[tuple[str, ...]] = (
+        "f1",
+        "exact_match",
+        "has_answer_f1",
+        "has_answer_exact_match",
+        "no_answer_accuracy",
+        "loss",
+    )
+    correlation: ClassVar[str] = "exact_match"
+    progress_metrics: ClassVar[tuple[str, str]] = ("f1", "exact_match")
+    table_file: ClassVar[str] = "by_question_word.csv"
+
+    def of_batch(
+        self, logits: torch.Tensor, batch: dict[str, torch.Tensor], windows: Windows
+    ) -> dict[str, torch.Tensor]:
+        """Find the best spans of each window.
+
+        Args:
+            logits: (batch, seq_len, 2), of the start and of the end.
+            batch: `labels`, (batch, seq_len), and `row`, the number of each window in its split, (batch,).
+            windows: the windows of the split.
+
+        Returns:
+            `spans`, first character and the one after the last, (batch, n, 2); `scores`, their probabilities, (batch,
+            n), 0 for what is no span; `no_answer`, the probability of none, `losses` (NaN where a window has nothing to
+            learn) and `chance_losses`, all (batch,).
+        """
+        assert isinstance(windows, QuestionWindows)
+        labels = batch["labels"]
+        is_candidate = labels != IGNORED_LABEL
+        characters = _characters(is_candidate, windows.places[batch["row"].tolist()])
+        log_shares = logits.double().masked_fill(~is_candidate[..., None], -math.inf).log_softmax(1)
+        in_context = characters[..., 0] >= 0
+        start, end = log_shares.masked_fill(~in_context[..., None], -math.inf).unbind(-1)
+        scores, first, last = best_spans(start, end, self.max_answer_length)
+        spans = torch.stack([_taken(characters[..., 0], first), _taken(characters[..., 1], last)], -1)
+        return {
+            "spans": spans,
+            "scores": scores.exp(),
+            "no_answer": log_shares.sum(-1)[is_candidate & ~in_context].exp(),
+            "losses": span_losses(logits.double(), labels),
+            "chance_losses": is_candidate.sum(1).double().log(),
+        }
+
+    def of_rows(self, kept: dict[str, np.ndarray], windows: Windows) -> dict[str, np.ndarray]:
+        """Join the spans of the windows of each question.
+
+        A window says with P(no answer) that the answer is not in this window; that the question has none is as likely
+        as in the window where that is least likely.
+        """
+        assert isinstance(windows, QuestionWindows)
+        starts = windows.starts
+        questions = windows.questions[windows.rows[starts].tolist()]
+        predicted, references = (np.empty(len(starts), object) for _ in range(2))
+        losses = np.empty(len(starts))
+        for row, (first, last) in enumerate(zip(starts, [*starts[1:], len(windows.rows)])):
+            of_row = {key: values[first:last] for key, values in kept.items()}
+            answers = _joined(of_row["spans"], of_row["scores"], questions["context"][row])
+            predicted[row] = Candidates(answers, float(of_row["no_answer"].min()))
+            chance = float(of_row["chance_losses"].mean())
+            references[row] = Gold(questions["question"][row], tuple(questions["answers"][row]), chance)
+            known = of_row["losses"][~np.isnan(of_row["losses"])]
+            losses[row] = known.mean() if len(known) else chance
+        return {"predicted": predicted, "references": references, "losses": losses}
+
+    def chosen(self, found: Candidates) -> Answer:
+        """Choose the answer of a question, or none."""
+        if not found.answers or (self.threshold is not None and found.margin > self.threshold):
+            return Answer("", found.no_answer)
+        return found.answers[0]
+
+    def shown(self, decoded: np.ndarray) -> pyarrow.Array:
+        """Write right answers as one text; of predictions, write `answer`, `score`, `start` and `end`."""
+        if len(decoded) and isinstance(decoded[0], Gold):
+            return pyarrow.array([" | ".join(gold.answers) for gold in decoded], pyarrow.string())
+        chosen = [self.chosen(found) for found in decoded]
+        return pyarrow.StructArray.from_arrays(
+            [
+                pyarrow.array([answer.text for answer in chosen], pyarrow.string()),
+                pyarrow.array([answer.score for answer in chosen], pyarrow.float32()),
+                pyarrow.array([answer.start for answer in chosen], pyarrow.int64()),
+                pyarrow.array([answer.end for answer in chosen], pyarrow.int64()),
+            ],
+            names=["answer", "score", "start", "end"],
+        )
+
+    def activate(self, logits: torch.Tensor) -> torch.Tensor:
+        """Keep the logits: answers need the texts, too, see `of_rows`."""
+        return logits
+
+    def score(self, predicted: np.ndarray, references: np.ndarray) -> dict[str, float]:
+        """Compute exact match and F1 by the definition of SQuAD, see `score_answers`."""
+        return score_answers(self._texts(predicted), list(references))
+
+    def tuned(self, predicted: np.ndarray, references: np.ndarray) -> "AnswerOutputs":
+        """Tune the threshold on rows of validation, if the task says so, for the best F1."""
+        if not self.tunes:
+            return self
+        golds = list(references)
+        of_answer = row_scores([found.best for found in predicted], golds)[1]
+        of_none = row_scores([""] * len(golds), golds)[1]
+        margins = np.array([min(found.margin, 1.0) for found in predicted])
+        return replace(self, threshold=best_threshold(margins, of_answer, of_none))
+
+    def write_to(self, config: PreTrainedConfig) -> None:
+        """Save the threshold and the greatest length, which `Task.outputs_of` reads."""
+        config.no_answer_threshold, config.max_answer_length = self.threshold, self.max_answer_length
+
+    def constant_loss(self, references: np.ndarray) -> float:
+        """Compute the loss of a model that finds all tokens of a window equally likely."""
+        return float(np.mean([gold.chance_loss for gold in references]))
+
+    def counts(self, values: np.ndarray) -> dict[str, int]:
+        """Return nothing: answers are no labels."""
+        return {}
+
+    def margin(self, metric: str, value: float, num_rows: int) -> float:
+        """Estimate it as that of a share, which is a little too wide for F1; at 0 for chance, as 3 / rows."""
+        if metric == "loss":
+            return 0.0
+        return max(1.96 * math.sqrt(max(value * (1 - value), 0.0) / num_rows), 3 / num_rows)
+
+    def table(self, predicted: np.ndarray, references: np.ndarray, most: int | None = None) -> str:
+        """Show exact match and F1 by question word."""
+        rows = grouped(self._texts(predicted), list(references), question_word)[:most]
+        cells = [[name, f"{rows:,}", f"{f1:.4f}", f"{exact:.4f}"] for name, rows, exact, f1 in rows]
+        return text_table(["question word", "questions", "f1", "exact match"], cells, range(1, 4), terminal_width())
+
+    def write_tables(self, folder: Path, split: str, predicted: np.ndarray, references: np.ndarray) -> None:
+        """Write `<split>_by_question_word.csv` and `<split>_by_answer_length.csv`."""
+        texts, golds = self._texts(predicted), list(references)
+        for name, group in (("question_word", question_word), ("answer_length", answer_length)):
+            with (folder / f"{split}_by_{name}.csv").open("w", newline="", encoding="utf-8") as stream:
+                writer = csv.writer(stream)
+                writer.writerow([name, "questions", "exact_match", "f1"])
+                writer.writerows(grouped(texts, golds, group))
+
+    def prediction(self, activated: Candidates) -> AnswerPrediction:
+        """Make the prediction for one question from its row of `of_rows`."""
+        best = self.chosen(activated)
+        none = [] if self.threshold is None else [Answer("", activated.no_answer)]
+        others = sorted((answer for answer in (*activated.answers, *none) if answer != best), key=_by_score)
+        return AnswerPrediction(best.text, best.score, best.start, best.end, (best, *others))
+
+    def columns(self, activated: np.ndarray, probabilities: bool = False) -> pyarrow.Table:
+        """Make `predicted_answer`, `predicted_score`, `predicted_start` and `predicted_end`.
+
+        Raises:
+            DataError: `probabilities`, which are for labels.
+        """
+        if probabilities:
+            raise DataError("--probabilities: this run predicts answers; predicted_score is their probability")
+        shown = self.shown(activated)
+        return pyarrow.table({f"predicted_{name}": shown.field(name) for name in shown.type.names})
+
+    def lines(self, prediction: AnswerPrediction, top_k: int) -> list[str]:
+        """Write a line for each of the `top_k` most likely answers, the chosen one first."""
+        return [_line(answer) for answer in prediction.answers[:top_k]]
+
+    def _texts(self, predicted: np.ndarray) -> list[str]:
+        return [self.chosen(found).text for found in predicted]
+
+
+def best_spans(
+    start: torch.Tensor, end: torch.Tensor, max_length: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Find the `N_BEST` best spans of each window: the start is not after the end, and few tokens are between.
+
+    Args:
+        start: log-probability of each token as the start, (batch, seq_len); minus infinity where none can be.
+        end: the same of the end.
+        max_length: most tokens of a span.
+
+    Returns:
+        Log-probabilities, first tokens and last tokens, each (batch, n), the best first; where there are fewer spans,
+        the log-probability is minus infinity.
+    """
+    width = min(max_length, start.shape[1])
+    # For each token, the log-probabilities of the ends of the spans that begin there: (batch, seq_len, width).
+    ends = F.pad(end, (0, width - 1), value=-math.inf).unfold(1, width, 1)
+    flat = (start[..., None] + ends).flatten(1)
+    scores, places = flat.topk(min(N_BEST, flat.shape[1]), 1)
+    first = places // width
+    return scores, first, (first + places % width).clamp(max=start.shape[1] - 1)
+
+
+def _characters(is_candidate: torch.Tensor, places: dict[str, list[list[int]]]) -> torch.Tensor:
+    """Lay the characters of the candidate tokens out as the batch is, (batch, seq_len, 2); -1 for other tokens."""
+    characters = torch.full((*is_candidate.shape, 2), -1)
+    for side, key in enumerate(PLACES):
+        flat = [place for of_window in places[key] for place in of_window]
+        characters[..., side][is_candidate] = torch.tensor(flat)
+    return characters
+
+
+def _taken(values: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    return values.gather(1, places)
+
+
+def _joined(spans: np.ndarray, scores: np.ndarray, context: str) -> tuple[Answer, ...]:
+    """Join the spans of the windows of a question, without blanks at their ends and each place once."""
+    found: dict[tuple[int, int], float] = {}
+    # `scores` is 0 for what is no span, and below where windows have fewer spans.
+    for (start, end), score in zip(spans[scores > 0].tolist(), scores[scores > 0].tolist()):
+        text = context[start:end]
+        place = (start + len(text) - len(text.lstrip()), start + len(text.rstrip()))
+        if text.strip():
+            found[place] = max(score, found.get(place, 0.0))
+    answers = [Answer(context[start:end], score, start, end) for (start, end), score in found.items()]
+    return tuple(sorted(answers, key=_by_score)[:N_BEST])
+
+
+def _by_score(answer: Answer) -> tuple[float, int, int]:
+    return -answer.score, answer.start or 0, answer.end or 0
+
+
+def _line(answer: Answer) -> str:
+    if answer.start is None:
+        return f"{answer.score:.4f}  ({NO_ANSWER})"
+    return f"{answer.score:.4f}  {printable(answer.text)}  (characters {answer.start} to {answer.end})"
