@@ -41,7 +41,7 @@ class QuestionWindows(Windows):
 
     Args:
         places: windows of the whole split with the columns `PLACES`.
-        questions: rows of the whole split with the columns of `nlp_ft.data.questions.SCHEMA`.
+        questions: rows of the whole split with the columns of `nlp_ft.data.answer_checks.SCHEMA`.
     """
 
     places: Any = None
@@ -53,7 +53,7 @@ class QuestionData:
     """The splits of a recipe, by name (`train`, `validation`, `test`). See `Data`.
 
     Args:
-        raw: split name -> rows with the columns of `nlp_ft.data.questions.SCHEMA`.
+        raw: split name -> rows with the columns of `nlp_ft.data.answer_checks.SCHEMA`.
         windows_of: split name -> the windows of these rows, in the same order, with the columns of `encode_questions`.
     """
 
@@ -110,7 +110,7 @@ def in_windows(questions: Dataset, name: str, tokenizer: PreTrainedTokenizerBase
     """Divide questions and contexts into windows, cached for the next run.
 
     Args:
-        questions: rows with the columns of `nlp_ft.data.questions.SCHEMA`.
+        questions: rows with the columns of `nlp_ft.data.answer_checks.SCHEMA`.
         name: the name of the rows on a progress bar.
         tokenizer: the encoder's tokenizer.
         data: the section with `max_length` and `stride`.
@@ -166,7 +166,7 @@ def encode_questions(
     """Encode one batch of questions, for `Dataset.map`.
 
     Args:
-        batch: the columns of `nlp_ft.data.questions.SCHEMA`.
+        batch: the columns of `nlp_ft.data.answer_checks.SCHEMA`.
         tokenizer: the encoder's tokenizer, a fast one.
         max_length: most tokens of a window.
         stride: tokens that neighbouring windows share; at most half of the context's part of a window is used.

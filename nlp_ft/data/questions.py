@@ -14,32 +14,20 @@ import numpy as np
 import pyarrow
 from datasets import Dataset
 
+from nlp_ft.data.answer_checks import SCHEMA, checked_question
 from nlp_ft.data.columns import selected
 from nlp_ft.data.row_files import RowFiles
 from nlp_ft.data.saved_datasets import split_of_saved
 from nlp_ft.data.sources import SPLITS, check_columns, check_texts, expand, from_hub, load_files
 from nlp_ft.data.splits import SPLIT_SEED
 from nlp_ft.data.stored import content_hash, stored_rows
-from nlp_ft.errors import DataError, listed
+from nlp_ft.errors import DataError
 from nlp_ft.locations import resolve_location
 from nlp_ft.recipe.questions import QuestionDataSection
 from nlp_ft.recipe.sections import is_share
 
 ROWS_CHECKED_TOGETHER = 1000
-PLACES_NAMED = 5
 FORM_OF_SQUAD = "data: [{title, paragraphs: [{context, qas: [{question, answers: [{text, answer_start}]}]}]}]"
-SCHEMA = pyarrow.schema(
-    {
-        "article": pyarrow.string(),
-        "question": pyarrow.string(),
-        "context": pyarrow.string(),
-        "answers": pyarrow.list_(pyarrow.string()),
-        "starts": pyarrow.list_(pyarrow.int64()),
-        "is_respaced": pyarrow.bool_(),
-    }
-)
-"""The columns of questions that were read. `answers` are parts of the context, `starts` the positions of their first
-characters; both are empty where the context has no answer. `is_respaced`: the file has other white space in one."""
 
 
 def load_question_splits(data: QuestionDataSection) -> dict[str, Dataset]:
@@ -234,74 +222,9 @@ def _pairs(answers: Any, start: Any) -> Any:
 def _tables(rows: Iterator[dict[str, Any]], where: str) -> Iterator[pyarrow.Table]:
     part: list[dict[str, Any]] = []
     for number, row in enumerate(rows):
-        part.append(_checked(row, f"{where}: row {number} (from 0)"))
+        part.append(checked_question(row, f"{where}: row {number} (from 0)"))
         if len(part) == ROWS_CHECKED_TOGETHER:
             yield pyarrow.Table.from_pylist(part, SCHEMA)
             part = []
     if part:
         yield pyarrow.Table.from_pylist(part, SCHEMA)
-
-
-def _checked(row: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Check one row. Raises: DataError."""
-    question, context = row["question"], row["context"]
-    for name, text in (("question", question), ("context", context)):
-        if not isinstance(text, str) or not text.strip():
-            raise DataError(f"{where} has no {name}, got {text!r}; write it, or remove the row")
-        if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
-            raise DataError(f"{where}: its {name} holds half of a surrogate pair; write it in valid Unicode")
-    if not isinstance(row["answers"], list):
-        raise DataError(f"{where}: its answers must be a list of {{text, answer_start}}, got {row['answers']!r:.60}")
-    found = [_placed(answer, context, where) for answer in row["answers"]]
-    # The same answer at the same place may be given by several people.
-    places = list(dict.fromkeys((text, start) for text, start, _ in found))
-    return {
-        "article": row["article"],
-        "question": question.strip(),
-        "context": context,
-        "answers": [text for text, _ in places],
-        "starts": [start for _, start in places],
-        "is_respaced": any(is_respaced for _, _, is_respaced in found),
-    }
-
-
-def _placed(answer: Any, context: str, where: str) -> tuple[str, int, bool]:
-    """Find an answer in its context, with the white space that it has there.
-
-    Returns:
-        The part of the context, the position of its first character, and whether its white space differs from that of
-        the given answer.
-
-    Raises:
-        DataError: the context does not hold the answer at that place.
-    """
-    text, start = (answer.get("text"), answer.get("answer_start")) if isinstance(answer, dict) else (answer, None)
-    if not isinstance(text, str) or not text.strip():
-        raise DataError(f"{where}: an answer must have a text, got {answer!r:.60}; a question without answer has none")
-    if isinstance(start, float) and start.is_integer():
-        start = int(start)
-    if type(start) is not int:
-        raise DataError(
-            f"{where}: answer {text!r:.60} must have answer_start, the position of its first character in the context, "
-            f"got {start!r}"
-        )
-    if start >= 0 and context[start : start + len(text)] == text == text.strip():
-        return text, start, False
-    words = r"\s+".join(map(re.escape, text.split()))
-    match = re.compile(rf"\s*({words})").match(context, start) if 0 <= start <= len(context) else None
-    if match:
-        return match[1], match.start(1), True
-    raise DataError(f"{where}: {_misplaced(text, start, context, words)}")
-
-
-def _misplaced(text: str, start: int, context: str, words: str) -> str:
-    """Say where an answer is instead of at `answer_start`."""
-    held = repr(context[start : start + len(text)]) if 0 <= start < len(context) else "nothing"
-    says = f"answer_start {start} is wrong: the context has {held:.60} there, and the answer is {text!r:.60}"
-    places = [str(match.start()) for match in re.finditer(words, context)]
-    if places:
-        return f"{says}, which begins at {listed(places, PLACES_NAMED)}"
-    anycase = [str(match.start()) for match in re.finditer(words, context, re.IGNORECASE)]
-    if anycase:
-        return f"{says}, which begins at {listed(anycase, PLACES_NAMED)} in other case; write it as the context does"
-    return f"{says}, which the context does not hold; an answer must be a part of its context"

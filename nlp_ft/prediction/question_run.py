@@ -9,6 +9,7 @@ import pyarrow
 from datasets import Dataset, Features
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
+from nlp_ft.data.answer_checks import SCHEMA
 from nlp_ft.data.batch import model_inputs
 from nlp_ft.data.batch_sampling import token_batches
 from nlp_ft.data.question_windows import (
@@ -19,7 +20,7 @@ from nlp_ft.data.question_windows import (
     in_windows,
     load_question_data,
 )
-from nlp_ft.data.questions import SCHEMA, read_questions
+from nlp_ft.data.questions import read_questions
 from nlp_ft.data.row_files import Rows
 from nlp_ft.data.splits import progress_bars
 from nlp_ft.data.streaming import estimated_rows, stream_lines, stream_texts

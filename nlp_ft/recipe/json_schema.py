@@ -4,26 +4,35 @@ import json
 from typing import Any
 
 from nlp_ft.recipe.presets import STRATEGY_PRESETS
-from nlp_ft.recipe.recipe import RECIPES, ImageRecipe, Recipe, TextRecipe
+from nlp_ft.recipe.recipe import RECIPES, Recipe, TextRecipe
 from nlp_ft.recipe.strategy import StrategySection
 
 
 def json_schema() -> str:
     """The JSON Schema of a recipe as text: `task` decides which keys `data` and `model` have."""
-    text, image = TextRecipe.model_json_schema(), ImageRecipe.model_json_schema()
-    schema: dict[str, Any] = {**text, "$defs": {**text["$defs"], **image["$defs"]}}
+    of_tasks = {task: recipe.model_json_schema() for task, recipe in RECIPES.items()}
+    schema: dict[str, Any] = dict(TextRecipe.model_json_schema())
+    schema["$defs"] = {name: found for of_task in of_tasks.values() for name, found in of_task["$defs"].items()}
     schema["title"], schema["description"] = "Recipe", "A fine-tuning run, from data to run folder."
-    properties, of_images = schema["properties"], image["properties"]
-    then = {key: of_images[key] for key in properties if of_images[key] != properties[key]}
-    otherwise = {key: properties[key] for key in then}
-    for key in then:
+    properties = schema["properties"]
+    differing = [
+        key for key in properties if any(of_task["properties"][key] != properties[key] for of_task in of_tasks.values())
+    ]
+    # Tasks with the same keys share a branch; that of texts is the last, since a recipe need not name its task.
+    of_texts = {key: properties[key] for key in differing}
+    branch: dict[str, Any] = {"properties": of_texts}
+    branches: dict[str, list[str]] = {}
+    for task, of_task in of_tasks.items():
+        branches.setdefault(json.dumps({key: of_task["properties"][key] for key in differing}), []).append(task)
+    for parts, tasks in branches.items():
+        if json.loads(parts) != of_texts:
+            is_task = {"properties": {"task": {"enum": tasks}}, "required": ["task"]}
+            branch = {"if": is_task, "then": {"properties": json.loads(parts)}, "else": branch}
+    for key in differing:
         properties[key] = {"description": Recipe.model_fields[key].description}
-    [image_task] = [task for task, recipe in RECIPES.items() if issubclass(recipe, ImageRecipe)]
-    is_image = {"properties": {"task": {"const": image_task}}, "required": ["task"]}
-    schema["if"], schema["then"], schema["else"] = is_image, {"properties": then}, {"properties": otherwise}
     properties["strategy"] = {
         "description": properties["strategy"]["description"],
         "anyOf": [{"enum": list(STRATEGY_PRESETS)}, {"$ref": "#/$defs/StrategySection"}],
         "default": StrategySection.model_fields["name"].default,
     }
-    return json.dumps(schema, indent=2) + "\n"
+    return json.dumps({**schema, **branch}, indent=2) + "\n"

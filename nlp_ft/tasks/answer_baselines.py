@@ -16,7 +16,7 @@ def score_baselines(questions: Dataset, has_unanswerable: bool) -> dict[str, dic
     """Score the baselines on one split.
 
     Args:
-        questions: rows with the columns of `nlp_ft.data.questions.SCHEMA`.
+        questions: rows with the columns of `nlp_ft.data.answer_checks.SCHEMA`.
         has_unanswerable: whether to score also that no question has an answer.
 
     Returns:

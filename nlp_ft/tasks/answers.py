@@ -3,18 +3,16 @@
 import csv
 import math
 from dataclasses import dataclass, replace
-from functools import total_ordering
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pyarrow
 import torch
-from torch.nn import functional as F
 from transformers import PreTrainedConfig
 
 from nlp_ft.data.batch import IGNORED_LABEL
-from nlp_ft.data.question_windows import PLACES, QuestionWindows
+from nlp_ft.data.question_windows import QuestionWindows
 from nlp_ft.data.windows import Windows
 from nlp_ft.errors import DataError, printable
 from nlp_ft.tables import terminal_width, text_table
@@ -28,77 +26,16 @@ from nlp_ft.tasks.answer_metrics import (
     row_scores,
     score_answers,
 )
+from nlp_ft.tasks.answer_spans import (
+    Answer,
+    AnswerPrediction,
+    Candidates,
+    best_spans,
+    by_score,
+    characters_of,
+    joined_spans,
+)
 from nlp_ft.tasks.losses import span_losses
-
-N_BEST = 20
-"""Answers that are kept of each window and of each question."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A part of a context.
-
-    Args:
-        text: the part of the context; empty for `no answer`.
-        score: its probability among the answers of its window, in [0, 1].
-        start: position of its first character in the context; None for `no answer`.
-        end: position after its last character; None for `no answer`.
-    """
-
-    text: str
-    score: float
-    start: int | None = None
-    end: int | None = None
-
-
-@total_ordering
-@dataclass(frozen=True, eq=False)
-class Candidates:
-    """The best answers of a question, the most likely first, and the probability that there is none.
-
-    Two of them are equal if they begin with the same text.
-    """
-
-    answers: tuple[Answer, ...]
-    no_answer: float
-
-    @property
-    def best(self) -> str:
-        """The text of the most likely answer."""
-        return self.answers[0].text if self.answers else ""
-
-    @property
-    def margin(self) -> float:
-        """The probability that there is no answer, minus that of the most likely one."""
-        return self.no_answer - self.answers[0].score if self.answers else math.inf
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Candidates) and self.best == other.best
-
-    def __lt__(self, other: "Candidates") -> bool:
-        return self.best < other.best
-
-    __hash__ = None  # type: ignore[assignment]
-
-
-@dataclass(frozen=True)
-class AnswerPrediction:
-    """The answer to a question.
-
-    Args:
-        answer: a part of the context; empty if the context does not answer the question.
-        score: its probability, in [0, 1].
-        start: position of its first character in the context; None if there is no answer.
-        end: position after its last character; None if there is no answer.
-        answers: the most likely answers, this one first; `no answer`, an empty text, is among them if the model was
-            trained on questions without answer.
-    """
-
-    answer: str
-    score: float
-    start: int | None
-    end: int | None
-    answers: tuple[Answer, ...]
 
 
 @dataclass(frozen=True)
@@ -144,12 +81,12 @@ class AnswerOutputs:
         assert isinstance(windows, QuestionWindows)
         labels = batch["labels"]
         is_candidate = labels != IGNORED_LABEL
-        characters = _characters(is_candidate, windows.places[batch["row"].tolist()])
+        characters = characters_of(is_candidate, windows.places[batch["row"].tolist()])
         log_shares = logits.double().masked_fill(~is_candidate[..., None], -math.inf).log_softmax(1)
         in_context = characters[..., 0] >= 0
         start, end = log_shares.masked_fill(~in_context[..., None], -math.inf).unbind(-1)
         scores, first, last = best_spans(start, end, self.max_answer_length)
-        spans = torch.stack([_taken(characters[..., 0], first), _taken(characters[..., 1], last)], -1)
+        spans = torch.stack([characters[..., 0].gather(1, first), characters[..., 1].gather(1, last)], -1)
         return {
             "spans": spans,
             "scores": scores.exp(),
@@ -171,7 +108,7 @@ class AnswerOutputs:
         losses = np.empty(len(starts))
         for row, (first, last) in enumerate(zip(starts, [*starts[1:], len(windows.rows)])):
             of_row = {key: values[first:last] for key, values in kept.items()}
-            answers = _joined(of_row["spans"], of_row["scores"], questions["context"][row])
+            answers = joined_spans(of_row["spans"], of_row["scores"], questions["context"][row])
             predicted[row] = Candidates(answers, float(of_row["no_answer"].min()))
             chance = float(of_row["chance_losses"].mean())
             references[row] = Gold(questions["question"][row], tuple(questions["answers"][row]), chance)
@@ -255,7 +192,7 @@ class AnswerOutputs:
         """Make the prediction for one question from its row of `of_rows`."""
         best = self.chosen(activated)
         none = [] if self.threshold is None else [Answer("", activated.no_answer)]
-        others = sorted((answer for answer in (*activated.answers, *none) if answer != best), key=_by_score)
+        others = sorted((answer for answer in (*activated.answers, *none) if answer != best), key=by_score)
         return AnswerPrediction(best.text, best.score, best.start, best.end, (best, *others))
 
     def columns(self, activated: np.ndarray, probabilities: bool = False) -> pyarrow.Table:
@@ -275,59 +212,6 @@ class AnswerOutputs:
 
     def _texts(self, predicted: np.ndarray) -> list[str]:
         return [self.chosen(found).text for found in predicted]
-
-
-def best_spans(
-    start: torch.Tensor, end: torch.Tensor, max_length: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Find the `N_BEST` best spans of each window: the start is not after the end, and few tokens are between.
-
-    Args:
-        start: log-probability of each token as the start, (batch, seq_len); minus infinity where none can be.
-        end: the same of the end.
-        max_length: most tokens of a span.
-
-    Returns:
-        Log-probabilities, first tokens and last tokens, each (batch, n), the best first; where there are fewer spans,
-        the log-probability is minus infinity.
-    """
-    width = min(max_length, start.shape[1])
-    # For each token, the log-probabilities of the ends of the spans that begin there: (batch, seq_len, width).
-    ends = F.pad(end, (0, width - 1), value=-math.inf).unfold(1, width, 1)
-    flat = (start[..., None] + ends).flatten(1)
-    scores, places = flat.topk(min(N_BEST, flat.shape[1]), 1)
-    first = places // width
-    return scores, first, (first + places % width).clamp(max=start.shape[1] - 1)
-
-
-def _characters(is_candidate: torch.Tensor, places: dict[str, list[list[int]]]) -> torch.Tensor:
-    """Lay the characters of the candidate tokens out as the batch is, (batch, seq_len, 2); -1 for other tokens."""
-    characters = torch.full((*is_candidate.shape, 2), -1)
-    for side, key in enumerate(PLACES):
-        flat = [place for of_window in places[key] for place in of_window]
-        characters[..., side][is_candidate] = torch.tensor(flat)
-    return characters
-
-
-def _taken(values: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    return values.gather(1, places)
-
-
-def _joined(spans: np.ndarray, scores: np.ndarray, context: str) -> tuple[Answer, ...]:
-    """Join the spans of the windows of a question, without blanks at their ends and each place once."""
-    found: dict[tuple[int, int], float] = {}
-    # `scores` is 0 for what is no span, and below where windows have fewer spans.
-    for (start, end), score in zip(spans[scores > 0].tolist(), scores[scores > 0].tolist()):
-        text = context[start:end]
-        place = (start + len(text) - len(text.lstrip()), start + len(text.rstrip()))
-        if text.strip():
-            found[place] = max(score, found.get(place, 0.0))
-    answers = [Answer(context[start:end], score, start, end) for (start, end), score in found.items()]
-    return tuple(sorted(answers, key=_by_score)[:N_BEST])
-
-
-def _by_score(answer: Answer) -> tuple[float, int, int]:
-    return -answer.score, answer.start or 0, answer.end or 0
 
 
 def _line(answer: Answer) -> str:

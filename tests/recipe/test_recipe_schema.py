@@ -31,16 +31,24 @@ def test_the_schema_file_is_the_json_schema_of_recipes() -> None:
     assert SCHEMA_FILE.read_text(encoding="utf-8") == json_schema(), remedy
 
 
-def test_the_schema_has_the_sections_of_both_tasks() -> None:
+def test_the_schema_has_the_sections_of_every_task() -> None:
     schema = json.loads(json_schema())
-    assert schema["if"] == {"properties": {"task": {"const": "image_classification"}}, "required": ["task"]}
-    for branch, data, model in (
-        ("then", "ImageDataSection", "ImageModelSection"),
-        ("else", "TextDataSection", "TextModelSection"),
-    ):
-        found = schema[branch]["properties"]
-        assert (found["data"]["$ref"], found["model"]["$ref"]) == (f"#/$defs/{data}", f"#/$defs/{model}")
+    found, branch = {}, schema
+    while "if" in branch:
+        assert branch["if"]["required"] == ["task"]
+        found[tuple(branch["if"]["properties"]["task"]["enum"])] = _sections(branch["then"])
+        branch = branch["else"]
+    assert found == {
+        ("image_classification",): ("ImageDataSection", "ImageModelSection"),
+        ("question_answering",): ("QuestionDataSection", "TextModelSection"),
+    }
+    assert _sections(branch) == ("TextDataSection", "TextModelSection")
     assert schema["additionalProperties"] is False
+
+
+def _sections(branch: dict[str, Any]) -> tuple[str, str]:
+    data, model = (branch["properties"][key]["$ref"].removeprefix("#/$defs/") for key in ("data", "model"))
+    return data, model
 
 
 def _subclasses(section: type[Section]) -> list[type[Section]]:

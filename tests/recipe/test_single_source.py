@@ -25,7 +25,7 @@ from nlp_ft.models.configs import ImageClassifierConfig, PooledClassifierConfig
 from nlp_ft.models.heads import ClassificationHead
 from nlp_ft.models.image_classifier import BOTTLENECK_DROPOUT
 from nlp_ft.models.pooling import pool
-from nlp_ft.recipe import RECIPES, ImageRecipe, MultiLabelRecipe, Recipe, RegressionRecipe, TextRecipe
+from nlp_ft.recipe import RECIPES, ImageRecipe, MultiLabelRecipe, QuestionRecipe, Recipe, RegressionRecipe, TextRecipe
 from nlp_ft.recipe.images import ImageDataSection, ImageHeadSection
 from nlp_ft.recipe.presets import STRATEGY_PRESETS, UNFREEZING
 from nlp_ft.recipe.sections import (
@@ -85,7 +85,7 @@ def test_the_metrics_of_labels_and_of_numbers_are_those_that_are_scored() -> Non
     sets = np.array([[1, 0], [0, 1]])
     assert {*LabelSetOutputs(["a", "b"], (0.5, 0.5)).score(sets, sets), "loss"} == set(MultiLabelRecipe.metrics)
     assert set(LabelSetOutputs.shown_metrics) <= set(MultiLabelRecipe.metrics)
-    every = {*TextRecipe.metrics, *MultiLabelRecipe.metrics, *RegressionRecipe.metrics}
+    every = {*TextRecipe.metrics, *MultiLabelRecipe.metrics, *RegressionRecipe.metrics, *QuestionRecipe.metrics}
     assert set(LOWER_IS_BETTER) <= every
     assert set(names_of(TrainingSection, "metric")) == every
 
