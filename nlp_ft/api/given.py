@@ -93,7 +93,7 @@ class Arguments:
         if isinstance(train, Table):
             if self.task is not None and self.label not in train.rows.column_names:
                 return None
-            require_column(train.rows, self.label, "label", "data")
+            require_column(train, self.label, "label", "data")
             return Labels(self.label, train.rows.column(self.label), bool(train.label_names))
         places = {**self._places(), **({} if train is None else {"train": train})}
         if self.task not in (None, "text_classification", "text_regression") or _are_images(places.get("train")):
@@ -139,7 +139,7 @@ def _place_rows(section: dict[str, Any], splits: Mapping[str, Split], task: str,
             raise DataError(f"{task} reads images from folders, zip files and Parquet files; name one as data")
         for column in COLUMNS:
             for wanted in _as_list(section[column]) if column in fields else []:
-                require_column(split.rows, wanted, column, "data" if name == "train" else name)
+                require_column(split, wanted, column, "data" if name == "train" else name)
         if split.label_names and "label_names" in fields:
             section.setdefault("label_names", split.label_names)
         named = [one for key in fields for one in _as_list(section.get(key, fields[key].default))]

@@ -25,10 +25,17 @@ FORMS = (
 
 @dataclass(frozen=True)
 class Table:
-    """Rows in the memory, with the names of their classes where the label column holds ids of a `ClassLabel`."""
+    """Rows in the memory.
+
+    Args:
+        rows: the columns that a file can hold.
+        label_names: names of the classes, where the label column holds ids of a `ClassLabel`.
+        odd: the columns that no file can hold, each with what is wrong; it is an error only if they are needed.
+    """
 
     rows: pyarrow.Table
     label_names: list[str] | None = None
+    odd: Mapping[str, str] = field(default_factory=dict)
 
 
 Split = Table | str | list[str]
@@ -82,13 +89,15 @@ def read_rows(data: Any, text: str | Sequence[str], label: str, what: str) -> Sp
         return str(data)
     if isinstance(data, list) and data and all(isinstance(item, Path) or _is_file_name(item) for item in data):
         return [str(item) for item in data]
-    table = _named_columns(data, what)
-    if table is None:
+    odd: dict[str, str] = {}
+    columns = _named_columns(data, what)
+    if columns is None:
         table = _from_lists(data, text, label, what)
-    if table.num_rows == 0:
+    else:
+        table = columns if isinstance(columns, pyarrow.Table) else _table(columns, what, odd)
+    if table.num_rows == 0 and not odd:
         raise DataError(f"{what} has no rows")
-    names = _class_names(data, label)
-    return Table(table, names)
+    return Table(table, _class_names(data, label), odd)
 
 
 def kept_columns(table: pyarrow.Table, named: Iterable[str]) -> pyarrow.Table:
@@ -101,13 +110,14 @@ def kept_columns(table: pyarrow.Table, named: Iterable[str]) -> pyarrow.Table:
     return kept.replace_schema_metadata(None)
 
 
-def require_column(table: pyarrow.Table, name: str, keyword: str, what: str) -> None:
-    """Check that rows have a column. Raises: DataError: they do not."""
-    if name not in table.column_names:
-        raise DataError(
-            f"{what} has no column {name!r}; its columns are: {listed(map(str, table.column_names))}"
-            f"{did_you_mean(name, table.column_names)} Name the column with {keyword}=..."
-        )
+def require_column(table: Table, name: str, keyword: str, what: str) -> None:
+    """Check that rows have a column. Raises: DataError: they do not, or no file can hold it."""
+    if name in table.odd:
+        raise DataError(table.odd[name])
+    names = table.rows.column_names
+    if name not in names:
+        near = did_you_mean(name, names) or f"; name the column with {keyword}=..."
+        raise DataError(f"{what} has no column {name!r}; its columns are: {listed([*names, *table.odd])}{near}")
 
 
 @dataclass(frozen=True)
@@ -141,8 +151,8 @@ class RowFile:
             raise DataError(f"output_dir: {file} cannot be written: {error.strerror or error}") from None
 
 
-def _named_columns(data: Any, what: str) -> pyarrow.Table | None:
-    """Read rows whose columns have names; None where they have none."""
+def _named_columns(data: Any, what: str) -> pyarrow.Table | dict[str, Any] | None:
+    """Find the columns of rows whose columns have names; None where they have none."""
     try:
         if _is_dataset(data):
             return data.with_format("arrow")[:]
@@ -152,7 +162,7 @@ def _named_columns(data: Any, what: str) -> pyarrow.Table | None:
             if repeated := [str(name) for name in data.columns[data.columns.duplicated()]]:
                 raise DataError(f"{what} has the column {repeated[0]!r} twice; rename one")
             data = data.rename(columns=str)
-            return pyarrow.table({name: _column(data[name], name, what) for name in data.columns})
+            return {name: data[name] for name in data.columns}
         if hasattr(data, "__arrow_c_stream__"):
             return pyarrow.table(data)
     except pyarrow.ArrowException as error:
@@ -161,11 +171,22 @@ def _named_columns(data: Any, what: str) -> pyarrow.Table | None:
         lengths = {str(name): len(values) for name, values in data.items() if hasattr(values, "__len__")}
         if len(lengths) < len(data) or len(set(lengths.values())) > 1 or not data:
             raise DataError(f"{what} is a dict, whose columns must be lists of one length; got lengths {lengths}")
-        return pyarrow.table({str(name): _column(values, str(name), what) for name, values in data.items()})
+        return {str(name): values for name, values in data.items()}
     if isinstance(data, Sequence) and data and all(isinstance(row, Mapping) for row in data):
         names = dict.fromkeys(str(name) for row in data for name in row)
-        return pyarrow.table({name: _column([row.get(name) for row in data], name, what) for name in names})
+        return {name: [row.get(name) for row in data] for name in names}
     return None
+
+
+def _table(columns: Mapping[str, Any], what: str, odd: dict[str, str]) -> pyarrow.Table:
+    """Turn columns into Arrow; those that cannot be turned go into `odd`."""
+    found = {}
+    for name, values in columns.items():
+        try:
+            found[name] = _column(values, name, what)
+        except DataError as error:
+            odd[name] = str(error)
+    return pyarrow.table(found)
 
 
 def _from_lists(data: Any, text: str | Sequence[str], label: str, what: str) -> pyarrow.Table:

@@ -119,7 +119,7 @@ class Run:
         if not isinstance(read, Table):
             return evaluate_trained(self.trained, read, split).scores()
         for column in [*([text] if isinstance(text, str) else text), label]:
-            require_column(read.rows, column, "label" if column == label else "text", "data")
+            require_column(read, column, "label" if column == label else "text", "data")
         with tempfile.TemporaryDirectory() as folder:
             file = RowFile.of("data", read.rows.replace_schema_metadata(None))
             file.write(Path(folder))

@@ -78,7 +78,7 @@ def _meant(keyword: str, keys: Sequence[Key], recipe: type[Recipe]) -> list[str]
     if len(chosen) == 1:
         return chosen[0].name.split(".")
     if chosen:
-        names = [key.name for key in chosen]
+        names = sorted((key.name for key in chosen), key=lambda name: name.count("."))
         return f'{keyword} may mean {" or ".join(names)}; write **{{"{names[0]}": ...}}'
     return f"{printable(keyword)} is no setting{_near(keyword, keys)}"
 
