@@ -53,6 +53,7 @@ ONLY = {
     "nlp_ft.integrations.hf_loss": OF_HF,
     "nlp_ft.integrations.hf_trainer": (*OF_HF, "nlp_ft.integrations.hf_callback", "nlp_ft.integrations.hf_loss"),
     "nlp_ft.integrations.lightning": (*OF_INTEGRATIONS, "lightning"),
+    "nlp_ft.integrations.sklearn": ("numpy", "sklearn", "nlp_ft.api", "nlp_ft.errors"),
     "nlp_ft.errors": (),
     "nlp_ft.suggest": (),
     "nlp_ft.tables": ("nlp_ft.errors",),

@@ -27,7 +27,6 @@ FEWEST_ROWS = 100
 """Fewest rows of train of which validation rows are drawn without being asked for."""
 PLACES = ("source", "config", "revision", "split_column", "train")
 """Keys of `data` that say where the rows of train are."""
-OF_LABELS = ("text_classification", "multi_label_classification")
 COLUMNS = ("text", "label")
 
 
@@ -165,19 +164,22 @@ def _whole_labels(rows: pyarrow.Table, label: str | None, task: str) -> pyarrow.
 
 def _share(labels: Labels | None, task: str, remarks: list[str]) -> str | None:
     """Decide whether validation rows are drawn from train, which nobody asked for, and say so."""
-    few = ""
-    if labels is not None:
-        if len(labels.values) < FEWEST_ROWS:
-            few = f"train has fewer than {FEWEST_ROWS} rows"
-        elif task == "text_classification" and labels.rarest() < 2:
-            few = "a label of train has one row"
-        elif task == "text_classification" and len(labels.distinct()) > len(labels.values) // 10:
-            few = "train has too few rows for its labels"
-    if few:
+    if labels is not None and (few := too_few(labels, task)):
         remarks.append(f"validation: none, as {few}; the last weights are kept. validation='20%' draws some rows")
         return None
     remarks.append(f"validation: {SHARE} of the rows of train, drawn at random; validation=False trains without")
     return SHARE
+
+
+def too_few(labels: Labels, task: str) -> str:
+    """Say why train is too small to give validation rows away; an empty text if it is not."""
+    if len(labels.values) < FEWEST_ROWS:
+        return f"train has fewer than {FEWEST_ROWS} rows"
+    if task == "text_classification" and labels.rarest() < 2:
+        return "a label of train has one row"
+    if task == "text_classification" and len(labels.distinct()) > len(labels.values) // 10:
+        return "train has too few rows for its labels"
+    return ""
 
 
 def _as_list(value: Any) -> list[str]:

@@ -98,9 +98,9 @@ def test_a_column_that_no_file_can_hold_is_refused_only_where_it_is_needed() -> 
     table = read_rows({"text": ["a", 7], "label": [1, 2]}, "text", "label", "data")
     assert isinstance(table, Table)
     require_column(table, "label", "label", "data")
-    with pytest.raises(DataError, match="^data: column 'text' holds values of several kinds, or odd ones: "):
+    with pytest.raises(DataError, match=r"^data: column 'text' holds values of several kinds, or odd ones: "):
         require_column(table, "text", "text", "data")
-    with pytest.raises(DataError, match="^data has no column 'words'; its columns are: label, text; name the column"):
+    with pytest.raises(DataError, match=r"^data has no column 'words'; its columns are: label, text; name the column"):
         require_column(table, "words", "text", "data")
 
 
