@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pyarrow
 import pyarrow.compute
 
+from nlp_ft.data.labels import NUMBER
 from nlp_ft.errors import DataError, listed
 
 TEXT_NAMES = ("text", "sentence", "content", "review", "message", "document", "body", "title", "question", "query")
@@ -62,7 +63,11 @@ def seen_columns(table: pyarrow.Table, where: str) -> Columns:
     """
     names = list(table.column_names)
     split, splits = _split_column(table)
-    texts = {name: _mean_length(table.column(name)) for name in names if name != split and _is_text(table, name)}
+    texts = {
+        name: _mean_length(table.column(name))
+        for name in names
+        if name != split and _is_text(table, name) and not _are_numbers(table, name)
+    }
     text, text_reason = _text_columns(names, texts, where, table)
     rest = [name for name in names if name not in {split, *text}]
     label, label_reason = _label_column(table, rest, where)
@@ -92,8 +97,8 @@ def _text_columns(
     if not texts:
         kinds = [f"{name} ({table.schema.field(name).type})" for name in names]
         raise DataError(
-            f"{where} has no column of texts; its columns are: {listed(kinds)}. A draft needs a text and a label or number "
-            "in each row; a recipe for images is in docs/images.md"
+            f"{where} has no column of texts; its columns are: {listed(kinds)}. A draft needs a text and a label or "
+            "number in each row; a recipe for images is in docs/images.md"
         )
     if known:
         return [known[0]], "by its name"
@@ -135,6 +140,11 @@ def _may_be_label(table: pyarrow.Table, name: str) -> bool:
 def _is_text(table: pyarrow.Table, name: str) -> bool:
     kind = table.schema.field(name).type
     return bool(pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind))
+
+
+def _are_numbers(table: pyarrow.Table, name: str) -> bool:
+    """Whether every text reads as a number, as in CSV, which holds texts alone."""
+    return all(value is None or NUMBER.fullmatch(str(value)) for value in _distinct(table, name))
 
 
 def _distinct(table: pyarrow.Table, name: str) -> list[object]:

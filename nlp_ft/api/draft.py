@@ -57,9 +57,8 @@ def draft_recipe(data: str, model: str | None = None) -> str:
         raise DataError(
             f"--data ({data}): {reason}; write the recipe of task {task} by hand, see docs/your-own-data.md"
         )
-    lines = [
-        f"# Drafted by `nlp-ft init` from {printable(data)}: {table.num_rows:,} rows, {train.num_rows:,} of train."
-    ]
+    of_train = f", {train.num_rows:,} of them train" if columns.split else ""
+    lines = [f"# Drafted by `nlp-ft init` from {printable(data)}: {table.num_rows:,} rows{of_train}."]
     lines += [f"task: {task}  # {reason}", "", "data:", *_data_lines(data, columns, labels, task)]
     name, why = (model, "as asked") if model else _default_model()
     lines += [f"  {line}" for line in _length_lines(train, columns, name)]

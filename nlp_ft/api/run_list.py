@@ -53,7 +53,7 @@ def list_runs(folder: str | Path, width: int | None = None) -> str:
         raise RunFolderError(f"{folder} holds no finished run; nlp-ft train makes one in the output_dir of its recipe")
     metrics = list(dict.fromkeys(str(run.setting("training.metric")) for run in runs))
     by = ["metric"] if len(metrics) > 1 else []
-    header = ["run", "strategy", "lr", "head lr", "seed", "length", *by, "valid.", "test", "secs", "date"]
+    header = ["run", "strategy", "lr", "head", "seed", "length", *by, "valid.", "test", "secs", "date"]
     rows = [
         [
             _name(run, Path(folder)),
@@ -66,11 +66,11 @@ def list_runs(folder: str | Path, width: int | None = None) -> str:
             _number(run.score("validation")),
             _number(run.score("test")),
             f"{run.summary['train_seconds']:.0f}",
-            f"{_date(run):%m-%d %H:%M}",
+            f"{_date(run):%m-%d}",
         ]
         for run in runs
     ]
-    right = [header.index(name) for name in ("lr", "head lr", "seed", "length", "valid.", "test", "secs")]
+    right = [header.index(name) for name in ("lr", "head", "seed", "length", "valid.", "test", "secs")]
     table = text_table(header, rows, right, width, shrink=(0, 1))
     partial = [f"unfinished: {path}" for path in sorted(Path(folder).rglob("*.partial")) if path.is_dir()]
     note = [] if by else [f"valid. and test: {metrics[0].replace('_', ' ')}"]
