@@ -15,6 +15,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nlp_ft.api.fit import fit as fit
+    from nlp_ft.api.run import Run as Run
+    from nlp_ft.api.run import load as load
     from nlp_ft.errors import NlpFtError as NlpFtError
     from nlp_ft.layerwise import LayerMap as LayerMap
     from nlp_ft.layerwise import build_optimizer as build_optimizer
@@ -32,9 +35,12 @@ _PUBLIC = {
     "LayerMap": "nlp_ft.layerwise",
     "NlpFtError": "nlp_ft.errors",
     "Recipe": "nlp_ft.recipe",
+    "Run": "nlp_ft.api.run",
     "build_optimizer": "nlp_ft.layerwise",
     "evaluate_run": "nlp_ft.prediction.predict",
+    "fit": "nlp_ft.api.fit",
     "layerwise_param_groups": "nlp_ft.layerwise",
+    "load": "nlp_ft.api.run",
     "load_recipe": "nlp_ft.recipe.loader",
     "load_run": "nlp_ft.prediction.predict",
     "predict": "nlp_ft.prediction.predict",

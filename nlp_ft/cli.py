@@ -2,8 +2,10 @@
 
 import argparse
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
 from nlp_ft import __version__
@@ -85,9 +87,40 @@ def build_parser() -> "_Parser":
     parser = _Parser(prog="nlp-ft", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"nlp-ft {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_train, _add_eval, _add_predict, _add_layers, _add_validate, _add_audit, _add_schema):
+    adders = (
+        _add_init,
+        _add_train,
+        _add_eval,
+        _add_predict,
+        _add_runs,
+        _add_layers,
+        _add_validate,
+        _add_audit,
+        _add_schema,
+    )
+    for add in adders:
         add(commands)
     return parser
+
+
+def _add_init(commands: _Commands) -> None:
+    examples = ("init --data my.csv", "init --data my.csv --model bert-base-uncased --output mine.yaml")
+    init = _add(commands, "init", _init, "look at a file of texts and write a recipe for it, with comments", *examples)
+    data_help = "CSV, TSV, JSON Lines or Parquet with a text and a label or number in each row"
+    init.add_argument("--data", type=_path, required=True, metavar="FILE", help=data_help)
+    init.add_argument(
+        "--model", metavar="MODEL", help="a Hub id, a folder or package:NAME/PATH; default: MiniLM or BERT"
+    )
+    output_help = "the recipe to write (default: recipe.yaml)"
+    init.add_argument("--output", type=_path, default="recipe.yaml", metavar="FILE", help=output_help)
+    init.add_argument("--overwrite", action="store_true", help="replace the file of --output")
+
+
+def _add_runs(commands: _Commands) -> None:
+    examples = ("runs runs", "runs runs/first runs/second")
+    runs = _add(commands, "runs", _runs, "list the runs under a folder, or what two runs differ in", *examples)
+    folder_help = "a folder with runs, which are listed; or several run folders, whose differences are shown"
+    runs.add_argument("folders", type=_path, nargs="+", metavar="FOLDER", help=folder_help)
 
 
 def _add_train(commands: _Commands) -> None:
@@ -199,6 +232,31 @@ def _add_level(parser: argparse.ArgumentParser) -> None:
     quiet_help = "show the result, warnings and errors alone: no progress, no tables before it"
     level.add_argument("--quiet", const="quiet", help=quiet_help, **store)
     level.add_argument("--verbose", const="verbose", help="show settings, versions and library messages, too", **store)
+
+
+def _init(options: argparse.Namespace) -> int:
+    file = Path(options.output)
+    if file.exists() and not options.overwrite:
+        raise DataError(f"--output: {file} exists; choose another, or pass --overwrite to replace it")
+    from nlp_ft.api.draft import draft_recipe
+
+    text = draft_recipe(options.data, options.model)
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"--output: {file}: {error.strerror or error}") from None
+    print(f"{text}\nrecipe: {printable(str(file))}")
+    print(f"next: nlp-ft validate {printable(shlex.quote(str(file)))}")
+    return 0
+
+
+def _runs(options: argparse.Namespace) -> int:
+    from nlp_ft.api.run_list import compare_runs, list_runs
+
+    is_one = len(options.folders) == 1
+    width = terminal_width()
+    print(list_runs(options.folders[0], width) if is_one else compare_runs(options.folders, width))
+    return 0
 
 
 def _train(options: argparse.Namespace) -> int:

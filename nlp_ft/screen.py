@@ -11,13 +11,16 @@ from typing import Literal
 from nlp_ft.environment import is_main_process
 from nlp_ft.tables import wrapped
 
-Level = Literal["quiet", "normal", "verbose"]
+Level = Literal["quiet", "bar", "normal", "verbose"]
 _level: ContextVar[Level] = ContextVar("level", default="normal")
 
 
 @contextmanager
 def at_level(level: Level) -> Iterator[None]:
-    """Say as much as the level allows inside the block: `quiet` shows results, warnings and errors alone."""
+    """Say as much as the level allows inside the block.
+
+    `quiet` shows results, warnings and errors alone; `bar` shows the live bar, too, as a notebook does.
+    """
     token = _level.set(level)
     try:
         yield
@@ -26,8 +29,19 @@ def at_level(level: Level) -> Iterator[None]:
 
 
 def is_quiet() -> bool:
-    """Whether only results, warnings and errors are shown."""
-    return _level.get() == "quiet"
+    """Whether results, warnings and errors are shown, and no remarks."""
+    return _level.get() in ("quiet", "bar")
+
+
+def shows_bar() -> bool:
+    """Whether a live bar is shown, where there is a place for it."""
+    return _level.get() != "quiet"
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook, which shows bars and tables as HTML."""
+    shell = sys.modules.get("IPython")
+    return shell is not None and type(shell.get_ipython()).__name__ == "ZMQInteractiveShell"
 
 
 def is_verbose() -> bool:

@@ -22,6 +22,7 @@ from nlp_ft.training import build
 from tests.tiny import LABELS, tiny_recipe
 
 INTERFACE = {
+    "init": ["--help", "--data", "--model", "--output", "--overwrite"],
     "train": ["--help", "RECIPE", "key=value", "--resume", "--overwrite", "--quiet", "--verbose"],
     "eval": [
         "--help",
@@ -48,6 +49,7 @@ INTERFACE = {
         "--verbose",
         "--top-k",
     ],
+    "runs": ["--help", "FOLDER"],
     "layers": ["--help", "MODEL_OR_RECIPE", "key=value", "--verbose"],
     "validate": ["--help", "RECIPE", "key=value", "--resolved"],
     "audit": ["--help", "RECIPE", "key=value"],
@@ -145,6 +147,8 @@ def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> N
         ("audit", "RECIPE"),
         ("layers", "MODEL_OR_RECIPE"),
         ("predict", "RUN"),
+        ("init", "--data"),
+        ("runs", "FOLDER"),
     ],
 )
 def test_what_is_left_out_is_named(arguments: str, missing: str, capsys: pytest.CaptureFixture[str]) -> None:

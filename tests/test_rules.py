@@ -23,9 +23,11 @@ NEVER = {
     "nlp_ft.locations": HEAVY,
     "nlp_ft.data": ("nlp_ft.models", "nlp_ft.tasks", "nlp_ft.training", "nlp_ft.prediction"),
     "nlp_ft.models": ("nlp_ft.data", "nlp_ft.tasks", "nlp_ft.training", "nlp_ft.prediction"),
-    "nlp_ft.tasks": ("nlp_ft.training", "nlp_ft.prediction", "nlp_ft.cli"),
-    "nlp_ft.training": ("nlp_ft.prediction", "nlp_ft.cli"),
+    "nlp_ft.tasks": ("nlp_ft.training", "nlp_ft.prediction", "nlp_ft.api", "nlp_ft.cli"),
+    "nlp_ft.training": ("nlp_ft.prediction", "nlp_ft.api", "nlp_ft.cli"),
     "nlp_ft.training.loop": ("nlp_ft.recipe", "nlp_ft.tasks", "transformers", "pydantic"),
+    "nlp_ft.prediction": ("nlp_ft.api", "nlp_ft.cli"),
+    "nlp_ft.api": ("nlp_ft.cli", "nlp_ft.integrations"),
     "nlp_ft.training.loop_state": ("nlp_ft.recipe", "nlp_ft.tasks", "transformers", "pydantic"),
 }
 JUDGES = ("facts", "learning", "scores", "data", "judge")
@@ -51,6 +53,7 @@ ONLY = {
     "nlp_ft.integrations.hf_loss": OF_HF,
     "nlp_ft.integrations.hf_trainer": (*OF_HF, "nlp_ft.integrations.hf_callback", "nlp_ft.integrations.hf_loss"),
     "nlp_ft.integrations.lightning": (*OF_INTEGRATIONS, "lightning"),
+    "nlp_ft.integrations.sklearn": ("numpy", "sklearn", "nlp_ft.api", "nlp_ft.errors"),
     "nlp_ft.errors": (),
     "nlp_ft.suggest": (),
     "nlp_ft.hub": ("datasets", "huggingface_hub", "nlp_ft.errors"),
@@ -191,9 +194,12 @@ def test_the_public_names_are_these_and_each_can_be_imported() -> None:
         "LayerMap",
         "NlpFtError",
         "Recipe",
+        "Run",
         "build_optimizer",
         "evaluate_run",
+        "fit",
         "layerwise_param_groups",
+        "load",
         "load_recipe",
         "load_run",
         "predict",
@@ -210,8 +216,8 @@ def test_the_public_names_are_offered_for_completion() -> None:
 
 
 def test_another_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="module 'nlp_ft' has no attribute 'fit'"):
-        getattr(nlp_ft, "fit")  # noqa: B009  # type checkers know that there is none
+    with pytest.raises(AttributeError, match="module 'nlp_ft' has no attribute 'finetune'"):
+        getattr(nlp_ft, "finetune")  # noqa: B009  # type checkers know that there is none
 
 
 def test_no_refused_word_is_an_identifier() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow
@@ -41,6 +42,10 @@ class ImageRun(TrainedRun):
             self.preprocessing = Preprocessing.of_processor(processor)
         self.transform = evaluation_transform(self.preprocessing)
 
+    def is_single(self, inputs: Any) -> bool:
+        """Whether this is an image file or a Pillow image."""
+        return isinstance(inputs, str | Path | Image.Image)
+
     def activated(
         self, inputs: Sequence[str | Path | Image.Image], done: Callable[[int], object] = lambda count: None
     ) -> np.ndarray:
@@ -71,7 +76,7 @@ class ImageRun(TrainedRun):
         """Return the name of the file."""
         return name_of({"bytes": None, "path": str(item)}, 0)
 
-    def labelled(self, data: str | None, split: str) -> ImageData:
+    def labelled(self, data: str | list[str] | None, split: str) -> ImageData:
         """Read labelled images. Raises: DataError."""
         section = self.recipe.data
         if data is None:

@@ -1,6 +1,5 @@
 """Uses a run folder: predicts for new inputs, and scores the model on a labelled file or split."""
 
-from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -52,22 +51,24 @@ def load_run(folder: str | Path, trust_remote_code: bool = False) -> TrainedRun:
     return run
 
 
-def predict(folder: str | Path, inputs: Sequence[Any], trust_remote_code: bool = False) -> list[Any]:
+def predict(run: Any, inputs: Any, trust_remote_code: bool = False) -> Any:
     """Predict for texts, pairs of texts or images; they are encoded as in the run's own evaluation.
 
     Args:
-        folder: a run folder.
-        inputs: texts, or pairs of texts if the run was trained on pairs; or image files or Pillow images.
+        run: a run folder; or a run, from `fit`, `load` or `load_run`, whose model is loaded once.
+        inputs: a text, or a tuple of two if the run was trained on pairs, or an image file or Pillow image; or a list,
+            array or column of such.
         trust_remote_code: see `load_run`.
 
     Returns:
-        One prediction for each input: label and probabilities, or a number.
+        The prediction for a single input: label and probabilities, or a number. A list of them for several inputs.
 
     Raises:
         RunFolderError: the folder is not a finished run.
         DataError: single texts for a model of pairs, or the other way round; or an image that cannot be read.
     """
-    return load_run(folder, trust_remote_code).predict(inputs)
+    loaded = load_run(run, trust_remote_code) if isinstance(run, str | Path) else run
+    return loaded.predict(inputs)
 
 
 def predict_to_file(run: TrainedRun, source: Source, output: str, *, probabilities: bool = False) -> int:
@@ -116,7 +117,11 @@ def evaluate_run(
         RunFolderError: the folder is not a finished run.
         DataError: the rows cannot be read, or have labels that the model does not know.
     """
-    run = load_run(folder, trust_remote_code)
+    return evaluate_trained(load_run(folder, trust_remote_code), data, split)
+
+
+def evaluate_trained(run: TrainedRun, data: str | list[str] | None, split: str) -> Predictions:
+    """Predict for labelled rows with a loaded run; see `evaluate_run`. Raises: DataError."""
     if data is None and getattr(run.recipe.data, split) is None:
         raise DataError(f"the recipe of this run has no {split} split; name a file with --data")
     labelled = run.labelled(data, split)

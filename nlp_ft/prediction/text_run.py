@@ -53,6 +53,11 @@ class TextRun(TrainedRun):
             self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
             check_vocabulary(self.tokenizer, self.model)
 
+    def is_single(self, inputs: Any) -> bool:
+        """Whether this is a text; or a tuple of two, for a model of pairs."""
+        is_pair = isinstance(inputs, tuple) and len(inputs) == 2 and all(isinstance(text, str) for text in inputs)
+        return isinstance(inputs, str) or (is_pair and isinstance(self.recipe.data.text, list))
+
     def activated(self, inputs: Texts, done: Callable[[int], object] = lambda count: None) -> np.ndarray:
         """Predict for texts, or for pairs if the run was trained on pairs; they are truncated as in training."""
         wants_pairs = isinstance(self.recipe.data.text, list)
@@ -115,7 +120,7 @@ class TextRun(TrainedRun):
         """Return the text, or both texts of a pair on one line."""
         return item if isinstance(item, str) else " | ".join(item)
 
-    def labelled(self, data: str | None, split: str) -> TextData:
+    def labelled(self, data: str | list[str] | None, split: str) -> TextData:
         """Read labelled texts. Raises: DataError."""
         section = self.recipe.data
         if data is None:

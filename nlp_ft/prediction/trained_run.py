@@ -1,7 +1,7 @@
 """A loaded run folder: the part that is the same for texts and images."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -76,19 +76,33 @@ class TrainedRun(ABC):
             DataError: an input is not of the kind that the run was trained on, or cannot be read.
         """
 
-    def predict(self, inputs: Sequence[Any]) -> list[Any]:
-        """Predict for each input, see `Outputs.prediction`. Raises: DataError."""
-        if isinstance(inputs, str | bytes | Path):
-            raise DataError(f"predict takes a list, of one {self.input_name} or more, got {type(inputs).__name__}")
-        chunks = chunked(inputs)
-        return [self.outputs.prediction(row) for chunk in chunks for row in self.activated(chunk)]
+    @abstractmethod
+    def is_single(self, inputs: Any) -> bool:
+        """Whether this is one input, rather than a list of them."""
+
+    def predict(self, inputs: Any) -> Any:
+        """Predict for one input or for each of several, see `Outputs.prediction`. Raises: DataError."""
+        if self.is_single(inputs):
+            return self.outputs.prediction(self.activated([inputs])[0])
+        return [self.outputs.prediction(row) for chunk in self._chunks(inputs) for row in self.activated(chunk)]
+
+    def activated_all(self, inputs: Any) -> np.ndarray:
+        """Compute `activated`, (inputs, outputs), for one input or any number of them. Raises: DataError."""
+        parts = [self.activated(chunk) for chunk in self._chunks([inputs] if self.is_single(inputs) else inputs)]
+        return np.concatenate(parts) if parts else np.empty((0, len(getattr(self.outputs, "label_names", [""]))))
+
+    def _chunks(self, inputs: Any) -> Iterator[Sequence[Any]]:
+        """Split several inputs. Raises: DataError: it is no list, array or column."""
+        if isinstance(inputs, bytes) or not isinstance(inputs, Iterable):
+            raise DataError(f"predict takes one {self.input_name} or a list of them, got {type(inputs).__name__}")
+        return chunked(list(inputs))
 
     @abstractmethod
     def shown(self, item: Any) -> str:
         """Write an input on one line."""
 
     @abstractmethod
-    def labelled(self, data: str | None, split: str) -> Data:
+    def labelled(self, data: str | list[str] | None, split: str) -> Data:
         """Read labelled rows of file(s), or of a split of the recipe, as a split of that name. Raises: DataError."""
 
     @abstractmethod

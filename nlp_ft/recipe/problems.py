@@ -139,10 +139,11 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
+def sections_in(annotation: Any) -> list[type[BaseModel]]:
+    """List the section classes in the type of a field, such as that of `UnfreezeSection | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for inner in get_args(annotation) for model in _models_in(inner)]
+    return [model for inner in get_args(annotation) for model in sections_in(inner)]
 
 
 def _field(path: Sequence[str], recipe: type[Recipe]) -> FieldInfo | None:
@@ -150,7 +151,7 @@ def _field(path: Sequence[str], recipe: type[Recipe]) -> FieldInfo | None:
     field = None
     for part in path:
         field = models[0].model_fields.get(part) if models else None
-        models = _models_in(field.annotation) if field else []
+        models = sections_in(field.annotation) if field else []
     return field
 
 
@@ -167,7 +168,7 @@ def _path_of_fields(path: Sequence[str], recipe: type[Recipe]) -> list[str]:
 def _key_meant(path: Sequence[str], recipe: type[Recipe]) -> str:
     path = [*path[:-1], path[-1][:100]]
     parent = _field(path[:-1], recipe)
-    models = _models_in(parent.annotation) if parent else [recipe]
+    models = sections_in(parent.annotation) if parent else [recipe]
     keys = list(models[0].model_fields) if models else []
     of_tasks = [
         task
@@ -184,7 +185,7 @@ def _key_meant(path: Sequence[str], recipe: type[Recipe]) -> str:
     homes = [
         f"{section}.{path[-1]}"
         for section, field in recipe.model_fields.items()
-        for model in _models_in(field.annotation)
+        for model in sections_in(field.annotation)
         if path[-1] in model.model_fields
     ]
     return f"; did you mean {homes[0]}?" if homes else f"; the keys here are: {', '.join(keys)}"

@@ -2,11 +2,13 @@
 
 import sys
 import time
+import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tqdm import tqdm
 
-from nlp_ft.screen import is_quiet
+from nlp_ft.screen import in_notebook, is_quiet, shows_bar
 from nlp_ft.tables import short_rate, shortened, terminal_width, wrapped
 
 SECONDS_BETWEEN_LINES = 15.0
@@ -28,15 +30,15 @@ class Progress:
     def __init__(self, total_steps: int, steps_per_epoch: int, done: int, num_phases: int, enabled: bool) -> None:
         self.enabled = enabled and not is_quiet()
         self.total_steps, self.steps_per_epoch, self.num_phases = total_steps, steps_per_epoch, num_phases
-        self.is_terminal = sys.stderr.isatty()
+        self.is_terminal = sys.stderr.isatty() or in_notebook()
         self._done, self._started = done, time.perf_counter()
         self._last_line = self._started
-        self._bar = tqdm(
+        self._bar = _bar_class()(
             total=total_steps,
             initial=done,
             ncols=terminal_width(),
             bar_format="{desc}|{bar}| {n_fmt}/{total_fmt} {remaining} left{postfix}",
-            disable=not (self.enabled and self.is_terminal),
+            disable=not (enabled and shows_bar() and self.is_terminal),
         )
 
     def step(
@@ -85,6 +87,16 @@ class Progress:
 
     def _step(self, global_step: int) -> str:
         return f"step {global_step:>{len(str(self.total_steps))}}"
+
+
+def _bar_class() -> "type[tqdm[Any]]":
+    """The bar for this place: in a notebook with ipywidgets a widget, else a line of text."""
+    if not in_notebook():
+        return tqdm
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # without ipywidgets, the bar of text is as good
+        from tqdm.auto import tqdm as bar
+    return bar
 
 
 def named_rate(rates: Mapping[str, float]) -> tuple[str, float]:

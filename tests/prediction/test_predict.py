@@ -261,7 +261,7 @@ def test_a_full_disk_is_one_error_that_names_the_file_and_leaves_nothing(
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ("a text", "predict takes a list, of one text or more, got str"),
+        (7, "predict takes one text or a list of them, got int"),
         (["red", None], "input 1 (from 0) must be a text, got None"),
         (["red", 7], "input 1 (from 0) must be a text, got 7"),
         (["red", ("red", "blue")], "this model takes single texts"),

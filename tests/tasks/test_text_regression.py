@@ -190,6 +190,8 @@ def test_scores_are_those_worked_out_by_hand() -> None:
     assert scores == pytest.approx({"spearman": 0.8, "pearson": 5.5 / (8.75 * 5) ** 0.5, "mse": 0.75, "mae": 0.75})
 
 
-def test_a_loaded_run_says_what_it_takes(run: Path) -> None:
-    with pytest.raises(DataError, match="predict takes a list, of one text or more, got str"):
-        load_run(run).predict("red")
+def test_a_loaded_run_gives_a_single_text_a_single_number(run: Path) -> None:
+    loaded = load_run(run)
+    assert loaded.predict("red") == loaded.predict(["red"])[0]
+    with pytest.raises(DataError, match="predict takes one text or a list of them, got bytes"):
+        loaded.predict(b"red")

@@ -1,0 +1,158 @@
+"""Guesses which columns of a file hold texts, labels and splits, each with the reason."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow
+import pyarrow.compute
+
+from nlp_ft.data.labels import NUMBER
+from nlp_ft.errors import DataError, listed
+
+TEXT_NAMES = ("text", "sentence", "content", "review", "message", "document", "body", "title", "question", "query")
+LABEL_NAMES = (
+    "label",
+    "labels",
+    "category",
+    "class",
+    "target",
+    "intent",
+    "sentiment",
+    "score",
+    "rating",
+    "stars",
+    "topic",
+)
+PAIR_NAMES = (
+    ("sentence1", "sentence2"),
+    ("text1", "text2"),
+    ("text_a", "text_b"),
+    ("question1", "question2"),
+    ("premise", "hypothesis"),
+    ("question", "sentence"),
+    ("query", "passage"),
+)
+SPLIT_NAMES = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+"""Split -> the words for it in a split column."""
+MOST_TEXTS_OF_A_LABEL = 60
+"""Characters of a label, on average; a column of longer texts holds texts."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a file that matter, and why."""
+
+    text: list[str]
+    text_reason: str
+    label: str
+    label_reason: str
+    split: str | None
+    splits: dict[str, str]
+    """Split (`train`, `validation`, `test`) -> its word in the split column."""
+
+
+def seen_columns(table: pyarrow.Table, where: str) -> Columns:
+    """Guess the columns by their names, types and values.
+
+    Args:
+        table: all rows of the file.
+        where: name of the file in error messages.
+
+    Raises:
+        DataError: no column holds texts, or none is left that can hold labels.
+    """
+    names = list(table.column_names)
+    split, splits = _split_column(table)
+    texts = {
+        name: _mean_length(table.column(name))
+        for name in names
+        if name != split and _is_text(table, name) and not _are_numbers(table, name)
+    }
+    text, text_reason = _text_columns(names, texts, where, table)
+    rest = [name for name in names if name not in {split, *text}]
+    label, label_reason = _label_column(table, rest, where)
+    return Columns(text, text_reason, label, label_reason, split, splits)
+
+
+def _split_column(table: pyarrow.Table) -> tuple[str | None, dict[str, str]]:
+    words = {word: split for split, of_split in SPLIT_NAMES.items() for word in of_split}
+    for name in table.column_names:
+        if _is_text(table, name):
+            values = {value for value in _distinct(table, name) if value is not None}
+            if values and len(values) < 6 and {str(value).lower() for value in values} <= words.keys():
+                found = {words[str(value).lower()]: str(value) for value in values}
+                if "train" in found and len(found) == len(values):
+                    return name, found
+    return None, {}
+
+
+def _text_columns(
+    names: Sequence[str], texts: dict[str, float], where: str, table: pyarrow.Table
+) -> tuple[list[str], str]:
+    lower = {name.lower(): name for name in texts}
+    for pair in PAIR_NAMES:
+        if all(name in lower for name in pair):
+            return [lower[name] for name in pair], "a pair of texts, by their names"
+    known = [lower[name] for name in TEXT_NAMES if name in lower]
+    if not texts:
+        kinds = [f"{name} ({table.schema.field(name).type})" for name in names]
+        raise DataError(
+            f"{where} has no column of texts; its columns are: {listed(kinds)}. A draft needs a text and a label or "
+            "number in each row; a recipe for images is in docs/images.md"
+        )
+    if known:
+        return [known[0]], "by its name"
+    longest = max(texts, key=lambda name: texts[name])
+    return [longest], f"the column with the longest texts, {texts[longest]:.0f} characters on average"
+
+
+def _label_column(table: pyarrow.Table, rest: Sequence[str], where: str) -> tuple[str, str]:
+    usable = [name for name in rest if _may_be_label(table, name)]
+    lower = {name.lower(): name for name in usable}
+    known = [lower[name] for name in LABEL_NAMES if name in lower]
+    if known:
+        return known[0], "by its name"
+    if not usable:
+        raise DataError(
+            f"{where} has no column for the label: beside the text it has: {listed(rest) or 'none'}; each row needs a "
+            "text and a label or number, in two columns"
+        )
+    fewest = min(usable, key=lambda name: len(_distinct(table, name)))
+    return fewest, f"the column with the fewest different values, {len(_distinct(table, fewest))}"
+
+
+def _may_be_label(table: pyarrow.Table, name: str) -> bool:
+    kind = table.schema.field(name).type
+    is_plain = _is_text(table, name) or any(
+        test(kind)
+        for test in (
+            pyarrow.types.is_integer,
+            pyarrow.types.is_floating,
+            pyarrow.types.is_boolean,
+            pyarrow.types.is_list,
+        )
+    )
+    if not is_plain or (_is_text(table, name) and _mean_length(table.column(name)) > MOST_TEXTS_OF_A_LABEL):
+        return False
+    return pyarrow.types.is_list(kind) or len(_distinct(table, name)) > 1
+
+
+def _is_text(table: pyarrow.Table, name: str) -> bool:
+    kind = table.schema.field(name).type
+    return bool(pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind))
+
+
+def _are_numbers(table: pyarrow.Table, name: str) -> bool:
+    """Whether every text reads as a number, as in CSV, which holds texts alone."""
+    return all(value is None or NUMBER.fullmatch(str(value)) for value in _distinct(table, name))
+
+
+def _distinct(table: pyarrow.Table, name: str) -> list[object]:
+    if pyarrow.types.is_list(table.schema.field(name).type):
+        return [None] * table.num_rows
+    values: list[object] = pyarrow.compute.unique(table.column(name)).to_pylist()
+    return values
+
+
+def _mean_length(column: pyarrow.ChunkedArray) -> float:
+    return float(pyarrow.compute.mean(pyarrow.compute.utf8_length(column)).as_py() or 0)

@@ -1,0 +1,270 @@
+"""Takes rows as Python holds them (DataFrame, data set, lists, dict of columns) and writes them as Parquet files.
+
+A recipe names files; so rows of the memory become files beside the run folder, and the run repeats from its recipe.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from numbers import Number
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+
+from nlp_ft.data.sources import SPLITS
+from nlp_ft.errors import DataError, listed
+from nlp_ft.suggest import did_you_mean
+
+FORMS = (
+    "a DataFrame, a data set of `datasets`, a dict of columns, a list of dicts, a list of (text, label) pairs, a tuple "
+    "of two lists (texts, labels), or the name(s) of files"
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows in the memory.
+
+    Args:
+        rows: the columns that a file can hold.
+        label_names: names of the classes, where the label column holds ids of a `ClassLabel`.
+        odd: the columns that no file can hold, each with what is wrong; it is an error only if they are needed.
+    """
+
+    rows: pyarrow.Table
+    label_names: list[str] | None = None
+    odd: Mapping[str, str] = field(default_factory=dict)
+
+
+Split = Table | str | list[str]
+"""A split: rows in the memory, or names of files."""
+
+
+@dataclass
+class Splits:
+    """The splits that were given, and remarks on what was left out of them."""
+
+    by_name: dict[str, Split]
+    remarks: list[str] = field(default_factory=list)
+
+
+def splits_of(data: Any, validation: Any, test: Any, text: str | Sequence[str], label: str) -> Splits:
+    """Read what `fit` was given as data; a `DatasetDict` brings several splits.
+
+    Args:
+        data: the rows of train.
+        validation: the rows of validation; None or False for none, or a share such as `10%`, which is left out.
+        test: the rows of test; None for none.
+        text: name of the text column, or of two, for rows without names.
+        label: name of the label column, for rows without names.
+
+    Raises:
+        DataError: something is no data, or its columns cannot be read.
+    """
+    found: dict[str, Split] = {}
+    remarks: list[str] = []
+    given = {"train": data, "validation": validation, "test": test}
+    if isinstance(data, Mapping) and data and all(_is_dataset(rows) for rows in data.values()):
+        given, remarks = _of_dataset_dict(data, given)
+    for name, rows in given.items():
+        if rows is None or rows is False or (name == "validation" and _is_share(rows)):
+            continue
+        read = read_rows(rows, text, label, "data" if name == "train" else name)
+        if name == "test" and isinstance(read, Table) and _is_unlabelled(read, label):
+            remarks.append(f"test: left out, because column {label!r} of it holds no labels")
+        else:
+            found[name] = read
+    return Splits(found, remarks)
+
+
+def read_rows(data: Any, text: str | Sequence[str], label: str, what: str) -> Split:
+    """Read rows in any of the forms that `fit` takes; names of files stay names.
+
+    Raises:
+        DataError: the value has none of these forms, or a column cannot be read.
+    """
+    if isinstance(data, str | Path):
+        return str(data)
+    if isinstance(data, list) and data and all(isinstance(item, Path) or _is_file_name(item) for item in data):
+        return [str(item) for item in data]
+    odd: dict[str, str] = {}
+    columns = _named_columns(data, what)
+    if columns is None:
+        table = _from_lists(data, text, label, what)
+    else:
+        table = columns if isinstance(columns, pyarrow.Table) else _table(columns, what, odd)
+    if table.num_rows == 0 and not odd:
+        raise DataError(f"{what} has no rows")
+    return Table(table, _class_names(data, label), odd)
+
+
+def kept_columns(table: pyarrow.Table, named: Iterable[str]) -> pyarrow.Table:
+    """Keep the named columns, or all where none of them is there; categories become their values."""
+    wanted = [name for name in dict.fromkeys(named) if name in table.column_names]
+    kept = table.select(wanted) if wanted else table
+    for position, one in enumerate(kept.schema):
+        if pyarrow.types.is_dictionary(one.type):
+            kept = kept.set_column(position, one.name, kept.column(position).cast(one.type.value_type))
+    return kept.replace_schema_metadata(None)
+
+
+def require_column(table: Table, name: str, keyword: str, what: str) -> None:
+    """Check that rows have a column. Raises: DataError: they do not, or no file can hold it."""
+    if name in table.odd:
+        raise DataError(table.odd[name])
+    names = table.rows.column_names
+    if name not in names:
+        near = did_you_mean(name, names) or f"; name the column with {keyword}=..."
+        raise DataError(f"{what} has no column {name!r}; its columns are: {listed([*names, *table.odd])}{near}")
+
+
+@dataclass(frozen=True)
+class RowFile:
+    """Rows as the bytes of a Parquet file, whose name holds a hash of them."""
+
+    split: str
+    content: pyarrow.Buffer
+
+    @classmethod
+    def of(cls, split: str, table: pyarrow.Table) -> "RowFile":
+        """Make the bytes of a file."""
+        stream = pyarrow.BufferOutputStream()
+        pyarrow.parquet.write_table(table, stream)
+        return cls(split, stream.getvalue())
+
+    @property
+    def name(self) -> str:
+        """The name of the file, such as `train-0123abcd.parquet`."""
+        return f"{self.split}-{blake2b(self.content, digest_size=4).hexdigest()}.parquet"
+
+    def write(self, folder: Path) -> None:
+        """Write the file; one with the same name holds the same rows. Raises: DataError: the disk refuses it."""
+        file = folder / self.name
+        partial = file.with_suffix(".partial")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(self.content)
+            partial.replace(file)
+        except OSError as error:
+            raise DataError(f"output_dir: {file} cannot be written: {error.strerror or error}") from None
+
+
+def _named_columns(data: Any, what: str) -> pyarrow.Table | dict[str, Any] | None:
+    """Find the columns of rows whose columns have names; None where they have none."""
+    try:
+        if _is_dataset(data):
+            return data.with_format("arrow")[:]
+        if isinstance(data, pyarrow.Table):
+            return data
+        if hasattr(data, "to_parquet") and hasattr(data, "iloc"):  # a DataFrame of pandas
+            if repeated := [str(name) for name in data.columns[data.columns.duplicated()]]:
+                raise DataError(f"{what} has the column {repeated[0]!r} twice; rename one")
+            data = data.rename(columns=str)
+            return {name: data[name] for name in data.columns}
+        if hasattr(data, "__arrow_c_stream__"):
+            return pyarrow.table(data)
+    except pyarrow.ArrowException as error:
+        raise DataError(f"{what}: {str(error).splitlines()[0]}") from None
+    if isinstance(data, Mapping):
+        lengths = {str(name): len(values) for name, values in data.items() if hasattr(values, "__len__")}
+        if len(lengths) < len(data) or len(set(lengths.values())) > 1 or not data:
+            raise DataError(f"{what} is a dict, whose columns must be lists of one length; got lengths {lengths}")
+        return {str(name): values for name, values in data.items()}
+    if isinstance(data, Sequence) and data and all(isinstance(row, Mapping) for row in data):
+        names = dict.fromkeys(str(name) for row in data for name in row)
+        return {name: [row.get(name) for row in data] for name in names}
+    return None
+
+
+def _table(columns: Mapping[str, Any], what: str, odd: dict[str, str]) -> pyarrow.Table:
+    """Turn columns into Arrow; those that cannot be turned go into `odd`."""
+    found = {}
+    for name, values in columns.items():
+        try:
+            found[name] = _column(values, name, what)
+        except DataError as error:
+            odd[name] = str(error)
+    return pyarrow.table(found)
+
+
+def _from_lists(data: Any, text: str | Sequence[str], label: str, what: str) -> pyarrow.Table:
+    """Read a tuple (texts, labels), or a list of (text, label) pairs; the text of a pair model is itself a pair."""
+    if not isinstance(data, list | tuple) or isinstance(data, str) or not data:
+        found = "nothing in it" if isinstance(data, list | tuple) else type(data).__name__
+        raise DataError(f"{what} must be {FORMS}; got {found}")
+    if _is_two_lists(data):
+        texts, labels = (list(part) for part in data)
+    elif all(isinstance(row, list | tuple) and len(row) == 2 for row in data):
+        texts, labels = [row[0] for row in data], [row[1] for row in data]
+    else:
+        raise DataError(f"{what} must be {FORMS}; got a {type(data).__name__} of {type(data[0]).__name__}")
+    if len(texts) != len(labels):
+        raise DataError(f"{what} holds {len(texts)} texts and {len(labels)} labels; each text needs one label")
+    if isinstance(text, str):
+        columns = {text: texts}
+    else:
+        wrong = [row for row, pair in enumerate(texts) if not isinstance(pair, list | tuple) or len(pair) != len(text)]
+        if wrong:
+            raise DataError(f"{what}: the text of row {wrong[0]} (from 0) must be a pair, as text names two columns")
+        columns = {name: [pair[place] for pair in texts] for place, name in enumerate(text)}
+    columns[label] = labels
+    return pyarrow.table({name: _column(values, name, what) for name, values in columns.items()})
+
+
+def _column(values: Any, name: str, what: str) -> pyarrow.Array:
+    """Turn a column into Arrow. Raises: DataError: its values are of several kinds, or of an odd one."""
+    try:
+        if type(values).__module__.startswith(("numpy", "pandas")):
+            return pyarrow.array(values, from_pandas=True)
+        return pyarrow.array(
+            [one.item() if isinstance(one, Number) and hasattr(one, "item") else one for one in values]
+        )
+    except (pyarrow.ArrowException, TypeError, AttributeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{what}: column {name!r} holds values of several kinds, or odd ones: {reason}") from None
+
+
+def _of_dataset_dict(data: Mapping[str, Any], given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Take the splits of a `DatasetDict`; splits that are given beside it go before its own."""
+    if "train" not in data:
+        raise DataError(f"data has no split 'train'; it has: {listed(data)}; give one of them, as in data[NAME]")
+    own = {name: data[name] for name in SPLITS if name in data}
+    left = [name for name in data if name not in SPLITS]
+    remarks = [f"splits left out of data: {listed(left)}"] if left else []
+    return {**given, **{name: rows for name, rows in own.items() if name == "train" or given[name] is None}}, remarks
+
+
+def _class_names(data: Any, label: str) -> list[str] | None:
+    feature = getattr(data, "features", {}).get(label) if _is_dataset(data) else None
+    names = getattr(feature, "names", None)
+    return list(names) if names else None
+
+
+def _is_unlabelled(table: Table, label: str) -> bool:
+    """Whether every label is missing, or -1 among ids of classes, as in the test splits of GLUE."""
+    if label not in table.rows.column_names:
+        return False
+    values = set(table.rows.column(label).unique().to_pylist())
+    return values <= ({None, -1} if table.label_names else {None})
+
+
+def _is_dataset(data: Any) -> bool:
+    return type(data).__module__.startswith("datasets.") and hasattr(data, "with_format") and hasattr(data, "features")
+
+
+def _is_file_name(item: Any) -> bool:
+    return isinstance(item, str) and Path(item).suffix.lower() in (".csv", ".tsv", ".jsonl", ".json", ".parquet")
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, str) and value.rstrip().endswith("%")
+
+
+def _is_two_lists(data: Sequence[Any]) -> bool:
+    """Whether these are two lists (texts, labels); two lists of two could also be two pairs, so these are pairs."""
+    if len(data) != 2 or any(isinstance(part, str) or not hasattr(part, "__len__") for part in data):
+        return False
+    is_array = any(not isinstance(part, list | tuple) for part in data)
+    return is_array or isinstance(data, tuple) or len(data[0]) != 2

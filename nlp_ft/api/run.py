@@ -1,0 +1,168 @@
+"""`Run`: a finished run as Python uses it, with scores, predictions, history and a view for notebooks."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nlp_ft.api.rows import RowFile, Table, read_rows, require_column
+from nlp_ft.errors import DataError, RunFolderError
+from nlp_ft.recipe import Recipe
+from nlp_ft.recipe.loader import load_recipe
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from nlp_ft.prediction.trained_run import TrainedRun
+
+
+class Run:
+    """A finished run; its model is loaded when it first predicts.
+
+    Args:
+        folder: the run folder.
+        trust_remote_code: whether Python code in the folder may run; only for authors that you trust.
+
+    Raises:
+        RunFolderError: the folder is not a finished run.
+    """
+
+    def __init__(self, folder: str | Path, trust_remote_code: bool = False) -> None:
+        self.folder = Path(folder)
+        """The run folder."""
+        self._trust_remote_code = trust_remote_code
+        try:
+            self.summary: dict[str, Any] = json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise RunFolderError(f"{folder} is not a finished run: it has no summary.json that can be read") from None
+
+    @property
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """The scores of the splits that were held out: split -> metric -> value."""
+        metrics: dict[str, dict[str, float]] = self.summary["metrics"]
+        return metrics
+
+    @property
+    def verdict(self) -> list[dict[str, str]]:
+        """What the run says of itself: remarks, each with what it `says` and what to `do`."""
+        verdict: list[dict[str, str]] = self.summary.get("verdict", [])
+        return verdict
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe with every setting that was derived. Raises: RecipeError."""
+        return load_recipe(self.folder / "recipe.yaml")
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The records of metrics.jsonl, from the first step to the last; `pandas.DataFrame` takes them as they are."""
+        lines = (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]
+
+    @cached_property
+    def trained(self) -> "TrainedRun":
+        """The loaded model. Raises: RunFolderError: the folder is damaged."""
+        from nlp_ft.prediction.predict import load_run
+
+        return load_run(self.folder, self._trust_remote_code)
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels in the order of the columns of `predict_proba`; empty for a run that predicts numbers."""
+        return list(getattr(self.trained.outputs, "label_names", []))
+
+    def predict(self, inputs: Any) -> Any:
+        """Predict for new inputs: one prediction for a single input, a list of them for several.
+
+        Args:
+            inputs: a text, or a tuple of two for a model of pairs; or a list, array or column of such.
+
+        Raises:
+            DataError: an input is not of the kind that the run was trained on.
+        """
+        return self.trained.predict(inputs)
+
+    def predict_proba(self, inputs: Any) -> "np.ndarray":
+        """Compute the probability of each label, (inputs, labels), in the order of `labels`.
+
+        Raises:
+            DataError: the run predicts numbers; or an input is not of the kind that the run was trained on.
+        """
+        if not self.labels:
+            raise DataError("predict_proba needs a run that predicts labels; this one predicts numbers, see predict")
+        return self.trained.activated_all(inputs)
+
+    def evaluate(self, data: Any = None, *, split: str = "test") -> dict[str, float]:
+        """Score the model on labelled rows.
+
+        Args:
+            data: rows with the columns of the recipe, in a form that `nlp_ft.fit` takes; None takes a split of the
+                recipe.
+            split: `train`, `validation` or `test` of the recipe, if `data` is None.
+
+        Returns:
+            Metric -> value.
+
+        Raises:
+            DataError: the rows cannot be read, or have labels that the model does not know.
+        """
+        from nlp_ft.prediction.predict import evaluate_trained
+
+        if data is None:
+            return evaluate_trained(self.trained, None, split).scores()
+        section = self.recipe.data
+        text, label = getattr(section, "text", "text"), section.label
+        read = read_rows(data, text, label, "data")
+        if not isinstance(read, Table):
+            return evaluate_trained(self.trained, read, split).scores()
+        for column in [*([text] if isinstance(text, str) else text), label]:
+            require_column(read, column, "label" if column == label else "text", "data")
+        with tempfile.TemporaryDirectory() as folder:
+            file = RowFile.of("data", read.rows.replace_schema_metadata(None))
+            file.write(Path(folder))
+            return evaluate_trained(self.trained, str(Path(folder) / file.name), split).scores()
+
+    def save(self, folder: str | Path) -> "Run":
+        """Copy the run folder, and return the run in the copy; `nlp_ft.load` and Transformers load it from there.
+
+        The recipe in the copy names the same rows and the same `output_dir` as before.
+
+        Raises:
+            RunFolderError: the folder exists already.
+        """
+        if Path(folder).exists():
+            raise RunFolderError(f"{folder} exists; choose another folder, or remove it")
+        shutil.copytree(self.folder, folder)
+        return Run(folder, self._trust_remote_code)
+
+    def __repr__(self) -> str:
+        """The folder and the scores, on one line."""
+        scores = [f"{split} {_first_score(values)}" for split, values in self.metrics.items()]
+        return f"Run({str(self.folder)!r}{''.join(f', {score}' for score in scores)})"
+
+    def _repr_html_(self) -> str:
+        """The scores as a table and the verdict, for a notebook."""
+        from nlp_ft.api.html import run_as_html
+
+        return run_as_html(self.folder, self.summary)
+
+
+def load(folder: str | Path, trust_remote_code: bool = False) -> Run:
+    """Load a finished run as `nlp_ft.fit` returns it.
+
+    Args:
+        folder: a run folder.
+        trust_remote_code: whether Python code in the folder may run; only for authors that you trust.
+
+    Raises:
+        RunFolderError: the folder is not a finished run.
+    """
+    return Run(folder, trust_remote_code)
+
+
+def _first_score(values: Mapping[str, float]) -> str:
+    name = next((name for name in values if name != "loss"), "loss")
+    return f"{name} {values[name]:.4f}"

@@ -1,0 +1,166 @@
+"""Rows as Python holds them: every form gives the same table, and what is no data is refused by name."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas
+import pyarrow
+import pyarrow.parquet
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+
+from nlp_ft.api.rows import RowFile, Table, kept_columns, read_rows, require_column, splits_of
+from nlp_ft.api.task_seen import Labels, seen_task
+from nlp_ft.errors import DataError
+
+TEXTS, LABELS = ["a red cat", "a dog", "a bird"], ["x", "y", "x"]
+COLUMNS = {"text": TEXTS, "label": LABELS}
+FRAME = pandas.DataFrame(COLUMNS)
+FORMS = {
+    "DataFrame": FRAME,
+    "DataFrame of categories": FRAME.astype({"label": "category"}),
+    "DataFrame with gaps in its index": pandas.DataFrame({**COLUMNS}, index=[7, 3, 9]),
+    "Dataset": Dataset.from_dict(COLUMNS),
+    "Dataset with selected rows": Dataset.from_dict({"text": [*TEXTS, "no"], "label": [*LABELS, "z"]}).select(
+        [0, 1, 2]
+    ),
+    "dict of columns": COLUMNS,
+    "dict of arrays": {name: np.array(values) for name, values in COLUMNS.items()},
+    "list of dicts": [{"text": text, "label": label} for text, label in zip(TEXTS, LABELS, strict=True)],
+    "list of pairs": list(zip(TEXTS, LABELS, strict=True)),
+    "two lists in a tuple": (TEXTS, LABELS),
+    "two lists in a list": [TEXTS, LABELS],
+    "two columns of a DataFrame": (FRAME["text"], FRAME["label"]),
+    "pyarrow": pyarrow.table(COLUMNS),
+}
+
+
+def read(data: Any, text: Any = "text") -> pyarrow.Table:
+    table = read_rows(data, text, "label", "data")
+    assert isinstance(table, Table)
+    return kept_columns(table.rows, ["text", "label", "more"])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_the_same_columns(form: str) -> None:
+    assert read(FORMS[form]).to_pydict() == COLUMNS
+
+
+def test_the_bytes_of_a_file_are_the_same_for_the_same_rows_and_its_name_says_so(tmp_path: Path) -> None:
+    one, two = RowFile.of("train", read(COLUMNS)), RowFile.of("train", read(FORMS["list of dicts"]))
+    other = RowFile.of("train", read((TEXTS, ["x", "y", "y"])))
+    assert one.name == two.name != other.name
+    one.write(tmp_path / "new")
+    assert pyarrow.parquet.read_table(tmp_path / "new" / one.name).to_pydict() == COLUMNS
+    assert [file.name for file in (tmp_path / "new").iterdir()] == [one.name]
+
+
+def test_pairs_of_texts_become_two_columns() -> None:
+    table = read([(("a", "b"), "x"), (("c", "d"), "y")], ["text", "more"])
+    assert table.to_pydict() == {"text": ["a", "c"], "more": ["b", "d"], "label": ["x", "y"]}
+    with pytest.raises(DataError, match=r"^data: the text of row 1 \(from 0\) must be a pair"):
+        read([(("a", "b"), "x"), ("c", "y")], ["text", "more"])
+
+
+def test_numbers_of_numpy_and_missing_values_are_those_of_python() -> None:
+    frame = pandas.DataFrame({"text": TEXTS, "label": [1.0, float("nan"), 2.0]})
+    assert read(frame).to_pydict()["label"] == [1.0, None, 2.0]
+    assert read((TEXTS, [np.int64(1), np.int64(2), np.int64(1)])).to_pydict()["label"] == [1, 2, 1]
+
+
+def test_ids_of_classes_come_with_their_names() -> None:
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["no", "yes"])})
+    table = read_rows(Dataset.from_dict({"text": TEXTS, "label": [0, 1, 1]}, features), "text", "label", "data")
+    assert isinstance(table, Table)
+    assert table.label_names == ["no", "yes"]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (None, "data must be a DataFrame, a data set of `datasets`, .*; got NoneType"),
+        (7, "data must be a DataFrame, .*; got int"),
+        ([], "data must be a DataFrame, .*; got nothing in it"),
+        (["a", "b"], "data must be a DataFrame, .*; got a list of str"),
+        (pandas.DataFrame({"text": [], "label": []}), "data has no rows"),
+        ((TEXTS, LABELS[:2]), "data holds 3 texts and 2 labels; each text needs one label"),
+        ({"text": TEXTS, "label": ["x"]}, "data is a dict, whose columns must be lists of one length; got lengths "),
+        (pandas.DataFrame([["a", "b"]], columns=["text", "text"]), "data has the column 'text' twice; rename one"),
+    ],
+)
+def test_what_is_no_data_is_refused_by_name(data: Any, message: str) -> None:
+    with pytest.raises(DataError, match=f"^{message}"):
+        read_rows(data, "text", "label", "data")
+
+
+def test_a_column_that_no_file_can_hold_is_refused_only_where_it_is_needed() -> None:
+    table = read_rows({"text": ["a", 7], "label": [1, 2]}, "text", "label", "data")
+    assert isinstance(table, Table)
+    require_column(table, "label", "label", "data")
+    with pytest.raises(DataError, match=r"^data: column 'text' holds values of several kinds, or odd ones: "):
+        require_column(table, "text", "text", "data")
+    with pytest.raises(DataError, match=r"^data has no column 'words'; its columns are: label, text; name the column"):
+        require_column(table, "words", "text", "data")
+
+
+def test_a_dataset_dict_brings_its_splits_and_says_what_it_leaves_out() -> None:
+    rows = Dataset.from_dict({"text": TEXTS, "label": [0, 1, 1]})
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["no", "yes"])})
+    named = rows.cast(features)
+    unlabelled = Dataset.from_dict({"text": TEXTS, "label": [-1, -1, -1]}, features)
+    splits = splits_of(DatasetDict(train=named, test=unlabelled, extra=named), None, None, "text", "label")
+    assert list(splits.by_name) == ["train"]
+    assert splits.remarks == [
+        "splits left out of data: extra",
+        "test: left out, because column 'label' of it holds no labels",
+    ]
+    splits = splits_of(DatasetDict(train=named, validation=named), COLUMNS, FRAME, "text", "label")
+    assert {name: split.rows.num_rows for name, split in splits.by_name.items() if isinstance(split, Table)} == {
+        "train": 3,
+        "validation": 3,
+        "test": 3,
+    }
+    assert splits.by_name["validation"].rows.to_pydict() == COLUMNS  # type: ignore[union-attr]
+    with pytest.raises(DataError, match="data has no split 'train'; it has: test"):
+        splits_of(DatasetDict(test=named), None, None, "text", "label")
+
+
+def test_names_of_files_stay_names() -> None:
+    assert read_rows(Path("a.csv"), "text", "label", "data") == "a.csv"
+    assert read_rows(["a.csv", "b.csv"], "text", "label", "data") == ["a.csv", "b.csv"]
+
+
+@pytest.mark.parametrize(
+    ("values", "task", "reason"),
+    [
+        (["a", "b", "a"], "text_classification", "column 'y' holds 2 different texts"),
+        ([1, 5, 3], "text_classification", "column 'y' holds 3 different whole numbers"),
+        (list(range(77)), "text_classification", "column 'y' holds 77 different whole numbers"),
+        ([*range(1, 78)], "text_regression", "column 'y' holds 77 different whole numbers, too many for labels"),
+        ([0.5, 1.0], "text_regression", "column 'y' holds fractions such as 0.5"),
+        (
+            [2.0, None, 1.0],
+            "text_regression",
+            "column 'y' holds numbers of type float; of type int, a few would be labels",
+        ),
+        ([True, False], "text_classification", "column 'y' holds labels"),
+    ],
+)
+def test_the_task_is_seen_in_the_labels(values: list[Any], task: str, reason: str) -> None:
+    assert seen_task(Labels("y", pyarrow.chunked_array([values]))) == (task, reason)
+
+
+def test_texts_of_a_csv_that_read_as_numbers_are_numbers_but_elsewhere_they_are_labels() -> None:
+    values = pyarrow.chunked_array([["0.5", "-1e-3"]])
+    assert seen_task(Labels("y", values, are_texts_only=True))[0] == "text_regression"
+    assert seen_task(Labels("y", values))[0] == "text_classification"
+
+
+def test_lists_are_for_several_labels_if_there_is_such_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = Labels("y", pyarrow.chunked_array([[["a", "b"], ["a"]]]))
+    monkeypatch.setattr("nlp_ft.api.task_seen.RECIPES", {"text_classification": object})
+    with pytest.raises(DataError, match="holds lists, and there is no task for several labels of a text"):
+        seen_task(labels)
+    monkeypatch.setattr("nlp_ft.api.task_seen.RECIPES", {"multi_label_classification": object})
+    assert seen_task(labels) == ("multi_label_classification", "column 'y' holds lists")

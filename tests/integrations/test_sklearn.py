@@ -1,0 +1,176 @@
+"""The estimators of scikit-learn on a tiny encoder: alone, and inside of scikit-learn's own tools."""
+
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas
+import pytest
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import VotingClassifier
+from sklearn.exceptions import NotFittedError
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, r2_score
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from nlp_ft.errors import DataError, NlpFtError
+from nlp_ft.integrations.sklearn import TextClassifier, TextRegressor
+from tests.tiny import write_tiny_csv
+
+SETTINGS: dict[str, Any] = {"duration": "60st", "lr": 1e-2, "settings": {"precision": "fp32"}}
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> pandas.DataFrame:
+    return pandas.read_csv(write_tiny_csv(tmp_path_factory.mktemp("rows") / "rows.csv", 60))
+
+
+@pytest.fixture(scope="module")
+def estimator(tiny_encoder: Path) -> TextClassifier:
+    """An estimator that is not fitted."""
+    return TextClassifier(str(tiny_encoder), **SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def fitted(estimator: TextClassifier, rows: pandas.DataFrame) -> TextClassifier:
+    return clone(estimator).fit(rows["text"], rows["label"])
+
+
+def test_predictions_are_labels_and_probabilities_in_the_order_of_classes(
+    fitted: TextClassifier, rows: pandas.DataFrame
+) -> None:
+    assert fitted.classes_.tolist() == ["animal", "colour", "size"]
+    probabilities = fitted.predict_proba(rows["text"])
+    assert probabilities.shape == (60, 3)
+    assert probabilities.sum(1) == pytest.approx(np.ones(60))
+    predicted = fitted.predict(list(rows["text"]))
+    assert predicted.tolist() == fitted.classes_[probabilities.argmax(1)].tolist()
+    assert predicted.tolist() == [one.label for one in fitted.run_.predict(rows["text"])]
+    assert fitted.score(rows["text"], rows["label"]) == accuracy_score(rows["label"], predicted) > 0.9
+
+
+@pytest.mark.parametrize("labels", [[-5, 20, 7], [True, False, True], [1.0, 2.0, 10.0], [" a", "b", "c"]])
+def test_labels_of_any_kind_come_back_as_they_were(
+    labels: list[Any], estimator: TextClassifier, rows: pandas.DataFrame
+) -> None:
+    y = np.array([labels[number % 3] for number in range(len(rows))])
+    found = clone(estimator).set_params(duration="2st").fit(rows["text"], y)
+    assert found.classes_.tolist() == sorted(set(labels))
+    assert found.predict(rows["text"]).dtype == y.dtype
+
+
+def test_clone_and_parameters_are_those_of_scikit_learn(fitted: TextClassifier) -> None:
+    copy = clone(fitted).set_params(lr=1e-3)
+    assert (copy.get_params()["lr"], fitted.get_params()["lr"]) == (1e-3, 1e-2)
+    with pytest.raises(NotFittedError):
+        copy.predict(["red"])
+
+
+def test_a_pickle_needs_no_folder_beside_it(estimator: TextClassifier, rows: pandas.DataFrame) -> None:
+    first = clone(estimator).set_params(duration="2st").fit(rows["text"], rows["label"])
+    expected, folder = first.predict_proba(["red", "the cat"]), first.run_.folder
+    content = pickle.dumps(first)
+    del first
+    shutil.rmtree(folder, ignore_errors=True)
+    again = pickle.loads(content)  # noqa: S301
+    assert again.run_.folder != folder
+    assert again.predict_proba(["red", "the cat"]).tolist() == expected.tolist()
+
+
+def test_a_temporary_run_folder_goes_with_the_estimator_and_a_named_one_stays(
+    estimator: TextClassifier, rows: pandas.DataFrame, tmp_path: Path
+) -> None:
+    short = clone(estimator).set_params(duration="2st")
+    folder = clone(short).fit(rows["text"], rows["label"]).run_.folder
+    assert not folder.exists()
+    named = clone(short).set_params(output_dir=tmp_path / "run")
+    for _ in range(2):
+        assert named.fit(rows["text"], rows["label"]).run_.folder == tmp_path / "run"
+    del named
+    assert (tmp_path / "run/model.safetensors").exists()
+
+
+def test_two_fits_give_the_same_numbers_and_another_seed_gives_others(
+    estimator: TextClassifier, rows: pandas.DataFrame
+) -> None:
+    short = clone(estimator).set_params(duration="2st")
+
+    def probabilities(random_state: Any) -> list[list[float]]:
+        model = clone(short).set_params(random_state=random_state).fit(rows["text"], rows["label"])
+        found: list[list[float]] = model.predict_proba(["red"]).tolist()
+        return found
+
+    assert probabilities(None) == probabilities(0) != probabilities(1)
+
+
+def test_grid_search_and_cross_validation(estimator: TextClassifier, rows: pandas.DataFrame) -> None:
+    search = GridSearchCV(clone(estimator), {"lr": [1e-6, 1e-2]}, cv=2).fit(rows["text"], rows["label"])
+    assert search.best_params_ == {"lr": 1e-2}
+    assert search.best_score_ > search.cv_results_["mean_test_score"][0]
+    scores = cross_val_score(clone(estimator), list(rows["text"]), rows["label"], cv=2)
+    assert scores.mean() == search.best_score_
+
+
+def test_pipeline_voting_and_calibration(estimator: TextClassifier, rows: pandas.DataFrame) -> None:
+    texts, labels = rows["text"].str.upper().to_frame(), rows["label"]
+    lower = FunctionTransformer(lambda table: table.apply(lambda column: column.str.lower()))
+    pipe = make_pipeline(lower, clone(estimator)).set_output(transform="pandas").fit(texts, labels)
+    assert pipe.score(texts, labels) > 0.9
+    words = make_pipeline(TfidfVectorizer(), LogisticRegression())
+    voting = VotingClassifier([("encoder", clone(estimator)), ("words", words)], voting="soft")
+    assert voting.fit(rows["text"], labels).score(rows["text"], labels) > 0.9
+    calibrated = CalibratedClassifierCV(clone(estimator), cv=2).fit(rows["text"], labels)
+    assert calibrated.predict_proba(rows["text"]).sum(1) == pytest.approx(np.ones(60))
+
+
+def test_pairs_of_texts_and_a_regression(tiny_encoder: Path) -> None:
+    pairs = pandas.DataFrame(
+        {"one": ["the cat", "red", "big", "the dog"] * 5, "other": ["cat", "cold", "big", "cat"] * 5}
+    )
+    y = np.array([0.9, 0.1, 1.0, 0.5] * 5)
+    model = TextRegressor(str(tiny_encoder), **SETTINGS).fit(pairs, y)
+    predicted = model.predict(pairs)
+    assert (predicted.shape, predicted.dtype, model.n_features_in_) == ((20,), np.float64, 2)
+    assert model.score(pairs, y) == r2_score(y, predicted)
+    with pytest.raises(DataError, match="X has 1 features, but TextRegressor is expecting 2 features as input"):
+        model.predict(["the cat"])
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "more", "message"),
+    [
+        ("a text", ["a"], {}, "X must be texts: a list, an array or a column of them; got str"),
+        ([], [], {}, r"X has 0 sample\(s\)"),
+        (["a", None], ["a", "b"], {}, r"X must hold texts; row 1 \(from 0\) holds None"),
+        (np.ones((2, 1)), ["a", "b"], {}, r"X must hold texts; row 0 \(from 0\) holds 1.0"),
+        ([["a", "b", "c"]], ["a"], {}, r"got shape \(1, 3\)"),
+        (["a", "b"], ["a", "a"], {}, "y has only one class"),
+        (["a", "b"], ["a"], {}, "inconsistent numbers of samples"),
+        (["a", "b"], [0.5, 1.5], {}, "Unknown label type"),
+        (["a", "b"], None, {}, "requires y to be passed"),
+        (["a", "b"], ["a", "b"], {"sample_weight": [1, 2]}, "sample_weight: the loss weights labels, not rows"),
+    ],
+)
+def test_what_cannot_be_learned_from_is_refused(
+    X: Any,  # noqa: N803
+    y: Any,
+    more: dict[str, Any],
+    message: str,
+    estimator: TextClassifier,
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        clone(estimator).fit(X, y, **more)
+
+
+def test_a_setting_that_is_none_is_refused_by_fit_and_equal_weights_are_taken(
+    estimator: TextClassifier, rows: pandas.DataFrame
+) -> None:
+    with pytest.raises(NlpFtError, match="fit: poolin is no setting; did you mean pooling"):
+        clone(estimator).set_params(settings={"poolin": "mean"}).fit(rows["text"], rows["label"])
+    clone(estimator).set_params(duration="2st").fit(rows["text"], rows["label"], sample_weight=np.full(60, 2.0))
