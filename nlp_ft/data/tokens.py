@@ -34,6 +34,8 @@ def encode_texts(
     )
     keys = [key for key in encoded if key != "special_tokens_mask"]
     result: dict[str, list[Any]] = {key: list(encoded[key]) for key in keys}
+    for row in [row for row, ids in enumerate(result["input_ids"]) if not ids]:
+        _fill_empty(result, keys, row, tokenizer)
     result["num_tokens"] = [len(ids) for ids in result["input_ids"]]
     too_long = [row for row, length in enumerate(result["num_tokens"]) if length > data.max_length]
     if too_long and len(columns) == 2:
@@ -115,6 +117,15 @@ def text_hash(texts: Sequence[str]) -> int:
     """Hash the texts of a row to 64 bits; texts that differ only in case or white space have the same hash."""
     plain = "\x1f".join(" ".join(text.lower().split()) for text in texts)
     return int(np.frombuffer(blake2b(plain.encode("utf-8", "replace"), digest_size=8).digest(), np.int64)[0])
+
+
+def _fill_empty(
+    result: dict[str, list[Any]], keys: Sequence[str], row: int, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Give an empty text one token in place: tokenizers of decoders may add none, and a model needs one to read."""
+    ids = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, 0)
+    for key in keys:
+        result[key][row] = [next(i for i in ids if i is not None)] if key == "input_ids" else [0]
 
 
 def _cut_pairs(

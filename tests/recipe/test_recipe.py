@@ -41,7 +41,7 @@ EXPECTED_LINES = [
     "weights must be safetensors.",
     "model.head.dropout must be in [0, 1), got 1.5; did you mean 0.15?",
     "model.head.activaton is not a key of a recipe; did you mean activation?",
-    "model.pooling must be 'auto', 'cls', 'mean', 'max' or 'pooler', got 'avg'",
+    "model.pooling must be 'auto', 'cls', 'mean', 'max', 'attention', 'layer_mix', 'last_4' or 'pooler', got 'avg'",
     "model.dropout must be in [0, 1), got -0.1",
     "strategy.name must be 'full', 'llrd', 'head_only', 'top_layers', 'gradual', 'lp_ft', 'discriminative', 'ulmfit' "
     "or 'scratch', got 'lrd'; did you mean llrd?",
