@@ -1,19 +1,17 @@
 """Tiny decoders with real tokenizers, saved as folders: they pad as published ones do, on the left or with no token."""
 
+import json
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedTokenizerFast
 
 from tests.tiny import WORDS
 
 DECODERS: dict[str, dict[str, object]] = {
-    "gpt2": {"n_embd": 16, "n_head": 2, "n_layer": 4, "n_positions": 64},
-    "llama": {"num_key_value_heads": 2, "max_position_embeddings": 64},
-    "qwen3": {"num_key_value_heads": 2, "max_position_embeddings": 64, "head_dim": 8},
+    "gpt2": {"n_embd": 16, "n_head": 2, "n_layer": 4, "n_positions": 128},
+    "llama": {"num_key_value_heads": 2, "max_position_embeddings": 128},
+    "qwen3": {"num_key_value_heads": 2, "max_position_embeddings": 128, "head_dim": 8},
 }
 SIZES = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 32}
 END, UNKNOWN, PAD = "<end>", "<unknown>", "<pad>"
@@ -31,10 +29,11 @@ def save_tiny_decoder(folder: Path, model_type: str = "gpt2", has_padding: bool 
     torch.manual_seed(0)
     AutoModel.from_config(tiny_decoder_config(model_type)).save_pretrained(folder)
     vocabulary = [END, UNKNOWN, PAD, *WORDS]
-    words = Tokenizer(WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token=UNKNOWN))
-    words.pre_tokenizer = Whitespace()
+    words = {"type": "WordLevel", "vocab": {word: i for i, word in enumerate(vocabulary)}, "unk_token": UNKNOWN}
+    described = {"version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "Whitespace"}, "model": words}
+    (folder / "tokenizer.json").write_text(json.dumps(described))
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=words,
+        tokenizer_file=str(folder / "tokenizer.json"),
         unk_token=UNKNOWN,
         eos_token=END,
         pad_token=PAD if has_padding else None,
