@@ -23,7 +23,7 @@ Order = Literal["top_down", "bottom_up", "all_at_once", "one_at_a_time"]
 """In which order blocks are unfrozen; see `nlp_ft.layerwise.UnfreezeSchedule.gradual`."""
 Embeddings = Literal["last", "never"]
 """When the embeddings are unfrozen; see `nlp_ft.layerwise.UnfreezeSchedule.gradual`."""
-Pooling = Literal["cls", "mean", "max", "pooler"]
-"""From one vector a token to one vector a text; see `nlp_ft.models.pooling.pool`."""
+Pooling = Literal["cls", "mean", "max", "attention", "layer_mix", "last_4", "pooler"]
+"""From one vector a token to one vector a text; see `nlp_ft.models.pooling`."""
 HeadType = Literal["linear", "bottleneck"]
 """The task layers; see `nlp_ft.models.heads.ClassificationHead`."""

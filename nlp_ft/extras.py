@@ -2,6 +2,7 @@
 
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 from nlp_ft.errors import NlpFtError
 
@@ -23,3 +24,12 @@ def require_torchvision(error: type[NlpFtError], module: str = "torchvision") ->
         raise error(
             f"task: image_classification needs torchvision, which {why}; try: pip install 'nlp-ft[vision]'"
         ) from None
+
+
+def require_peft(error: type[NlpFtError]) -> Any:
+    """Import PEFT. Raises: error: it is not installed, or does not fit the installed packages."""
+    try:
+        return import_module("peft")
+    except (ImportError, RuntimeError) as problem:
+        why = "is not installed" if isinstance(problem, ModuleNotFoundError) else f"cannot be imported: {problem}"
+        raise error(f"strategy lora needs peft, which {why}; try: pip install 'nlp-ft[lora]'") from None

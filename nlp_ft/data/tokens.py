@@ -37,6 +37,9 @@ def encode_texts(
     )
     keys = [key for key in encoded if key != "special_tokens_mask"]
     result: dict[str, list[Any]] = {key: list(encoded[key]) for key in keys}
+    for row in [row for row, ids in enumerate(result["input_ids"]) if not ids]:
+        _fill_empty(result, keys, row, tokenizer)
+        encoded["special_tokens_mask"][row] = [1]
     result["num_tokens"] = [len(ids) for ids in result["input_ids"]]
     if data.truncation == "windows":
         return _in_windows(result, keys, encoded["special_tokens_mask"], data)
@@ -147,6 +150,15 @@ def _in_windows(
             result["window_tokens"].append(len(kept))
             result[BEGINS_ROW].append(number == 0)
     return result
+
+
+def _fill_empty(
+    result: dict[str, list[Any]], keys: Sequence[str], row: int, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Give an empty text one token in place: tokenizers of decoders may add none, and a model needs one to read."""
+    ids = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, 0)
+    for key in keys:
+        result[key][row] = [next(i for i in ids if i is not None)] if key == "input_ids" else [0]
 
 
 def _cut_pairs(

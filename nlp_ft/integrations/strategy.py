@@ -54,9 +54,14 @@ class LayerwiseSettings:
                 'strategy "scratch" makes a model with random weights, but this loop is given its model; build it with '
                 'AutoModel...from_config(config) and use strategy="full"'
             )
+        if self.strategy == "lora":
+            raise UnfreezeError(
+                'strategy "lora" puts adapters into the model of a recipe, but this loop is given its model; '
+                "train a recipe with it, or use PEFT yourself"
+            )
         if self.strategy not in STRATEGY_PRESETS:
             hint = did_you_mean(self.strategy, STRATEGY_PRESETS)
-            names = ", ".join(name for name in STRATEGY_PRESETS if name != "scratch")
+            names = ", ".join(name for name in STRATEGY_PRESETS if name not in ("lora", "scratch"))
             raise UnfreezeError(f"strategy must be one of {names}, or an UnfreezeSchedule, got {self.strategy!r}{hint}")
         if self.unfreeze is not None and "unfreeze" not in self.preset["strategy"]:
             raise UnfreezeError(

@@ -24,7 +24,7 @@ from nlp_ft.locations import resolve_location
 from nlp_ft.models.config_checks import DROPOUTS, check_config
 from nlp_ft.models.configs import PooledClassifierConfig
 from nlp_ft.models.loading import LoadedModel, load_pretrained, quiet_transformers, reason_of, renew
-from nlp_ft.models.pooled_classifier import PooledClassifier, encoder_options
+from nlp_ft.models.pooled_classifier import PooledClassifier, encoder_options, is_decoder
 from nlp_ft.models.pooling import ClsPosition
 from nlp_ft.models.sentence_transformers import trained_pooling
 from nlp_ft.recipe.text import TextModelSection
@@ -44,12 +44,29 @@ def require_model_files(folder: Path) -> None:
         raise ModelError(f"it has no tokenizer, none of: {', '.join(TOKENIZER_FILES)}")
 
 
-def load_tokenizer(model: TextModelSection) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of the encoder. Raises: ModelError."""
-    _load_config(model)
+def load_tokenizer(
+    model: TextModelSection, say: Callable[[str], object] = lambda note: None
+) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of the encoder; that of a decoder pads on the right, with its end token if it has no other.
+
+    Behind the last token of a text, padding changes nothing that a decoder computes for the text.
+
+    Args:
+        model: the section `model` of the recipe.
+        say: called with one sentence if the end token is taken for padding.
+
+    Raises:
+        ModelError: the tokenizer cannot be loaded.
+    """
+    config = _load_config(model)
     with _loading(model, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(_location(model), **_source(model))
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    if is_decoder(config):
+        tokenizer.padding_side = "right"
+        if tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
+            tokenizer.pad_token = tokenizer.eos_token
+            say(f"{model.name} has no padding token; its end token {tokenizer.eos_token} pads, which no text sees")
     return tokenizer
 
 
@@ -79,9 +96,9 @@ def build_classifier(
     config.id2label = dict(enumerate(label_names))
     config.label2id = {name: i for i, name in enumerate(label_names)}
     config.problem_type = None
-    if tokenizer is not None and getattr(config, "pad_token_id", None) is None:
-        # Decoders need it to find the last token of each text.
-        config.pad_token_id = tokenizer.pad_token_id
+    if tokenizer is not None and (is_decoder(config) or getattr(config, "pad_token_id", None) is None):
+        # Decoders find the last token of each text by the id that the tokenizer pads with.
+        config.get_text_config().pad_token_id = config.pad_token_id = tokenizer.pad_token_id
     _set_dropout(config, model)
     if is_plain(model, config):
         return _plain_classifier(model, config, pretrained, say)
@@ -151,9 +168,11 @@ def _pooled_classifier(
     say: Callable[[str], object],
 ) -> PooledClassifier:
     """Build the encoder with the pooling and head of nlp_ft."""
-    if model.pooling in ("auto", "pooler"):
+    pooling = model.pooling
+    if pooling == "auto":
+        pooling = "cls" if is_decoder(config) else "pooler"
+    if pooling == "pooler":
         _require_pooler(model, config)
-    pooling = "pooler" if model.pooling == "auto" else model.pooling
     options = encoder_options(config, pooling)
     if pretrained:
         loaded = _load(AutoModel, model, config, **options)
@@ -165,7 +184,7 @@ def _pooled_classifier(
         # A copy, because Transformers would write the attention of the outer model into the encoder's own config.
         encoder_config=deepcopy(config),
         pooling=pooling,
-        cls_position=_cls_position(tokenizer) if pooling == "cls" else "first",
+        cls_position=_cls_position(tokenizer, config) if pooling == "cls" else "first",
         head_type=model.head.type,
         bottleneck_size=model.head.bottleneck_size,
         activation=model.head.activation,
@@ -284,7 +303,9 @@ def _require_pooler(model: TextModelSection, config: PreTrainedConfig) -> None:
         )
 
 
-def _cls_position(tokenizer: PreTrainedTokenizerBase | None) -> ClsPosition:
+def _cls_position(tokenizer: PreTrainedTokenizerBase | None, config: PreTrainedConfig) -> ClsPosition:
+    if is_decoder(config):
+        return "last"  # the only token that has seen the whole text
     if tokenizer is None:
         return "first"
     ids = tokenizer("a")["input_ids"]

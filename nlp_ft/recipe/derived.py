@@ -21,6 +21,8 @@ NETWORK_LR = 1e-4
 SCRATCH_LR = 5e-4
 LION_RATIO = 5
 """Lion takes a rate three to ten times lower than AdamW (Chen et al. 2023, https://arxiv.org/abs/2302.06675)."""
+LORA_RATIO = 10
+"""Rate of adapters / rate of full fine-tuning: 10 x that of BERT-base is the 5e-4 of Hu et al. 2021. Not tuned here."""
 SMALL_BATCH, LARGE_BATCH, MANY_ROWS = 16, 32, 20_000
 FEWEST_EPOCHS, MOST_EPOCHS, FEWEST_STEPS = 3, 50, 300
 MOST_EVALUATIONS, MOST_CHECKPOINTS = 10, 3
@@ -70,7 +72,10 @@ def derive_rates(recipe: Recipe, hidden_size: int | None, head_ratio: int) -> li
             lr, reason = ratio * lr, f"{ratio} x the rate of an {reason}: {why}"
         found.append(Derived("optimizer.lr", _two_digits(lr), reason))
     if recipe.optimizer.head_lr is None and _has_new_head_on_pretrained(recipe):
-        found.append(Derived("optimizer.head_lr", _two_digits(ratio * lr), f"{ratio} x optimizer.lr: {why}"))
+        head_lr, times = ratio * lr, f"{ratio} x optimizer.lr"
+        if recipe.strategy.lora is not None:
+            head_lr, times = head_lr / LORA_RATIO, f"{times} / {LORA_RATIO}, for the higher rate is of the adapters"
+        found.append(Derived("optimizer.head_lr", _two_digits(head_lr), f"{times}: {why}"))
     return found
 
 
@@ -138,6 +143,8 @@ def _base_rate(recipe: Recipe, hidden_size: int | None) -> tuple[float, str]:
         lr = min(HIGHEST_LR, max(LOWEST_LR, by_width))
         bound = "" if lr == by_width else f", but {'at most' if lr < by_width else 'at least'} {lr:g}"
         reason = f"encoder of width {hidden_size}: {LR:g} x {BASE_WIDTH} / {hidden_size}{bound}"
+    if recipe.strategy.lora is not None:
+        lr, reason = LORA_RATIO * lr, f"{reason}, x {LORA_RATIO} for adapters"
     if recipe.optimizer.name == "lion":
         lr, reason = lr / LION_RATIO, f"{reason}, / {LION_RATIO} for Lion"
     return lr, reason

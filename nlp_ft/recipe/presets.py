@@ -6,7 +6,7 @@ from typing import Any, Literal
 from nlp_ft.defaults import LAYER_DECAY
 
 StrategyName = Literal[
-    "full", "llrd", "head_only", "top_layers", "gradual", "lp_ft", "discriminative", "ulmfit", "scratch"
+    "full", "llrd", "head_only", "top_layers", "gradual", "lp_ft", "discriminative", "ulmfit", "lora", "scratch"
 ]
 Preset = dict[str, dict[str, Any]]
 """Section -> its settings, as a recipe writes them."""
@@ -30,12 +30,14 @@ STRATEGY_PRESETS: dict[str, Preset] = {
         "optimizer": {"layer_decay": 1 / 2.6, "convention": "ulmfit"},
         "schedule": {"name": "slanted_triangular", "warmup": "10%"},
     },
+    "lora": {"strategy": {"trainable_blocks": "all", "lora": {}}, "optimizer": {"layer_decay": 1.0}},
     "scratch": {"strategy": {"trainable_blocks": "all"}, "optimizer": {"layer_decay": 1.0}},
 }
 """Strategy -> its preset; what a recipe says itself takes precedence.
 
 `lp_ft`: linear probing, then fine-tuning (Kumar et al. 2022, https://arxiv.org/abs/2202.10054). `ulmfit`: Howard and
 Ruder 2018, https://arxiv.org/abs/1801.06146. `discriminative`: two rates, one for the features and one for the head.
+`lora`: low-rank adapters (Hu et al. 2021, https://arxiv.org/abs/2106.09685).
 """
 
 TASK_PRESETS: dict[str, Preset] = {

@@ -211,6 +211,8 @@ class ImageRecipe(Recipe):
 
     @model_validator(mode="after")
     def _check_images(self) -> Self:
+        if self.strategy.lora is not None:
+            raise ValueError("strategy lora is for texts; of an image network, train the top_layers")
         if self.training.max_tokens_per_batch is not None:
             raise ValueError(
                 f"training.max_tokens_per_batch {self.training.max_tokens_per_batch} is for texts; of images, "

@@ -8,7 +8,7 @@ from nlp_ft.defaults import Embeddings, Grain, Order
 from nlp_ft.durations import Duration
 from nlp_ft.recipe.presets import STRATEGY_PRESETS, UNFREEZING, StrategyName
 from nlp_ft.recipe.sections import Metric, Section
-from nlp_ft.recipe.values import MOST_LAYERS, DurationField, MinDelta, Real, Text, Whole
+from nlp_ft.recipe.values import MOST_LAYERS, DurationField, MinDelta, Pattern, Real, Text, Whole
 
 REPLACED_BY_LAYERS = ("order", "blocks_per_phase", "embeddings")
 """Settings of `UnfreezeSection` whose place its `layers` takes."""
@@ -119,6 +119,22 @@ class UnfreezeSection(Section):
         return self
 
 
+class LoraSection(Section):
+    """The adapters of `lora`: two small matrices beside a frozen weight (Hu et al. 2021)."""
+
+    rank: Whole = Field(8, ge=1, le=4096, description="Rank of the product of the two matrices.")
+    alpha: Real = Field(
+        16, gt=0, le=65_536, description="Scale of an adapter: its product is multiplied by alpha / rank."
+    )
+    dropout: Real = Field(0.0, ge=0, lt=1, description="Dropout probability before an adapter, from 0 to below 1.")
+    target_modules: Literal["auto"] | Annotated[list[Pattern], Field(min_length=1)] = Field(
+        "auto",
+        description="Linear layers that get an adapter, in the blocks of `trainable_blocks`. `auto`: the queries and "
+        "values of the attention, as PEFT's table names them for the architecture. Else a list of regular expressions "
+        "that are searched in the names of the layers, such as `[query, value, dense]`.",
+    )
+
+
 class StrategySection(Section):
     """Which layers train, and when. In place of the section, the name of a strategy alone uses its preset."""
 
@@ -127,14 +143,15 @@ class StrategySection(Section):
         description="The strategy, whose preset sets other keys. `full`: everything, one rate below the head. `llrd`: "
         "everything, lower layers at lower rates. `head_only`: the head. `top_layers`: the head and the top blocks. "
         "`gradual`: the head, then block by block from the top. `lp_ft`: the head, then everything. `discriminative`: "
-        "everything, one rate for the head and one for all below. `ulmfit`: as Howard and Ruder (2018). `scratch`: "
-        "everything, from random weights.",
+        "everything, one rate for the head and one for all below. `ulmfit`: as Howard and Ruder (2018). `lora`: the "
+        "head, and small adapters beside frozen weights (Hu et al. 2021). `scratch`: everything, from random weights.",
     )
     trainable_blocks: Annotated[Whole, Field(ge=0, le=MOST_LAYERS)] | Literal["all"] = Field(
         "all",
         description="Number of blocks (or stages, see `grain`) that train, counted from the top, beside the head: 0 "
-        "for the head alone, `all` for all blocks and the embeddings or stem.",
+        "for the head alone, `all` for all blocks and the embeddings or stem. Under `lora`: the blocks with adapters.",
     )
+    lora: LoraSection | None = Field(None, description="The adapters of `lora`. Null under any other strategy.")
     unfreeze: UnfreezeSection | None = Field(
         None,
         description="When layers begin to train, for gradual, lp_ft and ulmfit. Null: the layers of `trainable_blocks` "
@@ -156,7 +173,7 @@ class StrategySection(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         expected = STRATEGY_PRESETS[self.name]["strategy"].get("trainable_blocks", "all")
-        if self.trainable_blocks != expected and self.name != "top_layers":
+        if self.trainable_blocks != expected and self.name not in ("top_layers", "lora"):
             raise ValueError(
                 f"trainable_blocks must be {expected} under {self.name}, got {self.trainable_blocks}; "
                 "did you mean strategy.name: top_layers?"
@@ -167,4 +184,19 @@ class StrategySection(Section):
             raise ValueError(f"unfreeze belongs to {', '.join(UNFREEZING)}, got it under {self.name}")
         if self.reinit_top and self.name == "scratch":
             raise ValueError("reinit_top has no meaning under scratch, where all weights are random")
+        return self
+
+    @model_validator(mode="after")
+    def _check_lora(self) -> Self:
+        if (self.lora is not None) != (self.name == "lora"):
+            has = (
+                "must not be null under lora; take the line away for its preset"
+                if self.name == "lora"
+                else (f"belongs to strategy lora, got it under {self.name}")
+            )
+            raise ValueError(f"lora {has}")
+        if self.lora is not None and self.trainable_blocks == 0:
+            raise ValueError("trainable_blocks must be at least 1 under lora; head_only trains the head alone")
+        if self.lora is not None and self.reinit_top:
+            raise ValueError("reinit_top has no place under lora, which would leave the new weights frozen and random")
         return self

@@ -117,8 +117,11 @@ class TextModelSection(ModelSection):
     pooling: Literal["auto", Pooling] = Field(
         "auto",
         description="How the vectors of all tokens become one vector. `auto`: as a model of sentence-transformers was "
-        "trained, else as the architecture's own classifier does it. `cls`: the CLS token. `mean`, `max`: the mean or "
-        "the maximum over the tokens. `pooler`: the encoder's pretrained pooler.",
+        "trained, else as the architecture's own classifier does it. `cls`: the CLS token, or the last token in a "
+        "decoder. `mean`, `max`: the mean or the maximum over the tokens. `attention`: a mean whose weights are "
+        "learned (Yang et al. 2016). `layer_mix`: the mean over the tokens of a learned weighted sum of the embeddings "
+        "and all blocks (Peters et al. 2018). `last_4`: the means over the tokens of the last four blocks, side by "
+        "side (Devlin et al. 2019). `pooler`: the encoder's pretrained pooler.",
     )
     keep_head: bool = Field(
         False,

@@ -57,7 +57,7 @@ class TextInputs:
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer of the encoder. Raises: ModelError."""
-        return load_tokenizer(self.recipe.model)
+        return load_tokenizer(self.recipe.model, self.notes.append)
 
     def build_model(self, label_names: Sequence[str], pretrained: bool = True) -> PreTrainedModel:
         """Build the encoder with pooling and a head; check it against tokenizer and lengths. Raises: ModelError."""

@@ -18,6 +18,7 @@ from nlp_ft.errors import TrainingError
 from nlp_ft.layerwise import LayerMap, Unfreezer, UnfreezeSchedule, build_optimizer
 from nlp_ft.layerwise.freezing import set_trainable_layers, unused_parameters
 from nlp_ft.layerwise.param_groups import head_lr_ratio
+from nlp_ft.models.lora import Adapters, add_adapters
 from nlp_ft.models.reinit import reinit_top
 from nlp_ft.recipe import Recipe
 from nlp_ft.recipe.derived import Derived, derive_batch, derive_lengths, derive_rates, filled
@@ -39,6 +40,13 @@ class LayeredModel:
     schedule: UnfreezeSchedule
     unused: Sequence[str]
     """Parameters that no forward pass reads; they stay frozen."""
+    adapters: Adapters | None = None
+    """The adapters of strategy lora."""
+
+    @property
+    def frozen(self) -> Sequence[str]:
+        """The parameters that never train, in whatever layer they are."""
+        return (*self.unused, *(() if self.adapters is None else self.adapters.frozen))
 
 
 def layered_model(
@@ -66,9 +74,16 @@ def layered_model(
     schedule = unfreeze_schedule(recipe.strategy, layer_map.num_layers)
     if recipe.strategy.reinit_top and pretrained:
         reinit_top(model, task.build_model(label_names, False), layer_map, recipe.strategy.reinit_top)
+    adapters = None
+    if recipe.strategy.lora is not None:
+        blocks = recipe.strategy.trainable_blocks
+        adapters = add_adapters(model, recipe.strategy.lora, layer_map, blocks, recipe.model.name)
+        layer_map = task.map_layers(model)
+        schedule = UnfreezeSchedule.fixed(layer_map.num_layers, layer_map.head_layer - adapters.lowest_layer)
     unused = () if example is None else unused_parameters(model, example)
-    set_trainable_layers(model, layer_map, schedule.phases[0].layers, unused)
-    return LayeredModel(model, layer_map, schedule, unused)
+    layered = LayeredModel(model, layer_map, schedule, unused, adapters)
+    set_trainable_layers(model, layer_map, schedule.phases[0].layers, layered.frozen)
+    return layered
 
 
 def structure(recipe: Recipe, task: Task, label_names: Sequence[str]) -> LayeredModel:
@@ -214,7 +229,7 @@ def unfreezer(
         unfreeze_plan(layered.schedule, settings),
         layered.layer_map,
         lr_schedule(recipe.schedule, settings),
-        layered.unused,
+        layered.frozen,
     )
 
 

@@ -13,6 +13,7 @@ from nlp_ft.data.batch_loading import EpochStream
 from nlp_ft.errors import printable
 from nlp_ft.layerwise.freezing import count_parameters
 from nlp_ft.models.loading import quiet_transformers
+from nlp_ft.models.lora import FOLDER as ADAPTER_FOLDER
 from nlp_ft.recipe import Recipe
 from nlp_ft.screen import program, say, show
 from nlp_ft.tables import terminal_width
@@ -123,7 +124,9 @@ def _fill(
     summary: dict[str, Any],
     predictions: Mapping[str, Predictions],
 ) -> None:
-    """Write model, preprocessor, tables, model card and summary."""
+    """Write model, preprocessor, tables, model card and summary; adapters go into a folder and into the weights."""
+    if layered.adapters is not None:
+        layered.adapters.save_and_merge(layered.model, place / ADAPTER_FOLDER)
     outputs = next((of_split.outputs for of_split in predictions.values()), task.outputs)
     outputs.write_to(layered.model.config)
     layered.model.save_pretrained(place)
@@ -147,7 +150,7 @@ def _titled(summary: dict[str, Any]) -> dict[str, dict[str, float]]:
 def _share_mode(folder: Path) -> None:
     """Give every file the mode of a file opened here: safetensors makes files that only the owner can read."""
     mode = stat.S_IMODE((folder / SUMMARY_TO_BE).stat().st_mode)
-    for file in folder.iterdir():
+    for file in (*folder.iterdir(), *(folder / ADAPTER_FOLDER).glob("*")):
         if file.is_file() and not file.is_symlink():
             file.chmod(mode)
 

@@ -146,7 +146,10 @@ def saved_run(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     [
         ({"id2label": {"0": "animal", "1": "colour", "3": "size"}}, "id2label has 3 labels but none for the id 2"),
         ({"id2label": {"0": "animal", "1": "size", "2": "size"}}, "id2label names 'size' twice"),
-        ({"pooling": "median"}, "pooling must be one of: cls, mean, max, pooler, got 'median'"),
+        (
+            {"pooling": "median"},
+            "pooling must be one of: cls, mean, max, attention, layer_mix, last_4, pooler, got 'median'",
+        ),
         ({"encoder_config": None}, "encoder_config is missing"),
     ],
     ids=["hole", "twice", "pooling", "encoder"],

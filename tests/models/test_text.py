@@ -146,7 +146,9 @@ def test_label_names_are_kept_in_the_config(tiny_encoder: Path) -> None:
 
 def test_pooler_without_a_pooler_is_refused_with_what_to_use(tmp_path: Path) -> None:
     folder = save_tiny_encoder(tmp_path, "distilbert")
-    with pytest.raises(ModelError, match="distilbert has no pooler; use cls, mean or max"):
+    with pytest.raises(
+        ModelError, match="distilbert has no pooler; use cls, mean, max, attention, layer_mix or last_4"
+    ):
         build(folder, pooling="pooler")
 
 

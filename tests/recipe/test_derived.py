@@ -46,6 +46,8 @@ def test_the_rate_falls_with_the_width_and_a_new_linear_head_has_a_hundred_times
         ({"strategy": "full"}, {"lr": 1e-4, "head_lr": 1e-2}),
         ({"strategy": "gradual"}, {"lr": 1e-4, "head_lr": 1e-2}),
         ({"strategy": "head_only"}, {"lr": 1e-2}),
+        ({"strategy": "lora"}, {"lr": 1e-3, "head_lr": 1e-2}),
+        ({"strategy": "lora", "optimizer": {"lr": 5e-4}}, {"head_lr": 5e-3}),
         ({"strategy": {"name": "top_layers", "trainable_blocks": 0}}, {"lr": 1e-2}),
         ({"strategy": "scratch"}, {"lr": 5e-4}),
         ({"strategy": "discriminative"}, {}),

@@ -41,10 +41,10 @@ EXPECTED_LINES = [
     "weights must be safetensors.",
     "model.head.dropout must be in [0, 1), got 1.5; did you mean 0.15?",
     "model.head.activaton is not a key of a recipe; did you mean activation?",
-    "model.pooling must be 'auto', 'cls', 'mean', 'max' or 'pooler', got 'avg'",
+    "model.pooling must be 'auto', 'cls', 'mean', 'max', 'attention', 'layer_mix', 'last_4' or 'pooler', got 'avg'",
     "model.dropout must be in [0, 1), got -0.1",
-    "strategy.name must be 'full', 'llrd', 'head_only', 'top_layers', 'gradual', 'lp_ft', 'discriminative', 'ulmfit' "
-    "or 'scratch', got 'lrd'; did you mean llrd?",
+    "strategy.name must be 'full', 'llrd', 'head_only', 'top_layers', 'gradual', 'lp_ft', 'discriminative', 'ulmfit', "
+    "'lora' or 'scratch', got 'lrd'; did you mean llrd?",
     "optimizer.name must be 'adamw', 'adafactor', 'sgd' or 'lion', got 'adam'; did you mean adamw?",
     "optimizer.lr must be in (0, 10), got 0",
     "optimizer.layer_decay must be in (0, 1], got 9.0; did you mean 0.9?",

@@ -8,9 +8,10 @@ import pytest
 from nlp_ft.cli import main
 from nlp_ft.errors import RecipeError
 from nlp_ft.recipe import Recipe
-from nlp_ft.recipe.loader import recipe_from_dict, recipe_from_layers
+from nlp_ft.recipe.loader import load_recipe, recipe_from_dict, recipe_from_layers
 from nlp_ft.recipe.origins import origins, resolved_yaml
 from nlp_ft.recipe.presets import STRATEGY_PRESETS
+from nlp_ft.recipe.recipe import ImageRecipe
 from nlp_ft.recipe.resolve import settings_layers
 from nlp_ft.recipe.yaml_reader import parse_yaml, read_yaml
 
@@ -118,6 +119,10 @@ def test_every_setting_is_a_line_with_its_origin() -> None:
 @pytest.mark.parametrize("strategy", STRATEGY_PRESETS)
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
 def test_the_resolved_recipe_is_a_recipe_and_loads_as_the_same(file: Path, strategy: str) -> None:
+    if strategy == "lora" and isinstance(load_recipe(str(file)), ImageRecipe):
+        with pytest.raises(RecipeError, match="strategy lora is for texts"):
+            load_recipe(str(file), ["strategy=lora"])
+        return
     # `full` refuses the decay that many of the files have.
     recipe, text = printed(read_yaml(file), f"strategy={strategy}", "optimizer.layer_decay=1")
     values = parse_yaml(text, "resolved.yaml")

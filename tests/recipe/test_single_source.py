@@ -132,7 +132,13 @@ def test_the_settings_of_unfreezing_are_those_of_the_schedule() -> None:
     assert list(TRIGGERS) == ["every", "plateau", "loss_below"]
 
 
-@pytest.mark.parametrize("name", sorted({*names_of(TextModelSection, "pooling")} - {"auto", "pooler"}))
+LEARNED_OR_OF_LAYERS = {"attention", "layer_mix", "last_4"}
+"""Poolings of tests/models/test_learned_poolings.py."""
+
+
+@pytest.mark.parametrize(
+    "name", sorted({*names_of(TextModelSection, "pooling")} - {"auto", "pooler", *LEARNED_OR_OF_LAYERS})
+)
 def test_every_pooling_of_a_recipe_is_computed(name: Any) -> None:
     vectors = torch.tensor([[[1.0], [4.0], [9.0]]])
     pooled = pool(vectors, torch.tensor([[1, 1, 0]]), name)
