@@ -128,7 +128,7 @@ class QuestionRun(TrainedRun):
         """Return the question."""
         return item[0]
 
-    def labelled(self, data: str | None, split: str) -> QuestionData:
+    def labelled(self, data: str | list[str] | None, split: str) -> QuestionData:
         """Read questions with answers. Raises: DataError."""
         section = self.recipe.data
         if data is None:
