@@ -122,14 +122,14 @@ def test_a_run_that_is_killed_ends_as_the_unbroken_one(tmp_path: Path, tiny_enco
         tmp_path, tiny_encoder, training={"duration": "20ep", "metric": "mse", "checkpoint_every": "5st"}
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nlp_ft.training.loop.Loop._after_step", _killed_after(23))
+        patch.setattr("nlp_ft.training.loop.Loop._after_step", killed_after(23))
         with pytest.raises(RuntimeError, match="killed"):
             train(recipe_from_dict(recipe))
     train(recipe_from_dict(recipe), resume=True)
     assert (tmp_path / "run/model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
 
 
-def _killed_after(step: int) -> Any:
+def killed_after(step: int) -> Any:
     from nlp_ft.training.loop import Loop
 
     after = Loop._after_step
