@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow
 import torch
 from torch.nn import functional as F
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from nlp_ft.data.labels import label_counts
 from nlp_ft.errors import TrainingError, listed, printable
@@ -72,7 +72,7 @@ class ClassOutputs:
         """Return the same outputs: nothing is tuned."""
         return self
 
-    def write_to(self, config: PreTrainedConfig) -> None:
+    def write_to(self, model: PreTrainedModel) -> None:
         """Write nothing: the labels are in the configuration already."""
 
     def constant_loss(self, references: np.ndarray) -> float:

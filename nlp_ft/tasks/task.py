@@ -69,6 +69,8 @@ class Card:
     """Arguments of the pipeline call in the card's example."""
     labels: Sequence[str]
     """The labels in the order of their ids; empty for a model that predicts numbers."""
+    numbers: Sequence[str] = ()
+    """The names of the numbers that the model predicts, in their order."""
 
 
 class Task(Protocol):

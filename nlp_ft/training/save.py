@@ -125,7 +125,7 @@ def _fill(
 ) -> None:
     """Write model, preprocessor, tables, model card and summary."""
     outputs = next((of_split.outputs for of_split in predictions.values()), task.outputs)
-    outputs.write_to(layered.model.config)
+    outputs.write_to(layered.model)
     layered.model.save_pretrained(place)
     task.save_preprocessor(place)
     for split, of_split in predictions.items():

@@ -124,7 +124,7 @@ def test_the_saved_model_is_a_plain_classifier_whose_pipeline_gives_our_probabil
     ours = np.array([[answer.scores[name] for name in LABELS] for answer in predict(run, TEXTS)])
     assert problem_type == "multi_label_classification"
     np.testing.assert_allclose(torch.tensor(logits).sigmoid().numpy(), ours, atol=1e-6)
-    answers = pipeline("text-classification", model=str(run))(TEXTS, top_k=None)
+    answers: Any = pipeline("text-classification", model=str(run))(TEXTS, top_k=None)
     of_pipeline = [[{one["label"]: one["score"] for one in answer}[name] for name in LABELS] for answer in answers]
     np.testing.assert_allclose(of_pipeline, ours, atol=1e-6)
     assert "truncation=True, top_k=None" in (run / "README.md").read_text()
