@@ -62,7 +62,8 @@ def fingerprint(rows: Dataset, column: str) -> str:
     for part in _parts(rows, column):
         if pyarrow.types.is_list(part.type) or pyarrow.types.is_large_list(part.type):
             for values in (pyarrow.compute.list_value_length(part), pyarrow.compute.list_flatten(part)):
-                digest.update(np.ascontiguousarray(values.to_numpy()).astype(np.int64).data)
+                array = np.ascontiguousarray(values.to_numpy())
+                digest.update((array if array.dtype.kind == "f" else array.astype(np.int64)).data)
         else:
             digest.update(repr(part.to_pylist()).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

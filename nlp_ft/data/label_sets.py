@@ -173,6 +173,11 @@ def _type_of_label(rows: Dataset, column: str, split: str, separator: str | None
                 f"data.label_separator {separator!r} parts texts, but column {column!r} of {split} holds lists; leave "
                 "label_separator out"
             )
+        if not isinstance(feature.feature, Value | ClassLabel):
+            raise DataError(
+                f"data.label: the lists in column {column!r} of {split} must hold strings or whole numbers, got "
+                f"{feature.feature}"
+            )
         # Where every list is empty, nothing says what it could hold.
         return Value("string") if feature.feature == Value("null") else feature.feature
     if isinstance(feature, Value) and feature.dtype in ("string", "large_string", "null"):

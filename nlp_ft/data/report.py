@@ -17,14 +17,19 @@ SHOWN_TOKENS = {"median_tokens": "median tokens", "p95_tokens": "p95", "max_toke
 """Key of a token length in the report -> head of its column."""
 
 
-def describe_data(data: TextData) -> dict[str, Any]:
+def describe_data(data: TextData, number_names: Sequence[str] = ()) -> dict[str, Any]:
     """Describe every split in plain values, which `format_data_report` prints and a run records.
 
+    Args:
+        data: the splits.
+        number_names: the names of the numbers of a row, where it has several.
+
     Returns:
-        Split name -> `rows`, `labels` (rows of each label, or the statistics of `described_numbers`), token lengths,
-        shares and counts of rows to look at; all splits but `train` also get `also_in_train`.
+        Split name -> `rows`, `labels` (rows of each label, or the statistics of `described_numbers`, of several numbers
+        under their names), token lengths, shares and counts of rows to look at; all splits but `train` also get
+        `also_in_train`.
     """
-    return {split: _describe_split(data, split) for split in data.encoded}
+    return {split: _describe_split(data, split, number_names) for split in data.encoded}
 
 
 def format_data_report(report: dict[str, Any]) -> str:
@@ -42,12 +47,12 @@ def format_data_report(report: dict[str, Any]) -> str:
     return wrapped("\n".join([table, labels, *_warnings(report)]))
 
 
-def _describe_split(data: TextData, split: str) -> dict[str, Any]:
+def _describe_split(data: TextData, split: str, number_names: Sequence[str]) -> dict[str, Any]:
     num_tokens, hashes = data.by_row(split, "num_tokens"), data.by_row(split, "text_hash")
     labels, num_windows = data.labels(split), len(data.encoded[split])
     described: dict[str, Any] = {
         "rows": len(num_tokens),
-        "labels": label_counts(labels, data.label_names) if data.label_names else described_numbers(labels),
+        "labels": _describe_labels(labels, data.label_names, number_names),
         "median_tokens": float(np.median(num_tokens)),
         "p95_tokens": float(np.percentile(num_tokens, 95)),
         "max_tokens": int(num_tokens.max()),
@@ -65,6 +70,14 @@ def _describe_split(data: TextData, split: str) -> dict[str, Any]:
     return described
 
 
+def _describe_labels(labels: np.ndarray, names: Sequence[str], number_names: Sequence[str]) -> dict[str, Any]:
+    if names:
+        return label_counts(labels, names)
+    if labels.ndim == 1:
+        return described_numbers(labels)
+    return {name: described_numbers(column) for name, column in zip(number_names, labels.T, strict=True)}
+
+
 def described_numbers(labels: np.ndarray) -> dict[str, float]:
     """Compute the mean, standard deviation and range of labels that are numbers, (rows,)."""
     return {
@@ -76,15 +89,22 @@ def described_numbers(labels: np.ndarray) -> dict[str, float]:
 
 
 def format_numbers(report: dict[str, Any]) -> str:
-    """Format a table with the statistics of the labels that are numbers, one row a split."""
-    rows = [[split, *(f"{value:g}" for value in described["labels"].values())] for split, described in report.items()]
+    """Format a table with the statistics of the labels that are numbers, one row a split, or a split and number."""
+    by_title: dict[str, dict[str, float]] = {}
+    for split, described in report.items():
+        of_split = described["labels"]
+        if "deviation" in of_split and not isinstance(of_split["deviation"], dict):
+            by_title[split] = of_split
+        else:
+            by_title |= {f"{split}: {_named(name)}": statistics for name, statistics in of_split.items()}
+    rows = [[title, *(f"{value:g}" for value in statistics.values())] for title, statistics in by_title.items()]
     header = ["numbers of", "mean", "deviation", "least", "greatest"]
     return "\n" + text_table(header, rows, right=range(1, 5), width=terminal_width())
 
 
 def _has_numbers(report: dict[str, Any]) -> bool:
-    # Counts of label names are whole numbers; the statistics of number labels are floats.
-    return any(isinstance(value, float) for value in report["train"]["labels"].values())
+    # Counts of label names are whole numbers; the statistics of number labels are floats, or floats under names.
+    return any(isinstance(value, float | dict) for value in report["train"]["labels"].values())
 
 
 def num_repeated(hashes: np.ndarray) -> int:

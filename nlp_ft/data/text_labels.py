@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from datasets import ClassLabel, Dataset, Value
+from datasets import ClassLabel, Dataset, List, Value
 
 from nlp_ft.data.labels import LabelValue, find_labels, labels_of_model
 from nlp_ft.data.number_labels import check_numbers
@@ -110,9 +110,9 @@ class ClassLabels:
 
 @dataclass(frozen=True)
 class NumberLabels:
-    """One number for each text, in a column."""
+    """One number for each text, or several, each in a column."""
 
-    column: str
+    columns: list[str]
 
     @property
     def names(self) -> list[str]:
@@ -120,27 +120,30 @@ class NumberLabels:
         return []
 
     @property
-    def feature(self) -> Value:
-        """A number."""
-        return Value("float32")
+    def feature(self) -> Any:
+        """A number, or a list of one for each column."""
+        return Value("float32") if len(self.columns) == 1 else List(Value("float32"))
 
-    def encode(self, batch: Mapping[str, Sequence[Any]]) -> list[float]:
+    def encode(self, batch: Mapping[str, Sequence[Any]]) -> list[Any]:
         """Turn texts of numbers into numbers."""
-        return [float(value) for value in batch[self.column]]
+        if len(self.columns) == 1:
+            return [float(value) for value in batch[self.columns[0]]]
+        return [[float(value) for value in row] for row in zip(*(batch[name] for name in self.columns))]
 
     @classmethod
     def load(cls, data: TextDataSection) -> tuple[dict[str, Dataset], "NumberLabels"]:
         """Read raw splits. See `LabelKind.load`."""
-        [column] = label_columns(data)
-        raw = load_raw_splits(data)
-        check_numbers(raw, column)
+        raw, columns = load_raw_splits(data), label_columns(data)
+        for column in columns:
+            check_numbers(raw, column)
         if is_share(data.validation):
             raw = draw_validation(raw, None, data.validation)
-        return raw, cls(column)
+        return raw, cls(columns)
 
     @classmethod
     def of_model(cls, rows: Dataset, where: str, data: TextDataSection, label_names: Sequence[str]) -> "NumberLabels":
         """Check that labels are numbers. See `LabelKind.of_model`."""
-        [column] = label_columns(data)
-        check_numbers({where: rows}, column)
-        return cls(column)
+        columns = label_columns(data)
+        for column in columns:
+            check_numbers({where: rows}, column)
+        return cls(columns)

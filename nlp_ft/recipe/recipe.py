@@ -42,6 +42,8 @@ class Recipe(Section):
     """The validation scores of the task, by which a model can be chosen."""
     has_label_sets: ClassVar[bool] = False
     """Whether a row may have any number of labels."""
+    takes_columns: ClassVar[bool] = False
+    """Whether `data.label` may be a list of columns."""
 
     task: TaskName = Field(
         "text_classification",
@@ -120,9 +122,13 @@ class Recipe(Section):
         columns = getattr(self.data, "label", None)
         of_sets = {
             "data.label_separator": getattr(self.data, "label_separator", None) is not None,
-            f"data.label {columns}, a list of columns,": isinstance(columns, list),
             "training.threshold": self.training.threshold != 0.5,
         }
+        if isinstance(columns, list) and not self.takes_columns:
+            raise ValueError(
+                f"data.label must be one column for {self.task}, got {columns}; several columns are for task: "
+                "multi_label_classification (0 or 1 in each) and task: text_regression (a number in each)"
+            )
         for field, is_set in of_sets.items():
             if is_set and not self.has_label_sets:
                 raise ValueError(f"{field} is for task: multi_label_classification, not for {self.task}")
@@ -157,12 +163,14 @@ class MultiLabelRecipe(TextRecipe):
 
     metrics: ClassVar[tuple[str, ...]] = get_args(MultiLabelMetric)
     has_label_sets: ClassVar[bool] = True
+    takes_columns: ClassVar[bool] = True
 
 
 class RegressionRecipe(TextRecipe):
-    """Text regression: a number for each text or pair of texts, such as how alike the two are."""
+    """Text regression: a number, or several, for each text or pair of texts, such as how alike the two are."""
 
     metrics: ClassVar[tuple[str, ...]] = get_args(NumberMetric)
+    takes_columns: ClassVar[bool] = True
 
     @model_validator(mode="after")
     def _check_numbers(self) -> Self:

@@ -21,7 +21,7 @@ MultiLabelMetric = Literal[
     "matthews",
     "loss",
 ]
-NumberMetric = Literal["spearman", "pearson", "mse", "mae", "loss"]
+NumberMetric = Literal["spearman", "pearson", "mse", "rmse", "mae", "loss"]
 QuestionMetric = Literal["f1", "exact_match", "loss"]
 Metric = Literal[ClassMetric, MultiLabelMetric, NumberMetric, QuestionMetric]
 

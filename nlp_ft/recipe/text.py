@@ -33,7 +33,8 @@ class TextDataSection(DataSection):
         "label",
         description="Name of the column with the label: strings or whole numbers for a classifier, numbers for a "
         "regression, lists or separated texts for several labels a text. multi_label_classification also takes a list "
-        "of columns, one for each label, with 1 in the rows that have it and 0 in the others.",
+        "of columns, one for each label, with 1 in the rows that have it and 0 in the others; text_regression one for "
+        "each number.",
     )
     label_separator: Annotated[str, Field(min_length=1, max_length=10)] | None = Field(
         None,

@@ -81,7 +81,7 @@ class TrainingSection(Section):
         "are better when lower. For labels: accuracy, macro_f1, micro_f1, weighted_f1, matthews or loss. For several "
         "labels a text: macro_f1 (the default there), micro_f1, weighted_f1, samples_f1, average_precision, "
         "subset_accuracy, hamming_loss, matthews or loss. For numbers: spearman (the default of text_regression), "
-        "pearson, mse, mae or loss. For answers: f1 (the default there), exact_match or loss.",
+        "pearson, mse, rmse, mae or loss. For answers: f1 (the default there), exact_match or loss.",
     )
     threshold: Literal["tuned", "tuned_per_label"] | Annotated[Real, Field(gt=0, lt=1)] = Field(
         0.5,

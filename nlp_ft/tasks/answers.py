@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import pyarrow
 import torch
-from transformers import PreTrainedConfig
+from transformers import PreTrainedModel
 
 from nlp_ft.data.batch import IGNORED_LABEL
 from nlp_ft.data.question_windows import QuestionWindows
@@ -155,9 +155,10 @@ class AnswerOutputs:
         margins = np.array([min(found.margin, 1.0) for found in predicted])
         return replace(self, threshold=best_threshold(margins, of_answer, of_none))
 
-    def write_to(self, config: PreTrainedConfig) -> None:
+    def write_to(self, model: PreTrainedModel) -> None:
         """Save the threshold and the greatest length, which `Task.outputs_of` reads."""
-        config.no_answer_threshold, config.max_answer_length = self.threshold, self.max_answer_length
+        model.config.no_answer_threshold = self.threshold
+        model.config.max_answer_length = self.max_answer_length
 
     def constant_loss(self, references: np.ndarray) -> float:
         """Compute the loss of a model that finds all tokens of a window equally likely."""

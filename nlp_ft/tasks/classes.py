@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow
 import torch
 from torch.nn import functional as F
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from nlp_ft.data.labels import label_counts
 from nlp_ft.errors import TrainingError, listed, printable
@@ -68,13 +68,6 @@ class ClassOutputs(RowOutputs):
     def score(self, predicted: np.ndarray, references: np.ndarray) -> dict[str, float]:
         """Compute accuracy, F1 as macro, micro and weighted mean, and Matthews correlation."""
         return score(predicted, references)
-
-    def tuned(self, predicted: np.ndarray, references: np.ndarray) -> "ClassOutputs":
-        """Return the same outputs: nothing is tuned."""
-        return self
-
-    def write_to(self, config: PreTrainedConfig) -> None:
-        """Write nothing: the labels are in the configuration already."""
 
     def constant_loss(self, references: np.ndarray) -> float:
         """Compute the entropy of the labels in nats."""

@@ -153,16 +153,26 @@ def _has_span(labels: torch.Tensor) -> torch.Tensor:
 
 
 class SquaredLoss:
-    """Squared error of an effective batch that arrives in parts, as `ClassificationLoss` is for labels."""
+    """Squared error of an effective batch that arrives in parts, as `ClassificationLoss` is for labels.
+
+    The model learns numbers less their mean, in units of their deviation.
+
+    Args:
+        means: of each number, (numbers,); None stands for 0.
+        deviations: of each number, above 0, (numbers,); None stands for 1.
+    """
+
+    def __init__(self, means: torch.Tensor | None = None, deviations: torch.Tensor | None = None) -> None:
+        self.means = torch.zeros(1) if means is None else means
+        self.deviations = torch.ones(1) if deviations is None else deviations
 
     def total(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Sum the loss over one part: logits (batch, 1), numbers (batch,); rows with -100 are left out."""
-        return (_squares(logits, labels) * (labels != IGNORED_LABEL)).sum()
+        """Sum the loss over one part: logits (batch, numbers), labels of as many values; -100 is left out."""
+        self.means, self.deviations = self.means.to(logits.device), self.deviations.to(logits.device)
+        labels = labels.view_as(logits)
+        squares = (logits.float() - (labels - self.means) / self.deviations).square()
+        return squares.where(labels != IGNORED_LABEL, 0).sum()
 
     def weight(self, labels: torch.Tensor) -> torch.Tensor:
-        """Count the rows of one part that are not left out."""
+        """Count the numbers of one part that are not left out."""
         return (labels != IGNORED_LABEL).sum().float()
-
-
-def _squares(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    return (logits.float().squeeze(-1) - labels).square()

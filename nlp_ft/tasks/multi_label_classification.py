@@ -15,7 +15,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from torch.nn import functional as F
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from nlp_ft.data.label_sets import LabelSets
 from nlp_ft.data.labels import label_counts
@@ -106,9 +106,9 @@ class LabelSetOutputs(RowOutputs):
             return self
         return replace(self, thresholds=tuple(tuned(self.tuning, predicted, references, self.metric).tolist()))
 
-    def write_to(self, config: PreTrainedConfig) -> None:
-        """Save the threshold of each label, under its name."""
-        config.label_thresholds = dict(zip(self.label_names, self.thresholds, strict=True))
+    def write_to(self, model: PreTrainedModel) -> None:
+        """Write the threshold of each label into the configuration, under its name."""
+        model.config.label_thresholds = dict(zip(self.label_names, self.thresholds, strict=True))
 
     def constant_loss(self, references: np.ndarray) -> float:
         """Compute the mean over the labels of the entropy of having the label or not, in nats."""

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import pyarrow
 import torch
-from transformers import PreTrainedConfig
+from transformers import PreTrainedModel
 
 from nlp_ft.data.row_writers import CsvWriter
 from nlp_ft.data.windows import Windows
@@ -86,8 +86,8 @@ class Outputs(Protocol):
         """
         ...
 
-    def write_to(self, config: PreTrainedConfig) -> None:
-        """Write into the model's configuration what `Task.outputs_of` reads there, beside the labels."""
+    def write_to(self, model: PreTrainedModel) -> None:
+        """Prepare a trained model for saving: put into it, and its configuration, what `Task.outputs_of` relies on."""
         ...
 
     def constant_loss(self, references: np.ndarray) -> float:

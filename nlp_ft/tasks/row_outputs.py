@@ -5,7 +5,7 @@ from typing import Self
 
 import numpy as np
 import torch
-from transformers import PreTrainedConfig
+from transformers import PreTrainedModel
 
 from nlp_ft.data.windows import Windows
 
@@ -29,7 +29,7 @@ class RowOutputs(ABC):
         """Return the same outputs: nothing is tuned."""
         return self
 
-    def write_to(self, config: PreTrainedConfig) -> None:  # noqa: B027  # most outputs have nothing to write
+    def write_to(self, model: PreTrainedModel) -> None:  # noqa: B027  # most outputs have nothing to write
         """Write nothing: the labels say all."""
 
     def of_batch(

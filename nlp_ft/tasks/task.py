@@ -78,6 +78,8 @@ class Card:
     """What the model gives, in Markdown; an empty text describes its labels, or numbers."""
     example: str = ""
     """A program that uses the model; an empty text calls a pipeline."""
+    numbers: Sequence[str] = ()
+    """The names of the numbers that the model predicts, in their order."""
 
 
 class Task(Protocol):

@@ -64,6 +64,8 @@ def model_card(card: Card, summary: Mapping[str, Any], scores: str) -> str:
     """Write the README.md of the run folder: what the model is, its scores as a table, how to use it."""
     shown = ", ".join(map(markdown_text, card.labels[:20])) + (", ..." if len(card.labels) > 20 else "")
     gives = f"{len(card.labels)} labels: {shown}." if card.labels else "One number for each input."
+    if len(card.numbers) > 1:
+        gives = f"{len(card.numbers)} numbers for each input: {', '.join(map(markdown_text, card.numbers))}."
     return f"""---
 library_name: transformers
 pipeline_tag: {card.pipeline_tag}

@@ -128,7 +128,7 @@ def _fill(
     if layered.adapters is not None:
         layered.adapters.save_and_merge(layered.model, place / ADAPTER_FOLDER)
     outputs = next((of_split.outputs for of_split in predictions.values()), task.outputs)
-    outputs.write_to(layered.model.config)
+    outputs.write_to(layered.model)
     layered.model.save_pretrained(place)
     task.save_preprocessor(place)
     for split, of_split in predictions.items():

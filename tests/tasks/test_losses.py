@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nlp_ft.tasks.losses import ClassificationLoss
+from nlp_ft.tasks.losses import BinaryLoss, ClassificationLoss
 
 torch.manual_seed(3)
 LOGITS = torch.randn(11, 4)
@@ -55,3 +55,28 @@ def test_a_row_that_only_fills_a_batch_adds_nothing() -> None:
     filled_labels = torch.cat([LABELS, torch.tensor([-100])])
     assert loss.total(filled_logits, filled_labels) == loss.total(LOGITS, LABELS)
     assert loss.weight(filled_labels) == loss.weight(LABELS)
+
+
+SETS = torch.randint(0, 2, (11, 4))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+@pytest.mark.parametrize("sizes", [[11], [8, 3], [4, 4, 3], [10, 1]])
+def test_parts_of_label_sets_add_up_to_torch_binary_cross_entropy(
+    sizes: list[int], weights: torch.Tensor | None, smoothing: float
+) -> None:
+    loss = BinaryLoss(weights, smoothing)
+    parts = list(zip(LOGITS.split(sizes), SETS.split(sizes), strict=True))
+    mean = sum(loss.total(*part) for part in parts) / sum(loss.weight(labels) for _, labels in parts)
+    smoothed = torch.where(SETS == 1, 1 - smoothing / 2, smoothing / 2)
+    expected = F.binary_cross_entropy_with_logits(LOGITS, smoothed, pos_weight=weights)
+    torch.testing.assert_close(mean, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_a_row_of_label_sets_that_only_fills_a_batch_adds_nothing() -> None:
+    loss = BinaryLoss(WEIGHTS, 0.1)
+    filled_logits = torch.cat([LOGITS, torch.full((1, 4), 9.0)])
+    filled_labels = torch.cat([SETS, torch.full((1, 4), -100)])
+    torch.testing.assert_close(loss.total(filled_logits, filled_labels), loss.total(LOGITS, SETS))
+    assert loss.weight(filled_labels) == loss.weight(SETS) == 44

@@ -10,13 +10,15 @@ import torch
 from transformers import AutoModelForSequenceClassification, pipeline
 
 from nlp_ft.cli import main
-from nlp_ft.errors import DataError, RecipeError
+from nlp_ft.errors import DataError, ModelError, RecipeError
+from nlp_ft.models.scaling import scale_outputs
 from nlp_ft.prediction.predict import evaluate_run, load_run, predict
 from nlp_ft.recipe.loader import recipe_from_dict
 from nlp_ft.tasks.losses import SquaredLoss
+from nlp_ft.tasks.registry import task_of
 from nlp_ft.tasks.text_regression import NumberOutputs
 from nlp_ft.training.run import train
-from tests.tiny import tiny_recipe
+from tests.tiny import tiny_config, tiny_recipe
 
 COLOURS = {"red": 1.0, "green": 2.5, "blue": 4.0}
 SETTINGS: dict[str, Any] = {
@@ -55,7 +57,9 @@ def test_a_run_learns_numbers_and_beats_their_mean(run: Path) -> None:
     scores, mean = summary["metrics"]["test"], summary["baselines"]["test"]["mean"]
     assert scores["spearman"] > 0.9
     assert scores["mse"] < 0.1 * mean["mse"]
-    assert mean.keys() == {"mse", "mae"}, "a constant has no correlation"
+    assert mean.keys() == {"mse", "rmse", "mae"}, "a constant has no correlation"
+    variance = summary["data"]["train"]["labels"]["deviation"] ** 2
+    assert scores["loss"] == pytest.approx(scores["mse"] / variance, rel=1e-4)
     assert summary["data"]["train"]["labels"]["least"] == 1.0
     lines = (run / "test_predictions.csv").read_text().splitlines()
     assert lines[0] == "row,text,reference,predicted,loss"
@@ -65,7 +69,7 @@ def test_a_run_learns_numbers_and_beats_their_mean(run: Path) -> None:
         _, shown, reference, predicted, loss = by_row[number]
         assert (shown, float(reference)) == (text, float(number_of_text))
         assert float(predicted) == pytest.approx(predict(run, [text])[0], abs=1e-5)
-        assert float(loss) == pytest.approx((float(predicted) - float(reference)) ** 2, abs=1e-4)
+        assert float(loss) == pytest.approx((float(predicted) - float(reference)) ** 2 / variance, abs=1e-4)
     losses = [float(line.split(",")[-1]) for line in lines[1:]]
     assert losses == sorted(losses, reverse=True)
     assert "One number for each input." in (run / "README.md").read_text()
@@ -85,8 +89,9 @@ def test_the_saved_model_is_a_plain_regressor_of_transformers_and_its_pipeline_g
 
 def test_an_evaluation_of_a_file_gives_the_scores_of_the_summary(run: Path) -> None:
     expected = json.loads((run / "summary.json").read_text())["metrics"]["test"]
-    assert evaluate_run(run).scores() == expected
-    assert evaluate_run(run, str(run.parent / "test.csv")).scores() == expected
+    # The saved model has the unit of the numbers in its last layer, so the last digits may differ.
+    assert evaluate_run(run).scores() == pytest.approx(expected, rel=1e-5)
+    assert evaluate_run(run, str(run.parent / "test.csv")).scores() == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_command_line_prints_numbers_and_writes_a_column_of_them(
@@ -99,7 +104,7 @@ def test_the_command_line_prints_numbers_and_writes_a_column_of_them(
     printed = capsys.readouterr().out
     [number] = predict(run, ["red blue"])
     assert f"red blue\n  {number:.4f}\n" in printed
-    assert "spearman  pearson     mse     mae" in printed
+    assert "spearman  pearson    rmse     mae" in printed
     output = tmp_path / "out.csv"
     with pytest.raises(SystemExit):
         main(["predict", str(run), "red blue", "--output", str(output)])
@@ -122,14 +127,14 @@ def test_a_run_that_is_killed_ends_as_the_unbroken_one(tmp_path: Path, tiny_enco
         tmp_path, tiny_encoder, training={"duration": "20ep", "metric": "mse", "checkpoint_every": "5st"}
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nlp_ft.training.loop.Loop._after_step", _killed_after(23))
+        patch.setattr("nlp_ft.training.loop.Loop._after_step", killed_after(23))
         with pytest.raises(RuntimeError, match="killed"):
             train(recipe_from_dict(recipe))
     train(recipe_from_dict(recipe), resume=True)
     assert (tmp_path / "run/model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
 
 
-def _killed_after(step: int) -> Any:
+def killed_after(step: int) -> Any:
     from nlp_ft.training.loop import Loop
 
     after = Loop._after_step
@@ -158,6 +163,7 @@ def test_what_is_no_number_is_named_with_its_row(tmp_path: Path, tiny_encoder: P
     [
         ({"data": {"label_names": ["a", "b"]}}, "data.label_names is for labels"),
         ({"loss": {"label_smoothing": 0.1}}, "loss.label_smoothing is for labels"),
+        ({"training": {"threshold": 0.3}}, "training.threshold is for task: multi_label_classification"),
         ({"loss": {"class_weights": "balanced"}}, "loss.class_weights is for labels"),
         ({"training": {"metric": "accuracy"}}, "training.metric accuracy is no metric of text_regression, which has"),
         ({"task": "text_classification", "training": {"metric": "mse"}}, "training.metric mse is no metric of text_cl"),
@@ -187,7 +193,9 @@ def test_parts_of_a_batch_add_up_to_the_mean_squared_error_and_rows_left_out_add
 def test_scores_are_those_worked_out_by_hand() -> None:
     scores = NumberOutputs().score(np.array([1.0, 2.0, 3.0, 5.0]), np.array([1.0, 3.0, 2.0, 4.0]))
     # Ranks differ by 0, 1, 1, 0: 1 - 6 * 2 / (4 * 15). Deviations: covariance 5.5, squares 8.75 and 5.
-    assert scores == pytest.approx({"spearman": 0.8, "pearson": 5.5 / (8.75 * 5) ** 0.5, "mse": 0.75, "mae": 0.75})
+    assert scores == pytest.approx(
+        {"spearman": 0.8, "pearson": 5.5 / (8.75 * 5) ** 0.5, "mse": 0.75, "rmse": 0.75**0.5, "mae": 0.75}
+    )
 
 
 def test_a_loaded_run_gives_a_single_text_a_single_number(run: Path) -> None:
@@ -195,3 +203,114 @@ def test_a_loaded_run_gives_a_single_text_a_single_number(run: Path) -> None:
     assert loaded.predict("red") == loaded.predict(["red"])[0]
     with pytest.raises(DataError, match="predict takes one text or a list of them, got bytes"):
         loaded.predict(b"red")
+
+
+def several(folder: Path, encoder: Path, **changes: Any) -> Any:
+    """A recipe with three numbers of very different units, one of them constant in train."""
+    values = numbers_recipe(folder, encoder, **changes)
+    for split in ("train", "validation", "test"):
+        rows = (folder / f"{split}.csv").read_text().splitlines()[1:]
+        lines = [f"{row.split(',')[0]},{row.split(',')[1]},{1e4 - 1e3 * float(row.split(',')[1])},3.5" for row in rows]
+        (folder / f"{split}.csv").write_text("\n".join(["text,small,large,constant", *lines]) + "\n")
+    values["data"]["label"] = ["small", "large", "constant"]
+    return values
+
+
+@pytest.fixture(scope="module")
+def run_of_three(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
+    folder = tmp_path_factory.mktemp("three_numbers")
+    train(recipe_from_dict(several(folder, tiny_encoder)))
+    return folder / "run"
+
+
+def test_several_numbers_of_different_units_are_learned_at_once(
+    run_of_three: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary = json.loads((run_of_three / "summary.json").read_text())
+    scores, mean = summary["metrics"]["test"], summary["baselines"]["test"]["mean"]
+    assert scores["spearman"] > 0.9
+    assert scores["rmse"] < 0.5 * mean["rmse"]
+    lines = (run_of_three / "test_per_number.csv").read_text().splitlines()
+    assert lines[0] == "number,spearman,pearson,mse,rmse,mae"
+    by_name = {line.split(",")[0]: [float(value) for value in line.split(",")[1:]] for line in lines[1:]}
+    assert by_name["small"][0] > 0.9
+    assert by_name["large"][0] > 0.9
+    # A constant has no correlation: the mean is that of the other two.
+    assert np.isnan(by_name["constant"][0])
+    assert scores["pearson"] == pytest.approx((by_name["small"][1] + by_name["large"][1]) / 2)
+    assert scores["rmse"] == pytest.approx(sum(values[3] for values in by_name.values()) / 3)
+    assert summary["data"]["train"]["labels"]["constant"] == {
+        "mean": 3.5, "deviation": 0.0, "least": 3.5, "greatest": 3.5,
+    }  # fmt: skip
+    assert evaluate_run(run_of_three).scores() == pytest.approx(scores, rel=1e-3)
+    found = predict(run_of_three, ["red red"])[0]
+    assert found.keys() == {"small", "large", "constant"}
+    assert found["small"] == pytest.approx(1.0, abs=0.7)
+    assert found["large"] == pytest.approx(9000, abs=700)
+    assert found["constant"] == pytest.approx(3.5, abs=0.2)
+    output = tmp_path / "out.csv"
+    with pytest.raises(SystemExit):
+        main(["predict", str(run_of_three), "red red", "--output", str(output)])
+    assert output.read_text().splitlines()[0] == "text,predicted_small,predicted_large,predicted_constant"
+
+
+def test_a_plain_model_of_transformers_gives_several_numbers_in_their_units(run_of_three: Path) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(run_of_three)
+    assert (type(model).__name__, model.config.problem_type) == ("BertForSequenceClassification", "regression")
+    answers: Any = pipeline("text-classification", model=str(run_of_three))(["red red"], top_k=None)
+    by_name = {answer["label"]: answer["score"] for answer in (answers[0] if isinstance(answers[0], list) else answers)}
+    assert by_name == pytest.approx(predict(run_of_three, ["red red"])[0], rel=1e-5)
+    assert "3 numbers for each input: small, large, constant." in (run_of_three / "README.md").read_text()
+
+
+def test_a_number_that_is_constant_in_train_is_said(
+    tmp_path: Path, tiny_encoder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(recipe_from_dict(several(tmp_path, tiny_encoder, training={"duration": "1ep"})))
+    captured = capsys.readouterr()
+    said = " ".join((captured.out + captured.err).split())
+    assert "every row of train has the number 3.5 in column 'constant'" in said
+
+
+@pytest.mark.parametrize("numbers", [1, 3])
+def test_the_loss_in_parts_is_the_mean_of_the_standardised_squares(numbers: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = (torch.randn(7, numbers, generator=generator) for _ in range(2))
+    means, deviations = torch.arange(1.0, numbers + 1), torch.arange(2.0, numbers + 2)
+    loss = SquaredLoss(means, deviations)
+    given = labels[:, 0] if numbers == 1 else labels
+    filler = torch.full_like(given[:1], -100)
+    parts = [(logits[:4], given[:4]), (torch.cat([logits[4:], torch.ones(1, numbers)]), torch.cat([given[4:], filler]))]
+    total = sum(float(loss.total(*part)) for part in parts) / sum(float(loss.weight(part[1])) for part in parts)
+    assert total == pytest.approx(float((logits - (labels - means) / deviations).square().mean()), rel=1e-6)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "distilbert", "electra", "deberta-v2", "albert", "xlnet"])
+def test_scaled_outputs_are_those_of_the_model_in_other_units(model_type: str) -> None:
+    torch.manual_seed(0)
+    config = tiny_config(model_type, num_labels=2)
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    inputs = torch.randint(5, 19, (3, 6))
+    with torch.no_grad():
+        before = model(input_ids=inputs).logits
+        scale_outputs(model, torch.tensor([2.0, 300.0]), torch.tensor([-1.0, 50.0]))
+        after = model(input_ids=inputs).logits
+    torch.testing.assert_close(after, before * torch.tensor([2.0, 300.0]) + torch.tensor([-1.0, 50.0]))
+
+
+@pytest.mark.parametrize("scales", [None, [], [{"mean": 0.0}], [{"mean": 0.0, "deviation": 0.0}]])
+def test_a_run_whose_scales_are_damaged_is_refused(run: Path, scales: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = load_run(run)
+    monkeypatch.setattr(loaded.model.config, "label_scales", scales)
+    with pytest.raises(ModelError, match=r"^config.json: label_scales must have a mean and a deviation above 0"):
+        loaded.predict(["red"])
+
+
+def test_a_kept_head_begins_with_the_numbers_that_it_gave(run: Path, tmp_path: Path, tiny_encoder: Path) -> None:
+    recipe = recipe_from_dict(numbers_recipe(tmp_path, run, model={"keep_head": True}))
+    task: Any = task_of(recipe)
+    model = task.build_model(task.label_names()).eval()
+    batch = task.tokenizer(["red red", "green blue"], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        numbers = task.outputs.decode(model(**batch).logits)
+    torch.testing.assert_close(numbers, torch.tensor(predict(run, ["red red", "green blue"])), rtol=1e-5, atol=1e-5)

@@ -1,0 +1,26 @@
+"""Scales the outputs of a model by changing the weights of its last linear layer."""
+
+import torch
+from torch import nn
+
+
+def last_linear(model: nn.Module, num_outputs: int) -> nn.Linear | None:
+    """Find the linear layer that gives the outputs: the last one with that number of units; None if there is none."""
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == num_outputs]
+    return layers[-1] if layers else None
+
+
+@torch.no_grad()
+def scale_outputs(model: nn.Module, factors: torch.Tensor, offsets: torch.Tensor) -> None:
+    """Change the model so that it gives `factors * output + offsets`; both are (outputs,).
+
+    If its last layer has no bias, the offsets must be 0.
+    """
+    layer = last_linear(model, len(factors))
+    assert layer is not None
+    factors, offsets = (values.to(layer.weight.device, torch.float64) for values in (factors, offsets))
+    layer.weight.copy_(layer.weight.double() * factors[:, None])
+    if layer.bias is None:
+        assert not offsets.any()
+        return
+    layer.bias.copy_(layer.bias.double() * factors + offsets)
