@@ -59,6 +59,7 @@ def build_classifier(
     tokenizer: PreTrainedTokenizerBase | None = None,
     pretrained: bool = True,
     say: Callable[[str], object] = lambda note: None,
+    auto_class: Any = AutoModelForSequenceClassification,
 ) -> PreTrainedModel:
     """Build the encoder with pooling and a head for the given labels; the head is new unless `model.keep_head` is set.
 
@@ -68,12 +69,15 @@ def build_classifier(
         tokenizer: the encoder's tokenizer, which shows where the CLS token is; None assumes that it comes first.
         pretrained: whether to load the weights; False builds the structure alone, on the default device.
         say: called with one sentence for each kind of weights that is new or not used.
+        auto_class: the Auto class of Transformers that has the head; one for other than whole texts pools nothing.
 
     Raises:
         ModelError: the model cannot be found or loaded, lacks weights, or has no such pooling or head.
     """
-    config = _load_config(model)
-    model = _with_trained_pooling(model, say)
+    config = _load_config(model, auto_class)
+    is_of_texts = auto_class is AutoModelForSequenceClassification
+    if is_of_texts:
+        model = _with_trained_pooling(model, say)
     if model.keep_head:
         _require_same_labels(model, config, label_names)
     config.id2label = dict(enumerate(label_names))
@@ -83,8 +87,8 @@ def build_classifier(
         # Decoders need it to find the last token of each text.
         config.pad_token_id = tokenizer.pad_token_id
     _set_dropout(config, model)
-    if is_plain(model, config):
-        return _plain_classifier(model, config, pretrained, say)
+    if not is_of_texts or is_plain(model, config):
+        return _plain_classifier(auto_class, model, config, pretrained, say)
     return _pooled_classifier(model, config, tokenizer, pretrained, say)
 
 
@@ -100,14 +104,14 @@ def _with_trained_pooling(model: TextModelSection, say: Callable[[str], object])
 
 
 def _plain_classifier(
-    model: TextModelSection, config: PreTrainedConfig, pretrained: bool, say: Callable[[str], object]
+    auto_class: Any, model: TextModelSection, config: PreTrainedConfig, pretrained: bool, say: Callable[[str], object]
 ) -> PreTrainedModel:
-    """Build the sequence classifier that Transformers has for the architecture."""
+    """Build the classifier that Transformers has for the architecture."""
     if not pretrained:
-        structure: PreTrainedModel = _structure(AutoModelForSequenceClassification, model, config)
+        structure: PreTrainedModel = _structure(auto_class, model, config)
         return structure
-    loaded = _load(AutoModelForSequenceClassification, model, config)
-    _settle_head(model, config, loaded, say)
+    loaded = _load(auto_class, model, config)
+    _settle_head(auto_class, model, config, loaded, say)
     return loaded.model
 
 
@@ -151,7 +155,7 @@ def is_plain(model: TextModelSection, config: PreTrainedConfig) -> bool:
     return own and model.head.type == "linear"
 
 
-def _load_config(model: TextModelSection) -> PreTrainedConfig:
+def _load_config(model: TextModelSection, auto_class: Any = AutoModelForSequenceClassification) -> PreTrainedConfig:
     location = _location(model)
     with _loading(model, "config"):
         if Path(location).is_dir():
@@ -162,10 +166,8 @@ def _load_config(model: TextModelSection) -> PreTrainedConfig:
         check_config(config)
     if isinstance(config, PooledClassifierConfig):
         raise ModelError(f"model.name: {model.name} is a finished classifier of nlp_ft; name the encoder it came from")
-    if type(config) not in AutoModelForSequenceClassification._model_mapping:
-        raise ModelError(
-            f"model.name: {model.name} ({config.model_type}) is not an encoder for sequence classification"
-        )
+    if type(config) not in auto_class._model_mapping:
+        raise ModelError(f"model.name: {model.name} ({config.model_type}) has no {auto_class.__name__[9:]}")
     assert isinstance(config, PreTrainedConfig)
     return config
 
@@ -192,7 +194,11 @@ def _load(auto_class: Any, model: TextModelSection, config: PreTrainedConfig, **
 
 
 def _settle_head(
-    model: TextModelSection, config: PreTrainedConfig, loaded: LoadedModel, say: Callable[[str], object]
+    auto_class: Any,
+    model: TextModelSection,
+    config: PreTrainedConfig,
+    loaded: LoadedModel,
+    say: Callable[[str], object],
 ) -> None:
     """Keep the head that came with the weights if `model.keep_head` is set, else initialize it as a new head."""
     prefix = loaded.model.base_model_prefix
@@ -204,7 +210,7 @@ def _settle_head(
             raise ModelError(f"model.keep_head: the weights of {model.name} hold no {lacking[0]}; leave keep_head out")
         say(f"kept: the head that {model.name} was trained with")
     elif given or loaded.resized:
-        renew(loaded.model, _structure(AutoModelForSequenceClassification, model, config), given)
+        renew(loaded.model, _structure(auto_class, model, config), given)
         say(f"{model.name} is a finished classifier; a new head replaces its own (model.keep_head: true keeps it)")
     _say_weights(loaded, [name for name in loaded.new if name not in head], say)
 

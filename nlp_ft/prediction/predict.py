@@ -23,6 +23,7 @@ from nlp_ft.training.precision import precision_of_use
 __all__ = ["Source", "TrainedRun", "evaluate_run", "load_run", "predict", "predict_to_file", "write_by_loss"]
 RUNS = {
     "texts": "nlp_ft.prediction.text_run:TextRun",
+    "words": "nlp_ft.prediction.word_run:WordRun",
     "images": "nlp_ft.prediction.image_run:ImageRun",
 }
 """`Task.inputs` -> module and class of the trained run that reads such inputs."""

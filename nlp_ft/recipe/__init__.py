@@ -1,5 +1,5 @@
 """Recipes: reading what a person writes, completing it from presets and defaults, checking it. Imports no torch."""
 
-from nlp_ft.recipe.recipe import RECIPES, ImageRecipe, Recipe, RegressionRecipe, TextRecipe
+from nlp_ft.recipe.recipe import RECIPES, ImageRecipe, Recipe, RegressionRecipe, TextRecipe, WordsRecipe
 
-__all__ = ["RECIPES", "ImageRecipe", "Recipe", "RegressionRecipe", "TextRecipe"]
+__all__ = ["RECIPES", "ImageRecipe", "Recipe", "RegressionRecipe", "TextRecipe", "WordsRecipe"]

@@ -38,7 +38,10 @@ STRATEGY_PRESETS: dict[str, Preset] = {
 Ruder 2018, https://arxiv.org/abs/1801.06146. `discriminative`: two rates, one for the features and one for the head.
 """
 
-TASK_PRESETS: dict[str, Preset] = {"text_regression": {"training": {"metric": "spearman"}}}
+TASK_PRESETS: dict[str, Preset] = {
+    "text_regression": {"training": {"metric": "spearman"}},
+    "token_classification": {"training": {"metric": "span_f1"}},
+}
 """Task -> the settings whose default differs from that of classification."""
 
 UNFREEZING = tuple(name for name, preset in STRATEGY_PRESETS.items() if "unfreeze" in preset["strategy"])

@@ -17,13 +17,15 @@ from nlp_ft.recipe.sections import (
     OptimizerSection,
     ScheduleSection,
     Section,
+    TagMetric,
 )
 from nlp_ft.recipe.strategy import StrategySection
 from nlp_ft.recipe.text import TextDataSection, TextModelSection
 from nlp_ft.recipe.training import TrainingSection
 from nlp_ft.recipe.values import Folder, Whole
+from nlp_ft.recipe.words import WordsDataSection
 
-TaskName = Literal["text_classification", "text_regression", "image_classification"]
+TaskName = Literal["text_classification", "text_regression", "token_classification", "image_classification"]
 
 
 class Recipe(Section):
@@ -35,7 +37,8 @@ class Recipe(Section):
     task: TaskName = Field(
         "text_classification",
         description="What the model learns: `text_classification`, a label for each text or pair of texts; "
-        "`text_regression`, a number for each; `image_classification`, a label for each image. It decides which keys "
+        "`text_regression`, a number for each; `token_classification`, a tag for each word, such as the entities of "
+        "a text; `image_classification`, a label for each image. It decides which keys "
         "`data` and `model` have.",
     )
     data: DataSection = Field(description="Where the rows and labels come from.")
@@ -144,6 +147,29 @@ class RegressionRecipe(TextRecipe):
         return self
 
 
+class WordsRecipe(Recipe):
+    """Token classification: a tag for each word, such as the names of persons and places in a text."""
+
+    metrics: ClassVar[tuple[str, ...]] = get_args(TagMetric)
+
+    data: WordsDataSection = Field(description="Where the words and their tags come from.")
+    model: TextModelSection = Field(
+        description="The pretrained encoder, with a linear layer on the vector of each token."
+    )
+
+    @model_validator(mode="after")
+    def _check_words(self) -> Self:
+        if self.strategy.grain != "block":
+            raise ValueError(f"strategy.grain {self.strategy.grain} is for images; the layers of a text are its blocks")
+        if self.model.pooling != "auto":
+            raise ValueError(
+                f"model.pooling {self.model.pooling} is for whole texts; here each word has its own vector"
+            )
+        if self.model.head.type != "linear":
+            raise ValueError(f"model.head.type must be linear for {self.task}, got {self.model.head.type}")
+        return self
+
+
 class ImageRecipe(Recipe):
     """Image classification: a label for each image."""
 
@@ -163,6 +189,7 @@ class ImageRecipe(Recipe):
 RECIPES: dict[str, type[Recipe]] = {
     "text_classification": TextRecipe,
     "text_regression": RegressionRecipe,
+    "token_classification": WordsRecipe,
     "image_classification": ImageRecipe,
 }
 """Task -> the class of its recipe."""

@@ -11,7 +11,8 @@ from nlp_ft.recipe.values import MOST_LAYERS, DurationField, Paths, Pattern, Pla
 
 ClassMetric = Literal["accuracy", "macro_f1", "micro_f1", "weighted_f1", "matthews", "loss"]
 NumberMetric = Literal["spearman", "pearson", "mse", "mae", "loss"]
-Metric = Literal[ClassMetric, NumberMetric]
+TagMetric = Literal["span_f1", "span_precision", "span_recall", "macro_f1", "accuracy", "loss"]
+Metric = Literal[ClassMetric, NumberMetric, TagMetric]
 
 
 def is_share(where: object) -> bool:

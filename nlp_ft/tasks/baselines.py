@@ -19,6 +19,8 @@ TITLES = {
     "mean": "the mean of train",
     "tfidf_logistic_regression": "TF-IDF with logistic regression",
     "tfidf_ridge": "TF-IDF with ridge regression",
+    "most_frequent_tag": "the most frequent tag",
+    "tag_of_word": "the most frequent tag of each word",
 }
 """Baseline -> its name for people."""
 Scores = dict[str, dict[str, dict[str, float]]]

@@ -11,6 +11,7 @@ from nlp_ft.tasks.task import Task
 TASKS = {
     "text_classification": "nlp_ft.tasks.text_classification:TextClassification",
     "text_regression": "nlp_ft.tasks.text_regression:TextRegression",
+    "token_classification": "nlp_ft.tasks.token_classification:TokenClassification",
     "image_classification": "nlp_ft.tasks.image_classification:ImageClassification",
 }
 """Name of a task in recipes -> its module and class."""
