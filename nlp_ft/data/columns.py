@@ -67,7 +67,7 @@ def fingerprint(rows: Dataset, column: str) -> str:
 
 def _holds_lists_of_numbers(kind: pyarrow.DataType) -> bool:
     is_list = pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind)
-    return is_list and pyarrow.types.is_primitive(kind.value_type)
+    return bool(is_list and pyarrow.types.is_primitive(kind.value_type))
 
 
 def content_of(value: object) -> str:

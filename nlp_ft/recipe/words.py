@@ -62,6 +62,6 @@ class WordsDataSection(TextFilesSection):
             raise ValueError(f"words and label are one column, {self.label!r}; each needs its own")
         if self.text is not None and self.text == self.spans:
             raise ValueError(f"text and spans are one column, {self.text!r}; each needs its own")
-        if self.text is None and "spans" in self.model_fields_set:
+        if self.text is None and self.spans != "spans":
             raise ValueError("spans needs text, the column whose characters they count")
         return self

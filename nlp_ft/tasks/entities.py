@@ -49,7 +49,7 @@ class TaggedWords:
 
     def tags(self, label_names: Sequence[str]) -> list[str]:
         """The most likely tag of each word."""
-        best, known = self.probabilities.argmax(-1), self.probabilities.any(-1)
+        best, known = self.probabilities.argmax(-1), np.any(self.probabilities, -1)
         return [label_names[i] if is_known else OUTSIDE for i, is_known in zip(best.tolist(), known.tolist())]
 
     def entities(self, label_names: Sequence[str], scheme: TagScheme) -> list[Entity]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nlp_ft.data.words.spans import Span, spans_of
+from nlp_ft.data.words.spans import spans_of
 from nlp_ft.recipe.words import TagScheme
 
 Tags = Sequence[Sequence[str]]
@@ -90,6 +90,3 @@ def per_type(predicted: Tags, references: Tags, scheme: TagScheme) -> list[dict[
         }
         for name, of in count_spans(predicted, references, scheme).items()
     ]
-
-
-__all__ = ["Counts", "Span", "count_spans", "per_type", "score_tags", "total"]

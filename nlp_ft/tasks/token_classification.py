@@ -17,7 +17,6 @@ from nlp_ft.data.words.encoding import word_tokenizer
 from nlp_ft.data.words.plain_rows import TAGS, WORDS
 from nlp_ft.data.words.report import describe_words, format_words_report
 from nlp_ft.data.words.spans import find_scheme
-from nlp_ft.errors import TrainingError
 from nlp_ft.layerwise import LayerMap
 from nlp_ft.models.config_checks import check_max_length, check_vocabulary
 from nlp_ft.models.labels import label_names as label_names_of
@@ -153,6 +152,3 @@ class TokenClassification:
         title = f"Token classifier fine-tuned from {self.recipe.model.name}"
         call = '"a text", aggregation_strategy="first"'
         return Card(title, "token-classification", False, call, label_names_of(model))
-
-
-__all__ = ["TokenClassification", "TrainingError"]

@@ -21,7 +21,7 @@ from nlp_ft.data.text import NO_LOCATION, ROWS_ENCODED_TOGETHER, ROWS_WORTH_A_PR
 from nlp_ft.data.windows import BEGINS_ROW, Windows
 from nlp_ft.data.words.conll import is_conll, load_conll
 from nlp_ft.data.words.encoding import encode_tagged
-from nlp_ft.data.words.plain_rows import STARTS, TAGS, TEXT, WORDS, plain_rows
+from nlp_ft.data.words.plain_rows import TAGS, TEXT, WORDS, plain_rows
 from nlp_ft.data.words.spans import OUTSIDE, find_scheme, first_break, tag_order, type_of, types_of
 from nlp_ft.errors import DataError, listed
 from nlp_ft.recipe.sections import is_share
@@ -70,7 +70,7 @@ class WordData:
 
     def by_row(self, split: str, column: str) -> np.ndarray:
         """Read a column of numbers of the windows, once for each row, (rows,)."""
-        return numbers(self.encoded[split], column)[self.windows(split).starts]
+        return np.asarray(numbers(self.encoded[split], column)[self.windows(split).starts])
 
     def labels(self, split: str) -> np.ndarray:
         """Tag ids of the words of each row, (rows, most words), filled up with -100."""
@@ -104,7 +104,7 @@ def load_word_rows(paths: str | Sequence[str], field: str, data: WordsDataSectio
     else:
         if any(Path(file).suffix.lower() in (".csv", ".tsv") for file in files):
             raise DataError(
-                f"{field}: {files[0]}: a CSV file has no lists; write the words and tags as JSON Lines, Parquet or CoNLL"
+                f"{field}: {files[0]}: a CSV file has no lists; write words and tags as JSON Lines, Parquet or CoNLL"
             )
         rows = load_files(paths, field, columns_of_words(data))
     return _plain(rows, f"{field} ({paths})", data)
@@ -218,8 +218,8 @@ def _check_tags(rows: Dataset, where: str, label_names: Sequence[str], scheme: T
     if len(unknown):
         place, tag, _ = _named(rows, lengths, int(unknown[0]), where)
         raise DataError(
-            f"{place} has the tag {tag!r}, {what}: {listed(label_names)}{did_you_mean(tag, label_names)}; correct it, or "
-            "list every tag in data.label_names"
+            f"{place} has the tag {tag!r}, {what}: {listed(label_names, 9)}{did_you_mean(tag, label_names)}; correct it, "
+            "or list every tag in data.label_names"
         )
     wrong = first_break(codes, lengths, label_names, scheme)
     if wrong is not None:
@@ -273,6 +273,3 @@ def _encode(
         num_proc=data.num_proc or useful_processes(len(rows), ROWS_WORTH_A_PROCESS),
         desc=f"Tokenizing {split}",
     )
-
-
-__all__ = ["STARTS", "TaggedRows", "WordData", "encode_word_split", "load_tagged_rows", "load_word_data"]

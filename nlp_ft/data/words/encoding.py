@@ -148,7 +148,7 @@ def word_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBas
             f"model.name: the tokenizer ({type(tokenizer).__name__}) does not say which word a token belongs to; "
             "token_classification needs one with a tokenizer.json"
         )
-    pre_tokenizer = tokenizer.backend_tokenizer.pre_tokenizer  # type: ignore[attr-defined]  # of fast tokenizers
+    pre_tokenizer = tokenizer.backend_tokenizer.pre_tokenizer
     if getattr(pre_tokenizer, "add_prefix_space", None) is False:
         pre_tokenizer.add_prefix_space = True
         tokenizer.init_kwargs["add_prefix_space"] = True
@@ -157,5 +157,5 @@ def word_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBas
 
 def wants_leading_space(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether a word has other tokens behind a space, as in byte-level BPE (GPT-2, RoBERTa, ModernBERT)."""
-    pre_tokenizer = tokenizer.backend_tokenizer.pre_tokenizer  # type: ignore[attr-defined]  # of fast tokenizers
+    pre_tokenizer = tokenizer.backend_tokenizer.pre_tokenizer
     return "ByteLevel" in repr(pre_tokenizer)

@@ -1,7 +1,8 @@
 """Turns rows of any form into words and tags: lists as they are, texts with character spans divided into words."""
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from datasets import ClassLabel, Dataset, Features, LargeList, List, Value
@@ -31,10 +32,12 @@ def plain_rows(rows: Dataset, where: str, data: WordsDataSection) -> Dataset:
             word or tag, or a span that does not fit its text.
     """
     strings = List(Value("string"))
+    function: Callable[..., dict[str, list[Any]]] = _of_lists
+    kept: dict[str, Any]
     if data.text is None:
         names = _tag_names(rows, where, data)
         _check_type(rows, data.words, where, "data.words", "strings", "string")
-        function, kept = _of_lists, {"words": data.words, "label": data.label, "names": names}
+        kept = {"words": data.words, "label": data.label, "names": names}
         features = Features({WORDS: strings, TAGS: strings})
     else:
         scheme = "iob2" if data.scheme == "auto" else data.scheme
@@ -75,17 +78,14 @@ def divided(text: str) -> tuple[list[str], list[int]]:
     """
     words: list[str] = []
     starts: list[int] = []
-    end = -1
+    end, in_run = -1, False
     for position, char in enumerate(text):
-        if char.isspace():
-            continue
+        category = unicodedata.category(char)
         goes_on = (char.isalnum() or char == "_") and not _is_ideograph(char)
-        if unicodedata.category(char) in ("Mn", "Mc", "Me", "Cf"):
-            joins = end == position
-        else:
-            joins = end == position and goes_on and in_run
-        if joins:
+        if end == position and (category[0] == "M" or category == "Cf" or (goes_on and in_run)):
             words[-1] += char
+        elif char.isspace() or category in ("Cf", "Cc"):
+            continue
         else:
             words.append(char)
             starts.append(position)
@@ -190,7 +190,7 @@ def _spans_in_words(spans: Any, text: str, words: Sequence[str], starts: Sequenc
                 )
         found.append(Span(first, last + 1, label))
     found.sort()
-    for before, after in zip(found, found[1:]):
+    for before, after in pairwise(found):
         if after.start < before.end:
             at = starts[after.start]
             raise DataError(f"{place}: two spans overlap at character {at}; a word can have one tag")
@@ -198,19 +198,15 @@ def _spans_in_words(spans: Any, text: str, words: Sequence[str], starts: Sequenc
 
 
 def _checked_span(span: Any, text: str, place: str) -> tuple[int, int, str]:
-    values = [span.get(key) for key in ("start", "end", "label")] if isinstance(span, dict) else []
-    kinds = [isinstance(v, kind) and not isinstance(v, bool) for v, kind in zip(values, (int, int, str))]
-    if len(kinds) != 3 or not all(kinds):
+    start, end, label = (span.get(key) for key in ("start", "end", "label")) if isinstance(span, dict) else [None] * 3
+    if not (isinstance(start, int) and isinstance(end, int) and isinstance(label, str)):
         raise DataError(
             f"{place}: a span must be {{start, end, label}}, two whole numbers and a text; got {span!r:.80}"
         )
-    start, end, label = values
     if not 0 <= start < end <= len(text):
         raise DataError(
-            f"{place}: the span {start} to {end} is not in the text, which has {len(text)} characters (end not included)"
+            f"{place}: the span {start} to {end} is not in the text of {len(text)} characters (end not included)"
         )
     if not label.strip() or label != label.strip():
-        raise DataError(
-            f"{place}: the span {start} to {end} has the label {label!r}, which must not be blank at an end"
-        )
+        raise DataError(f"{place}: the span {start} to {end} has the label {label!r}; it needs one without blanks")
     return start, end, label

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from nlp_ft.data.batch import IGNORED_LABEL
-from nlp_ft.data.columns import fingerprint as _fingerprint  # noqa: F401
 from nlp_ft.data.report import num_repeated
 from nlp_ft.data.words.data import WordData, flat_tags
 from nlp_ft.data.words.plain_rows import TAGS
