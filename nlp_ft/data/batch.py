@@ -11,8 +11,9 @@ from nlp_ft.layerwise.model_outputs import output_logits as output_logits
 
 IGNORED_LABEL = -100
 """Label of a row that only fills up a batch: loss and metrics leave it out. It is PyTorch's default `ignore_index`."""
-NOT_INPUTS = ("labels", "row")
-"""Keys of a batch that the model does not take: the labels, and the numbers of the rows in their data set."""
+NOT_INPUTS = ("labels", "row", "words", "tags")
+"""Keys of a batch that the model does not take: the labels, the numbers of the rows in their data set, and for tags of
+words, see `data/words/encoding.py`, the words that tokens belong to and the tags of all words."""
 
 
 def model_inputs(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -60,13 +60,18 @@ def fingerprint(rows: Dataset, column: str) -> str:
     """Hash the values of a column in their order; lists of numbers are hashed without making Python objects."""
     digest = blake2b(digest_size=16)
     for part in _parts(rows, column):
-        if pyarrow.types.is_list(part.type) or pyarrow.types.is_large_list(part.type):
+        if _holds_lists_of_numbers(part.type):
             for values in (pyarrow.compute.list_value_length(part), pyarrow.compute.list_flatten(part)):
                 array = np.ascontiguousarray(values.to_numpy())
                 digest.update((array if array.dtype.kind == "f" else array.astype(np.int64)).data)
         else:
             digest.update(repr(part.to_pylist()).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
+
+
+def _holds_lists_of_numbers(kind: pyarrow.DataType) -> bool:
+    is_list = pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind)
+    return bool(is_list and pyarrow.types.is_primitive(kind.value_type))
 
 
 def content_of(value: object) -> str:

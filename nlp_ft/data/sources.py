@@ -19,7 +19,7 @@ from nlp_ft.errors import DataError, listed
 from nlp_ft.hub import offline_if_unreachable
 from nlp_ft.locations import PREFIX, resolve_location
 from nlp_ft.recipe.sections import DataSection, is_share
-from nlp_ft.recipe.text import TextDataSection
+from nlp_ft.recipe.text import TextDataSection, TextFilesSection
 from nlp_ft.suggest import did_you_mean
 
 SPLITS = ("train", "validation", "test")
@@ -39,7 +39,7 @@ def load_raw_splits(data: TextDataSection) -> dict[str, Dataset]:
     columns = columns_of_texts(data)
     raw: dict[str, Dataset] = {}
     for split, field, where in named_splits(data):
-        rows = _from_source(data, split, where) if data.source else load_files(where, field, columns)
+        rows = rows_from_source(data, split, where, columns) if data.source else load_files(where, field, columns)
         check_columns(rows.column_names, columns, f"{field} ({where})")
         check_texts(rows.features, text_columns(data), f"{field} ({where})")
         if len(rows) == 0:
@@ -92,13 +92,24 @@ def label_columns(data: TextDataSection) -> list[str]:
     return [data.label] if isinstance(data.label, str) else data.label
 
 
-def _from_source(data: TextDataSection, split: str, name: str | list[str]) -> Dataset:
+def rows_from_source(data: TextFilesSection, split: str, name: str | list[str], columns: Columns) -> Dataset:
+    """Read the rows of one split out of `data.source`.
+
+    Args:
+        data: the section with `source`.
+        split: name of the split, a key of the recipe.
+        name: what the recipe says there: the split of the source, or the value in `split_column`.
+        columns: the columns to read.
+
+    Raises:
+        DataError: the source, the split or a column is missing or cannot be read.
+    """
     assert data.source is not None
     field = f"data.{split}"
     if not isinstance(name, str):
         raise DataError(f"{field} must be one split of data.source, got {name}")
     if data.split_column:
-        rows = _with_split_column(data, data.split_column, field)
+        rows = _with_split_column(data, data.split_column, field, columns)
         return _rows_of_value(rows, data.split_column, name, field)
     if isinstance(data.source, str) and not _is_local(data.source):
         return from_hub(data, data.source, name, field)
@@ -109,15 +120,15 @@ def _from_source(data: TextDataSection, split: str, name: str | list[str]) -> Da
     return split_of_saved(folder, name, field)
 
 
-def _with_split_column(data: TextDataSection, column: str, field: str) -> Dataset:
+def _with_split_column(data: TextFilesSection, column: str, field: str, columns: Columns) -> Dataset:
     assert data.source is not None
     files = expand([data.source] if isinstance(data.source, str) else data.source, "data.source")
     if all(Path(file).is_dir() for file in files):
         return load_files(data.source, "data.source")
     opened = RowFiles(files, "data.source")
     _require_split_column(column, opened.columns)
-    check_columns(opened.columns, columns_of_texts(data), f"{field} ({getattr(data, field.removeprefix('data.'))})")
-    return opened.load([*(name for _, name in columns_of_texts(data)), column])
+    check_columns(opened.columns, columns, f"{field} ({getattr(data, field.removeprefix('data.'))})")
+    return opened.load([*(name for _, name in columns), column])
 
 
 def from_hub(data: DataSection, source: str, name: str, field: str) -> Dataset:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from io import BufferedIOBase
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -49,6 +50,43 @@ def stream_texts(path: str, field: str, names: Sequence[str]) -> Iterator[tuple[
     for rows in _regrouped(_checked(parts, names, f"{field} ({path})")):
         has_rows = True
         yield [_texts(rows, name) for name in names], rows
+    if not has_rows:
+        raise DataError(f"{field} ({files[0]}) has no rows")
+
+
+def stream_columns(path: str, field: str, names: Sequence[str]) -> Iterator[tuple[list[Any], Rows]]:
+    """Read the first of some columns that files have, whatever its values are, at most `CHUNK_ROWS` rows at a time.
+
+    Args:
+        path: location of the data; `load_files` reads the same locations.
+        field: the recipe key or option that error messages name.
+        names: names of columns, the preferred one first.
+
+    Yields:
+        The values of the column, where a missing one becomes an empty text; and the whole rows they are from.
+
+    Raises:
+        DataError: see `stream_texts`; or the files have none of the columns.
+    """
+    files = expand([path], field)
+    if all(Path(file).is_dir() for file in files):
+        saved = load_files(path, field)
+        columns = saved.column_names
+        parts: Iterator[tuple[pyarrow.Table, Rows]] = (
+            (table, table) for table in saved.with_format("arrow").iter(CHUNK_ROWS)
+        )
+    else:
+        opened = RowFiles(files, field)
+        columns = opened.columns
+    found = [name for name in names if name in columns]
+    if not found:
+        raise DataError(f"{field}: {path} has none of the columns {listed(names)}; it has: {listed(columns)}")
+    if not all(Path(file).is_dir() for file in files):
+        parts = opened.whole_rows(found[:1], CHUNK_ROWS)
+    has_rows = False
+    for rows in _regrouped(rows for _, rows in parts):
+        has_rows = True
+        yield _texts(rows, found[0]), rows
     if not has_rows:
         raise DataError(f"{field} ({files[0]}) has no rows")
 

@@ -76,6 +76,7 @@ def build_classifier(
     tokenizer: PreTrainedTokenizerBase | None = None,
     pretrained: bool = True,
     say: Callable[[str], object] = lambda note: None,
+    auto_class: Any = AutoModelForSequenceClassification,
 ) -> PreTrainedModel:
     """Build the encoder with pooling and a head for the given labels; the head is new unless `model.keep_head` is set.
 
@@ -85,12 +86,15 @@ def build_classifier(
         tokenizer: the encoder's tokenizer, which shows where the CLS token is; None assumes that it comes first.
         pretrained: whether to load the weights; False builds the structure alone, on the default device.
         say: called with one sentence for each kind of weights that is new or not used.
+        auto_class: the Auto class of Transformers that has the head; one for other than whole texts pools nothing.
 
     Raises:
         ModelError: the model cannot be found or loaded, lacks weights, or has no such pooling or head.
     """
-    config = _load_config(model)
-    model = _with_trained_pooling(model, say)
+    config = _load_config(model, auto_class)
+    is_of_texts = auto_class is AutoModelForSequenceClassification
+    if is_of_texts:
+        model = _with_trained_pooling(model, say)
     if model.keep_head:
         _require_same_labels(model, config, label_names)
     config.id2label = dict(enumerate(label_names))
@@ -100,8 +104,8 @@ def build_classifier(
         # Decoders find the last token of each text by the id that the tokenizer pads with.
         config.get_text_config().pad_token_id = config.pad_token_id = tokenizer.pad_token_id
     _set_dropout(config, model)
-    if is_plain(model, config):
-        return _plain_classifier(model, config, pretrained, say)
+    if not is_of_texts or is_plain(model, config):
+        return _plain_classifier(auto_class, model, config, pretrained, say)
     return _pooled_classifier(model, config, tokenizer, pretrained, say)
 
 
@@ -129,12 +133,7 @@ def build_headed(
     config = _load_config(model, auto_class, purpose)
     config.num_labels = num_labels
     _set_dropout(config, model)
-    if not pretrained:
-        structure: PreTrainedModel = _structure(auto_class, model, config)
-        return structure
-    loaded = _load(auto_class, model, config)
-    _settle_head(model, config, loaded, say, auto_class, purpose)
-    return loaded.model
+    return _plain_classifier(auto_class, model, config, pretrained, say, purpose)
 
 
 def _with_trained_pooling(model: TextModelSection, say: Callable[[str], object]) -> TextModelSection:
@@ -149,14 +148,19 @@ def _with_trained_pooling(model: TextModelSection, say: Callable[[str], object])
 
 
 def _plain_classifier(
-    model: TextModelSection, config: PreTrainedConfig, pretrained: bool, say: Callable[[str], object]
+    auto_class: Any,
+    model: TextModelSection,
+    config: PreTrainedConfig,
+    pretrained: bool,
+    say: Callable[[str], object],
+    purpose: str = "classification",
 ) -> PreTrainedModel:
-    """Build the sequence classifier that Transformers has for the architecture."""
+    """Build the model that Transformers has for the architecture, with its head."""
     if not pretrained:
-        structure: PreTrainedModel = _structure(AutoModelForSequenceClassification, model, config)
+        structure: PreTrainedModel = _structure(auto_class, model, config)
         return structure
-    loaded = _load(AutoModelForSequenceClassification, model, config)
-    _settle_head(model, config, loaded, say)
+    loaded = _load(auto_class, model, config)
+    _settle_head(auto_class, model, config, loaded, say, purpose)
     return loaded.model
 
 
@@ -245,12 +249,12 @@ def _load(auto_class: Any, model: TextModelSection, config: PreTrainedConfig, **
 
 
 def _settle_head(
+    auto_class: Any,
     model: TextModelSection,
     config: PreTrainedConfig,
     loaded: LoadedModel,
     say: Callable[[str], object],
-    auto_class: Any = AutoModelForSequenceClassification,
-    purpose: str = "classification",
+    purpose: str,
 ) -> None:
     """Keep the head that came with the weights if `model.keep_head` is set, else initialize it as a new head."""
     prefix = loaded.model.base_model_prefix

@@ -8,6 +8,7 @@ from nlp_ft.recipe.recipe import (
     Recipe,
     RegressionRecipe,
     TextRecipe,
+    WordsRecipe,
 )
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "Recipe",
     "RegressionRecipe",
     "TextRecipe",
+    "WordsRecipe",
 ]

@@ -44,6 +44,7 @@ TASK_PRESETS: dict[str, Preset] = {
     "multi_label_classification": {"training": {"metric": "macro_f1"}},
     "text_regression": {"training": {"metric": "spearman"}},
     "question_answering": {"training": {"metric": "f1"}},
+    "token_classification": {"training": {"metric": "span_f1"}},
 }
 """Task -> the settings whose default differs from that of classification."""
 

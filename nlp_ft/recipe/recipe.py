@@ -20,16 +20,19 @@ from nlp_ft.recipe.sections import (
     QuestionMetric,
     ScheduleSection,
     Section,
+    TagMetric,
 )
 from nlp_ft.recipe.strategy import StrategySection
 from nlp_ft.recipe.text import TextDataSection, TextModelSection
 from nlp_ft.recipe.training import TrainingSection
 from nlp_ft.recipe.values import Folder, Whole
+from nlp_ft.recipe.words import WordsDataSection
 
 TaskName = Literal[
     "text_classification",
     "multi_label_classification",
     "text_regression",
+    "token_classification",
     "question_answering",
     "image_classification",
 ]
@@ -49,7 +52,8 @@ class Recipe(Section):
         "text_classification",
         description="What the model learns: `text_classification`, a label for each text or pair of texts; "
         "`multi_label_classification`, any number of labels for each; `text_regression`, a number for each; "
-        "`question_answering`, the part of a text that answers a question; "
+        "`token_classification`, a tag for each word, such as the entities of a text; `question_answering`, the part "
+        "of a text that answers a question; "
         "`image_classification`, a label for each image. It decides which keys `data` and `model` have.",
     )
     data: DataSection = Field(description="Where the rows and labels come from.")
@@ -211,6 +215,29 @@ class QuestionRecipe(Recipe):
         return self
 
 
+class WordsRecipe(Recipe):
+    """Token classification: a tag for each word, such as the names of persons and places in a text."""
+
+    metrics: ClassVar[tuple[str, ...]] = get_args(TagMetric)
+
+    data: WordsDataSection = Field(description="Where the words and their tags come from.")
+    model: TextModelSection = Field(
+        description="The pretrained encoder, with a linear layer on the vector of each token."
+    )
+
+    @model_validator(mode="after")
+    def _check_words(self) -> Self:
+        if self.strategy.grain != "block":
+            raise ValueError(f"strategy.grain {self.strategy.grain} is for images; the layers of a text are its blocks")
+        if self.model.pooling != "auto":
+            raise ValueError(
+                f"model.pooling {self.model.pooling} is for whole texts; here each word has its own vector"
+            )
+        if self.model.head.type != "linear":
+            raise ValueError(f"model.head.type must be linear for {self.task}, got {self.model.head.type}")
+        return self
+
+
 class ImageRecipe(Recipe):
     """Image classification: a label for each image."""
 
@@ -233,6 +260,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "text_classification": TextRecipe,
     "multi_label_classification": MultiLabelRecipe,
     "text_regression": RegressionRecipe,
+    "token_classification": WordsRecipe,
     "question_answering": QuestionRecipe,
     "image_classification": ImageRecipe,
 }

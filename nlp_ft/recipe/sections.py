@@ -22,8 +22,9 @@ MultiLabelMetric = Literal[
     "loss",
 ]
 NumberMetric = Literal["spearman", "pearson", "mse", "rmse", "mae", "loss"]
+TagMetric = Literal["span_f1", "span_precision", "span_recall", "macro_f1", "accuracy", "loss"]
 QuestionMetric = Literal["f1", "exact_match", "loss"]
-Metric = Literal[ClassMetric, MultiLabelMetric, NumberMetric, QuestionMetric]
+Metric = Literal[ClassMetric, MultiLabelMetric, NumberMetric, TagMetric, QuestionMetric]
 
 
 def is_share(where: object) -> bool:

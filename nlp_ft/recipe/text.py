@@ -11,8 +11,8 @@ from nlp_ft.recipe.values import Paths, Place, Real, Text, Whole
 WindowPooling = Literal["mean", "max"]
 
 
-class TextDataSection(DataSection):
-    """Where the texts and labels come from, and how they become tokens."""
+class TextFilesSection(DataSection):
+    """Which files hold the rows of a task on texts."""
 
     source: Paths | None = Field(
         None,
@@ -28,6 +28,23 @@ class TextDataSection(DataSection):
     split_column: Text | None = Field(
         None, description="Column of the `source` files that names the split of each row; null where there is none."
     )
+    num_proc: Whole | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="Processes that tokenize the data; null chooses from the number of rows and cores.",
+    )
+
+    @model_validator(mode="after")
+    def _check_split_column(self) -> Self:
+        if self.split_column and not self.source:
+            raise ValueError("split_column needs source, the file(s) that hold that column")
+        return self
+
+
+class TextDataSection(TextFilesSection):
+    """Where the texts and labels come from, and how they become tokens."""
+
     text: Text | list[Text] = Field("text", description="Column with the text, or a list of two columns for pairs.")
     label: Text | list[Text] = Field(  # type: ignore[assignment]  # images have one column
         "label",
@@ -64,12 +81,6 @@ class TextDataSection(DataSection):
     window_pooling: WindowPooling = Field(
         "mean", description="How the logits of the windows of a text become those of the text: their mean or maximum."
     )
-    num_proc: Whole | None = Field(
-        None,
-        ge=1,
-        le=1024,
-        description="Processes that tokenize the data; null chooses from the number of rows and cores.",
-    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -90,8 +101,6 @@ class TextDataSection(DataSection):
             raise ValueError(
                 f"stride must leave room for new tokens in a window of max_length {self.max_length}, got {self.stride}"
             )
-        if self.split_column and not self.source:
-            raise ValueError("split_column needs source, the file(s) that hold that column")
         return self
 
     def _check_label_columns(self, columns: list[str]) -> None:

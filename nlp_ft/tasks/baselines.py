@@ -25,6 +25,8 @@ TITLES = {
     "first_sentence": "the first sentence",
     "tfidf_sentence": "the nearest sentence by TF-IDF",
     "no_answer": "no answer",
+    "most_frequent_tag": "the most frequent tag",
+    "tag_of_word": "the most frequent tag of each word",
 }
 """Baseline -> its name for people."""
 Scores = dict[str, dict[str, dict[str, float]]]

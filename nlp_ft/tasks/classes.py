@@ -161,11 +161,11 @@ class Classification(ABC):
         section = self.recipe.loss
         if section.class_weights is None:
             return ClassificationLoss(None, section.label_smoothing)
-        weights = _class_weights(section.class_weights, self.label_counts())
+        weights = class_weights(section.class_weights, self.label_counts())
         return ClassificationLoss(torch.tensor(weights, dtype=torch.float32), section.label_smoothing)
 
 
-def _class_weights(setting: Literal["balanced"] | Mapping[str, float], train_rows: Mapping[str, int]) -> list[float]:
+def class_weights(setting: Literal["balanced"] | Mapping[str, float], train_rows: Mapping[str, int]) -> list[float]:
     """List the class weight of each label in the order of the ids.
 
     Args:

@@ -84,6 +84,14 @@ class ClassificationLoss:
         return self.class_weights
 
 
+class TagLoss(ClassificationLoss):
+    """`ClassificationLoss` of tags: logits are (batch, seq_len, num_labels) and label ids (batch, seq_len)."""
+
+    def total(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Sum the loss over the tokens of one part; those with the label -100 are left out."""
+        return super().total(logits.flatten(0, 1), labels.flatten())
+
+
 class BinaryLoss:
     """Binary cross-entropy of each label, for an effective batch that arrives in parts, as `ClassificationLoss` is.
 

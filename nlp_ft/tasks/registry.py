@@ -12,6 +12,7 @@ TASKS = {
     "text_classification": "nlp_ft.tasks.text_classification:TextClassification",
     "multi_label_classification": "nlp_ft.tasks.multi_label_classification:MultiLabelClassification",
     "text_regression": "nlp_ft.tasks.text_regression:TextRegression",
+    "token_classification": "nlp_ft.tasks.token_classification:TokenClassification",
     "question_answering": "nlp_ft.tasks.question_answering:QuestionAnswering",
     "image_classification": "nlp_ft.tasks.image_classification:ImageClassification",
 }

@@ -1,0 +1,122 @@
+"""A trained tagger, which finds entities in texts, or in lists of words."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+from transformers import AutoModelForTokenClassification, AutoTokenizer
+
+from nlp_ft.data.batch import IGNORED_LABEL
+from nlp_ft.data.batch_sampling import token_batches
+from nlp_ft.data.row_files import Rows
+from nlp_ft.data.splits import progress_bars
+from nlp_ft.data.streaming import estimated_rows, stream_columns, stream_lines
+from nlp_ft.data.windows import BEGINS_ROW
+from nlp_ft.data.words.batches import WordCollator
+from nlp_ft.data.words.data import WordData, encode_word_split, load_word_data, load_word_rows
+from nlp_ft.data.words.encoding import encode_for_tagging, word_tokenizer
+from nlp_ft.data.words.plain_rows import check_words, divided
+from nlp_ft.errors import DataError, ModelError
+from nlp_ft.models.config_checks import check_vocabulary
+from nlp_ft.models.labels import label_names
+from nlp_ft.models.text import require_model_files
+from nlp_ft.prediction.text_run import TOKENS_PER_BATCH, TOKENS_PER_BATCH_ELSEWHERE
+from nlp_ft.prediction.trained_run import Source, TrainedRun, chunked, damage_named, load_whole
+from nlp_ft.recipe import WordsRecipe
+from nlp_ft.tasks.entities import TaggedWords
+from nlp_ft.tasks.task import Data
+
+Input = str | Sequence[str]
+"""A text, which is divided into words, or the words themselves."""
+
+
+class WordRun(TrainedRun):
+    """A trained run that reads words. See `TrainedRun`. Raises: RunFolderError: model or tokenizer are damaged."""
+
+    input_name = "text"
+
+    def __init__(self, folder: Path, recipe: WordsRecipe, trust_remote_code: bool = False) -> None:
+        self.recipe: WordsRecipe = recipe
+        with damage_named(folder, "model"):
+            require_model_files(folder)
+            self.model = load_whole(AutoModelForTokenClassification, folder, trust_remote_code)
+        with damage_named(folder, "tokenizer"):
+            if not (folder / "tokenizer_config.json").is_file():
+                raise ModelError("it has no tokenizer_config.json")
+            self.tokenizer = word_tokenizer(AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code))
+            check_vocabulary(self.tokenizer, self.model)
+
+    def activated(self, inputs: Sequence[Input], done: Callable[[int], object] = lambda count: None) -> np.ndarray:
+        """Compute the probabilities of the tags of each input's words: an array of `TaggedWords`, (inputs,)."""
+        texts = [_in_words(item, number) for number, item in enumerate(inputs)]
+        encoded = encode_for_tagging([words for _, words, _ in texts], self.tokenizer, self.recipe.data)
+        rows = np.cumsum(encoded.pop(BEGINS_ROW)) - 1
+        lengths = np.array([len(ids) for ids in encoded["input_ids"]])
+        batches = token_batches(lengths, TOKENS_PER_BATCH.get(self.device.type, TOKENS_PER_BATCH_ELSEWHERE))
+        collator = WordCollator(self.tokenizer, list(encoded))
+        found = [np.zeros((len(words), len(label_names(self.model))), np.float32) for _, words, _ in texts]
+        with self.computing() as compute:
+            for batch in batches:
+                collated = collator([{key: encoded[key][window] for key in encoded} for window in batch])
+                words_of = collated.pop("words").numpy()
+                probabilities = self.outputs.activate(compute(collated)).cpu().numpy()
+                for window, words, values in zip(batch, words_of, probabilities, strict=True):
+                    decided = words != IGNORED_LABEL
+                    found[rows[window]][words[decided]] = values[decided]
+                done(len(np.unique(rows[batch])))
+        result = np.empty(len(texts), object)
+        result[:] = [TaggedWords(*text, values) for text, values in zip(texts, found, strict=True)]
+        return result
+
+    def read(self, source: Source) -> Iterator[tuple[Sequence[Input], Rows]]:
+        """Read texts or lists of words: the column `data.words` of a file, or else `data.text` or `text`."""
+        if source.file:
+            names = [self.recipe.data.words, self.recipe.data.text or "text"]
+            with progress_bars(False):
+                yield from stream_columns(source.file, "--file", names)
+            return
+        for texts in chunked(source.words) if source.lines is None else stream_lines(source.lines, "standard input"):
+            yield texts, pyarrow.table({"text": list(texts)})
+
+    def expected_inputs(self, source: Source) -> int | None:
+        """Estimate the rows of the file, or count the given texts; lines are counted by nobody."""
+        if source.lines is not None:
+            return None
+        return estimated_rows(source.file, "--file") if source.file else len(source.words)
+
+    def shown(self, item: Input) -> str:
+        """Return the text, or the words joined by blanks."""
+        return item if isinstance(item, str) else " ".join(item)
+
+    def labelled(self, data: str | list[str] | None, split: str) -> WordData:
+        """Read words with tags. Raises: DataError."""
+        section = self.recipe.data
+        if data is None:
+            return load_word_data(section, self.tokenizer)
+        with progress_bars(False):
+            rows = load_word_rows(data, "--data", section)
+        return encode_word_split(rows, split, f"--data ({data})", self.tokenizer, section, label_names(self.model))
+
+    def labelled_collator(self, data: Data, split: str) -> WordCollator:
+        """Make the collator that pads rows to the longest of their batch."""
+        return WordCollator(self.tokenizer, data.encoded[split].column_names)
+
+
+def _in_words(item: Any, number: int) -> tuple[str, list[str], list[int]]:
+    """Divide an input into words: its text, the words, and where they begin. Raises: DataError: it is no such input."""
+    where = f"input {number} (from 0)"
+    if not isinstance(item, str | list | tuple):
+        raise DataError(f"{where} must be a text or a list of words, got {item!r:.60}")
+    if isinstance(item, str):
+        text, (words, starts) = item, divided(item)
+    else:
+        words = check_words(item, where) if item else []
+        text = " ".join(words)
+        starts = [0, *np.cumsum([len(word) + 1 for word in words]).tolist()][: len(words)]
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{where} cannot be encoded as UTF-8") from None
+    return text, words, starts

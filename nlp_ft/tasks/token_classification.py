@@ -1,0 +1,154 @@
+"""Token classification: a tag for each word, such as the entities of a text or parts of speech."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForTokenClassification, PreTrainedModel, PreTrainedTokenizerBase
+
+from nlp_ft.data.columns import content_of, fingerprint
+from nlp_ft.data.splits import progress_bars
+from nlp_ft.data.words.batches import WordCollator
+from nlp_ft.data.words.data import WordData, flat_tags, load_tagged_rows, load_word_data
+from nlp_ft.data.words.encoding import word_tokenizer
+from nlp_ft.data.words.plain_rows import TAGS, WORDS
+from nlp_ft.data.words.report import describe_words, format_words_report
+from nlp_ft.data.words.spans import find_scheme
+from nlp_ft.layerwise import LayerMap
+from nlp_ft.models.config_checks import check_max_length, check_vocabulary
+from nlp_ft.models.labels import label_names as label_names_of
+from nlp_ft.models.text import build_classifier, load_tokenizer
+from nlp_ft.recipe import WordsRecipe
+from nlp_ft.tasks.baselines import Scores
+from nlp_ft.tasks.classes import class_weights
+from nlp_ft.tasks.losses import TagLoss
+from nlp_ft.tasks.tag_baselines import score_tag_baselines
+from nlp_ft.tasks.tag_outputs import TagOutputs
+from nlp_ft.tasks.task import Card, map_layers
+
+
+class TokenClassification:
+    """Learns a tag for each word. See `Task`."""
+
+    inputs = "words"
+    drop_last = False
+    example_input = '"a text of your own"'
+    libraries: tuple[str, ...] = ("tokenizers",)
+    num_workers = 0
+
+    def __init__(self, recipe: WordsRecipe) -> None:
+        self.recipe = recipe
+        self.group_by_length = recipe.training.group_by_length
+        self.notes: list[str] = []
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer of the encoder, made fit for words. Raises: NlpFtError."""
+        return word_tokenizer(load_tokenizer(self.recipe.model))
+
+    @cached_property
+    def data(self) -> WordData:
+        """The tokenized splits. Raises: NlpFtError."""
+        return load_word_data(self.recipe.data, self.tokenizer)
+
+    @staticmethod
+    def outputs_of(model: PreTrainedModel) -> TagOutputs:
+        """Interpret the outputs of a trained model by its tags and its scheme."""
+        names = label_names_of(model)
+        return TagOutputs(names, getattr(model.config, "tag_scheme", None) or find_scheme("auto", names, "the model"))
+
+    @property
+    def outputs(self) -> TagOutputs:
+        """Interpret the outputs of the model by the tags of the data."""
+        return TagOutputs(self.data.label_names, self.data.scheme)
+
+    def label_counts(self) -> dict[str, int]:
+        """Count the words of train for each tag."""
+        if "data" in vars(self):
+            rows, names = self.data.raw["train"], self.data.label_names
+        else:
+            with progress_bars(False):
+                found = load_tagged_rows(self.recipe.data)
+            rows, names = found.raw["train"], found.label_names
+        codes, _ = flat_tags(rows, names)
+        return dict(zip(names, np.bincount(codes, minlength=len(names)).tolist(), strict=True))
+
+    def label_names(self) -> list[str]:
+        """Read the tags in the order of their ids."""
+        with progress_bars(False):
+            return load_tagged_rows(self.recipe.data).label_names
+
+    def build_model(self, label_names: Sequence[str], pretrained: bool = True) -> PreTrainedModel:
+        """Build the encoder with a linear layer on the vector of each token. Raises: ModelError."""
+        is_random = self.recipe.strategy.name == "scratch"
+        model = build_classifier(
+            self.recipe.model,
+            label_names,
+            self.tokenizer,
+            pretrained=pretrained and not is_random,
+            say=self.notes.append if pretrained else lambda note: None,
+            auto_class=AutoModelForTokenClassification,
+        )
+        model.config.tag_scheme = find_scheme(self.recipe.data.scheme, label_names, "data.label")
+        check_vocabulary(self.tokenizer, model)
+        check_max_length(self.recipe.data.max_length, model)
+        return model
+
+    def map_layers(self, model: PreTrainedModel) -> LayerMap:
+        """Map embeddings, blocks and head. Raises: LayerMapError."""
+        return map_layers(self.recipe, model)
+
+    def hidden_size(self, model: PreTrainedModel) -> int | None:
+        """Return the number of values in the vector of a token."""
+        size: int | None = getattr(model.config.get_text_config(), "hidden_size", None)
+        return size
+
+    def make_loss(self) -> TagLoss:
+        """Make the cross-entropy of the tags with the class weights of the recipe. Raises: TrainingError."""
+        section = self.recipe.loss
+        if section.class_weights is None:
+            return TagLoss(None, section.label_smoothing)
+        weights = class_weights(section.class_weights, self.label_counts())
+        return TagLoss(torch.tensor(weights, dtype=torch.float32), section.label_smoothing)
+
+    def collator(self, training: bool) -> WordCollator:
+        """Make the collator that pads each row to the longest of its batch; training changes nothing at random."""
+        return WordCollator(self.tokenizer, self.data.encoded["train"].column_names)
+
+    def describe_data(self) -> dict[str, Any]:
+        """Describe rows, words, entities and tokens of each split."""
+        return describe_words(self.data)
+
+    def format_report(self, report: dict[str, Any]) -> str:
+        """Write the data report as tables."""
+        return format_words_report(report)
+
+    def identity(self) -> dict[str, str]:
+        """Fingerprint the words, token ids and tags of each split, and the vocabulary."""
+        found = {"vocabulary of the tokenizer": content_of(sorted(self.tokenizer.get_vocab().items()))}
+        for split, encoded in self.data.encoded.items():
+            tokens = [fingerprint(encoded, key) for key in ("input_ids", "words")]
+            found |= {
+                f"words of {split}": fingerprint(self.data.raw[split], WORDS),
+                f"token ids of {split}": content_of(tokens),
+                f"tags of {split}": fingerprint(self.data.raw[split], TAGS),
+            }
+        return found
+
+    def score_baselines(self) -> Scores:
+        """Score the most frequent tag, and the most frequent tag of each word."""
+        return score_tag_baselines(self.data)
+
+    def save_preprocessor(self, folder: Path) -> None:
+        """Save the tokenizer, with the length."""
+        self.tokenizer.model_max_length = self.recipe.data.max_length
+        self.tokenizer.save_pretrained(folder)
+
+    def card(self, model: PreTrainedModel) -> Card:
+        """Describe the model for the model card."""
+        title = f"Token classifier fine-tuned from {self.recipe.model.name}"
+        call = '"a text", aggregation_strategy="first"'
+        return Card(title, "token-classification", False, call, label_names_of(model))
