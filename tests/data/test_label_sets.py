@@ -178,7 +178,10 @@ RECIPE = {"task": "multi_label_classification", "model": {"name": "m"}, "output_
             "training.threshold is for task: multi_label",
         ),
         ({"task": "text_classification", "data": {"label_separator": "|"}}, "data.label_separator is for task: multi"),
-        ({"task": "text_classification", "data": {"label": ["a", "b"]}}, "a list of columns, is for task: multi_label"),
+        (
+            {"task": "text_classification", "data": {"label": ["a", "b"]}},
+            "data.label must be one column for text_classification",
+        ),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(changes: dict[str, Any], message: str) -> None:

@@ -307,7 +307,7 @@ def test_a_run_whose_scales_are_damaged_is_refused(run: Path, scales: Any, monke
 
 
 def test_a_kept_head_begins_with_the_numbers_that_it_gave(run: Path, tmp_path: Path, tiny_encoder: Path) -> None:
-    recipe = recipe_from_dict(numbers_recipe(tmp_path, run, model={"keep_head": True}))
+    recipe = recipe_from_dict(numbers_recipe(tmp_path, run, model={"pooling": "auto", "keep_head": True}))
     task: Any = task_of(recipe)
     model = task.build_model(task.label_names()).eval()
     batch = task.tokenizer(["red red", "green blue"], padding=True, return_tensors="pt")
