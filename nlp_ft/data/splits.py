@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-from sklearn.model_selection import train_test_split
 
 from nlp_ft.data.columns import selected, unique_values, value_codes
 from nlp_ft.data.workers import available_cores
@@ -49,6 +48,8 @@ def draw_validation(splits: dict[str, Dataset], column: str | None, validation: 
 
 def _drawn(num_rows: int, labels: np.ndarray | None, share: float) -> list[np.ndarray]:
     """Draw row numbers: those that stay in train, and those that are held out for validation."""
+    from sklearn.model_selection import train_test_split  # takes seconds to import, and few runs draw rows
+
     numbers = np.arange(num_rows)
     drawn: list[np.ndarray] = train_test_split(numbers, test_size=share, stratify=labels, random_state=SPLIT_SEED)
     return drawn

@@ -11,8 +11,6 @@ from typing import ClassVar
 import numpy as np
 import pyarrow
 import torch
-from scipy import stats
-from sklearn.linear_model import Ridge
 from transformers import PreTrainedModel
 
 from nlp_ft.data.splits import progress_bars
@@ -53,6 +51,8 @@ class NumberOutputs:
 
     def score(self, predicted: np.ndarray, references: np.ndarray) -> dict[str, float]:
         """Compute Spearman and Pearson correlation (NaN if a side is constant), mean squared and absolute error."""
+        from scipy import stats  # takes seconds to import, and training can begin without it
+
         errors = predicted.astype(np.float64) - references
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", stats.ConstantInputWarning)
@@ -141,6 +141,8 @@ class TextRegression(TextInputs):
 
     def score_baselines(self) -> Scores:
         """Score the mean of train, which has no correlation, and a ridge regression on TF-IDF."""
+        from sklearn.linear_model import Ridge
+
         data = self.data
         mean = data.labels("train").mean()
         by_words = predict_by_words(data, Ridge(), held_out(data.encoded))

@@ -45,7 +45,12 @@ def test_a_file_of_texts_and_labels(tmp_path: Path, tiny_encoder: Path) -> None:
 
 def test_splits_in_a_column_pairs_by_their_names_and_fractions_to_learn(tmp_path: Path, tiny_encoder: Path) -> None:
     splits = ["train"] * 100 + ["dev"] * 10 + ["test"] * 10
-    columns = {"fold": splits, "sentence1": TEXTS, "sentence2": TEXTS[::-1], "score": [row / 119 for row in range(120)]}
+    columns: dict[str, list[Any]] = {
+        "fold": splits,
+        "sentence1": TEXTS,
+        "sentence2": TEXTS[::-1],
+        "score": [row / 119 for row in range(120)],
+    }
     recipe, text = drafted(tmp_path, columns, tiny_encoder)
     assert find_problems(recipe) == []
     data = vars(recipe.data)

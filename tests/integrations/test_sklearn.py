@@ -136,7 +136,7 @@ def test_pairs_of_texts_and_a_regression(tiny_encoder: Path) -> None:
     y = np.array([0.9, 0.1, 1.0, 0.5] * 5)
     model = TextRegressor(str(tiny_encoder), **SETTINGS).fit(pairs, y)
     predicted = model.predict(pairs)
-    assert (predicted.shape, predicted.dtype, model.n_features_in_) == ((20,), np.float64, 2)
+    assert (predicted.shape, predicted.dtype.name, model.n_features_in_) == ((20,), "float64", 2)
     assert model.score(pairs, y) == r2_score(y, predicted)
     with pytest.raises(DataError, match="X has 1 features, but TextRegressor is expecting 2 features as input"):
         model.predict(["the cat"])
