@@ -246,6 +246,8 @@ def _labels(y: Any, texts: Sequence[Any], sample_weight: Any) -> np.ndarray:
         raise DataError("this estimator requires y to be passed, but the target y is None")
     labels: np.ndarray = column_or_1d(y, warn=True)
     check_consistent_length(texts, labels)
+    if len(texts) < 2:
+        raise DataError("X has 1 sample; at least two texts are needed")
     if sample_weight is not None:
         _check_weights(np.asarray(sample_weight, dtype=np.float64), len(labels))
     return labels
