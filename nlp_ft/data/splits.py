@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
-from sklearn.model_selection import train_test_split
 
 from nlp_ft.data.columns import selected, unique_values, value_codes
 from nlp_ft.data.workers import available_cores
@@ -64,6 +62,8 @@ def draw_validation_by_labels(
         DataError: one of the two splits would have no rows.
     """
     share = float(str(validation).rstrip("%")) / 100
+    from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit  # imports scikit-learn
+
     drawing = MultilabelStratifiedShuffleSplit(1, test_size=share, random_state=SPLIT_SEED)
     try:
         train, held_out = next(drawing.split(np.zeros(len(indicators)), indicators))
@@ -86,6 +86,8 @@ def _parted(splits: dict[str, Dataset], train: np.ndarray, held_out: np.ndarray)
 
 def _drawn(num_rows: int, labels: np.ndarray | None, share: float) -> list[np.ndarray]:
     """Draw row numbers: those that stay in train, and those that are held out for validation."""
+    from sklearn.model_selection import train_test_split  # takes seconds to import, and few runs draw rows
+
     numbers = np.arange(num_rows)
     drawn: list[np.ndarray] = train_test_split(numbers, test_size=share, stratify=labels, random_state=SPLIT_SEED)
     return drawn

@@ -2,16 +2,16 @@
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.multiclass import OneVsRestClassifier
 
 from nlp_ft.data.text import TextData
 from nlp_ft.tasks.metrics import score
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.multiclass import OneVsRestClassifier
 
 MOST_ROWS = 20_000
 """Most rows of train for which a recipe that does not say gets baselines: they take seconds up to there."""
@@ -62,7 +62,7 @@ def score_majority(train_labels: np.ndarray, labels: Mapping[str, np.ndarray]) -
 
 def predict_by_words(
     data: TextData,
-    model: LogisticRegression | OneVsRestClassifier | Ridge,
+    model: "LogisticRegression | OneVsRestClassifier | Ridge",
     splits: Sequence[str],
     probabilities: bool = False,
 ) -> dict[str, np.ndarray]:
@@ -77,6 +77,10 @@ def predict_by_words(
     Returns:
         Split -> prediction for each row, (rows, ...).
     """
+    # scikit-learn takes seconds to import, and training can begin without it.
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
     with warnings.catch_warnings():
         # A baseline may stop before its last digit.
@@ -86,10 +90,12 @@ def predict_by_words(
     return {split: predict(words.transform(data.texts(split))) for split in splits}
 
 
-def logistic_regression() -> LogisticRegression:
+def logistic_regression() -> "LogisticRegression":
     """Make the regression; its random numbers are its own.
 
     On Banking77 (10,003 rows, 77 labels), this solver and tolerance take 5 s and reach 89.4 %; the default solver takes
     24 s and reaches 89.4 %.
     """
+    from sklearn.linear_model import LogisticRegression
+
     return LogisticRegression(C=10, solver="saga", tol=3e-3, random_state=0)

@@ -12,8 +12,6 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow
 import torch
-from scipy import stats
-from sklearn.linear_model import Ridge
 from transformers import PreTrainedModel
 
 from nlp_ft.data.report import describe_data
@@ -163,6 +161,8 @@ def scores_of_number(predicted: np.ndarray, references: np.ndarray) -> dict[str,
         references: numbers, (rows,).
     """
     errors = predicted.astype(np.float64) - references
+    from scipy import stats  # takes seconds to import, and training can begin without it
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.ConstantInputWarning)
         spearman, pearson = (f(predicted, references).statistic for f in (stats.spearmanr, stats.pearsonr))
@@ -268,6 +268,8 @@ class TextRegression(TextInputs):
 
     def score_baselines(self) -> Scores:
         """Score the mean of train, which has no correlation, and a ridge regression on TF-IDF."""
+        from sklearn.linear_model import Ridge
+
         data = self.data
         mean = data.labels("train").mean(0)
         by_words = predict_by_words(data, Ridge(), held_out(data.encoded))

@@ -52,7 +52,7 @@ def test_the_list_has_a_line_for_each_run_the_oldest_first_in_80_columns(
         ["deep/b", "llrd", "1.0e-4", "1.0e-2", "1", "3ep", "0.9000", "0.8000", "12", "09-09"],
         [lines[3].split()[0], "llrd", "1.0e-4", "-", "2", "3ep", "0.8000", "0.7000", "12", "09-09"],
     ]
-    assert re.fullmatch(r"a_ru\w*\.\.\.\w*show", lines[3].split()[0])
+    assert re.fullmatch(r"a_r\w*\.\.\.\w*show", lines[3].split()[0])
     assert lines[-2:] == ["valid. and test: accuracy", "unfinished: runs/c.partial"]
 
 

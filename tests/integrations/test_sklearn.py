@@ -1,6 +1,7 @@
 """The estimators of scikit-learn on a tiny encoder: alone, and inside of scikit-learn's own tools."""
 
 import pickle
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,12 @@ from sklearn.metrics import accuracy_score, r2_score
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils.estimator_checks import check_estimator
 
 from nlp_ft.errors import DataError, NlpFtError
-from nlp_ft.integrations.sklearn import TextClassifier, TextRegressor
+from nlp_ft.integrations.sklearn import EXPECTED_FAILURES, TextClassifier, TextRegressor
+from tests.docs.blocks import ROOT
+from tests.integrations.sklearn_numbers import NumberClassifier, NumberRegressor
 from tests.tiny import write_tiny_csv
 
 SETTINGS: dict[str, Any] = {"duration": "60st", "lr": 1e-2, "settings": {"precision": "fp32"}}
@@ -136,7 +140,7 @@ def test_pairs_of_texts_and_a_regression(tiny_encoder: Path) -> None:
     y = np.array([0.9, 0.1, 1.0, 0.5] * 5)
     model = TextRegressor(str(tiny_encoder), **SETTINGS).fit(pairs, y)
     predicted = model.predict(pairs)
-    assert (predicted.shape, str(predicted.dtype), model.n_features_in_) == ((20,), "float64", 2)
+    assert (predicted.shape, predicted.dtype.name, model.n_features_in_) == ((20,), "float64", 2)
     assert model.score(pairs, y) == r2_score(y, predicted)
     with pytest.raises(DataError, match="X has 1 features, but TextRegressor is expecting 2 features as input"):
         model.predict(["the cat"])
@@ -154,7 +158,7 @@ def test_pairs_of_texts_and_a_regression(tiny_encoder: Path) -> None:
         (["a", "b"], ["a"], {}, "inconsistent numbers of samples"),
         (["a", "b"], [0.5, 1.5], {}, "Unknown label type"),
         (["a", "b"], None, {}, "requires y to be passed"),
-        (["a", "b"], ["a", "b"], {"sample_weight": [1, 2]}, "sample_weight: the loss weights labels, not rows"),
+        (["a", "b"], ["a", "b"], {"sample_weight": [1, 2]}, "sample_weight: the loss weights classes, not rows"),
     ],
 )
 def test_what_cannot_be_learned_from_is_refused(
@@ -166,6 +170,29 @@ def test_what_cannot_be_learned_from_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         clone(estimator).fit(X, y, **more)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", [NumberClassifier, NumberRegressor])
+def test_the_checks_of_scikit_learn_pass_behind_an_input_of_numbers_but_those_that_are_listed(
+    kind: Any, tiny_encoder: Path
+) -> None:
+    estimator = kind(str(tiny_encoder), duration="2st", settings={"precision": "fp32"})
+    results = check_estimator(estimator, on_fail=None, on_skip=None)
+    failed = {result["check_name"] for result in results if result["status"] == "failed"}
+    assert failed == set(EXPECTED_FAILURES)
+    assert sum(result["status"] == "passed" for result in results) > 30
+
+
+@pytest.mark.parametrize("kind", [TextClassifier, TextRegressor])
+def test_the_checks_of_scikit_learn_that_need_no_numbers_pass(kind: Any, tiny_encoder: Path) -> None:
+    check_estimator(kind(str(tiny_encoder)), on_skip=None)
+
+
+def test_the_page_lists_every_check_that_fails() -> None:
+    page = (ROOT / "docs/from-python.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^- `(check_\w+)`", page, re.MULTILINE)) == set(EXPECTED_FAILURES)
 
 
 def test_a_setting_that_is_none_is_refused_by_fit_and_equal_weights_are_taken(

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from nlp_ft.tasks.metrics import ClassificationScores, confusion_matrix, per_class, score
+from nlp_ft.tasks.class_scores import ClassificationScores
+from nlp_ft.tasks.metrics import confusion_matrix, per_class, score
 
 PREDICTED = np.array([0, 0, 1, 1, 2, 2, 2, 0])
 LABELS = np.array([0, 0, 0, 1, 1, 2, 2, 2])

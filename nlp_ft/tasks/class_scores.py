@@ -1,0 +1,35 @@
+"""The scores of label ids as an `evaluate.Metric`, defined here because those of the Hub are downloaded at run time.
+
+It has a file of its own, because importing evaluate and scikit-learn takes seconds, which come at the first evaluation.
+"""
+
+from collections.abc import Sequence
+
+import datasets
+import evaluate
+from sklearn import metrics as sk
+
+
+class ClassificationScores(evaluate.Metric):  # type: ignore[misc]  # evaluate is not typed
+    """Accuracy; F1 as macro, micro and weighted mean over the labels that occur; Matthews correlation.
+
+    The correlation for more than two labels follows Gorodkin 2004,
+    https://doi.org/10.1016/j.compbiolchem.2004.09.006.
+    """
+
+    def _info(self) -> evaluate.MetricInfo:
+        ids = datasets.Value("int64")
+        return evaluate.MetricInfo(
+            description=type(self).__doc__ or "",
+            citation="Pedregosa et al. 2011, Scikit-learn: Machine Learning in Python, JMLR 12",
+            features=datasets.Features({"predictions": ids, "references": ids}),
+            reference_urls=["https://scikit-learn.org/stable/modules/model_evaluation.html"],
+        )
+
+    def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
+        means = ("macro", "micro", "weighted")
+        return {
+            "accuracy": float(sk.accuracy_score(references, predictions)),
+            **{f"{m}_f1": float(sk.f1_score(references, predictions, average=m, zero_division=0)) for m in means},
+            "matthews": float(sk.matthews_corrcoef(references, predictions)),
+        }
