@@ -3,6 +3,7 @@
 RULE = "derived by the [rule of the defaults](../defaults.md), measured on MiniLM"
 CHOICE = "our choice, not measured"
 SPEED = "our choice; it changes speed or disk space, not results"
+HU = "that of `roberta_base_mnli.sh` of microsoft/LoRA ([Hu et al. 2021](https://arxiv.org/abs/2106.09685))"
 
 DEFAULT_SOURCES: dict[str, str] = {
     "data.max_length": "the length that Transformers' `run_glue.py` uses",
@@ -22,6 +23,9 @@ DEFAULT_SOURCES: dict[str, str] = {
     "strategy.unfreeze.embeddings": "[Howard and Ruder 2018](https://arxiv.org/abs/1801.06146)",
     "strategy.unfreeze.plateau.metric": CHOICE,
     "strategy.grain": CHOICE,
+    "strategy.lora.rank": HU,
+    "strategy.lora.alpha": HU,
+    "strategy.lora.target_modules": "queries and values, as [Hu et al. 2021](https://arxiv.org/abs/2106.09685)",
     "optimizer.name": "[Loshchilov and Hutter 2019](https://arxiv.org/abs/1711.05101)",
     "optimizer.lr": RULE,
     "optimizer.head_lr": RULE,

@@ -13,6 +13,7 @@ from tests.docs.blocks import ALL, PAGES, ROOT, Block, blocks_of, of_language
 from tests.docs.commands import check_line
 from tests.docs.place import train_small
 from tests.integrations.test_examples import LIGHTNING, LOOP, TRAINER, diff_lines
+from tests.integrations.test_trainer_examples import EXAMPLES
 
 CHECKS = {
     "bash": ("run", "parse"),
@@ -61,7 +62,7 @@ def test_a_command_prints_what_the_page_shows(block: Block, capsys: pytest.Captu
 
 @pytest.mark.parametrize("block", of_language("diff"), ids=str)
 def test_a_diff_is_all_that_changes_in_an_example(block: Block) -> None:
-    assert block.code.splitlines() in [diff_lines(name) for name in (TRAINER, LOOP, LIGHTNING)]
+    assert block.code.splitlines() in [diff_lines(name) for name in (TRAINER, LOOP, LIGHTNING, *EXAMPLES)]
 
 
 @pytest.mark.parametrize("block", of_language("python"), ids=str)
