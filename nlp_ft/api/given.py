@@ -17,9 +17,8 @@ from nlp_ft.data.splits import progress_bars
 from nlp_ft.errors import DataError, RecipeError
 from nlp_ft.recipe import RECIPES, Recipe
 from nlp_ft.recipe.loader import recipe_from_dict
-from nlp_ft.recipe.problems import sections_in
+from nlp_ft.recipe.problems import sections_in, task_hint
 from nlp_ft.recipe.text import TextDataSection
-from nlp_ft.suggest import did_you_mean
 
 SHARE = "10%"
 """The validation rows, as a share of train, where none are given."""
@@ -80,8 +79,8 @@ class Arguments:
     def _task(self, train: Split | None, labels: Labels | None, remarks: list[str]) -> str:
         if self.task is not None:
             if self.task not in RECIPES:
-                known = f"{', '.join(RECIPES)}, got {self.task!r}{did_you_mean(self.task, RECIPES)}"
-                raise RecipeError(f"fit: task must be one of {known}")
+                known = f"{', '.join(RECIPES)}, got {self.task!r}"
+                raise RecipeError(f"fit: task must be one of {known}{task_hint(self.task)}")
             return self.task
         task, reason = seen_task(labels) if labels else ("image_classification", f"{train} is a place of images")
         remarks.insert(0, f"task: {task}, because {reason}; task=... says otherwise")

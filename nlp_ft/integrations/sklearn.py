@@ -258,7 +258,7 @@ def _check_weights(weights: np.ndarray, num_rows: int) -> None:
     if weights.ndim > 1 or (weights.ndim == 1 and len(weights) != num_rows):
         raise DataError(f"sample_weight must be ({num_rows},), a weight for each row; got shape {weights.shape}")
     if not (weights > 0).any():
-        raise DataError("sample_weight must hold weights above 0")
+        raise DataError("sample_weight must not be zero for all rows")
     if np.unique(weights).size > 1:
         raise DataError(
             f"sample_weight: {NO_ROW_WEIGHTS}; for classes, pass settings={{'class_weights': 'balanced'}}; for rows, "

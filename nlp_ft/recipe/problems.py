@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 
 from nlp_ft.errors import printable
 from nlp_ft.recipe import RECIPES, Recipe
-from nlp_ft.suggest import did_you_mean
+from nlp_ft.suggest import did_you_mean, nearest
 
 BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 OF_RIGHT_KIND = ("nlp_ft", "string_too_short", "string_too_long", "string_unicode", "finite_number")
@@ -25,6 +25,20 @@ KINDS = {
     "model": "a section of `key: value` lines",
 }
 
+OTHER_TASKS = {
+    "fill_mask": "pretraining",
+    "image_segmentation": "an output for each pixel",
+    "multi_label_classification": "several labels for each text",
+    "multiple_choice": "a choice among candidates",
+    "named_entity_recognition": "a tag for each word",
+    "object_detection": "boxes in images",
+    "question_answering": "spans of a context",
+    "summarization": "writing text",
+    "text_generation": "writing text",
+    "token_classification": "a tag for each word",
+    "translation": "writing text",
+}
+"""Tasks that other libraries have, and what they learn; where there is no recipe for one, no other name was meant."""
 LONGEST = 1000
 """Most characters of one problem."""
 
@@ -113,9 +127,20 @@ def _number(number: float) -> str:
     return str(number) if isinstance(number, int) else f"{number:g}"
 
 
+def task_hint(name: object) -> str:
+    """Say that a task is not one of nlp_ft's, or which name was meant."""
+    known = str(name).lower().replace("-", "_")
+    if known in OTHER_TASKS and known not in RECIPES:
+        return f"; nlp_ft does not learn {OTHER_TASKS[known]}, and no other task takes its place"
+    near = nearest(name, RECIPES, cutoff=0.75)
+    return f"; did you mean {near}?" if near else ""
+
+
 def _likely(details: Any) -> str:
     """A hint at the value that was meant: `0.9` for `9.0` where 1 is the most, or the nearest of the admitted names."""
     value, context = details["input"], details.get("ctx", {})
+    if tuple(details["loc"]) == ("task",):
+        return task_hint(value)
     if context.get("le", context.get("lt")) == 1 and isinstance(value, int | float) and 1 < value < 100:
         return f"; did you mean {value / (10 if value < 10 else 100):g}?"
     if details["type"] == "string_type" and isinstance(value, bool | int | float):

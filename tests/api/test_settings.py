@@ -9,6 +9,7 @@ import pytest
 from nlp_ft.api.settings import settings_from
 from nlp_ft.errors import RecipeError
 from nlp_ft.recipe import RECIPES
+from nlp_ft.recipe.loader import recipe_from_dict
 
 TEXTS = RECIPES["text_classification"]
 
@@ -54,6 +55,23 @@ def test_every_keyword_that_finds_none_is_named_in_one_error(keywords: dict[str,
     with pytest.raises(RecipeError) as caught:
         settings_from(keywords, TEXTS)
     assert str(caught.value).splitlines() == [f"fit: {problem}" for problem in problems]
+
+
+@pytest.mark.parametrize(
+    ("task", "hint"),
+    [
+        ("text_clasification", "; did you mean text_classification?"),
+        ("text_generation", "; nlp_ft does not learn writing text, and no other task takes its place"),
+        ("summarization", "; nlp_ft does not learn writing text, and no other task takes its place"),
+        ("object-detection", "; nlp_ft does not learn boxes in images, and no other task takes its place"),
+        ("clustering", ""),
+    ],
+)
+def test_a_task_that_there_is_not_gets_no_misleading_suggestion(task: str, hint: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        recipe_from_dict({"task": task, "data": {"train": "a"}, "model": {"name": "m"}, "output_dir": "o"})
+    [line] = str(caught.value).splitlines()
+    assert line.partition(f", got {task!r}")[2] == hint
 
 
 @pytest.mark.parametrize("task", RECIPES)
