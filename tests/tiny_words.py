@@ -46,15 +46,15 @@ def write_rows(file: Path, rows: list[Any]) -> Path:
 
 
 def words_recipe(folder: Path, encoder: Path, /, **changes: Any) -> dict[str, Any]:
-    """A recipe as nested dicts: 60, 20 and 20 rows, 30 epochs of 8 steps."""
-    for seed, (split, num_rows) in enumerate({"train": 60, "validation": 20, "test": 20}.items()):
+    """A recipe as nested dicts: 200, 20 and 20 rows, 20 epochs of 25 steps."""
+    for seed, (split, num_rows) in enumerate({"train": 200, "validation": 20, "test": 20}.items()):
         write_rows(folder / f"{split}.jsonl", tagged_rows(num_rows, seed))
     recipe: dict[str, Any] = {
         "task": "token_classification",
         "data": {split: str(folder / f"{split}.jsonl") for split in ("train", "validation", "test")},
         "model": {"name": str(encoder)},
         "optimizer": {"lr": 3e-3, "head_lr": 1e-2},
-        "training": {"duration": "30ep", "per_device_batch_size": 8, "precision": "fp32"},
+        "training": {"duration": "20ep", "per_device_batch_size": 8, "precision": "fp32"},
         "output_dir": str(folder / "run"),
     }
     for key, value in changes.items():

@@ -109,8 +109,8 @@ def test_tags_are_in_order_and_an_inside_tag_may_occur_in_validation_alone(tmp_p
         ({"tokens": ["a"], "ner_tags": [None]}, r"row 1 \(from 0\): word 0 \(from 0\) has the tag None"),
         ({"tokens": ["a"], "ner_tags": ["O "]}, r"has the tag 'O ', which must be a text without blanks"),
         ({"tokens": ["a", "b"], "ner_tags": ["O", "I-animal"]},
-         r"train: row 1 \(from 0\), word 1 \('b'\) has the tag 'I-animal' between 'O' and the end, which breaks the sch"),
-        ({"tokens": ["a", "b"], "ner_tags": ["B-animal", "I-colour"]}, r"tag 'I-colour' between 'B-animal' and the end"),
+         r"train: row 1 \(from 0\), word 1 \('b'\) has the tag 'I-animal' between 'O' and the end, which br"),
+        ({"tokens": ["a", "b"], "ner_tags": ["B-animal", "I-colour"]}, r"'I-colour' between 'B-animal' and the end"),
         ({"tokens": ["a"], "ner_tags": ["animal"]}, r"the tags must be O, B-TYPE, I-TYPE .* but there are: animal"),
         ({"tokens": ["a"], "ner_tags": ["L-animal"]}, r"but there are: L-animal"),
         ({"tokens": "a cat", "ner_tags": ["O"]}, r"'tokens' is a text, and a list in the rows before it"),
@@ -173,10 +173,10 @@ def test_files_without_lists_and_unknown_tags_are_named(tmp_path: Path) -> None:
         DataError, match=r"validation: row 0 .* has the tag 'B-anima', that the train split does not have"
     ):
         load_tagged_rows(section(train, validation=str(other)))
-    with pytest.raises(DataError, match=r"data.words is 'words', but the columns are: .*"):
+    with pytest.raises(DataError, match=r"data\.words is 'words', but the columns are: .*"):
         load_word_rows(str(train), "data.train", section(train, words="words"))
     text = write_rows(tmp_path / "c.jsonl", [{"tokens": "the cat", "ner_tags": ["O"]}])
-    with pytest.raises(DataError, match="data.words is 'tokens', a column of string, not of lists of strings"):
+    with pytest.raises(DataError, match=r"data\.words is 'tokens', a column of string, not of lists of strings"):
         load_tagged_rows(section(text))
 
 
