@@ -25,7 +25,7 @@ from nlp_ft.models.configs import ImageClassifierConfig, PooledClassifierConfig
 from nlp_ft.models.heads import ClassificationHead
 from nlp_ft.models.image_classifier import BOTTLENECK_DROPOUT
 from nlp_ft.models.pooling import pool
-from nlp_ft.recipe import RECIPES, ImageRecipe, Recipe, RegressionRecipe, TextRecipe
+from nlp_ft.recipe import RECIPES, ImageRecipe, Recipe, RegressionRecipe, TextRecipe, WordsRecipe
 from nlp_ft.recipe.images import ImageDataSection, ImageHeadSection
 from nlp_ft.recipe.presets import STRATEGY_PRESETS, UNFREEZING
 from nlp_ft.recipe.sections import (
@@ -44,6 +44,7 @@ from nlp_ft.tasks.image_classification import MOST_WORKERS
 from nlp_ft.tasks.losses import ClassificationLoss
 from nlp_ft.tasks.metrics import score
 from nlp_ft.tasks.registry import TASKS
+from nlp_ft.tasks.tag_outputs import TagOutputs
 from nlp_ft.tasks.text_regression import NumberOutputs
 from nlp_ft.training.build import optimizer_class
 from nlp_ft.training.precision import mixed_precision
@@ -79,10 +80,14 @@ def test_the_metrics_of_labels_and_of_numbers_are_those_that_are_scored() -> Non
     ids, numbers = np.array([0, 1]), np.array([0.5, 1.0])
     assert {*score(ids, ids), "loss"} == set(TextRecipe.metrics) == set(ImageRecipe.metrics)
     assert {*NumberOutputs().score(numbers, numbers), "loss"} == set(RegressionRecipe.metrics)
+    tags = TagOutputs(["O", "B-a"], "iob2")
+    assert {*tags.score(np.array([[0, 1]]), np.array([[0, 1]])), "loss"} == set(WordsRecipe.metrics)
+    assert set(TagOutputs.shown_metrics) <= set(WordsRecipe.metrics)
     assert set(ClassOutputs.shown_metrics) <= set(TextRecipe.metrics)
     assert set(NumberOutputs.shown_metrics) <= set(RegressionRecipe.metrics)
-    assert set(LOWER_IS_BETTER) <= {*TextRecipe.metrics, *RegressionRecipe.metrics}
-    assert set(names_of(TrainingSection, "metric")) == {*TextRecipe.metrics, *RegressionRecipe.metrics}
+    of_tasks = {*TextRecipe.metrics, *RegressionRecipe.metrics, *WordsRecipe.metrics}
+    assert set(LOWER_IS_BETTER) <= of_tasks
+    assert set(names_of(TrainingSection, "metric")) == of_tasks
 
 
 @pytest.mark.parametrize("name", names_of(OptimizerSection, "name"))
