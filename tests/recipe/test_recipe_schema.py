@@ -32,15 +32,22 @@ def test_the_schema_file_is_the_json_schema_of_recipes() -> None:
     assert SCHEMA_FILE.read_text(encoding="utf-8") == json_schema(), remedy
 
 
-def test_the_schema_has_the_sections_of_both_tasks() -> None:
+def test_the_schema_has_the_sections_of_each_task() -> None:
     schema = json.loads(json_schema())
-    assert schema["if"] == {"properties": {"task": {"const": "image_classification"}}, "required": ["task"]}
-    for branch, data, model in (
-        ("then", "ImageDataSection", "ImageModelSection"),
-        ("else", "TextDataSection", "TextModelSection"),
-    ):
-        found = schema[branch]["properties"]
-        assert (found["data"]["$ref"], found["model"]["$ref"]) == (f"#/$defs/{data}", f"#/$defs/{model}")
+    sections, branch = {}, schema
+    while "if" in branch:
+        task = branch["if"]["properties"]["task"]["const"]
+        assert branch["if"] == {"properties": {"task": {"const": task}}, "required": ["task"]}
+        sections[task] = branch["then"]["properties"]
+        branch = branch["else"]
+    sections["others"] = branch["properties"]
+    keys = ("data", "model")
+    found = {task: [of[key]["$ref"].removeprefix("#/$defs/") for key in keys] for task, of in sections.items()}
+    assert found == {
+        "image_classification": ["ImageDataSection", "ImageModelSection"],
+        "token_classification": ["WordsDataSection", "TextModelSection"],
+        "others": ["TextDataSection", "TextModelSection"],
+    }
     assert schema["additionalProperties"] is False
 
 
