@@ -53,7 +53,7 @@ EXPECTED_LINES = [
     "loss.label_smoothing must be in [0, 1), got 10; did you mean 0.1?",
     "training.duration must be a duration such as 3ep (epochs), 200st (steps) or 10% (of the run), got '3 epochs'",
     "training.metric must be 'accuracy', 'macro_f1', 'micro_f1', 'weighted_f1', 'matthews', 'loss', 'spearman', "
-    "'pearson', 'mse' or 'mae', got 'acuracy'; "
+    "'pearson', 'mse', 'mae', 'span_f1', 'span_precision' or 'span_recall', got 'acuracy'; "
     "did you mean accuracy?",
     "training.early_stopping.patience must be in [1, 1000000], got 0",
     "seed must be in [0, 4294967296), got -1",

@@ -15,13 +15,14 @@ from safetensors.torch import load_file
 from nlp_ft.cli import main
 from nlp_ft.errors import DataError, RecipeError
 from nlp_ft.prediction.predict import evaluate_run, load_run, predict
-from nlp_ft.recipe.loader import recipe_from_dict
+from nlp_ft.recipe.loader import load_recipe, recipe_from_dict
 from nlp_ft.tasks.losses import TagLoss
 from nlp_ft.tasks.registry import task_of
 from nlp_ft.training.inspection import audit_recipe, describe_layers, inspect_recipe
 from nlp_ft.training.run import train
 from tests.tasks.test_text_regression import _killed_after as killed_after
 from tests.tiny_words import save_byte_level_encoder, tagged_rows, words_recipe, write_rows
+from tests.training.test_processes import launch
 
 
 @pytest.fixture(scope="module")
@@ -229,6 +230,29 @@ def test_a_run_that_is_killed_ends_as_the_unbroken_one(tmp_path: Path, tiny_enco
             train(recipe_from_dict(recipe))
     train(recipe_from_dict(recipe), resume=True)
     assert (tmp_path / "run/model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
+
+
+def test_two_processes_give_the_weights_and_scores_of_one(tmp_path: Path, tiny_encoder: Path) -> None:
+    settings: dict[str, Any] = {
+        "data": {"max_length": 8, "stride": 2},
+        "model": {"dropout": 0.0, "head": {"dropout": 0.0}},
+    }
+    for name, size in (("one", 8), ("two", 4)):
+        recipe = words_recipe(tmp_path, tiny_encoder, **settings, output_dir=str(tmp_path / name))
+        # 26 rows in windows: the last effective batch is not full.
+        write_rows(tmp_path / "train.jsonl", tagged_rows(26))
+        recipe["training"] |= {"per_device_batch_size": size, "duration": "2ep", "keep": "last"}
+        (tmp_path / f"{name}.yaml").write_text(json.dumps(recipe))
+    train(load_recipe(str(tmp_path / "one.yaml")))
+    launched = launch([str(tmp_path / "two.yaml")])
+    assert (tmp_path / "two").exists(), launched.stderr[-3000:]
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    for parameter, tensor in one.items():
+        torch.testing.assert_close(two[parameter], tensor, rtol=0, atol=1e-5, msg=parameter)
+    of_one, of_two = (
+        json.loads((tmp_path / n / "summary.json").read_text())["metrics"]["test"] for n in ("one", "two")
+    )
+    assert of_two == pytest.approx(of_one, abs=1e-5)
 
 
 def test_layers_audit_and_validate_know_the_task(tmp_path: Path, tiny_encoder: Path) -> None:
