@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
+from tokenizers import Regex, pre_tokenizers
 from transformers import AutoTokenizer
 
 from nlp_ft.data.words.data import load_tagged_rows, load_word_rows
@@ -195,6 +196,14 @@ def test_the_first_token_of_a_word_has_its_tag_and_the_others_none(tmp_path: Pat
     loaded = AutoTokenizer.from_pretrained(tmp_path / "saved")
     assert loaded.tokenize("cat Paris") == tokenizer.tokenize("cat Paris")
     assert loaded.tokenize("cat Paris")[0] == "\u0120cat"
+
+
+def test_words_have_a_leading_space_where_the_tokenizer_cannot_add_one(tmp_path: Path) -> None:
+    tokenizer = byte_level_tokenizer(tmp_path)
+    parts = [pre_tokenizers.Split(Regex(" ?[a-z]+"), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(parts)
+    encoded = encode_words([["cat", "red"]], word_tokenizer(tokenizer), WordsDataSection(train="-"))
+    assert tokenizer.convert_ids_to_tokens(encoded["input_ids"][0]) == ["<s>", "\u0120cat", "\u0120red", "</s>"]
 
 
 def test_wordpiece_gives_pieces_without_tag_and_drops_invisible_words(tiny_encoder: Path) -> None:
