@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import ByteLevelBPETokenizer
+from tokenizers.processors import RobertaProcessing
 from transformers import AutoModel, PreTrainedTokenizerFast
 
 from tests.tiny import tiny_config
 
+SPECIAL = {"pad": "<pad>", "unk": "<unk>", "bos": "<s>", "cls": "<s>", "eos": "</s>", "sep": "</s>", "mask": "<mask>"}
 ANIMALS, COLOURS, OTHERS = ["cat", "dog", "bird"], ["red", "green", "blue"], ["the", "runs", "sleeps", "eats"]
 
 
@@ -44,15 +46,15 @@ def write_rows(file: Path, rows: list[Any]) -> Path:
 
 
 def words_recipe(folder: Path, encoder: Path, /, **changes: Any) -> dict[str, Any]:
-    """A recipe as nested dicts: 60, 20 and 20 rows, 10 epochs of 8 steps."""
-    for seed, (split, num_rows) in enumerate({"train": 60, "validation": 20, "test": 20}.items()):
+    """A recipe as nested dicts: 200, 20 and 20 rows, 20 epochs of 25 steps."""
+    for seed, (split, num_rows) in enumerate({"train": 200, "validation": 20, "test": 20}.items()):
         write_rows(folder / f"{split}.jsonl", tagged_rows(num_rows, seed))
     recipe: dict[str, Any] = {
         "task": "token_classification",
         "data": {split: str(folder / f"{split}.jsonl") for split in ("train", "validation", "test")},
         "model": {"name": str(encoder)},
         "optimizer": {"lr": 3e-3, "head_lr": 1e-2},
-        "training": {"duration": "10ep", "per_device_batch_size": 8, "precision": "fp32"},
+        "training": {"duration": "20ep", "per_device_batch_size": 8, "precision": "fp32"},
         "output_dir": str(folder / "run"),
     }
     for key, value in changes.items():
@@ -67,20 +69,12 @@ def byte_level_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     corpus = folder / "corpus.txt"
     corpus.write_text("the red cat sleeps\nthe green bird eats\nblue dog runs\nParis, London!\n" * 50)
     trained = ByteLevelBPETokenizer()
-    trained.train([str(corpus)], vocab_size=330, special_tokens=["<pad>", "<unk>", "<s>", "</s>", "<mask>"])
-    from tokenizers.processors import RobertaProcessing
-
+    trained.train([str(corpus)], vocab_size=330, special_tokens=list(dict.fromkeys(SPECIAL.values())))
     trained._tokenizer.post_processor = RobertaProcessing(("</s>", 3), ("<s>", 2), add_prefix_space=False)
     return PreTrainedTokenizerFast(
         tokenizer_object=trained._tokenizer,
-        pad_token="<pad>",
-        unk_token="<unk>",
-        bos_token="<s>",
-        cls_token="<s>",
-        eos_token="</s>",
-        sep_token="</s>",
-        mask_token="<mask>",
         model_max_length=64,
+        **{f"{name}_token": token for name, token in SPECIAL.items()},
     )
 
 

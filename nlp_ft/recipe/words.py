@@ -1,6 +1,6 @@
 """The data section of a recipe for words with tags."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -9,6 +9,7 @@ from nlp_ft.recipe.values import Text, Whole
 
 TagScheme = Literal["iob2", "iobes", "none"]
 Scheme = Literal["auto", TagScheme]
+Column = Annotated[Whole, Field(ge=-1000, le=1000)]
 
 
 class WordsDataSection(TextFilesSection):
@@ -22,7 +23,7 @@ class WordsDataSection(TextFilesSection):
         description="Column with the list of the tags of the words: strings, or ids with names (a ClassLabel, or "
         "`label_names`).",
     )
-    conll_columns: tuple[Whole, Whole] = Field(
+    conll_columns: tuple[Column, Column] = Field(
         (0, -1),
         description="Columns of the word and the tag in CoNLL files (.conll, .bio, .iob, .txt; a blank line ends a "
         "row), counted from 0; -1 is the last one.",

@@ -10,6 +10,7 @@ from nlp_ft.training.run import train
 from tests.docs.blocks import README, ROOT, blocks_of
 from tests.tiny import save_tiny_encoder, write_tiny_csv
 from tests.tiny_images import COLOURS, noisy_image
+from tests.tiny_words import tagged_rows, write_rows
 
 
 def fill(folder: Path) -> None:
@@ -20,6 +21,9 @@ def fill(folder: Path) -> None:
     write_splits(folder / "all.csv", 60)
     write_pairs(folder / "pairs.csv", 40)
     write_emotions(folder / "comments.csv", 40)
+    write_rows(folder / "words.jsonl", tagged_rows(40))
+    span = {"start": 4, "end": 7, "label": "animal"}
+    write_rows(folder / "spans.jsonl", [{"text": "the cat sleeps", "spans": [span]}, {"text": "the", "spans": []}] * 20)
     write_flowers(folder / "flowers")
     for name in ("recipes", "scripts"):
         (folder / name).symlink_to(ROOT / name)

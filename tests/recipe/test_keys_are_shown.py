@@ -34,6 +34,10 @@ SHOWN_BY = {
         "test_a_flip_turns_the_image_over": ["data.augmentation.horizontal_flip", "data.augmentation.vertical_flip"],
         "test_sizes_are_the_recipes_or_the_weights_own": ["data.image_size", "data.resize_size"],
     },
+    "data/words/test_words.py": {
+        "test_conll_files_are_read_by_their_columns_and_document_lines_are_left_out": ["data.conll_columns"],
+        "test_character_spans_become_tags_of_the_words_and_keep_their_places": ["data.scheme"],
+    },
     "models/test_loading.py": {
         "test_keep_head_keeps_it_for_the_same_labels_in_the_same_order_alone": ["model.keep_head"],
     },

@@ -34,8 +34,8 @@ trackers: [wandb, tensorbord]
 layer_decay: 0.9
 """
 EXPECTED_LINES = [
-    "data.truncation must be 'head', 'tail', 'head_tail' or 'windows', got 'hed'; did you mean head?",
     "data.num_proc must be in [1, 1024], got 0",
+    "data.truncation must be 'head', 'tail', 'head_tail' or 'windows', got 'hed'; did you mean head?",
     "data.valdation is not a key of a recipe; did you mean validation?",
     "model.name is missing: Hub id, folder, or `package:NAME/PATH` in an installed package, of the encoder. Its "
     "weights must be safetensors.",
@@ -53,8 +53,8 @@ EXPECTED_LINES = [
     "loss.label_smoothing must be in [0, 1), got 10; did you mean 0.1?",
     "training.duration must be a duration such as 3ep (epochs), 200st (steps) or 10% (of the run), got '3 epochs'",
     "training.metric must be 'accuracy', 'macro_f1', 'micro_f1', 'weighted_f1', 'matthews', 'loss', 'samples_f1', "
-    "'average_precision', 'subset_accuracy', 'hamming_loss', 'spearman', "
-    "'pearson', 'mse', 'rmse', 'mae', 'f1' or 'exact_match', got 'acuracy'; "
+    "'average_precision', 'subset_accuracy', 'hamming_loss', 'spearman', 'pearson', 'mse', 'rmse', 'mae', 'span_f1', "
+    "'span_precision', 'span_recall', 'f1' or 'exact_match', got 'acuracy'; "
     "did you mean accuracy?",
     "training.early_stopping.patience must be in [1, 1000000], got 0",
     "seed must be in [0, 4294967296), got -1",

@@ -9,6 +9,7 @@ from nlp_ft.recipe import Recipe, TextRecipe
 from nlp_ft.recipe.loader import json_schema
 from nlp_ft.recipe.sections import DataSection, ModelSection, Section
 from nlp_ft.recipe.strategy import TriggerSection
+from nlp_ft.recipe.text import TextFilesSection
 
 SCHEMA_FILE = Path(nlp_ft.__file__).parent / "recipe/recipe.schema.json"
 
@@ -17,7 +18,7 @@ def test_every_field_of_the_json_schema_is_described() -> None:
     schema = json.loads(json_schema())
     objects = {"Recipe": schema, **schema["$defs"]}
     fields = {f"{name}.{key}": field for name, found in objects.items() for key, field in found["properties"].items()}
-    bases = (DataSection, ModelSection, TriggerSection)
+    bases = (DataSection, TextFilesSection, ModelSection, TriggerSection)
     # In the schema all recipes share one object, which has the keys of TextRecipe.
     leaves = [section for section in _subclasses(Section) if section not in bases and not issubclass(section, Recipe)]
     leaves.append(TextRecipe)
@@ -40,6 +41,7 @@ def test_the_schema_has_the_sections_of_every_task() -> None:
         branch = branch["else"]
     assert found == {
         ("image_classification",): ("ImageDataSection", "ImageModelSection"),
+        ("token_classification",): ("WordsDataSection", "TextModelSection"),
         ("question_answering",): ("QuestionDataSection", "TextModelSection"),
     }
     assert _sections(branch) == ("TextDataSection", "TextModelSection")

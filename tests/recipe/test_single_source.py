@@ -25,7 +25,16 @@ from nlp_ft.models.configs import ImageClassifierConfig, PooledClassifierConfig
 from nlp_ft.models.heads import ClassificationHead
 from nlp_ft.models.image_classifier import BOTTLENECK_DROPOUT
 from nlp_ft.models.pooling import pool
-from nlp_ft.recipe import RECIPES, ImageRecipe, MultiLabelRecipe, QuestionRecipe, Recipe, RegressionRecipe, TextRecipe
+from nlp_ft.recipe import (
+    RECIPES,
+    ImageRecipe,
+    MultiLabelRecipe,
+    QuestionRecipe,
+    Recipe,
+    RegressionRecipe,
+    TextRecipe,
+    WordsRecipe,
+)
 from nlp_ft.recipe.images import ImageDataSection, ImageHeadSection
 from nlp_ft.recipe.presets import STRATEGY_PRESETS, UNFREEZING
 from nlp_ft.recipe.sections import (
@@ -45,6 +54,7 @@ from nlp_ft.tasks.losses import ClassificationLoss
 from nlp_ft.tasks.metrics import score
 from nlp_ft.tasks.multi_label_classification import LabelSetOutputs
 from nlp_ft.tasks.registry import TASKS
+from nlp_ft.tasks.tag_outputs import TagOutputs
 from nlp_ft.tasks.text_regression import NumberOutputs
 from nlp_ft.training.build import optimizer_class
 from nlp_ft.training.precision import mixed_precision
@@ -80,12 +90,16 @@ def test_the_metrics_of_labels_and_of_numbers_are_those_that_are_scored() -> Non
     ids, numbers = np.array([0, 1]), np.array([0.5, 1.0])
     assert {*score(ids, ids), "loss"} == set(TextRecipe.metrics) == set(ImageRecipe.metrics)
     assert {*NumberOutputs().score(numbers, numbers), "loss"} == set(RegressionRecipe.metrics)
+    tags = TagOutputs(["O", "B-a"], "iob2")
+    assert {*tags.score(np.array([[0, 1]]), np.array([[0, 1]])), "loss"} == set(WordsRecipe.metrics)
+    assert set(TagOutputs.shown_metrics) <= set(WordsRecipe.metrics)
     assert set(ClassOutputs.shown_metrics) <= set(TextRecipe.metrics)
     assert set(NumberOutputs.shown_metrics) <= set(RegressionRecipe.metrics)
     sets = np.array([[1, 0], [0, 1]])
     assert {*LabelSetOutputs(["a", "b"], (0.5, 0.5)).score(sets, sets), "loss"} == set(MultiLabelRecipe.metrics)
     assert set(LabelSetOutputs.shown_metrics) <= set(MultiLabelRecipe.metrics)
-    every = {*TextRecipe.metrics, *MultiLabelRecipe.metrics, *RegressionRecipe.metrics, *QuestionRecipe.metrics}
+    every = {*TextRecipe.metrics, *MultiLabelRecipe.metrics, *RegressionRecipe.metrics, *WordsRecipe.metrics}
+    every |= {*QuestionRecipe.metrics}
     assert set(LOWER_IS_BETTER) <= every
     assert set(names_of(TrainingSection, "metric")) == every
 

@@ -1,4 +1,4 @@
-"""Tags of words: learned, scored by spans, predicted with places in the text, in windows, resumed, read by pipelines."""
+"""Tags of words: learned, scored by spans, predicted with places in the text, in windows, resumed."""
 
 import csv
 import json
@@ -10,16 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from nlp_ft.cli import main
 from nlp_ft.errors import DataError, RecipeError
 from nlp_ft.prediction.predict import evaluate_run, load_run, predict
-from nlp_ft.recipe.loader import recipe_from_dict
+from nlp_ft.recipe.loader import load_recipe, recipe_from_dict
 from nlp_ft.tasks.losses import TagLoss
 from nlp_ft.tasks.registry import task_of
 from nlp_ft.training.inspection import audit_recipe, describe_layers, inspect_recipe
 from nlp_ft.training.run import train
+from tests.tasks.test_text_regression import _killed_after as killed_after
 from tests.tiny_words import save_byte_level_encoder, tagged_rows, words_recipe, write_rows
+from tests.training.test_processes import launch
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +72,11 @@ def test_an_evaluation_of_a_file_gives_the_scores_of_the_summary(run: Path) -> N
 
 
 def test_entities_have_their_place_in_the_text_and_words_give_the_same(run: Path) -> None:
-    text = "the  cat dog sleeps, red!"
-    entities, of_words = predict(run, [text, ["the", "cat", "dog", "sleeps", ",", "red", "!"]])
+    text = "the  cat dog sleeps \t red"
+    entities, of_words = predict(run, [text, ["the", "cat", "dog", "sleeps", "red"]])
     assert [(e.label, e.text, e.start, e.end, e.words) for e in entities] == [
         ("animal", "cat dog", 5, 12, (1, 3)),
-        ("colour", "red", 21, 24, (5, 6)),
+        ("colour", "red", 22, 25, (4, 5)),
     ]
     assert all(text[e.start : e.end] == e.text and 0.5 < e.score <= 1 for e in entities)
     assert [(e.label, e.text, e.words, e.score) for e in of_words] == [
@@ -121,7 +124,7 @@ def test_the_command_line_prints_entities_and_writes_them_to_files(
 
 
 def test_the_saved_folder_loads_in_plain_transformers_and_its_pipeline_finds_our_entities(run: Path) -> None:
-    texts = ["the cat dog sleeps, red!", "blue bird eats the dog", "the runs"]
+    texts = ["the cat dog sleeps red", "blue bird eats the dog", "the runs"]
     code = (
         "import json, sys; from transformers import AutoModelForTokenClassification, pipeline; "
         f"model = AutoModelForTokenClassification.from_pretrained({str(run)!r}); "
@@ -136,14 +139,14 @@ def test_the_saved_folder_loads_in_plain_transformers_and_its_pipeline_finds_our
     ours = [[(e.start, e.end, e.label, e.score) for e in entities] for entities in predict(run, texts)]
     assert [[e[:3] for e in row] for row in ours] == [[tuple(e[:3]) for e in row] for row in found]
     assert [e[3] for row in ours for e in row] == pytest.approx([e[3] for row in found for e in row], abs=1e-4)
-    assert sum(map(len, ours)) == 4
+    assert sum(map(len, ours)) == 5
 
 
 @pytest.mark.parametrize("model_type", ["roberta", "modernbert"])
 def test_a_byte_level_tokenizer_learns_words_with_their_leading_space(tmp_path: Path, model_type: str) -> None:
     encoder = save_byte_level_encoder(tmp_path / "encoder", model_type)
-    summary = train(recipe_from_dict(words_recipe(tmp_path, encoder)))
-    assert summary["metrics"]["test"]["span_f1"] > 0.9
+    summary = train(recipe_from_dict(words_recipe(tmp_path, encoder, data={"max_length": 40})))
+    assert summary["metrics"]["test"]["span_f1"] > 0.8
     loaded = load_run(tmp_path / "run")
     assert loaded.tokenizer.tokenize("cat") == ["Ġcat"]  # type: ignore[attr-defined]
     assert evaluate_run(tmp_path / "run").scores() == summary["metrics"]["test"]
@@ -204,10 +207,9 @@ def test_every_strategy_trains_with_the_feature_cache_as_without_it(
             training={"duration": "3ep", "feature_cache": {"on": "auto", "off": "off"}[cache]},
             output_dir=str(tmp_path / cache),
             optimizer={"lr": 1e-3},
+            model={"dropout": 0.0, "head": {"dropout": 0.0}},
         )
         train(recipe_from_dict(recipe))
-        from safetensors.torch import load_file
-
         weights.append(load_file(tmp_path / cache / "model.safetensors"))
     for name, tensor in weights[0].items():
         torch.testing.assert_close(weights[1][name], tensor, rtol=0, atol=1e-4, msg=name)
@@ -221,22 +223,43 @@ def test_the_features_of_frozen_blocks_are_kept_for_every_token(
 
 
 def test_a_run_that_is_killed_ends_as_the_unbroken_one(tmp_path: Path, tiny_encoder: Path, run: Path) -> None:
-    from tests.tasks.test_text_regression import _killed_after
-
-    recipe = words_recipe(tmp_path, tiny_encoder, training={"checkpoint_every": "5st"})
+    recipe = words_recipe(tmp_path, tiny_encoder, training={"checkpoint_every": "50st"})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nlp_ft.training.loop.Loop._after_step", _killed_after(23))
+        patch.setattr("nlp_ft.training.loop.Loop._after_step", killed_after(170))
         with pytest.raises(RuntimeError, match="killed"):
             train(recipe_from_dict(recipe))
     train(recipe_from_dict(recipe), resume=True)
     assert (tmp_path / "run/model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
 
 
+def test_two_processes_give_the_weights_and_scores_of_one(tmp_path: Path, tiny_encoder: Path) -> None:
+    settings: dict[str, Any] = {
+        "data": {"max_length": 8, "stride": 2},
+        "model": {"dropout": 0.0, "head": {"dropout": 0.0}},
+    }
+    for name, size in (("one", 8), ("two", 4)):
+        recipe = words_recipe(tmp_path, tiny_encoder, **settings, output_dir=str(tmp_path / name))
+        # 26 rows in windows: the last effective batch is not full.
+        write_rows(tmp_path / "train.jsonl", tagged_rows(26))
+        recipe["training"] |= {"per_device_batch_size": size, "duration": "2ep", "keep": "last"}
+        (tmp_path / f"{name}.yaml").write_text(json.dumps(recipe))
+    train(load_recipe(str(tmp_path / "one.yaml")))
+    launched = launch([str(tmp_path / "two.yaml")])
+    assert (tmp_path / "two").exists(), launched.stderr[-3000:]
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    for parameter, tensor in one.items():
+        torch.testing.assert_close(two[parameter], tensor, rtol=0, atol=1e-5, msg=parameter)
+    of_one, of_two = (
+        json.loads((tmp_path / n / "summary.json").read_text())["metrics"]["test"] for n in ("one", "two")
+    )
+    assert of_two == pytest.approx(of_one, abs=1e-5)
+
+
 def test_layers_audit_and_validate_know_the_task(tmp_path: Path, tiny_encoder: Path) -> None:
     recipe = words_recipe(tmp_path, tiny_encoder, optimizer={"lr": None, "head_lr": None})
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
     assert "classifier" in describe_layers(str(tmp_path / "recipe.yaml"))
-    assert not audit_recipe(str(tmp_path / "recipe.yaml")).errors
+    assert not audit_recipe(str(tmp_path / "recipe.yaml")).has_errors
     found = inspect_recipe(recipe_from_dict(recipe))
     assert found.problems == []
     assert {one.key for one in found.derived} >= {"optimizer.lr", "optimizer.head_lr"}
@@ -246,7 +269,7 @@ def test_balanced_class_weights_are_those_of_the_words(tmp_path: Path, tiny_enco
     recipe = recipe_from_dict(words_recipe(tmp_path, tiny_encoder, loss={"class_weights": "balanced"}))
     task = task_of(recipe)
     counts = task.label_counts()
-    rows = tagged_rows(60, 0)
+    rows = tagged_rows(200, 0)
     assert counts["B-colour"] == sum(tag == "B-colour" for row in rows for tag in row["ner_tags"])
     weights: Any = task.make_loss()
     expected = [sum(counts.values()) / (len(counts) * count) for count in counts.values()]

@@ -217,9 +217,10 @@ def _check_tags(rows: Dataset, where: str, label_names: Sequence[str], scheme: T
     unknown = np.flatnonzero(codes < 0)
     if len(unknown):
         place, tag, _ = _named(rows, lengths, int(unknown[0]), where)
+        near = did_you_mean(tag, label_names)
         raise DataError(
-            f"{place} has the tag {tag!r}, {what}: {listed(label_names, 9)}{did_you_mean(tag, label_names)}; correct "
-            "it, or list every tag in data.label_names"
+            f"{place} has the tag {tag!r}, {what}: {listed(label_names, 9)}{near}; correct it, or list every tag in "
+            "data.label_names"
         )
     wrong = first_break(codes, lengths, label_names, scheme)
     if wrong is not None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from nlp_ft.data.batch import IGNORED_LABEL
 from nlp_ft.defaults import LR
 from nlp_ft.layerwise import LayerMap
 from nlp_ft.layerwise.unfreezing.triggers import LOWER_IS_BETTER
@@ -119,7 +120,9 @@ def _is_constant(predicted: np.ndarray, references: np.ndarray) -> bool:
     if np.issubdtype(predicted.dtype, np.floating):
         # Of several values in a row, each is compared with itself in other rows.
         return bool(predicted.std(0).mean() < (1 - SAME) * references.std(0).mean())
-    return bool(np.unique(predicted, return_counts=True)[1].max() >= SAME * len(predicted))
+    # A row may have several answers, filled up to the same number for all rows.
+    given = predicted[references != IGNORED_LABEL]
+    return bool(np.unique(given, return_counts=True)[1].max() >= SAME * len(given))
 
 
 def _margins(outputs: Outputs, of: Predictions) -> dict[str, float]:
