@@ -9,6 +9,7 @@ DEFAULT_SOURCES: dict[str, str] = {
     "data.truncation": "what tokenizers of Transformers do",
     "data.stride": CHOICE,
     "data.window_pooling": CHOICE,
+    "data.max_answer_length": "the length that Transformers' `run_qa.py` uses",
     "data.head_tokens": "[Sun et al. 2019](https://arxiv.org/abs/1905.05583)",
     "model.head.type": "one linear layer, as [Devlin et al. 2019](https://arxiv.org/abs/1810.04805)",
     "model.head.bottleneck_size": CHOICE,
