@@ -75,7 +75,8 @@ class QuestionDataSection(DataSection):
     @model_validator(mode="after")
     def _check(self) -> Self:
         for field in ("label", "label_names"):
-            if field in self.model_fields_set:
+            # A resolved recipe holds the defaults, too.
+            if getattr(self, field) != type(self).model_fields[field].default:
                 raise ValueError(f"{field} is for labels; answers names the column with the answers")
         columns = [self.question, self.context, self.answers]
         if twice := next((name for name in columns if columns.count(name) > 1), None):
