@@ -64,7 +64,7 @@ def unused_parameters(model: nn.Module, example: Mapping[str, torch.Tensor]) -> 
     """
     model.requires_grad_(True)
     with evaluating(model), torch.enable_grad():
-        output_logits(model(**example)).sum().backward()
+        output_logits(model(**example)).sum().backward()  # type: ignore[no-untyped-call]
     unused = [name for name, parameter in model.named_parameters() if parameter.grad is None]
     model.zero_grad(set_to_none=True)
     return unused

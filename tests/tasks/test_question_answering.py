@@ -109,7 +109,7 @@ def test_the_command_line_answers_words_files_and_lines(
         "predicted_score": pytest.approx(expected.score, abs=1e-5), "predicted_start": expected.start,
         "predicted_end": expected.end,
     }  # fmt: skip
-    stdin = io.BufferedReader(io.BytesIO(f"{question}\t{context}\n".encode()))  # type: ignore[arg-type]
+    stdin = io.BufferedReader(io.BytesIO(f"{question}\t{context}\n".encode()))
     monkeypatch.setattr("nlp_ft.prediction.command_line.standard_input", lambda: stdin)
     assert printed("-", "--top-k", "2") == lines
 
