@@ -14,6 +14,7 @@ DEFAULT_SOURCES: dict[str, str] = {
     "data.conll_columns": "CoNLL-2003: the word first, the entity last",
     "data.spans": CHOICE,
     "data.scheme": CHOICE,
+    "data.max_answer_length": "the length that Transformers' `run_qa.py` uses",
     "data.head_tokens": "[Sun et al. 2019](https://arxiv.org/abs/1905.05583)",
     "model.head.type": "one linear layer, as [Devlin et al. 2019](https://arxiv.org/abs/1810.04805)",
     "model.head.bottleneck_size": CHOICE,

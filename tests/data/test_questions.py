@@ -87,10 +87,7 @@ def test_an_answer_that_differs_in_white_space_alone_is_that_of_the_context(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            {"answers": [{"text": "dog", "answer_start": 4}]},
-            "has ' ca' there, and the answer is 'dog', which begins at 21",
-        ),
+        ({"answers": [{"text": "dog", "answer_start": 4}]}, "' ca' there, and the answer is 'dog', which begins at 21"),
         ({"answers": [{"text": "DOG", "answer_start": 21}]}, "which begins at 21 in other case"),
         ({"answers": [{"text": "horse", "answer_start": 4}]}, "which the context does not hold"),
         ({"answers": [{"text": "dog", "answer_start": -3}]}, "the context has nothing there"),

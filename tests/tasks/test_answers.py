@@ -71,7 +71,9 @@ def test_version_1_scores_are_those_of_torchmetrics_in_1000_random_cases() -> No
         )
         found = score_answers([predicted], [Gold("?", tuple(answers))])
         assert 100 * found["exact_match"] == expected["exact_match"].item(), (predicted, answers)
-        assert 100 * found["f1"] == pytest.approx(expected["f1"].item(), abs=1e-4), (predicted, answers)
+        # Of two texts without words, version 1 of the script gives 0, and torchmetrics 1 as version 2 does.
+        f1 = expected["f1"].item() if official(predicted) else 0.0
+        assert 100 * found["f1"] == pytest.approx(f1, abs=1e-4), (predicted, answers)
 
 
 def official_version_2(predicted: str, answers: list[str]) -> tuple[float, float]:
@@ -140,9 +142,7 @@ def test_errors_are_grouped_by_question_word_and_answer_length() -> None:
         Gold("why?", ("a " * 11,)),
     ]
     assert [answer_length(gold) for gold in golds] == ["1 word", "2 words", "no answer", "more than 10 words"]
-    word, count, exact, f1 = grouped(["Ada"] * 4, golds, question_word)[0]
-    assert (word, count, exact) == ("who", 2, 0.5)
-    assert f1 == pytest.approx((1 + 2 / 3) / 2)
+    assert grouped(["Ada"] * 4, golds, question_word)[0] == ("who", 2, 0.5, (1 + 2 / 3) / 2)
 
 
 def encoded_batch(
@@ -235,7 +235,7 @@ def test_the_loss_is_the_mean_of_the_two_cross_entropies_over_candidate_tokens(t
             )
             known += 1
     loss = SpanLoss()
-    assert 0 < known < len(labels), "some windows hold a part of the answer alone and learn nothing"
+    assert known == len(labels)
     assert loss.weight(labels) == known
     torch.testing.assert_close(loss.total(logits, labels), expected)
     # In parts, with rows that only fill up a batch, the sum is the same.
@@ -310,8 +310,8 @@ def test_the_tuned_threshold_has_the_best_f1_of_all() -> None:
         threshold = best_threshold(margins, of_answer, of_none)
 
         borders = [threshold, *np.arange(-1.05, 1.06, 0.05), -2, 2]
-        sums = [float(np.where(margins > border, of_none, of_answer).sum()) for border in borders]
-        assert sums[0] == max(sums)
+        found = [np.where(margins > border, of_none, of_answer).sum() for border in borders]
+        assert found[0] == max(found)
 
 
 def test_spans_lose_the_blanks_at_their_ends_and_occur_once() -> None:
