@@ -20,7 +20,7 @@ from nlp_ft.tasks.losses import TagLoss
 from nlp_ft.tasks.registry import task_of
 from nlp_ft.training.inspection import audit_recipe, describe_layers, inspect_recipe
 from nlp_ft.training.run import train
-from tests.tasks.test_text_regression import _killed_after as killed_after
+from tests.tasks.test_text_regression import killed_after as killed_after
 from tests.tiny_words import save_byte_level_encoder, tagged_rows, words_recipe, write_rows
 from tests.training.test_processes import launch
 
