@@ -34,7 +34,7 @@ trackers: [wandb, tensorbord]
 layer_decay: 0.9
 """
 EXPECTED_LINES = [
-    "data.truncation must be 'head', 'tail' or 'head_tail', got 'hed'; did you mean head?",
+    "data.truncation must be 'head', 'tail', 'head_tail' or 'windows', got 'hed'; did you mean head?",
     "data.num_proc must be in [1, 1024], got 0",
     "data.valdation is not a key of a recipe; did you mean validation?",
     "model.name is missing: Hub id, folder, or `package:NAME/PATH` in an installed package, of the encoder. Its "

@@ -134,7 +134,7 @@ def test_every_pooling_of_a_recipe_is_computed(name: Any) -> None:
     assert pooled.tolist() == [[{"cls": 1.0, "mean": 2.5, "max": 4.0}[name]]]
 
 
-@pytest.mark.parametrize("name", names_of(TextDataSection, "truncation"))
+@pytest.mark.parametrize("name", sorted({*names_of(TextDataSection, "truncation")} - {"windows"}))
 def test_every_truncation_of_a_recipe_keeps_its_part(name: Any) -> None:
     data = TextDataSection(train="a", max_length=6, truncation=name, head_tokens=1)
     kept = kept_positions([1, 0, 0, 0, 0, 0, 0, 1], data)
