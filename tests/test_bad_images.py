@@ -14,7 +14,10 @@ from tests.test_bad_inputs import Trap, assert_fails, failure, work_in
 from tests.tiny_images import noisy_image, tiny_image_recipe, write_images
 
 BAD_SETTINGS = [
-    (["task=image_clasification"], ["task must be 'text_classification', 'text_regression' or", "did you mean"]),
+    (
+        ["task=image_clasification"],
+        ["task must be 'text_classification', 'multi_", "did you mean image_classification?"],
+    ),
     (["data.max_length=3"], ["data.max_length is not a key", "did you mean task: text_classification"]),
     (["data.augmentation.flip=1"], ["data.augmentation.flip is not a key", "did you mean horizontal_flip?"]),
     (["data.augmentation.mixup=-1"], ["data.augmentation.mixup must be in [0, 100), got -1"]),

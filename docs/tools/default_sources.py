@@ -3,6 +3,7 @@
 RULE = "derived by the [rule of the defaults](../defaults.md), measured on MiniLM"
 CHOICE = "our choice, not measured"
 SPEED = "our choice; it changes speed or disk space, not results"
+SQUAD = "the name in SQuAD ([Rajpurkar et al. 2016](https://arxiv.org/abs/1606.05250))"
 HU = "that of `roberta_base_mnli.sh` of microsoft/LoRA ([Hu et al. 2021](https://arxiv.org/abs/2106.09685))"
 
 DEFAULT_SOURCES: dict[str, str] = {
@@ -14,6 +15,10 @@ DEFAULT_SOURCES: dict[str, str] = {
     "data.conll_columns": "CoNLL-2003: the word first, the entity last",
     "data.spans": CHOICE,
     "data.scheme": CHOICE,
+    "data.question": SQUAD,
+    "data.context": SQUAD,
+    "data.answers": SQUAD,
+    "data.answer_start": SQUAD,
     "data.max_answer_length": "the length that Transformers' `run_qa.py` uses",
     "data.head_tokens": "[Sun et al. 2019](https://arxiv.org/abs/1905.05583)",
     "model.head.type": "one linear layer, as [Devlin et al. 2019](https://arxiv.org/abs/1810.04805)",

@@ -53,16 +53,17 @@ def load_run(folder: str | Path, trust_remote_code: bool = False) -> TrainedRun:
 
 
 def predict(run: Any, inputs: Any, trust_remote_code: bool = False) -> Any:
-    """Predict for texts, pairs of texts or images; they are encoded as in the run's own evaluation.
+    """Predict for texts, pairs of texts, lists of words or images; they are encoded as in the run's own evaluation.
 
     Args:
         run: a run folder; or a run, from `fit`, `load` or `load_run`, whose model is loaded once.
-        inputs: a text, or a tuple of two if the run was trained on pairs, or an image file or Pillow image; or a list,
-            array or column of such.
+        inputs: a text, or a tuple of two if the run was trained on pairs or on questions and contexts, or an image
+            file or Pillow image; or a list, array or column of such, or of lists of words for a tagger.
         trust_remote_code: see `load_run`.
 
     Returns:
-        The prediction for a single input: label and probabilities, or a number. A list of them for several inputs.
+        The prediction for a single input: label and probabilities, numbers, entities, or an answer. A list of them
+        for several inputs.
 
     Raises:
         RunFolderError: the folder is not a finished run.

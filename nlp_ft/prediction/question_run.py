@@ -54,6 +54,10 @@ class QuestionRun(TrainedRun):
             check_vocabulary(self.tokenizer, self.model)
             check_tokenizer(self.tokenizer, recipe.data.max_length)
 
+    def is_single(self, inputs: Any) -> bool:
+        """Whether this is a tuple of question and context; a text is one input, too, which is refused."""
+        return isinstance(inputs, str | tuple)
+
     def activated(
         self, inputs: Sequence[tuple[str, str]], done: Callable[[int], object] = lambda count: None
     ) -> np.ndarray:

@@ -48,6 +48,10 @@ class WordRun(TrainedRun):
             self.tokenizer = word_tokenizer(AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code))
             check_vocabulary(self.tokenizer, self.model)
 
+    def is_single(self, inputs: Any) -> bool:
+        """Whether this is a text; a list of texts is several of them, and never the words of one."""
+        return isinstance(inputs, str)
+
     def activated(self, inputs: Sequence[Input], done: Callable[[int], object] = lambda count: None) -> np.ndarray:
         """Compute the probabilities of the tags of each input's words: an array of `TaggedWords`, (inputs,)."""
         texts = [_in_words(item, number) for number, item in enumerate(inputs)]

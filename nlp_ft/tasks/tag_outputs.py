@@ -5,12 +5,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import pyarrow
 import torch
 from torch.nn import functional as F
+from transformers import PreTrainedModel
 
 from nlp_ft.data.batch import IGNORED_LABEL
 from nlp_ft.data.windows import Windows
@@ -78,6 +79,13 @@ class TagOutputs:
         scores = np.ones(len(references), kept["scores"].dtype)
         np.minimum.at(scores, rows, kept["scores"][decided])
         return {"predicted": predicted, "references": references, "losses": losses, "row_scores": scores}
+
+    def tuned(self, predicted: np.ndarray, references: np.ndarray) -> Self:
+        """Return the same outputs: nothing is tuned."""
+        return self
+
+    def write_to(self, model: PreTrainedModel) -> None:
+        """Write nothing: the configuration has the tags and their scheme since the model was built."""
 
     def shown(self, decoded: np.ndarray) -> pyarrow.Array:
         """Write the tags of each row as a list."""

@@ -10,7 +10,16 @@ from nlp_ft.training.run import train
 from tests.docs.blocks import README, ROOT, blocks_of
 from tests.tiny import save_tiny_encoder, write_tiny_csv
 from tests.tiny_images import COLOURS, noisy_image
+from tests.tiny_questions import tiny_questions
 from tests.tiny_words import tagged_rows, write_rows
+
+RECIPES = {
+    "mine.yaml": README,
+    "flowers.yaml": ROOT / "docs/images.md",
+    "entities.yaml": ROOT / "docs/words.md",
+    "squad.yaml": ROOT / "docs/question-answering.md",
+}
+"""Name of a recipe in the folder -> the page that begins with it."""
 
 
 def fill(folder: Path) -> None:
@@ -27,15 +36,16 @@ def fill(folder: Path) -> None:
     write_flowers(folder / "flowers")
     for name in ("recipes", "scripts"):
         (folder / name).symlink_to(ROOT / name)
-    [recipe] = [block for block in blocks_of(README) if block.language == "yaml"]
-    (folder / "mine.yaml").write_text(recipe.code)
-    [images, *_] = [block for block in blocks_of(ROOT / "docs/images.md") if block.language == "yaml"]
-    (folder / "flowers.yaml").write_text(images.code)
+    write_squad(folder / "squad")
+    (folder / "questions.csv").write_text("question,context\nwho?,the cat\n")
+    for name, page in RECIPES.items():
+        [recipe, *_] = [block for block in blocks_of(page) if block.language == "yaml"]
+        (folder / name).write_text(recipe.code)
 
 
 def train_runs() -> None:
     """Train what the pages predict with, in the working folder."""
-    for recipe in ("mine.yaml", "flowers.yaml"):
+    for recipe in RECIPES:
         train_small(recipe)
     shutil.copytree("runs/mine", "runs/quickstart")
 
@@ -78,6 +88,17 @@ def write_emotions(file: Path, rows: int) -> None:
     """Texts with no label, one or two."""
     kinds = ["the,", "the cat,joy", "the dog,anger", "the cat red,joy|surprise"]
     file.write_text("\n".join(["text,emotions", *(kinds[row % len(kinds)] for row in range(rows))]) + "\n")
+
+
+def write_squad(folder: Path) -> None:
+    """Questions in the form of SQuAD, one article for each context."""
+    folder.mkdir()
+    for seed, (split, rows) in enumerate({"train": 40, "dev": 10}.items()):
+        articles = []
+        for number, row in enumerate(tiny_questions(rows, seed, no_answer_every=4)):
+            question = {"id": str(number), "question": row["question"], "answers": row["answers"]}
+            articles.append({"title": str(number), "paragraphs": [{"context": row["context"], "qas": [question]}]})
+        (folder / f"{split}-v2.0.json").write_text(json.dumps({"version": "v2.0", "data": articles}))
 
 
 def write_flowers(folder: Path) -> None:

@@ -108,6 +108,8 @@ def _fitting(task: str, name: str) -> list[str]:
             "data={train: a, validation: b}",
             "model={name: resnet18, weights: null}",
         ]
+    if task in ("token_classification", "question_answering"):
+        found += ["model.pooling=auto"]
     if name.startswith("strategy.unfreeze"):
         found += ["strategy=gradual"]
     if name.startswith("strategy.unfreeze.loss_below."):

@@ -93,7 +93,7 @@ def test_scores_of_test_are_those_of_scikit_learn_at_the_saved_thresholds(run: P
     assert scores["micro_f1"] == pytest.approx(sk.f1_score(references, predicted, average="micro"))
     assert scores["subset_accuracy"] == pytest.approx(sk.accuracy_score(references, predicted))
     assert scores["hamming_loss"] == pytest.approx(sk.hamming_loss(references, predicted))
-    assert scores["average_precision"] == pytest.approx(sk.average_precision_score(references, found), abs=1e-6)
+    assert scores["average_precision"] == pytest.approx(sk.average_precision_score(references, found), abs=0.005)
     assert scores["loss"] == pytest.approx(np.mean([sk.log_loss(r, p) for r, p in zip(references.T, found.T)]), 1e-4)
     assert evaluate_run(run).scores() == scores
     assert evaluate_run(run, str(run.parent / "test.jsonl")).scores() == scores

@@ -123,7 +123,8 @@ def test_the_command_line_answers_words_files_and_lines(
         ([("who?", "she"), (" ", "she")], r"input 1 \(from 0\) has an empty question"),
         ([("who?", "\n")], "has an empty context"),
         ([("who?", "\ud800")], "its context cannot be encoded as UTF-8"),
-        ("who?", "predict takes a list"),
+        ("who?", r"input 0 \(from 0\) must be a pair \(question, context\), got 'who\?'"),
+        (3, "predict takes one question or a list of them, got int"),
     ],
 )
 def test_inputs_that_are_no_questions_are_refused(run: Path, inputs: Any, message: str) -> None:
