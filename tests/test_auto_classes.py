@@ -12,8 +12,8 @@ AUTO_CLASSES = ("transformers.models.auto.configuration_auto", "transformers.mod
     "imports",
     [
         f"import nlp_ft; from importlib.util import find_spec; [find_spec(name) for name in {AUTO_CLASSES}]",
-        "import nlp_ft, transformers.modeling_utils",
-        "from transformers import AutoConfig; import nlp_ft",
+        pytest.param("import nlp_ft, transformers.modeling_utils", marks=pytest.mark.slow),
+        pytest.param("from transformers import AutoConfig; import nlp_ft", marks=pytest.mark.slow),
         pytest.param("import transformers.modeling_utils, nlp_ft", marks=pytest.mark.slow),
     ],
     ids=["found before it is imported", "before the models", "after the configurations", "after the models"],

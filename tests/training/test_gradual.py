@@ -122,7 +122,9 @@ def borders(steps: list[dict[str, Any]]) -> list[int]:
     return [b["step"] for a, b in pairwise(steps) if a["trainable"] != b["trainable"]]
 
 
-@pytest.mark.parametrize("trigger", STRATEGIES)
+@pytest.mark.parametrize(
+    "trigger", [name if name == "plateau" else pytest.param(name, marks=pytest.mark.slow) for name in STRATEGIES]
+)
 def test_a_run_killed_again_and_again_ends_as_the_unbroken_one(
     tmp_path: Path, tiny_encoder: Path, trigger: str
 ) -> None:

@@ -96,6 +96,7 @@ def test_a_saved_run_predicts_what_it_wrote_before_the_merge(run: Path) -> None:
     assert [prediction.score for prediction in found] == pytest.approx(list(told.values()), abs=2e-6)
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_bit_with_its_adapter(tmp_path: Path, tiny_encoder: Path) -> None:
     strategy = {**LORA, "lora": {"rank": 2, "dropout": 0.1}}
     files = [write_recipe(tmp_path, tiny_encoder, name, strategy) for name in ("whole", "broken")]

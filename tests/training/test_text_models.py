@@ -66,7 +66,14 @@ def test_a_run_predicts_one_text_as_a_batch_and_its_folder_loads_with_the_same_l
     assert type(model).__name__.startswith("Pooled") is (pooling != "auto")
 
 
-@pytest.mark.parametrize(("kind", "pooling"), [("gpt2", "auto"), ("bert", "attention"), ("bert", "layer_mix")])
+@pytest.mark.parametrize(
+    ("kind", "pooling"),
+    [
+        ("gpt2", "auto"),
+        pytest.param("bert", "attention", marks=pytest.mark.slow),
+        pytest.param("bert", "layer_mix", marks=pytest.mark.slow),
+    ],
+)
 def test_a_killed_run_resumes_to_the_bit(tmp_path: Path, kind: str, pooling: str) -> None:
     folder = model_folder(tmp_path / "model", kind)
     files = [recipe_file(tmp_path, folder, name, pooling) for name in ("whole", "broken")]
