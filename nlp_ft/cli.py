@@ -96,6 +96,7 @@ def build_parser() -> "_Parser":
         _add_layers,
         _add_validate,
         _add_audit,
+        _add_find_lr,
         _add_schema,
     )
     for add in adders:
@@ -196,6 +197,13 @@ def _add_validate(commands: _Commands) -> None:
 def _add_audit(commands: _Commands) -> None:
     summary = "find what would silently go wrong in a run; exit code 1 if there are errors"
     _add_recipe(_add(commands, "audit", _audit, summary, "audit RECIPE.yaml strategy=llrd"))
+
+
+def _add_find_lr(commands: _Commands) -> None:
+    summary = "try rising learning rates on the training data, and suggest one for the head and one for the encoder"
+    find_lr = _add(commands, "find-lr", _find_lr, summary, "find-lr RECIPE.yaml", "find-lr RECIPE.yaml strategy=full")
+    _add_recipe(find_lr)
+    find_lr.add_argument("--steps", type=_count, default=100, help="steps of each test, at least 20 (default: 100)")
 
 
 def _add_schema(commands: _Commands) -> None:
@@ -363,6 +371,21 @@ def _audit(options: argparse.Namespace) -> int:
     report = audit_recipe(options.recipe, options.overrides)
     print(wrapped(str(report)))
     return 1 if report.has_errors else 0
+
+
+def _find_lr(options: argparse.Namespace) -> int:
+    from nlp_ft.recipe.loader import load_recipe
+
+    recipe = load_recipe(options.recipe, options.overrides)
+    from nlp_ft.study.find_lr import find_rates
+
+    found = find_rates(recipe, options.steps)
+    print(f"{found}\n")
+    if found.settings:
+        print(wrapped(f"next: nlp-ft train {options.recipe} {' '.join([*options.overrides, *found.settings])}"))
+    note = "a few batches at each rate say less than runs that are scored on validation: try rates around these, too"
+    print(wrapped(note))
+    return 0
 
 
 def _schema(options: argparse.Namespace) -> int:

@@ -53,6 +53,7 @@ INTERFACE = {
     "layers": ["--help", "MODEL_OR_RECIPE", "key=value", "--verbose"],
     "validate": ["--help", "RECIPE", "key=value", "--resolved"],
     "audit": ["--help", "RECIPE", "key=value"],
+    "find-lr": ["--help", "RECIPE", "key=value", "--steps"],
     "schema": ["--help"],
 }
 TEXTS = ["the cat sleeps", "red", "the small the"]

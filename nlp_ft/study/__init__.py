@@ -1,0 +1,1 @@
+"""Studies: what is learned about a recipe by training it more than once."""

@@ -1,0 +1,89 @@
+"""The range test of learning rates: which rates it tries, what it suggests, and that it leaves the model as it was."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from nlp_ft.cli import main
+from nlp_ft.errors import TrainingError
+from nlp_ft.recipe.loader import dump_yaml, recipe_from_dict
+from nlp_ft.study.find_lr import find_rates, range_test, restored
+from tests.tiny import tiny_recipe
+
+
+def falling_then_rising(rate: float) -> float:
+    """A loss that is 2 at low rates, 1 at 1e-3, and grows beyond."""
+    place = math.log10(rate)
+    return 1 + min(1.0, (place + 3) ** 2 / 4) if place < -3 else 1 + 4 * (place + 3) ** 2
+
+
+def test_the_rates_rise_by_one_factor_from_the_lowest_to_the_highest() -> None:
+    test = range_test(lambda rate: 1.0, 1e-4, 1e-1, 4)
+    assert test.rates == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1])
+    assert test.losses == [1.0] * 4
+    assert test.suggestion is None
+
+
+def test_the_suggestion_stands_below_the_rate_with_the_least_loss() -> None:
+    assert range_test(falling_then_rising, 1e-7, 1e0, 141, margin=10).suggestion == pytest.approx(1e-4, rel=0.3)
+    assert range_test(falling_then_rising, 1e-7, 1e0, 141, margin=1).suggestion == pytest.approx(1e-3, rel=0.3)
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf, 1e6])
+def test_a_loss_that_breaks_ends_the_test(broken: float) -> None:
+    test = range_test(lambda rate: broken if rate > 1e-2 else 1.0, 1e-5, 1e0, 101)
+    assert test.rates[-1] == pytest.approx(1e-2, rel=0.3)
+    assert len(test.losses) == len(test.rates) < 101
+
+
+def test_weights_and_random_numbers_come_back_to_the_bit() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3))
+    model[0].bias.requires_grad_(False)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    torch.manual_seed(5)
+    expected = torch.rand(2)
+    torch.manual_seed(5)
+    with restored(model):
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        model.requires_grad_(True)
+        model(torch.rand(4, 3)).square().sum().backward()
+        optimizer.step()
+        assert not torch.equal(model[0].weight, before["0.weight"])
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not model[0].bias.requires_grad
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_head_and_encoder_are_tested_and_nothing_is_written(tmp_path: Path, tiny_encoder: Path) -> None:
+    recipe = recipe_from_dict(tiny_recipe(tmp_path, tiny_encoder))
+    before = sorted(tmp_path.rglob("*"))
+    found = find_rates(recipe, 20)
+    again = find_rates(recipe, 20)
+    assert found == again
+    assert found.encoder is not None
+    assert found.head.rates[0] == 1e-5
+    assert found.encoder.rates[0] == 1e-7
+    assert found.head.losses[0] == pytest.approx(math.log(3), abs=0.3)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_strategy_that_trains_the_head_alone_gets_one_rate(
+    tmp_path: Path, tiny_encoder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(dump_yaml(tiny_recipe(tmp_path, tiny_encoder)))
+    with pytest.raises(SystemExit) as ended:
+        main(["find-lr", str(file), "strategy=head_only", "--steps", "30"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert "head, over the frozen encoder" in shown
+    assert "encoder, under" not in shown
+    assert "optimizer.head_lr=" not in shown
+    assert "say less than runs that are scored on validation" in shown
+
+
+def test_too_few_steps_are_refused(tmp_path: Path, tiny_encoder: Path) -> None:
+    with pytest.raises(TrainingError, match="--steps must be at least 20, got 5"):
+        find_rates(recipe_from_dict(tiny_recipe(tmp_path, tiny_encoder)), 5)
