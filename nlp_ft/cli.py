@@ -361,7 +361,7 @@ def _validate(options: argparse.Namespace) -> int:
     # After a resolved recipe these are comments, so that the whole output is one YAML file.
     derived = [] if options.resolved or not found.derived else ["", *format_derived(found.derived).split("\n")]
     for line in [*found.report.split("\n"), *derived, "", f"{printable(options.recipe)}: ready to train"]:
-        print(f"# {line}".rstrip() if options.resolved else line)
+        print(f"# {line}".rstrip() if options.resolved else wrapped(line))
     return 0
 
 

@@ -78,6 +78,12 @@ def short_count(number: int) -> str:
     return f"{number:,}"
 
 
+def short_share(part: int, whole: int) -> str:
+    """Write a share as `7.9%`; one below 0.1 % with its first digit, `0.02%`, so that some is never none."""
+    share = part / whole
+    return f"{share:.1%}" if share >= 0.0005 or not part else f"{float(f'{100 * share:.1g}'):f}".rstrip("0") + "%"
+
+
 def short_rate(rate: float, decimals: int = 1) -> str:
     """Write a learning rate as `3.2e-4`."""
     if not rate:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nlp_ft.tables import short_count, short_rate, shortened, terminal_width, text_table, wrapped
+from nlp_ft.tables import short_count, short_rate, short_share, shortened, terminal_width, text_table, wrapped
 
 
 def test_a_table_for_a_file_is_whole_and_for_a_screen_loses_the_middle_of_its_long_cells() -> None:
@@ -62,3 +62,18 @@ def test_the_width_is_that_of_the_terminal_and_80_without_one(
     monkeypatch.setenv("COLUMNS", columns)
     monkeypatch.setattr("sys.__stdout__", None)
     assert terminal_width() == width
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "shown"),
+    [
+        (1, 1, "100.0%"),
+        (79, 1000, "7.9%"),
+        (1, 2000, "0.1%"),
+        (4620, 22_600_000, "0.02%"),
+        (3, 10**8, "0.000003%"),
+        (0, 9, "0.0%"),
+    ],
+)
+def test_a_share_that_is_not_zero_is_never_shown_as_zero(part: int, whole: int, shown: str) -> None:
+    assert short_share(part, whole) == shown

@@ -13,7 +13,7 @@ from nlp_ft.layerwise.unfreezing.phase_table import phase_table
 from nlp_ft.recipe import Recipe
 from nlp_ft.recipe.derived import Derived, format_derived
 from nlp_ft.screen import is_verbose, say
-from nlp_ft.tables import short_count
+from nlp_ft.tables import short_count, short_share
 from nlp_ft.tasks import baselines
 from nlp_ft.tasks.task import Task
 from nlp_ft.training.build import LayeredModel
@@ -57,7 +57,7 @@ def announce(
         say(f"{_phases(layered, optimizer, unfreezer)}\n")
     say(
         f"{type(model).__name__}: {short_count(trainable)} of {short_count(total)} parameters train"
-        f"{' at first' if has_phases else ''} ({trainable / total:.1%})"
+        f"{' at first' if has_phases else ''} ({short_share(trainable, total)})"
     )
     say(
         f"effective batch {stream.batches.describe(stream.lengths)}; "

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 
 from nlp_ft.layerwise.unfreezing.plan import UnfreezePlan
-from nlp_ft.tables import short_count, short_rate, terminal_width, text_table, wrapped
+from nlp_ft.tables import short_count, short_rate, short_share, terminal_width, text_table, wrapped
 
 
 def phase_table(plan: UnfreezePlan, sizes: Mapping[int, int], rates: Mapping[int, float]) -> str:
@@ -24,7 +24,7 @@ def phase_table(plan: UnfreezePlan, sizes: Mapping[int, int], rates: Mapping[int
         span = low if low == high else f"{low} to {high}"
         begins = "waits" if start is None else str(start)
         names = plan.schedule.layer_names(phase.layers)
-        rows.append([str(number + 1), begins, names, span, short_count(trained), f"{trained / total:.1%}"])
+        rows.append([str(number + 1), begins, names, span, short_count(trained), short_share(trained, total)])
     header = ["phase", "step", "layers that train", "lr", "size", "share"]
     table = text_table(header, rows, {0, 1, 3, 4, 5}, terminal_width(), shrink={2})
     return "\n".join([table, *_conditions(plan), "", _timeline(plan)])

@@ -137,13 +137,13 @@ def _decision(savings: Savings, can_enter: bool, dtype: torch.dtype) -> str:
             "this model cannot be entered between its blocks",
         )
         return f"feature cache: off, {no_room if can_enter else no_entry}\n"
-    numbers = f"making it takes {savings.work_of_pass:.2g} token-blocks of work and saves {savings.work_saved:.2g}"
+    gain = savings.work_saved / savings.work_of_pass
     if not savings.pays:
-        return f"feature cache: off, it would not pay ({numbers})\n"
+        return f"feature cache: off, as it would save {gain:.2g} times the work of filling it\n"
     blocks = ", ".join(map(str, savings.boundaries))
     return (
         f"feature cache: on, for the outputs of block(s) {blocks}, {savings.bytes_needed / BYTES_IN_GB:.2g} GB in "
-        f"{str(dtype).removeprefix('torch.')} ({numbers})\n"
+        f"{str(dtype).removeprefix('torch.')}; it saves {gain:.2g} times the work of filling it\n"
     )
 
 

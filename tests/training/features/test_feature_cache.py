@@ -200,7 +200,7 @@ def test_features_used_longest_ago_give_way_to_new_ones(tmp_path: Path, tiny_enc
 @pytest.mark.parametrize(
     ("strategy", "overrides", "said"),
     [
-        ("head_only", ["training.duration=1st"], "feature cache: off, it would not pay"),
+        ("head_only", ["training.duration=1st"], "feature cache: off, as it would save "),
         (
             "head_only",
             ["training.feature_cache_gb=1e-9"],
