@@ -80,7 +80,7 @@ class TextData:
 
 
 def load_text_data(
-    data: TextDataSection, tokenizer: PreTrainedTokenizerBase, kind: LabelKind = ClassLabels
+    data: TextDataSection, tokenizer: PreTrainedTokenizerBase, kind: LabelKind = ClassLabels, only: str | None = None
 ) -> TextData:
     """Read, label and tokenize the splits of a recipe.
 
@@ -88,6 +88,7 @@ def load_text_data(
         data: the data section of the recipe.
         tokenizer: the encoder's tokenizer.
         kind: what the labels are.
+        only: the one split to tokenize; None tokenizes all.
 
     Raises:
         DataError: the data cannot be trained on; see `load_raw_splits` and `LabelKind.load`.
@@ -95,7 +96,9 @@ def load_text_data(
     with progress_bars(False):
         raw, labels = kind.load(data)
     with progress_bars(sys.stderr.isatty()):
-        encoded = {split: _encode(rows, split, tokenizer, data, labels) for split, rows in raw.items()}
+        encoded = {
+            split: _encode(rows, split, tokenizer, data, labels) for split, rows in raw.items() if only in (None, split)
+        }
     return TextData(raw, encoded, labels.names, text_columns(data), data.max_length, data.window_pooling)
 
 

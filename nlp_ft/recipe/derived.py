@@ -154,7 +154,7 @@ def _duration(steps_per_epoch: int) -> tuple[Duration, str]:
     if FEWEST_EPOCHS * steps_per_epoch >= FEWEST_STEPS:
         return Duration(FEWEST_EPOCHS, "ep"), f"at least {FEWEST_STEPS} steps"
     if MOST_EPOCHS * steps_per_epoch <= FEWEST_STEPS:
-        reason = f"at most {MOST_EPOCHS} epochs, of {steps_per_epoch} step(s) each"
+        reason = f"at most {MOST_EPOCHS} epochs, of {steps_per_epoch} step{'s' * (steps_per_epoch != 1)} each"
         return Duration(MOST_EPOCHS, "ep"), reason
     reason = f"{FEWEST_EPOCHS} epochs would be {FEWEST_EPOCHS * steps_per_epoch} steps, too few to learn a new head"
     return Duration(FEWEST_STEPS, "st"), reason
@@ -163,7 +163,7 @@ def _duration(steps_per_epoch: int) -> tuple[Duration, str]:
 def _interval(total: int, steps_per_epoch: int, most: int) -> tuple[Duration, str]:
     if total <= most * steps_per_epoch:
         return Duration(1, "ep"), "once an epoch"
-    reason = f"{most} times a run, because an epoch has {steps_per_epoch} step(s)"
+    reason = f"{most} times in the run of {total} steps"
     return Duration(math.ceil(total / most), "st"), reason
 
 

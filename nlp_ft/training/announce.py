@@ -21,6 +21,7 @@ from nlp_ft.training.layer_table import layer_table, short_layer_table
 from nlp_ft.training.loop_state import LoopSettings
 from nlp_ft.training.model_card import versions
 from nlp_ft.training.precision import precision_name
+from nlp_ft.training.verdict.collect import highest_rate
 
 
 def announce(
@@ -52,7 +53,12 @@ def announce(
     if is_verbose():
         say("versions: " + ", ".join(f"{name} {version}" for name, version in versions(task.libraries).items()))
     table = layer_table if is_verbose() else short_layer_table
-    say(f"\n{table(layered.layer_map, optimizer.param_groups)}\n")
+    later = {layer for phase in layered.schedule.phases for layer in phase.layers}
+    say(f"\n{table(layered.layer_map, optimizer.param_groups, later)}\n")
+    rate = highest_rate(recipe, task, layered, optimizer)
+    is_given = rate.setting not in {one.key for one in derived}
+    if is_given and not rate.low <= rate.value <= rate.high:
+        say(f"warning: {rate}; {rate.suggested:.1g} is a usual one\n")
     if has_phases:
         say(f"{_phases(layered, optimizer, unfreezer)}\n")
     say(
@@ -62,7 +68,7 @@ def announce(
     say(
         f"effective batch {stream.batches.describe(stream.lengths)}; "
         f"{settings.total_steps} steps, {settings.steps_per_epoch} an epoch; {accelerator.device.type} in "
-        f"{precision_name(accelerator)} with {torch.get_num_threads()} thread(s)\n"
+        f"{precision_name(accelerator)} with {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() != 1)}\n"
     )
     if settings.metric:
         say(f"evaluated on validation; `best` marks the best {settings.metric} so far\n")

@@ -27,7 +27,7 @@ from nlp_ft.training.loop_state import LoopState
 from nlp_ft.training.model_card import model_card, peak_memory_bytes, versions, write_json
 from nlp_ft.training.precision import precision_name
 from nlp_ft.training.run_folder import SUMMARY_TO_BE, RunFolder, writing
-from nlp_ft.training.verdict.judge import format_verdict
+from nlp_ft.training.verdict.judge import format_verdict, is_useless
 
 ROWS_SHOWN = 12
 """Most rows of the table that stands on the screen at the end."""
@@ -65,6 +65,7 @@ def summarize(
         "metric": recipe.training.metric if "validation" in predictions else None,
         "best_value": state.best_value,
         "best_step": state.best_step,
+        "keep": recipe.training.keep,
         "stopped_early": state.stopped_early,
         "effective_batch_size": stream.effective_batch_size,
         "num_processes": accelerator.num_processes,
@@ -109,11 +110,15 @@ def _show_result(
     show(score_table(_titled(summary), task.outputs.shown_metrics, terminal_width()))
     if summary["best_step"]:
         name, step = summary["metric"].replace("_", " "), f"step {summary['best_step']} of {summary['global_step']}"
-        say(f"\nbest {name} on validation: {summary['best_value']:.4f}, at {step}")
+        kept = "that model" if summary["keep"] == "best" else "the last model"
+        say(f"\nthe best {name} on validation, {summary['best_value']:.4f}, was at {step}; {kept} is kept")
     say(f"\n{format_verdict(summary['verdict'])}\n")
     say(f"{summary['train_seconds']:.1f} s of training, {summary['train_examples_per_second']:.0f} examples/s")
     say(f"run folder: {place}")
-    say(f"next: {program()} predict {printable(shlex.quote(str(folder.final)))} {task.example_input}")
+    if is_useless(summary["verdict"]):
+        say("next: make the first change above, and train again with --overwrite")
+    else:
+        say(f"next: {program()} predict {printable(shlex.quote(str(folder.final)))} {task.example_input}")
 
 
 def _fill(

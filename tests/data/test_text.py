@@ -80,6 +80,12 @@ def test_a_pair_is_encoded_together_and_read_joined(tmp_path: Path) -> None:
     assert data.lengths("train").tolist() == [5, 8]
 
 
+def test_only_one_split_is_tokenized_where_one_is_asked_for(tmp_path: Path) -> None:
+    file = json_lines(tmp_path / "a.jsonl", labelled(*"ab" * 10))
+    data = load_text_data(TextDataSection(train=file, validation="20%"), tokenizer(), only="validation")
+    assert {split: len(rows) for split, rows in data.encoded.items()} == {"validation": 4}
+
+
 def test_a_second_load_tokenizes_nothing_and_reads_from_the_disk(tmp_path: Path) -> None:
     file = json_lines(tmp_path / "a.jsonl", [*labelled(*"ab" * 10), {"text": LONG, "label": "a"}])
     section = TextDataSection(train=file, validation="20%", max_length=16)

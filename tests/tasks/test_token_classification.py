@@ -219,7 +219,7 @@ def test_the_features_of_frozen_blocks_are_kept_for_every_token(
     tmp_path: Path, tiny_encoder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train(recipe_from_dict(words_recipe(tmp_path, tiny_encoder, strategy="head_only")))
-    assert "feature cache: on, for the outputs of block(s) 2" in capsys.readouterr().out
+    assert "feature cache: on, for the outputs of block 2" in capsys.readouterr().out
 
 
 def test_a_run_that_is_killed_ends_as_the_unbroken_one(tmp_path: Path, tiny_encoder: Path, run: Path) -> None:

@@ -1,6 +1,7 @@
 """What a run shows: no line is wider than 80 columns, how much each level shows, and the hint at the end."""
 
 import csv
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -63,11 +64,15 @@ def test_a_gradual_run_of_twelve_blocks_and_77_long_labels_fits(
     lines = [" ".join(line.split()) for line in shown.splitlines()]
     assert too_wide(shown) == []
     [last] = [line for line in lines if line.startswith("14 13 head, blocks 1-12, embeddings ")]
+    assert [line.split()[-1] for line in lines if re.match(r"\d+ (head|block|embed)", line)][:14] == [
+        "yes",
+        *["later"] * 13,
+    ]
     assert last.endswith(" 8.5e-5 to 3.0e-2 36.6K 100.0%")
     assert any(line.startswith("step 7 epoch 0.35 accuracy 0.") and " macro f1 0." in line for line in lines)
     assert "the 12 of 77 labels with the lowest F1" in lines
     assert "test (as a file: test_per_class.csv in the run folder)" in lines
-    assert command_at_the_end(shown) == ["predict", "run", "a text of your own"]
+    assert shown.endswith("next: make the first change above, and train again with --overwrite\n")
     # The run folder holds every label in full.
     assert Path("run/test_per_class.csv").read_text().count(LONG) == 77
     assert LONG not in shown
@@ -83,6 +88,7 @@ def test_a_regression_on_pairs_fits_and_its_hint_has_two_texts(
         "data": {**data, "text": ["one", "two"], "label": "score"},
         "model": {"name": str(tiny_encoder), "pooling": "mean"},
         "training": {"duration": "1ep", "per_device_batch_size": 8},
+        "baselines": False,
         "output_dir": "run",
     }
     train(recipe_from_dict(recipe))
@@ -130,7 +136,12 @@ def test_a_verbose_run_also_shows_settings_versions_and_the_whole_layer_table(
             main(["train", "r.yaml", "output_dir=run", "--overwrite", level])
         shown[level] = capsys.readouterr().out
     assert len(shown["--quiet"].splitlines()) == 4
-    for said in ("output_dir: run # command line", " versions: nlp_ft ", " lr scale weight decay trainable "):
+    for said in (
+        "above the usual rates of pretrained layers, 1e-05 to 0.0005",
+        "output_dir: run # command line",
+        " versions: nlp_ft ",
+        " lr scale weight decay trainable ",
+    ):
         assert said in " ".join(shown["--verbose"].split())
 
 

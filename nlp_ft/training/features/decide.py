@@ -140,9 +140,9 @@ def _decision(savings: Savings, can_enter: bool, dtype: torch.dtype) -> str:
     gain = savings.work_saved / savings.work_of_pass
     if not savings.pays:
         return f"feature cache: off, as it would save {gain:.2g} times the work of filling it\n"
-    blocks = ", ".join(map(str, savings.boundaries))
+    blocks = f"block{'s' * (len(savings.boundaries) > 1)} {', '.join(map(str, savings.boundaries))}"
     return (
-        f"feature cache: on, for the outputs of block(s) {blocks}, {savings.bytes_needed / BYTES_IN_GB:.2g} GB in "
+        f"feature cache: on, for the outputs of {blocks}: {savings.bytes_needed / BYTES_IN_GB:.2g} GB in "
         f"{str(dtype).removeprefix('torch.')}; it saves {gain:.2g} times the work of filling it\n"
     )
 

@@ -14,6 +14,7 @@ from nlp_ft.defaults import LR
 from nlp_ft.layerwise import LayerMap
 from nlp_ft.layerwise.unfreezing.triggers import LOWER_IS_BETTER
 from nlp_ft.recipe import Recipe
+from nlp_ft.recipe.derived import LORA_RATIO
 from nlp_ft.tasks.baselines import TITLES
 from nlp_ft.tasks.outputs import Outputs, Predictions
 from nlp_ft.tasks.task import Task
@@ -79,7 +80,7 @@ def verdict_of_run(
         steps_per_epoch=settings.steps_per_epoch,
         duration=recipe.training.duration,
         stopped_early=state.stopped_early,
-        rate=_rate(recipe, task, layered, optimizer),
+        rate=highest_rate(recipe, task, layered, optimizer),
         random_layers=random_layers(layered.model, layered.layer_map),
         report=summary["data"],
         inputs=task.inputs,
@@ -135,7 +136,7 @@ def _known(of: Predictions) -> dict[str, float]:
     return {metric: 0.0 if math.isnan(value) else value for metric, value in of.scores().items()}
 
 
-def _rate(recipe: Recipe, task: Task, layered: LayeredModel, optimizer: torch.optim.Optimizer) -> Rate:
+def highest_rate(recipe: Recipe, task: Task, layered: LayeredModel, optimizer: torch.optim.Optimizer) -> Rate:
     """Find the highest rate among the pretrained layers that train; if none does, that of the head."""
     head = layered.layer_map.head_layer
     groups = [group for group in optimizer.param_groups if any(p.requires_grad for p in group["params"])]
@@ -143,9 +144,11 @@ def _rate(recipe: Recipe, task: Task, layered: LayeredModel, optimizer: torch.op
     if recipe.optimizer.name != "sgd":
         without = recipe.optimizer.model_copy(update={"lr": None, "head_lr": None})
         suggested = with_rates(recipe.model_copy(update={"optimizer": without}), task, layered).optimizer.lr or LR
+    if recipe.strategy.lora is not None:
+        low, high = LORA_RATIO * low, LORA_RATIO * high
     below = [group["initial_lr"] for group in groups if group["layer_id"] < head]
     if below:
         return Rate("optimizer.lr", max(below), low, high, suggested)
     setting = "optimizer.lr" if recipe.optimizer.head_lr is None else "optimizer.head_lr"
     value = max((group["initial_lr"] for group in groups), default=LR)
-    return Rate(setting, value, OF_HEAD * low, OF_HEAD * high, suggested)
+    return Rate(setting, value, OF_HEAD * low, OF_HEAD * high, suggested, "a head that trains alone")

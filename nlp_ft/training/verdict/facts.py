@@ -58,6 +58,7 @@ class Rate:
         low: lowest usual rate.
         high: highest usual rate.
         suggested: a rate to try.
+        layers: the layers that have it, for people.
     """
 
     setting: str
@@ -65,6 +66,12 @@ class Rate:
     low: float
     high: float
     suggested: float
+    layers: str = "pretrained layers"
+
+    def __str__(self) -> str:
+        place = "above" if self.value > self.high else "below" if self.value < self.low else "among"
+        usual = f"{self.low:g} to {self.high:g}"
+        return f"{self.setting} {self.value:.3g} is {place} the usual rates of {self.layers}, {usual}"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from nlp_ft.training.verdict import data, learning, scores
 from nlp_ft.training.verdict.facts import Facts, Remark
 
 WIDTH = 80
+USELESS = {"below_baseline", "frozen_random", "no_signal", "rate_too_high", "rate_too_low"}
+"""Codes of remarks on a model that nobody should use."""
 
 
 def judge(facts: Facts) -> list[Remark]:
@@ -22,6 +24,11 @@ def judge(facts: Facts) -> list[Remark]:
     below = scores.below_baseline(facts, bool(wrong))
     wrong += [remark for remark in (below, scores.never_predicted(facts, bool(cause))) if remark]
     return [*(wrong or [scores.all_well(facts)]), *scores.notes(facts)]
+
+
+def is_useless(verdict: Sequence[Mapping[str, str]]) -> bool:
+    """Whether the model of a run should not be used, by its verdict as in summary.json."""
+    return any(remark["code"] in USELESS for remark in verdict)
 
 
 def format_verdict(verdict: Sequence[Mapping[str, str]]) -> str:

@@ -58,7 +58,7 @@ def rate_too_high(facts: Facts) -> Remark | None:
     rate = facts.rate
     lower = rate.suggested if rate.value > rate.high else rate.value / 5
     do = f"set {rate.setting} to {lower:.1g}, or make schedule.warmup longer"
-    return Remark("rate_too_high", f"{says} {_of_rate(facts)}", do)
+    return Remark("rate_too_high", f"{says} {facts.rate}.", do)
 
 
 def _too_much(facts: Facts) -> str:
@@ -106,7 +106,7 @@ def rate_too_low(facts: Facts) -> Remark | None:
     return Remark(
         "rate_too_low",
         f"The loss hardly moved: {_last(facts)}; a constant answer has {facts.splits['train'].constant_loss:.3g}. "
-        f"{_of_rate(facts)}",
+        f"{facts.rate}.",
         f"set {rate.setting} to {rate.suggested:.1g}",
     )
 
@@ -197,9 +197,3 @@ def _last(facts: Facts) -> str:
 def _course(facts: Facts) -> str:
     values = ", ".join(shown(facts.metric, scores[facts.metric]) for _, scores in facts.evaluations[-3:])
     return f"{facts.metric} {values}"
-
-
-def _of_rate(facts: Facts) -> str:
-    rate = facts.rate
-    place = "above" if rate.value > rate.high else "below" if rate.value < rate.low else "among"
-    return f"{rate.setting} {rate.value:.3g} is {place} the usual rates, {rate.low:g} to {rate.high:g}."

@@ -37,14 +37,14 @@ def below_baseline(facts: Facts, has_cause: bool) -> Remark | None:
     if lead > margin:
         return None
     do = (
-        "change first what stands above"
+        ""
         if has_cause
         else (
             f"try a higher {facts.rate.setting} (now {facts.rate.value:.3g}) or a longer training.duration (now "
             f"{facts.duration}), or use the baseline, which costs less"
         )
     )
-    scores = f"{metric} {shown(metric, value)} on {split}, and {shown(metric, baseline)} for {name}"
+    scores = f"{metric} {shown(metric, value)} on {split}, against {shown(metric, baseline)}"
     if lead < -margin or (lead < 0 and margin == 0):
         return Remark("below_baseline", f"The model is worse than {name}: {scores}.", do)
     says = f"The model is no better than {name}, beyond chance: {scores}"
@@ -119,7 +119,7 @@ def all_well(facts: Facts) -> Remark:
         name, metric, baseline = best
         value = facts.splits[split].scores[metric]
         lead = points(metric, facts.gain(metric, value, baseline))
-        says = f"Beats {name} by {lead}: {metric} {shown(metric, value)} on {split}, not {shown(metric, baseline)}"
+        says = f"Beats {name} by {lead}: {metric} {shown(metric, value)} on {split}, against {shown(metric, baseline)}"
     return Remark("fine", f"{says}; {_ended(facts)}.")
 
 
@@ -127,5 +127,5 @@ def _ended(facts: Facts) -> str:
     if facts.stopped_early:
         return "early stopping ended the run"
     if facts.learned > FITTED:
-        return "train is learned completely"
+        return f"the loss on train is down to {facts.splits['train'].scores['loss']:.2g}"
     return "it had stopped improving"

@@ -206,7 +206,7 @@ def test_features_used_longest_ago_give_way_to_new_ones(tmp_path: Path, tiny_enc
             ["training.feature_cache_gb=1e-9"],
             "feature cache: off, feature_cache_gb or the disk is too small",
         ),
-        ("head_only", [], "feature cache: on, for the outputs of block(s) 2, "),
+        ("head_only", [], "feature cache: on, for the outputs of block 2: "),
     ],
 )
 def test_what_is_decided_is_said(

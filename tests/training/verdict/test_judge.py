@@ -77,7 +77,9 @@ def the_remark(code: str, **changes: Any) -> tuple[str, str]:
 def test_a_good_run_is_one_line_with_its_lead_over_the_best_baseline() -> None:
     [remark] = judge(GOOD)
     assert (remark.code, remark.do) == ("fine", "")
-    assert remark.says == f"Beats {TFIDF} by 30.0 points: accuracy 82.0 on test, not 52.0; train is learned completely."
+    assert remark.says == (
+        f"Beats {TFIDF} by 30.0 points: accuracy 82.0 on test, against 52.0; the loss on train is down to 0.03."
+    )
 
 
 def test_without_baselines_a_good_run_has_its_score() -> None:
@@ -94,7 +96,7 @@ def test_the_lead_over_a_baseline_must_be_more_than_chance(accuracy: float, code
 
 def test_a_run_below_a_baseline_names_it_and_both_scores() -> None:
     says, do = the_remark("below_baseline", splits={**GOOD.splits, "test": split(0.40, 0.9)})
-    assert says == f"The model is worse than {TFIDF}: accuracy 40.0 on test, and 52.0 for {TFIDF}."
+    assert says == f"The model is worse than {TFIDF}: accuracy 40.0 on test, against 52.0."
     assert do.startswith("try a higher optimizer.lr (now 0.0003) or a longer training.duration (now 3ep)")
 
 
@@ -119,7 +121,7 @@ def test_a_flat_loss_at_a_rate_below_the_usual_ones_is_a_rate_too_low() -> None:
     says, do = the_remark("rate_too_low", splits=NOTHING, losses=FLAT, rate=at_rate(1e-7))
     assert says == (
         "The loss hardly moved: 1.39 at first, 1.38 at last; a constant answer has 1.39. optimizer.lr 1e-07 is below "
-        "the usual rates, 1e-05 to 0.0005."
+        "the usual rates of pretrained layers, 1e-05 to 0.0005."
     )
     assert do == "set optimizer.lr to 0.0001"
 
