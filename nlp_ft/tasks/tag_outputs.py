@@ -51,6 +51,7 @@ class TagOutputs:
     )  # fmt: skip
     progress_metrics: ClassVar[tuple[str, str]] = ("span_f1", "accuracy")
     correlation: ClassVar[str] = "span_f1"
+    without_probabilities: ClassVar[str] = "tags words; each entity that it predicts has its score"
     table_file: ClassVar[str] = "per_type.csv"
 
     def of_batch(
@@ -167,7 +168,7 @@ class TagOutputs:
             DataError: probabilities are asked for; each entity has its score.
         """
         if probabilities:
-            raise DataError("--probabilities: this run tags words; the score of each entity is in predicted_entities")
+            raise DataError(f"--probabilities: this run {self.without_probabilities}")
         entities = [[record(entity) for entity in self.prediction(one)] for one in activated]
         return pyarrow.table(
             {

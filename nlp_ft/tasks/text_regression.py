@@ -52,6 +52,7 @@ class NumberOutputs(RowOutputs):
     shown_metrics: ClassVar[tuple[str, ...]] = ("spearman", "pearson", "rmse", "mae")
     correlation: ClassVar[str] = "spearman"
     progress_metrics: ClassVar[tuple[str, str]] = ("spearman", "pearson")
+    without_probabilities: ClassVar[str] = "predicts numbers, which have no probabilities"
     table_file: ClassVar[str] = "per_number.csv"
 
     def row_losses(self, logits: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
@@ -142,7 +143,7 @@ class NumberOutputs(RowOutputs):
             DataError: numbers have no probabilities.
         """
         if probabilities:
-            raise DataError("--probabilities: this run predicts numbers, which have no probabilities")
+            raise DataError(f"--probabilities: this run {self.without_probabilities}")
         names = ("number",) if len(self.names) == 1 else self.names
         return pyarrow.table({f"predicted_{name}": activated[:, i] for i, name in enumerate(names)})
 
