@@ -219,9 +219,12 @@ class TextRegression(TextInputs):
 
     def label_counts(self) -> dict[str, int]:
         """Count the rows of train, under the names of the label columns."""
+        return dict.fromkeys(self.label_names(), self.num_rows())
+
+    def num_rows(self) -> int:
+        """Count the raw rows of train."""
         with progress_bars(False):
-            rows = NumberLabels.load(self.recipe.data)[0]["train"]
-        return dict.fromkeys(self.label_names(), len(rows))
+            return len(NumberLabels.load(self.recipe.data)[0]["train"])
 
     def label_names(self) -> list[str]:
         """Return the names of the label columns, which name the outputs of the model."""

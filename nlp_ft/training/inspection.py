@@ -66,7 +66,7 @@ def inspect_recipe(recipe: Recipe) -> Inspection:
     def check_plan() -> None:
         if rows:
             task.make_loss()
-            lengths = _lengths(recipe, task, None if reports else sum(rows.values()))
+            lengths = _lengths(recipe, task, None if reports else task.num_rows())
             if found:
                 settled, settings_derived = build.with_derived(recipe, task, found[0], lengths, num_processes=1)
                 derived.extend(settings_derived)
