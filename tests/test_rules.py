@@ -76,6 +76,7 @@ ONLY = {
         "nlp_ft.recipe", "nlp_ft.suggest",
     ),
     "nlp_ft.locations": ("nlp_ft.errors",),
+    "nlp_ft.options": ("nlp_ft.locations",),
     "nlp_ft.patterns": (),
 }  # fmt: skip
 # What the command line imports at its top, so that `--help` answers at once.
@@ -84,7 +85,7 @@ LIGHT = (
     "nlp_ft.environment",
     "nlp_ft.errors",
     "nlp_ft.exits",
-    "nlp_ft.locations",
+    "nlp_ft.options",
     "nlp_ft.screen",
     "nlp_ft.tables",
 )

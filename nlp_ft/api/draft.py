@@ -20,7 +20,7 @@ from nlp_ft.api.names import free_folder
 from nlp_ft.api.place import are_csv, rows_of_own_format, view_of
 from nlp_ft.data.sources import expand, load_files
 from nlp_ft.data.splits import progress_bars
-from nlp_ft.errors import ModelError, printable
+from nlp_ft.errors import DataError, ModelError, printable
 from nlp_ft.models.text import load_tokenizer
 from nlp_ft.recipe import RECIPES
 from nlp_ft.recipe.derived import LARGE_BATCH, MANY_ROWS, SMALL_BATCH
@@ -85,6 +85,16 @@ def draft_recipe(data: str, model: str | None = None) -> str:
     lines += ["", "training:", *_training_lines(file)]
     folder = free_folder({"model": {"name": name}, "strategy": {"name": Path(data).stem}})
     return "\n".join([*lines, "", f"output_dir: {_scalar(folder)}", ""])
+
+
+def write_draft(file: Path, data: str, model: str | None = None) -> str:
+    """Write the recipe of `draft_recipe` to a file, and return it. Raises: DataError."""
+    text = draft_recipe(data, model)
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"--output: {file}: {error.strerror or error}") from None
+    return text
 
 
 def _looked_at(data: str) -> File:
