@@ -57,6 +57,8 @@ class Arguments:
         if self.task is not None and self.task not in RECIPES:
             known = f"{', '.join(RECIPES)}, got {self.task!r}"
             raise RecipeError(f"fit: task must be one of {known}{task_hint(self.task)}")
+        if not self.text or not self.label:
+            raise RecipeError("fit: text and label must each name a column, or several; got none")
         splits = splits_of(self.data, self.validation, self.test, self.text, self.label)
         train, remarks = splits.by_name.get("train"), list(splits.remarks)
         if train is None and not {"train", "source"} & self._places().keys():

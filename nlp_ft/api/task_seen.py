@@ -66,7 +66,7 @@ def seen_task(labels: Labels) -> tuple[str, str]:
         return "multi_label_classification", f"{column} lists of labels"
     if labels.are_names or pyarrow.types.is_boolean(labels.kind):
         return "text_classification", f"{column} labels"
-    values = labels.distinct()
+    values = labels.distinct() if not pyarrow.types.is_nested(labels.kind) else [labels.kind]
     numbers = [value for value in values if isinstance(value, int | float)]
     if values and len(numbers) == len(values):
         return _of_numbers(numbers, column)
