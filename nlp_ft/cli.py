@@ -14,7 +14,7 @@ from nlp_ft.options import OVERRIDES, add_level, add_recipe, add_trust, count, p
 from nlp_ft.screen import at_level, is_verbose, say
 from nlp_ft.tables import terminal_width, wrapped
 
-DESCRIPTION = """Fine-tune pretrained networks layer by layer: labels, numbers, tags and answers of texts, labels of images.
+DESCRIPTION = """Fine-tune networks layer by layer: labels, numbers, tags, answers of texts, labels of images.
 
 examples:
   nlp-ft train recipes/quickstart.yaml

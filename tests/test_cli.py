@@ -130,7 +130,7 @@ def test_the_examples_in_the_help_are_commands_that_exist(command: str, capsys: 
 
 def test_the_help_names_what_every_task_predicts_and_reads(capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = run_cli(capsys, "--help")
-    assert "labels, numbers, tags and answers of texts, labels of images" in out
+    assert "labels, numbers, tags, answers of texts, labels of images" in out
     _, out, _ = run_cli(capsys, "predict", "--help")
     said = " ".join(out.split())
     assert "predict labels, numbers, tags or answers for new texts or images" in said

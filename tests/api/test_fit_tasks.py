@@ -248,6 +248,8 @@ def test_columns_of_a_file_are_seen_as_those_of_a_frame(
         ({"text": [["a"]], "label": ["x"]}, {}, ".*label.* not of lists of strings"),
         ({"text": [["a", "b"]], "label": [["O"]]}, {}, r".*row 0 \(from 0\) has 2 word\(s\) and 1 tag\(s\)"),
         ({"tokens": [["a"]], "y": [["O"]]}, {}, "data has no column 'text'; its columns are: tokens, y"),
+        ({"text": ["a"], "label": [{"x": 1}]}, {}, "column 'label' holds struct.*, in which no task can be seen"),
+        ({"text": ["a"], "label": ["x"]}, {"label": []}, "fit: text and label must each name a column, or several"),
         ({"question": ["a"], "context": ["b"]}, {"question": "question"}, "data has no column 'answers'"),
         (
             [{"question": "a", "context": "b c", "answers": {"text": ["c"], "answer_start": [0]}}],
@@ -274,3 +276,12 @@ def test_what_does_not_fit_is_one_message(
         nlp_ft.fit(data, model=tiny_encoder, output_dir=tmp_path / "run", **QUICK, **more)
     assert isinstance(found.value, DataError | RecipeError)
     assert "\n" not in re.sub(r"\n$", "", str(found.value))
+
+
+def test_texts_without_a_word_of_two_letters_have_a_baseline_too(tiny_encoder: Path, tmp_path: Path) -> None:
+    settings = {**QUICK, "baselines": True}
+    rows = (["a", "b", "a"], ["x", "y", "x"])
+    run = nlp_ft.fit(rows, validation=rows, model=tiny_encoder, output_dir=tmp_path / "run", **settings)
+    # All that such a model knows is that x is more frequent.
+    found = {name: scores["accuracy"] for name, scores in run.summary["baselines"]["validation"].items()}
+    assert found == {"majority": 2 / 3, "tfidf_logistic_regression": 2 / 3}
