@@ -1,29 +1,26 @@
 """The command `nlp-ft`. Each command imports what it needs when it runs, so that `--help` answers at once."""
 
 import argparse
-import re
 import shlex
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias
+from typing import NoReturn, TypeAlias
 
 from nlp_ft import __version__
 from nlp_ft.environment import check_environment, is_main_process
 from nlp_ft.errors import DataError, printable
 from nlp_ft.exits import exit_with, fail
-from nlp_ft.locations import expand_home
-from nlp_ft.screen import at_level, is_quiet, is_verbose, say
+from nlp_ft.options import OVERRIDES, add_level, add_recipe, add_trust, count, path
+from nlp_ft.screen import at_level, is_verbose, say
 from nlp_ft.tables import terminal_width, wrapped
 
-DESCRIPTION = """Fine-tune encoders on texts and CNNs on images, with layer-wise learning rates.
+DESCRIPTION = """Fine-tune networks layer by layer: labels, numbers, tags, answers of texts, labels of images.
 
 examples:
   nlp-ft train recipes/quickstart.yaml
   nlp-ft train recipes/quickstart.yaml strategy=head_only optimizer.lr=1e-3 output_dir=runs/head
   nlp-ft predict runs/quickstart "my card never arrived"
 """
-OVERRIDES = "settings that override the recipe's, such as optimizer.lr=1e-4 or strategy=head_only"
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -51,23 +48,6 @@ class _Parser(argparse.ArgumentParser):
 
 
 _Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
-
-
-def _count(text: str) -> int:
-    """Read an option that is a whole number of 1 or more."""
-    if re.fullmatch("0*[1-9][0-9]{0,8}", text) is None:
-        raise argparse.ArgumentTypeError(f"must be a whole number of 1 or more, got {text!r}")
-    return int(text)
-
-
-def _path(text: str) -> str:
-    """Read an option that is a path; a `~` that the shell did not expand means the home folder."""
-    if not text.strip() or "\0" in text:
-        raise argparse.ArgumentTypeError(f"must be a path, got {text!r}")
-    try:
-        return expand_home(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"must be {error}, got {text!r}") from None
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -106,14 +86,20 @@ def build_parser() -> "_Parser":
 
 def _add_init(commands: _Commands) -> None:
     examples = ("init --data my.csv", "init --data my.csv --model bert-base-uncased --output mine.yaml")
-    init = _add(commands, "init", _init, "look at a file of texts and write a recipe for it, with comments", *examples)
-    data_help = "CSV, TSV, JSON Lines or Parquet with a text and a label or number in each row"
-    init.add_argument("--data", type=_path, required=True, metavar="FILE", help=data_help)
+    init = _add(
+        commands,
+        "init",
+        _init,
+        "look at a file of texts, words or questions and write a recipe for it, with comments",
+        *examples,
+    )
+    data_help = "CSV, TSV, JSON Lines, Parquet, CoNLL or SQuAD: texts, words or questions, and what to learn of each"
+    init.add_argument("--data", type=path, required=True, metavar="FILE", help=data_help)
     init.add_argument(
         "--model", metavar="MODEL", help="a Hub id, a folder or package:NAME/PATH; default: MiniLM or BERT"
     )
     output_help = "the recipe to write (default: recipe.yaml)"
-    init.add_argument("--output", type=_path, default="recipe.yaml", metavar="FILE", help=output_help)
+    init.add_argument("--output", type=path, default="recipe.yaml", metavar="FILE", help=output_help)
     init.add_argument("--overwrite", action="store_true", help="replace the file of --output")
 
 
@@ -121,30 +107,30 @@ def _add_runs(commands: _Commands) -> None:
     examples = ("runs runs", "runs runs/first runs/second")
     runs = _add(commands, "runs", _runs, "list the runs under a folder, or what two runs differ in", *examples)
     folder_help = "a folder with runs, which are listed; or several run folders, whose differences are shown"
-    runs.add_argument("folders", type=_path, nargs="+", metavar="FOLDER", help=folder_help)
+    runs.add_argument("folders", type=path, nargs="+", metavar="FOLDER", help=folder_help)
 
 
 def _add_train(commands: _Commands) -> None:
     example = "train RECIPE.yaml optimizer.lr=1e-4 --resume"
     train = _add(commands, "train", _train, "fine-tune as a recipe says", example)
-    _add_recipe(train)
+    add_recipe(train)
     train.add_argument("--resume", action="store_true", help="continue an unfinished run from its last checkpoint")
     train.add_argument("--overwrite", action="store_true", help="replace the run in output_dir")
-    _add_level(train)
+    add_level(train)
 
 
 def _add_eval(commands: _Commands) -> None:
     examples = ("eval runs/quickstart --data new.csv", "eval runs/quickstart --output mistakes.csv")
     evaluate = _add(commands, "eval", _eval, "score a run on labelled rows", *examples)
-    evaluate.add_argument("run", type=_path, metavar="RUN", help="a run folder")
+    evaluate.add_argument("run", type=path, metavar="RUN", help="a run folder")
     data_help = "file or glob with the recipe's columns, or class folders of images; default: a split of the recipe"
-    evaluate.add_argument("--data", type=_path, metavar="FILE", help=data_help)
-    _add_trust(evaluate)
-    _add_level(evaluate)
+    evaluate.add_argument("--data", type=path, metavar="FILE", help=data_help)
+    add_trust(evaluate)
+    add_level(evaluate)
     split_help = "the split of the recipe to score if --data is not given (default: test)"
     evaluate.add_argument("--split", default="test", choices=["train", "validation", "test"], help=split_help)
     output_help = "write each row's prediction to this file (.csv, .jsonl or .parquet), the highest loss first"
-    evaluate.add_argument("--output", type=_path, metavar="FILE", help=output_help)
+    evaluate.add_argument("--output", type=path, metavar="FILE", help=output_help)
     evaluate.add_argument("--overwrite", action="store_true", help="replace the file of --output")
 
 
@@ -153,26 +139,28 @@ def _add_predict(commands: _Commands) -> None:
         'predict runs/quickstart "my card never arrived"',
         "predict runs/quickstart --file new.csv --output predicted.csv --probabilities",
         "predict runs/quickstart - < lines.txt",
+        'predict runs/xquad "Who wrote it?" "Ada Lovelace wrote it in 1843."',
     )
-    predict = _add(commands, "predict", _predict, "predict labels or numbers for new texts or images", *examples)
-    predict.add_argument("run", type=_path, metavar="RUN", help="a run folder")
+    summary = "predict labels, numbers, tags or answers for new texts or images"
+    predict = _add(commands, "predict", _predict, summary, *examples)
+    predict.add_argument("run", type=path, metavar="RUN", help="a run folder")
     inputs_help = (
-        "texts, two for each prediction of a model of pairs; or image files, folders and zip files; or -, which reads "
-        "them from standard input, one a line, with a tab between the texts of a pair"
+        "texts, two for each prediction of a model of pairs; a question and the text that may answer it; image files, "
+        "folders and zip files; or -, which reads standard input, an input a line, with a tab between two texts"
     )
     predict.add_argument("inputs", metavar="TEXT_OR_IMAGE", nargs="*", default=[], help=inputs_help)
-    file_help = "CSV, TSV, JSON Lines or Parquet with the recipe's text column"
-    predict.add_argument("--file", type=_path, metavar="FILE", help=file_help)
+    file_help = "CSV, TSV, JSON Lines or Parquet with the recipe's columns of texts, words or questions"
+    predict.add_argument("--file", type=path, metavar="FILE", help=file_help)
     format_help = "csv, tsv, jsonl or parquet: what standard input holds, for --file -, which reads all of it first"
     predict.add_argument("--format", choices=["csv", "tsv", "jsonl", "parquet"], help=format_help)
     output_help = "write the input's columns and the predictions to this file, .csv, .jsonl or .parquet"
-    predict.add_argument("--output", type=_path, metavar="FILE", help=output_help)
+    predict.add_argument("--output", type=path, metavar="FILE", help=output_help)
     predict.add_argument("--overwrite", action="store_true", help="replace the file of --output")
-    probabilities_help = "write a column probability_LABEL for each label"
+    probabilities_help = "write a column probability_LABEL for each label, where a text has one probability for each"
     predict.add_argument("--probabilities", action="store_true", help=probabilities_help)
-    _add_trust(predict)
-    _add_level(predict)
-    predict.add_argument("--top-k", type=_count, default=3, help="labels shown for each text (default: 3)")
+    add_trust(predict)
+    add_level(predict)
+    predict.add_argument("--top-k", type=count, default=3, help="labels shown for each text (default: 3)")
 
 
 def _add_layers(commands: _Commands) -> None:
@@ -189,21 +177,21 @@ def _add_layers(commands: _Commands) -> None:
 def _add_validate(commands: _Commands) -> None:
     example = "validate RECIPE.yaml strategy=gradual --resolved"
     validate = _add(commands, "validate", _validate, "describe the data of a recipe and find every problem", example)
-    _add_recipe(validate)
+    add_recipe(validate)
     resolved_help = "first print every setting as YAML, with its origin: file, command line, preset, data or default"
     validate.add_argument("--resolved", action="store_true", help=resolved_help)
 
 
 def _add_audit(commands: _Commands) -> None:
     summary = "find what would silently go wrong in a run; exit code 1 if there are errors"
-    _add_recipe(_add(commands, "audit", _audit, summary, "audit RECIPE.yaml strategy=llrd"))
+    add_recipe(_add(commands, "audit", _audit, summary, "audit RECIPE.yaml strategy=llrd"))
 
 
 def _add_find_lr(commands: _Commands) -> None:
     summary = "try rising learning rates on the training data, and suggest one for the head and one for the encoder"
     find_lr = _add(commands, "find-lr", _find_lr, summary, "find-lr RECIPE.yaml", "find-lr RECIPE.yaml strategy=full")
-    _add_recipe(find_lr)
-    find_lr.add_argument("--steps", type=_count, default=100, help="steps of each test, at least 20 (default: 100)")
+    add_recipe(find_lr)
+    find_lr.add_argument("--steps", type=count, default=100, help="steps of each test, at least 20 (default: 100)")
 
 
 def _add_schema(commands: _Commands) -> None:
@@ -224,35 +212,13 @@ def _add(
     return parser
 
 
-def _add_recipe(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file")
-    parser.add_argument("overrides", metavar="key=value", nargs="*", default=[], help=OVERRIDES)
-
-
-def _add_trust(parser: argparse.ArgumentParser) -> None:
-    trust_help = "run Python code from the run folder; use it only if you trust the author"
-    parser.add_argument("--trust-remote-code", action="store_true", help=trust_help)
-
-
-def _add_level(parser: argparse.ArgumentParser) -> None:
-    level = parser.add_mutually_exclusive_group()
-    store: dict[str, Any] = {"dest": "level", "action": "store_const", "default": "normal"}
-    quiet_help = "show the result, warnings and errors alone: no progress, no tables before it"
-    level.add_argument("--quiet", const="quiet", help=quiet_help, **store)
-    level.add_argument("--verbose", const="verbose", help="show settings, versions and library messages, too", **store)
-
-
 def _init(options: argparse.Namespace) -> int:
     file = Path(options.output)
     if file.exists() and not options.overwrite:
         raise DataError(f"--output: {file} exists; choose another, or pass --overwrite to replace it")
-    from nlp_ft.api.draft import draft_recipe
+    from nlp_ft.api.draft import write_draft
 
-    text = draft_recipe(options.data, options.model)
-    try:
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"--output: {file}: {error.strerror or error}") from None
+    text = write_draft(file, options.data, options.model)
     print(f"{text}\nrecipe: {printable(str(file))}")
     print(f"next: nlp-ft validate {printable(shlex.quote(str(file)))}")
     return 0
@@ -288,53 +254,15 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _eval(options: argparse.Namespace) -> int:
-    from nlp_ft.prediction.command_line import check_output
+    from nlp_ft.prediction.command_line import evaluate
 
-    if options.output:
-        check_output(options.output, options.overwrite)
-    from nlp_ft.prediction.predict import evaluate_run, write_by_loss
-    from nlp_ft.tasks.outputs import score_table
-
-    predictions = evaluate_run(options.run, options.data, options.split, options.trust_remote_code)
-    if not is_quiet() and (table := predictions.table()):
-        print(f"{table}\n")
-    scores = {options.data or options.split: predictions.scores()}
-    print(score_table(scores, predictions.outputs.shown_metrics, terminal_width()))
-    if options.output and is_main_process():
-        write_by_loss(predictions, options.output)
-        print(f"\n{len(predictions.losses)} predictions in {printable(options.output)}, the highest loss first")
-    return 0
+    return evaluate(options)
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from nlp_ft.prediction import command_line
+    from nlp_ft.prediction.command_line import predict
 
-    # Checked here, so that an error comes before the seconds of loading the model.
-    command_line.check_inputs(options.inputs, options.file, options.format)
-    if options.probabilities and not options.output:
-        raise DataError("--probabilities needs --output; on the screen, --top-k shows the probabilities")
-    if options.output:
-        command_line.check_output(options.output, options.overwrite)
-    from nlp_ft.prediction.predict import load_run, predict_to_file
-    from nlp_ft.prediction.trained_run import Source
-
-    run = load_run(options.run, options.trust_remote_code)
-    from_stdin = options.inputs == [command_line.STDIN]
-    with command_line.readable_file(options.file, options.format) as file:
-        lines = command_line.standard_input() if from_stdin else None
-        source = Source(file, [] if from_stdin else options.inputs, lines)
-        if options.output:
-            written = predict_to_file(run, source, options.output, probabilities=options.probabilities)
-            print(f"{written} predictions in {printable(options.output)}")
-            return 0
-        for inputs, _ in run.read(source):
-            for item, prediction in zip(inputs, run.predict(inputs), strict=True):
-                print(wrapped(printable(run.shown(item))))
-                for line in run.outputs.lines(prediction, options.top_k):
-                    print(wrapped(f"  {line}"))
-            # So that whoever writes lines to standard input sees the predictions of those that are there.
-            sys.stdout.flush()
-    return 0
+    return predict(options)
 
 
 def _layers(options: argparse.Namespace) -> int:
@@ -345,7 +273,7 @@ def _layers(options: argparse.Namespace) -> int:
 
 
 def _validate(options: argparse.Namespace) -> int:
-    from nlp_ft.recipe.derived import derived_layers, filled, format_derived
+    from nlp_ft.recipe.derived import derived_layers, filled
     from nlp_ft.recipe.loader import load_recipe_with_layers
     from nlp_ft.recipe.origins import resolved_yaml
 
@@ -358,10 +286,9 @@ def _validate(options: argparse.Namespace) -> int:
         print(resolved_yaml(filled(recipe, found.derived), [*layers, *derived_layers(found.derived)]), flush=True)
     if found.problems:
         return fail("\n".join(f"{printable(options.recipe)}: {problem}" for problem in found.problems))
+    lines = [*found.lines(with_derived=not options.resolved), "", f"{printable(options.recipe)}: ready to train"]
     # After a resolved recipe these are comments, so that the whole output is one YAML file.
-    derived = [] if options.resolved or not found.derived else ["", *format_derived(found.derived).split("\n")]
-    for line in [*found.report.split("\n"), *derived, "", f"{printable(options.recipe)}: ready to train"]:
-        print(f"# {line}".rstrip() if options.resolved else wrapped(line))
+    print("\n".join(f"# {line}".rstrip() if options.resolved else wrapped(line) for line in lines))
     return 0
 
 

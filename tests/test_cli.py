@@ -129,6 +129,17 @@ def test_the_examples_in_the_help_are_commands_that_exist(command: str, capsys: 
         assert callable(build_parser().parse_args(arguments).command)
 
 
+def test_the_help_names_what_every_task_predicts_and_reads(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run_cli(capsys, "--help")
+    assert "labels, numbers, tags, answers of texts, labels of images" in out
+    _, out, _ = run_cli(capsys, "predict", "--help")
+    said = " ".join(out.split())
+    assert "predict labels, numbers, tags or answers for new texts or images" in said
+    assert "a question and the text that may answer it" in said
+    _, out, _ = run_cli(capsys, "init", "--help")
+    assert "Parquet, CoNLL or SQuAD: texts, words or questions" in " ".join(out.split())
+
+
 def test_help_is_there_without_loading_torch_or_reading_recipes() -> None:
     code = "import sys; from nlp_ft.cli import build_parser; build_parser().format_help(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

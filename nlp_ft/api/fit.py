@@ -16,7 +16,7 @@ def fit(
     data: Any = None,
     *,
     text: str | Sequence[str] = "text",
-    label: str = "label",
+    label: str | Sequence[str] = "label",
     model: str | Path | Mapping[str, Any] | None = None,
     task: str | None = None,
     validation: Any = None,
@@ -35,10 +35,11 @@ def fit(
     Args:
         data: the rows of train: a DataFrame, a data set of `datasets` or a `DatasetDict`, a dict of columns, a list of
             dicts, a list of (text, label) pairs, a tuple of two lists (texts, labels), or names of files.
-        text: column with the text, or two columns for pairs of texts.
-        label: column with the label or number.
+        text: column with the text, or with the list of its words; or two columns for pairs of texts.
+        label: column with the label, the list of labels or of tags, or the number; or several columns, with 0 or 1 for
+            each label, or a number each. Questions have `question`, `context` and `answers` instead, see `settings`.
         model: the pretrained encoder: a Hub id, a folder, or `package:NAME/PATH`.
-        task: what to learn, such as `text_regression`; None sees it in the label column and says so.
+        task: what to learn, such as `text_regression`; None sees it in the columns and says so.
         validation: rows that choose the best weights, in a form of `data`, or a share such as `10%`; None draws 10%
             of train, unless train is tiny; False trains without.
         test: rows that are scored once at the end, in a form of `data`.

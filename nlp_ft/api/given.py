@@ -1,32 +1,28 @@
 """What `fit` was given, made into a recipe and the files that it names."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow
 import pyarrow.compute
 
+from nlp_ft.api.forms import Names, Seen, View, as_names, is_text, see, see_as, spread
 from nlp_ft.api.names import data_folder, free_folder
+from nlp_ft.api.place import PLACES, are_images, view_of_place
 from nlp_ft.api.rows import RowFile, Split, Table, kept_columns, require_column, splits_of
 from nlp_ft.api.settings import settings_from
-from nlp_ft.api.task_seen import Labels, seen_task
-from nlp_ft.data.sources import load_raw_splits
-from nlp_ft.data.splits import progress_bars
 from nlp_ft.errors import DataError, RecipeError
 from nlp_ft.recipe import RECIPES, Recipe
 from nlp_ft.recipe.loader import recipe_from_dict
 from nlp_ft.recipe.problems import sections_in, task_hint
-from nlp_ft.recipe.text import TextDataSection
 
 SHARE = "10%"
 """The validation rows, as a share of train, where none are given."""
 FEWEST_ROWS = 100
 """Fewest rows of train of which validation rows are drawn without being asked for."""
-PLACES = ("source", "config", "revision", "split_column", "train")
-"""Keys of `data` that say where the rows of train are."""
-COLUMNS = ("text", "label")
+ARTICLE = "title"
+"""Column with the article of a question, by which shares are drawn, if the rows have it."""
 
 
 @dataclass(frozen=True)
@@ -51,82 +47,121 @@ class Arguments:
     validation: Any
     test: Any
     text: str | Sequence[str]
-    label: str
+    label: str | Sequence[str]
     task: str | None
     output_dir: str | None
     settings: Mapping[str, Any]
 
     def given(self) -> Given:
         """Make the recipe; nothing is written. Raises: NlpFtError."""
+        if self.task is not None and self.task not in RECIPES:
+            known = f"{', '.join(RECIPES)}, got {self.task!r}"
+            raise RecipeError(f"fit: task must be one of {known}{task_hint(self.task)}")
+        if not self.text or not self.label:
+            raise RecipeError("fit: text and label must each name a column, or several; got none")
         splits = splits_of(self.data, self.validation, self.test, self.text, self.label)
         train, remarks = splits.by_name.get("train"), list(splits.remarks)
         if train is None and not {"train", "source"} & self._places().keys():
             raise DataError("fit needs data: rows, names of files, or source=... for a data set on the Hub")
-        labels = self._labels(train)
-        task = self._task(train, labels, remarks)
-        values = settings_from(self.settings, RECIPES[task])
+        view, by_name = self._spread(self._view(train), splits.by_name)
+        seen = self._seen(view, train, remarks)
+        values = settings_from(self.settings, RECIPES[seen.task])
         if "model" not in values:
             raise RecipeError("fit: model is missing; name a pretrained network, such as model='bert-base-uncased'")
         folder = self.output_dir or free_folder(values)
         section = values.setdefault("data", {})
-        self._name_columns(section, task)
-        files = _place_rows(section, splits.by_name, task, folder)
+        self._name_columns(section, seen)
+        files = _place_rows(section, by_name, seen, folder)
         if "validation" not in section and self.validation is not False:
-            share = self.validation if self.validation is not None else _share(labels, task, remarks)
+            share = self.validation if self.validation is not None else _share(view, seen, remarks)
             section["validation"] = share
-        return Given(recipe_from_dict({**values, "task": task, "output_dir": folder}, "fit"), files, remarks)
+        recipe = recipe_from_dict({**values, "task": seen.task, "output_dir": folder}, "fit")
+        return Given(recipe, files, remarks)
 
-    def _task(self, train: Split | None, labels: Labels | None, remarks: list[str]) -> str:
-        if self.task is not None:
-            if self.task not in RECIPES:
-                known = f"{', '.join(RECIPES)}, got {self.task!r}"
-                raise RecipeError(f"fit: task must be one of {known}{task_hint(self.task)}")
-            return self.task
-        task, reason = seen_task(labels) if labels else ("image_classification", f"{train} is a place of images")
-        remarks.insert(0, f"task: {task}, because {reason}; task=... says otherwise")
-        return task
-
-    def _labels(self, train: Split | None) -> Labels | None:
-        """Read the label column of train; None for images, and for a task whose labels lie elsewhere."""
+    def _view(self, train: Split | None) -> View | None:
+        """Look at the rows of train; None for images."""
+        text, label = _plain(self.text), _plain(self.label)
+        named = _data_settings(self.settings)
         if isinstance(train, Table):
-            if self.task is not None and self.label not in train.rows.column_names:
-                return None
-            require_column(train, self.label, "label", "data")
-            return Labels(self.label, train.rows.column(self.label), bool(train.label_names))
+            return View(train.rows, text, label, named, train.class_names)
         places = {**self._places(), **({} if train is None else {"train": train})}
-        if self.task not in (None, "text_classification", "text_regression") or _are_images(places.get("train")):
+        is_of_images = self.task is not None and "image" in _fields_of_data(self.task)
+        if is_of_images or are_images(places.get("train")):
             return None
-        text = self.text if isinstance(self.text, str) else list(self.text)
-        with progress_bars(False):
-            rows = load_raw_splits(TextDataSection(**places, text=text, label=self.label))["train"]
-        values = rows.select_columns([self.label]).with_format("arrow")[:].column(self.label)
-        names = getattr(rows.features[self.label], "names", None)
-        return Labels(self.label, values, bool(names), _are_csv(places.get("source") or places["train"]))
+        return view_of_place(places, View(pyarrow.table({}), text, label, named), self.task)
+
+    def _seen(self, view: View | None, train: Split | None, remarks: list[str]) -> Seen:
+        if self.task is not None:
+            return see_as(view or View(pyarrow.table({}), _plain(self.text), _plain(self.label)), self.task)
+        if view is None:
+            seen = Seen("image_classification", f"{train} is a place of images", {"label": _plain(self.label)})
+        else:
+            seen = see(view)
+        remarks.insert(0, f"task: {seen.task}, because {seen.reason}; task=... says otherwise")
+        return seen
+
+    def _spread(self, view: View | None, splits: Mapping[str, Split]) -> tuple[View | None, dict[str, Split]]:
+        """Make columns of labels that are the rows of a matrix, in all splits. Raises: DataError."""
+        if view is None or not isinstance(splits.get("train"), Table) or not _has_texts(view):
+            return view, dict(splits)
+        rows, label = spread(view.rows, view.label, "data")
+        if label == view.label:
+            return view, dict(splits)
+        found = {
+            name: replace(split, rows=spread(split.rows, label, "data" if name == "train" else name)[0])
+            if isinstance(split, Table)
+            else split
+            for name, split in splits.items()
+        }
+        return replace(view, rows=rows, label=label), found
 
     def _places(self) -> dict[str, Any]:
         """Collect the settings that say where the rows are, however they were given."""
-        section = self.settings.get("data")
-        given = {**(section if isinstance(section, Mapping) else {}), **self.settings}
-        given |= {name: given[f"data.{name}"] for name in PLACES if f"data.{name}" in given}
+        given = _data_settings(self.settings)
         return {name: given[name] for name in PLACES if name in given}
 
-    def _name_columns(self, section: dict[str, Any], task: str) -> None:
+    def _name_columns(self, section: dict[str, Any], seen: Seen) -> None:
         """Name the columns in the recipe, where the task has them under these names."""
-        fields = _fields_of_data(task)
-        for name, given in (("text", self.text), ("label", self.label)):
-            if name in fields:
-                section.setdefault(name, given if isinstance(given, str) else list(given))
-            elif given != name:
-                raise RecipeError(f"fit: {name} is no key of data under {task}; its keys: {', '.join(fields)}")
+        fields = _fields_of_data(seen.task)
+        used = [name for names in seen.columns.values() for name in as_names(names)]
+        for key, names in seen.columns.items():
+            if key in fields:
+                section.setdefault(key, names)
+        for keyword, given in (("text", _plain(self.text)), ("label", _plain(self.label))):
+            if given != keyword and keyword not in fields and not set(as_names(given)) <= set(used):
+                raise RecipeError(f"fit: {keyword} is no key of data under {seen.task}; its keys: {', '.join(fields)}")
+
+
+def _plain(names: str | Sequence[str]) -> Names:
+    return names if isinstance(names, str) else list(names)
+
+
+def _data_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Collect the settings of the section `data`, by the last part of their names."""
+    section = settings.get("data")
+    dotted = {name.removeprefix("data."): value for name, value in settings.items() if name.startswith("data.")}
+    return {**(section if isinstance(section, Mapping) else {}), **settings, **dotted}
+
+
+def _has_texts(view: View) -> bool:
+    names = as_names(view.text)
+    return view.has(*names) and all(is_text(view.rows.schema.field(name).type) for name in names)
 
 
 def _fields_of_data(task: str) -> Mapping[str, Any]:
     return sections_in(RECIPES[task].model_fields["data"].annotation)[0].model_fields
 
 
-def _place_rows(section: dict[str, Any], splits: Mapping[str, Split], task: str, folder: str) -> list[RowFile]:
+def _require(columns: Mapping[str, Names], table: Table, what: str) -> None:
+    """Check that rows have the columns that the task needs. Raises: DataError."""
+    for key, names in columns.items():
+        for name in as_names(names):
+            require_column(table, name, key, what)
+
+
+def _place_rows(section: dict[str, Any], splits: Mapping[str, Split], seen: Seen, folder: str) -> list[RowFile]:
     """Let the recipe name the files of each split; make those of rows in the memory."""
-    fields, files = _fields_of_data(task), []
+    fields, files = _fields_of_data(seen.task), []
     for name, split in splits.items():
         if name in section:
             raise RecipeError(f"fit: the rows of {name} are given twice, as an argument and as data.{name}; give one")
@@ -134,21 +169,21 @@ def _place_rows(section: dict[str, Any], splits: Mapping[str, Split], task: str,
             section[name] = split
             continue
         if "image" in fields:
-            raise DataError(f"{task} reads images from folders, zip files and Parquet files; name one as data")
-        for column in COLUMNS:
-            for wanted in _as_list(section[column]) if column in fields else []:
-                require_column(split, wanted, column, "data" if name == "train" else name)
-        if split.label_names and "label_names" in fields:
-            section.setdefault("label_names", split.label_names)
+            raise DataError(f"{seen.task} reads images from folders, zip files and Parquet files; name one as data")
+        columns = {key: section[key] for key in seen.columns if section.get(key) is not None}
+        _require(columns, split, "data" if name == "train" else name)
+        label = section.get("label")
+        if (names := split.class_names.get(label if isinstance(label, str) else "")) and "label_names" in fields:
+            section.setdefault("label_names", names)
         named = [one for key in fields for one in _as_list(section.get(key, fields[key].default))]
-        rows = kept_columns(split.rows, named)
-        file = RowFile.of(name, _whole_labels(rows, section.get("label"), task))
+        rows = kept_columns(split.rows, [*named, *([ARTICLE] if "article" in fields else [])])
+        file = RowFile.of(name, _whole_labels(rows, label, seen.task))
         section[name] = str(data_folder(folder) / file.name)
         files.append(file)
     return files
 
 
-def _whole_labels(rows: pyarrow.Table, label: str | None, task: str) -> pyarrow.Table:
+def _whole_labels(rows: pyarrow.Table, label: Any, task: str) -> pyarrow.Table:
     """Write labels such as 1.0, which pandas makes of whole numbers where some are missing, as whole numbers."""
     if task != "text_classification" or label not in rows.column_names:
         return rows
@@ -161,22 +196,30 @@ def _whole_labels(rows: pyarrow.Table, label: str | None, task: str) -> pyarrow.
         return rows
 
 
-def _share(labels: Labels | None, task: str, remarks: list[str]) -> str | None:
+def _share(view: View | None, seen: Seen, remarks: list[str]) -> str | None:
     """Decide whether validation rows are drawn from train, which nobody asked for, and say so."""
-    if labels is not None and (few := too_few(labels, task)):
+    if view is not None and (few := too_few(view, seen)):
         remarks.append(f"validation: none, as {few}; the last weights are kept. validation='20%' draws some rows")
         return None
     remarks.append(f"validation: {SHARE} of the rows of train, drawn at random; validation=False trains without")
     return SHARE
 
 
-def too_few(labels: Labels, task: str) -> str:
+def too_few(view: View, seen: Seen) -> str:
     """Say why train is too small to give validation rows away; an empty text if it is not."""
-    if len(labels.values) < FEWEST_ROWS:
+    if view.rows.num_columns and view.rows.num_rows < FEWEST_ROWS:
         return f"train has fewer than {FEWEST_ROWS} rows"
-    if task == "text_classification" and labels.rarest() < 2:
+    context = seen.columns.get("context")
+    if isinstance(context, str) and view.has(context):
+        article = next((name for name in (ARTICLE, "article") if view.has(name)), context)
+        return "" if len(view.rows.column(article).unique()) > 1 else "train has one article"
+    label = seen.columns.get("label")
+    if seen.task != "text_classification" or not isinstance(label, str) or not view.has(label):
+        return ""
+    labels = view.labels(label)
+    if labels.rarest() < 2:
         return "a label of train has one row"
-    if task == "text_classification" and len(labels.distinct()) > len(labels.values) // 10:
+    if len(labels.distinct()) > len(labels.values) // 10:
         return "train has too few rows for its labels"
     return ""
 
@@ -185,17 +228,3 @@ def _as_list(value: Any) -> list[str]:
     if isinstance(value, str):
         return [value]
     return [one for one in value if isinstance(one, str)] if isinstance(value, list | tuple) else []
-
-
-def _are_images(place: Any) -> bool:
-    """Whether a place is a folder of images, or a zip file of them, rather than rows."""
-    places = [Path(one) for one in _as_list(place)]
-    saved = ("state.json", "dataset_dict.json")
-    return bool(places) and all(
-        one.suffix.lower() == ".zip" or (one.is_dir() and not any((one / name).exists() for name in saved))
-        for one in places
-    )
-
-
-def _are_csv(place: Any) -> bool:
-    return all(Path(one).suffix.lower() in (".csv", ".tsv") for one in _as_list(place))

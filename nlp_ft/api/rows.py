@@ -29,12 +29,12 @@ class Table:
 
     Args:
         rows: the columns that a file can hold.
-        label_names: names of the classes, where the label column holds ids of a `ClassLabel`.
+        class_names: column -> names of its ids, for columns that hold a `ClassLabel`, or lists of it.
         odd: the columns that no file can hold, each with what is wrong; it is an error only if they are needed.
     """
 
     rows: pyarrow.Table
-    label_names: list[str] | None = None
+    class_names: Mapping[str, list[str]] = field(default_factory=dict)
     odd: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -50,7 +50,7 @@ class Splits:
     remarks: list[str] = field(default_factory=list)
 
 
-def splits_of(data: Any, validation: Any, test: Any, text: str | Sequence[str], label: str) -> Splits:
+def splits_of(data: Any, validation: Any, test: Any, text: str | Sequence[str], label: str | Sequence[str]) -> Splits:
     """Read what `fit` was given as data; a `DatasetDict` brings several splits.
 
     Args:
@@ -58,7 +58,7 @@ def splits_of(data: Any, validation: Any, test: Any, text: str | Sequence[str], 
         validation: the rows of validation; None or False for none, or a share such as `10%`, which is left out.
         test: the rows of test; None for none.
         text: name of the text column, or of two, for rows without names.
-        label: name of the label column, for rows without names.
+        label: name of the label column, or of one for each label or number, for rows without names.
 
     Raises:
         DataError: something is no data, or its columns cannot be read.
@@ -79,7 +79,7 @@ def splits_of(data: Any, validation: Any, test: Any, text: str | Sequence[str], 
     return Splits(found, remarks)
 
 
-def read_rows(data: Any, text: str | Sequence[str], label: str, what: str) -> Split:
+def read_rows(data: Any, text: str | Sequence[str], label: str | Sequence[str], what: str) -> Split:
     """Read rows in any of the forms that `fit` takes; names of files stay names.
 
     Raises:
@@ -97,7 +97,12 @@ def read_rows(data: Any, text: str | Sequence[str], label: str, what: str) -> Sp
         table = columns if isinstance(columns, pyarrow.Table) else _table(columns, what, odd)
     if table.num_rows == 0 and not odd:
         raise DataError(f"{what} has no rows")
-    return Table(table, _class_names(data, label), odd)
+    return Table(table, _class_names(data), odd)
+
+
+def is_table(data: Any) -> bool:
+    """Whether rows have columns with names: a DataFrame, a data set, or a dict of columns."""
+    return isinstance(data, Mapping | pyarrow.Table) or _is_dataset(data) or _is_frame(data)
 
 
 def kept_columns(table: pyarrow.Table, named: Iterable[str]) -> pyarrow.Table:
@@ -158,7 +163,7 @@ def _named_columns(data: Any, what: str) -> pyarrow.Table | dict[str, Any] | Non
             return data.with_format("arrow")[:]
         if isinstance(data, pyarrow.Table):
             return data
-        if hasattr(data, "to_parquet") and hasattr(data, "iloc"):  # a DataFrame of pandas
+        if _is_frame(data):
             if repeated := [str(name) for name in data.columns[data.columns.duplicated()]]:
                 raise DataError(f"{what} has the column {repeated[0]!r} twice; rename one")
             data = data.rename(columns=str)
@@ -189,7 +194,7 @@ def _table(columns: Mapping[str, Any], what: str, odd: dict[str, str]) -> pyarro
     return pyarrow.table(found)
 
 
-def _from_lists(data: Any, text: str | Sequence[str], label: str, what: str) -> pyarrow.Table:
+def _from_lists(data: Any, text: str | Sequence[str], label: str | Sequence[str], what: str) -> pyarrow.Table:
     """Read a tuple (texts, labels), or a list of (text, label) pairs; the text of a pair model is itself a pair."""
     if not isinstance(data, list | tuple) or isinstance(data, str) or not data:
         found = "nothing in it" if isinstance(data, list | tuple) else type(data).__name__
@@ -202,20 +207,29 @@ def _from_lists(data: Any, text: str | Sequence[str], label: str, what: str) -> 
         raise DataError(f"{what} must be {FORMS}; got a {type(data).__name__} of {type(data[0]).__name__}")
     if len(texts) != len(labels):
         raise DataError(f"{what} holds {len(texts)} texts and {len(labels)} labels; each text needs one label")
-    if isinstance(text, str):
-        columns = {text: texts}
-    else:
-        wrong = [row for row, pair in enumerate(texts) if not isinstance(pair, list | tuple) or len(pair) != len(text)]
-        if wrong:
-            raise DataError(f"{what}: the text of row {wrong[0]} (from 0) must be a pair, as text names two columns")
-        columns = {name: [pair[place] for pair in texts] for place, name in enumerate(text)}
-    columns[label] = labels
+    columns = _by_name(texts, text, "text", what) | _by_name(labels, label, "label", what)
     return pyarrow.table({name: _column(values, name, what) for name, values in columns.items()})
+
+
+def _by_name(values: list[Any], names: str | Sequence[str], keyword: str, what: str) -> dict[str, list[Any]]:
+    """Part values into the columns of several names. Raises: DataError: a row has another number of values."""
+    if isinstance(names, str):
+        return {names: values}
+    for row, parts in enumerate(values):
+        if isinstance(parts, str) or not hasattr(parts, "__len__") or len(parts) != len(names):
+            form = "a pair" if keyword == "text" else f"a list of {len(names)}"
+            number = {2: "two"}.get(len(names), str(len(names)))
+            raise DataError(
+                f"{what}: the {keyword} of row {row} (from 0) must be {form}, as {keyword} names {number} columns"
+            )
+    return {name: [parts[place] for parts in values] for place, name in enumerate(names)}
 
 
 def _column(values: Any, name: str, what: str) -> pyarrow.Array:
     """Turn a column into Arrow. Raises: DataError: its values are of several kinds, or of an odd one."""
     try:
+        if getattr(values, "ndim", 1) > 1:
+            values = list(values)
         if type(values).__module__.startswith(("numpy", "pandas")):
             return pyarrow.array(values, from_pandas=True)
         return pyarrow.array(
@@ -236,22 +250,32 @@ def _of_dataset_dict(data: Mapping[str, Any], given: dict[str, Any]) -> tuple[di
     return {**given, **{name: rows for name, rows in own.items() if name == "train" or given[name] is None}}, remarks
 
 
-def _class_names(data: Any, label: str) -> list[str] | None:
-    feature = getattr(data, "features", {}).get(label) if _is_dataset(data) else None
-    names = getattr(feature, "names", None)
-    return list(names) if names else None
+def _class_names(data: Any) -> dict[str, list[str]]:
+    """List the names of the ids of each column of a data set that has some."""
+    found = {}
+    for name, feature in (data.features if _is_dataset(data) else {}).items():
+        if names := getattr(getattr(feature, "feature", feature), "names", None):
+            found[name] = list(names)
+    return found
 
 
-def _is_unlabelled(table: Table, label: str) -> bool:
+def _is_unlabelled(table: Table, label: str | Sequence[str]) -> bool:
     """Whether every label is missing, or -1 among ids of classes, as in the test splits of GLUE."""
-    if label not in table.rows.column_names:
+    if not isinstance(label, str) or label not in table.rows.column_names:
         return False
-    values = set(table.rows.column(label).unique().to_pylist())
-    return values <= ({None, -1} if table.label_names else {None})
+    column = table.rows.column(label)
+    if pyarrow.types.is_nested(column.type):
+        return False
+    return set(column.unique().to_pylist()) <= ({None, -1} if label in table.class_names else {None})
 
 
 def _is_dataset(data: Any) -> bool:
     return type(data).__module__.startswith("datasets.") and hasattr(data, "with_format") and hasattr(data, "features")
+
+
+def _is_frame(data: Any) -> bool:
+    """Whether this is a DataFrame of pandas."""
+    return hasattr(data, "to_parquet") and hasattr(data, "iloc")
 
 
 def _is_file_name(item: Any) -> bool:

@@ -4,11 +4,13 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nlp_ft.api.rows import RowFile, Table, read_rows, require_column
+from nlp_ft.api.forms import as_names, names_of, spread
+from nlp_ft.api.rows import RowFile, Table, is_table, read_rows, require_column
 from nlp_ft.errors import DataError, RunFolderError
 from nlp_ft.recipe import Recipe
 from nlp_ft.recipe.loader import load_recipe
@@ -71,29 +73,44 @@ class Run:
 
     @property
     def labels(self) -> list[str]:
-        """The labels in the order of the columns of `predict_proba`; empty for a run that predicts numbers."""
+        """The labels, in the order of the columns of `predict_proba`; or the tags; empty where there are none."""
         return list(getattr(self.trained.outputs, "label_names", []))
 
     def predict(self, inputs: Any) -> Any:
         """Predict for new inputs: one prediction for a single input, a list of them for several.
 
         Args:
-            inputs: a text, or a tuple of two for a model of pairs; or a list, array or column of such.
+            inputs: a text, or a tuple of two for a model of pairs or of questions and contexts; or a list, array or
+                column of such, or of lists of words for a tagger; or a DataFrame, a data set or a dict of columns,
+                with the columns of the recipe.
 
         Raises:
             DataError: an input is not of the kind that the run was trained on.
         """
-        return self.trained.predict(inputs)
+        return self.trained.predict(self._inputs(inputs))
 
     def predict_proba(self, inputs: Any) -> "np.ndarray":
         """Compute the probability of each label, (inputs, labels), in the order of `labels`.
 
         Raises:
-            DataError: the run predicts numbers; or an input is not of the kind that the run was trained on.
+            DataError: the run predicts numbers, tags or answers; or an input is not of the kind that the run was
+                trained on.
         """
-        if not self.labels:
-            raise DataError("predict_proba needs a run that predicts labels; this one predicts numbers, see predict")
-        return self.trained.activated_all(inputs)
+        if reason := self.trained.outputs.without_probabilities:
+            raise DataError(f"predict_proba needs a run that predicts labels; this run {reason}")
+        return self.trained.activated_all(self._inputs(inputs))
+
+    def _inputs(self, inputs: Any) -> Any:
+        """Take the columns of the recipe from rows with named columns. Raises: DataError: a column is missing."""
+        if not is_table(inputs):
+            return inputs
+        text, label = names_of(self.recipe.data)
+        read = read_rows(inputs, text, label, "the input")
+        assert isinstance(read, Table)
+        for name in as_names(text):
+            require_column(read, name, "text", "the input")
+        columns = [read.rows.column(name).to_pylist() for name in as_names(text)]
+        return columns[0] if isinstance(text, str) else list(zip(*columns, strict=True))
 
     def evaluate(self, data: Any = None, *, split: str = "test") -> dict[str, float]:
         """Score the model on labelled rows.
@@ -113,17 +130,21 @@ class Run:
 
         if data is None:
             return evaluate_trained(self.trained, None, split).scores()
-        section = self.recipe.data
-        text, label = getattr(section, "text", "text"), section.label
+        text, label = names_of(self.recipe.data)
         read = read_rows(data, text, label, "data")
         if not isinstance(read, Table):
             return evaluate_trained(self.trained, read, split).scores()
-        for column in [*([text] if isinstance(text, str) else text), label]:
-            require_column(read, column, "label" if column == label else "text", "data")
+        read = replace(read, rows=spread(read.rows, label, "data")[0])
+        for name in (*as_names(text), *as_names(label)):
+            require_column(read, name, "label" if name in as_names(label) else "text", "data")
         with tempfile.TemporaryDirectory() as folder:
             file = RowFile.of("data", read.rows.replace_schema_metadata(None))
             file.write(Path(folder))
-            return evaluate_trained(self.trained, str(Path(folder) / file.name), split).scores()
+            place = str(Path(folder) / file.name)
+            try:
+                return evaluate_trained(self.trained, place, split).scores()
+            except DataError as error:
+                raise DataError(str(error).replace(f"--data ({place})", "data")) from None
 
     def save(self, folder: str | Path) -> "Run":
         """Copy the run folder, and return the run in the copy; `nlp_ft.load` and Transformers load it from there.

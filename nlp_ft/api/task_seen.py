@@ -7,7 +7,6 @@ import pyarrow.compute
 
 from nlp_ft.data.labels import NUMBER
 from nlp_ft.errors import DataError
-from nlp_ft.recipe import RECIPES
 
 FEW_NUMBERS = 20
 MOST_IDS = 200
@@ -64,10 +63,10 @@ def seen_task(labels: Labels) -> tuple[str, str]:
     """
     column = f"column {labels.name!r} holds"
     if labels.are_lists:
-        return _of_lists(column)
+        return "multi_label_classification", f"{column} lists of labels"
     if labels.are_names or pyarrow.types.is_boolean(labels.kind):
         return "text_classification", f"{column} labels"
-    values = labels.distinct()
+    values = labels.distinct() if not pyarrow.types.is_nested(labels.kind) else [labels.kind]
     numbers = [value for value in values if isinstance(value, int | float)]
     if values and len(numbers) == len(values):
         return _of_numbers(numbers, column)
@@ -91,12 +90,3 @@ def _of_numbers(values: list[int | float], column: str) -> tuple[str, str]:
     if broken is None:
         return "text_regression", f"{column} numbers of type float; of type int, a few would be labels"
     return "text_regression", f"{column} fractions such as {broken:g}"
-
-
-def _of_lists(column: str) -> tuple[str, str]:
-    if "multi_label_classification" in RECIPES:
-        return "multi_label_classification", f"{column} lists"
-    raise DataError(
-        f"{column} lists, and there is no task for several labels of a text: the tasks are {', '.join(RECIPES)}. Give "
-        "each row one text or one number as its label"
-    )

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from datasets import Dataset
+from datasets import ClassLabel, Dataset, Value
 
 from nlp_ft.data.batch import IGNORED_LABEL
 from nlp_ft.data.columns import unique_values
@@ -23,6 +23,11 @@ def check_numbers(splits: Mapping[str, Dataset], column: str) -> None:
         DataError: a label is not a finite number; the message names the labels and their rows.
     """
     for split, rows in splits.items():
+        if not isinstance(feature := rows.features[column], Value | ClassLabel):
+            raise DataError(
+                f"{split}: data.label is {column!r}, a column of {feature}, not of numbers; several numbers a row are "
+                "several columns"
+            )
         wrong = [value for value in unique_values(rows, column) if not is_number(value)]
         if wrong:
             where = [str(row) for row, value in enumerate(rows[column]) if not is_number(value)]

@@ -140,6 +140,11 @@ def _split_of_source(data: QuestionDataSection, name: str | list[str], field: st
     return split_of_saved(folder, name, field)
 
 
+def has_form_of_squad(file: str) -> bool:
+    """Whether a file is JSON in the form of SQuAD."""
+    return _nested(file) is not None
+
+
 def _nested(file: str) -> dict[str, Any] | None:
     """Read a file in the form of SQuAD; None if it has another form."""
     if Path(file).suffix.lower() != ".json":

@@ -169,13 +169,23 @@ def shared_warnings(input_name: str, split: str, described: dict[str, Any]) -> l
     """List what to look at among the texts or images of a split: those with several labels, and those of train."""
     lines = []
     if count := described["repeated_with_another_label"]:
-        lines.append(f"look: {count} {input_name}(s) of {split} have several labels: keep one label for each")
+        several, do = _several(described)
+        lines.append(f"look: {count} {input_name}(s) of {split} have several {several}: {do}")
     if count := described.get("also_in_train"):
         lines.append(
             f"look: {count} {input_name}(s) of {split} also occur in train: remove them from train, or the scores on "
             f"{split} are too good"
         )
     return lines
+
+
+def _several(described: dict[str, Any]) -> tuple[str, str]:
+    """Say what differs between equal inputs, and what to do about it."""
+    if "labels_per_row" in described:
+        return "sets of labels", "give all rows of a text the same set"
+    if any(isinstance(value, float | dict) for value in described["labels"].values()):
+        return "numbers", "keep one number for each, such as their mean"
+    return "labels", "keep one label for each"
 
 
 def _named(label: str) -> str:

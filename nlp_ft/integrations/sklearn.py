@@ -1,7 +1,7 @@
 """Estimators of scikit-learn: `fit` on texts, and `predict` with the model that comes out; see `nlp_ft.fit`.
 
-They take texts, not arrays of numbers, and go wherever scikit-learn passes X on as it is: GridSearchCV,
-cross_val_score, Pipeline, VotingClassifier, CalibratedClassifierCV.
+They take texts, or lists of words, not arrays of numbers, and go wherever scikit-learn passes X on as it is:
+GridSearchCV, cross_val_score, Pipeline, VotingClassifier, CalibratedClassifierCV.
 """
 
 import tempfile
@@ -13,16 +13,17 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from nlp_ft.api.fit import fit
 from nlp_ft.api.run import Run
 from nlp_ft.errors import DataError
+from nlp_ft.integrations.sklearn_inputs import NO_ROW_WEIGHTS, labels_of, lists_of, texts_of
+from nlp_ft.tasks.tag_metrics import score_tags
 
-__all__ = ["TextClassifier", "TextRegressor"]
+__all__ = ["TextClassifier", "TextRegressor", "TokenClassifier"]
 PAIR = ("text", "text_2")
 """Names of the columns of a pair of texts in the recipe."""
-NO_ROW_WEIGHTS = "the loss weights classes, not rows, so weights that differ are refused rather than ignored"
 EXPECTED_FAILURES = {
     "check_sample_weights_not_overwritten": NO_ROW_WEIGHTS,
     "check_sample_weight_equivalence_on_dense_data": NO_ROW_WEIGHTS,
@@ -30,7 +31,7 @@ EXPECTED_FAILURES = {
 """Check of scikit-learn's `check_estimator` that fails -> the reason; all others pass behind an input of numbers."""
 
 
-class _TextEstimator(BaseEstimator):  # type: ignore[misc]
+class _Estimator(BaseEstimator):  # type: ignore[misc]
     """What the estimators share: settings, the run, pickling.
 
     Args:
@@ -84,8 +85,10 @@ class _TextEstimator(BaseEstimator):  # type: ignore[misc]
         self.random_state = random_state
         self.level = level
 
-    def _fit(self, texts: Sequence[Any], labels: Sequence[Any], num_columns: int, **more: Any) -> Self:
-        """Train on checked texts, or pairs of them, and checked labels."""
+    def _fit(
+        self, texts: Sequence[Any], labels: Sequence[Any], num_columns: int, text: str | list[str], **more: Any
+    ) -> Self:
+        """Train on checked inputs and checked labels; `text` names the column(s) of the inputs in the recipe."""
         named = ("strategy", "lr", "head_lr", "layer_decay", "duration", "per_device_batch_size", "max_length")
         keywords = {name: getattr(self, name) for name in named if getattr(self, name) is not None}
         seed = 0 if self.random_state is None else int(check_random_state(self.random_state).randint(2**31))
@@ -93,7 +96,7 @@ class _TextEstimator(BaseEstimator):  # type: ignore[misc]
         temporary = tempfile.TemporaryDirectory(prefix="nlp_ft_") if self.output_dir is None else None
         run = fit(
             (texts, labels),
-            text=PAIR[0] if num_columns == 1 else list(PAIR),
+            text=text,
             model=self.model,
             task=self.task,
             validation=self.validation or False,
@@ -109,17 +112,6 @@ class _TextEstimator(BaseEstimator):  # type: ignore[misc]
     def _keep(self, run: Run, temporary: "tempfile.TemporaryDirectory[str] | None") -> None:
         self.run_ = run
         self._temporary = temporary
-
-    def _inputs(self, X: Any) -> list[Any]:  # noqa: N803  # scikit-learn's name
-        """Check new texts against those of `fit`. Raises: DataError, or NotFittedError."""
-        check_is_fitted(self, "run_")
-        texts, num_columns = _texts(X)
-        if num_columns != self.n_features_in_:
-            raise DataError(
-                f"X has {num_columns} features, but {type(self).__name__} is expecting {self.n_features_in_} features "
-                "as input: a text, or the two texts of a pair"
-            )
-        return texts
 
     def __getstate__(self) -> dict[str, Any]:
         """The settings, and the files of the run folder, so that the pickle needs nothing beside it."""
@@ -143,6 +135,21 @@ class _TextEstimator(BaseEstimator):  # type: ignore[misc]
                 file.write_bytes(content)
             self._keep(Run(Path(temporary.name) / "run"), temporary)
 
+
+class _TextEstimator(_Estimator):
+    """What the estimators of texts, or of pairs of texts, share."""
+
+    def _inputs(self, X: Any) -> list[Any]:  # noqa: N803  # scikit-learn's name
+        """Check new texts against those of `fit`. Raises: DataError, or NotFittedError."""
+        check_is_fitted(self, "run_")
+        texts, num_columns = texts_of(X)
+        if num_columns != self.n_features_in_:
+            raise DataError(
+                f"X has {num_columns} features, but {type(self).__name__} is expecting {self.n_features_in_} features "
+                "as input: a text, or the two texts of a pair"
+            )
+        return texts
+
     def __sklearn_tags__(self) -> Any:
         """Tell scikit-learn that X holds texts."""
         tags = super().__sklearn_tags__()
@@ -153,7 +160,7 @@ class _TextEstimator(BaseEstimator):  # type: ignore[misc]
 
 
 class TextClassifier(ClassifierMixin, _TextEstimator):  # type: ignore[misc]
-    """A classifier of texts or pairs of texts: a fine-tuned encoder. See `_TextEstimator` for the settings.
+    """A classifier of texts or pairs of texts: a fine-tuned encoder. See `_Estimator` for the settings.
 
     Attributes:
         classes_: the labels of y, sorted, (labels,).
@@ -174,15 +181,16 @@ class TextClassifier(ClassifierMixin, _TextEstimator):  # type: ignore[misc]
         Raises:
             NlpFtError: what `nlp_ft.fit` refuses.
         """
-        texts, num_columns = _texts(X)
-        labels = _labels(y, texts, sample_weight)
+        texts, num_columns = texts_of(X)
+        labels = labels_of(y, texts, sample_weight)
         check_classification_targets(labels)
         self.classes_, ids = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:
             raise DataError(f"y has only one class, {self.classes_[0]!r}; a classifier needs two classes or more")
         names = [str(label) for label in self.classes_]
         are_names = len(set(names)) == len(names) and all(name and name == name.strip() for name in names)
-        return self._fit(texts, ids.tolist(), num_columns, **({"label_names": names} if are_names else {}))
+        more = {"label_names": names} if are_names else {}
+        return self._fit(texts, ids.tolist(), num_columns, _columns(num_columns), **more)
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
         """Predict the label of each text, (rows,)."""
@@ -197,7 +205,7 @@ class TextClassifier(ClassifierMixin, _TextEstimator):  # type: ignore[misc]
 
 
 class TextRegressor(RegressorMixin, _TextEstimator):  # type: ignore[misc]
-    """Learns a number for each text or pair of texts. See `_TextEstimator` for the settings.
+    """Learns a number for each text or pair of texts. See `_Estimator` for the settings.
 
     Attributes:
         run_: the `nlp_ft.Run` of the last fit.
@@ -208,9 +216,9 @@ class TextRegressor(RegressorMixin, _TextEstimator):  # type: ignore[misc]
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:  # noqa: N803
         """Fine-tune on texts with numbers; see `TextClassifier.fit`. Raises: NlpFtError."""
-        texts, num_columns = _texts(X)
-        numbers = _labels(y, texts, sample_weight).astype(np.float64)
-        return self._fit(texts, numbers.tolist(), num_columns)
+        texts, num_columns = texts_of(X)
+        numbers = labels_of(y, texts, sample_weight).astype(np.float64)
+        return self._fit(texts, numbers.tolist(), num_columns, _columns(num_columns))
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
         """Predict the number of each text, (rows,)."""
@@ -218,49 +226,58 @@ class TextRegressor(RegressorMixin, _TextEstimator):  # type: ignore[misc]
         return np.array(self.run_.predict(inputs), dtype=np.float64)
 
 
-def _texts(X: Any) -> tuple[list[Any], int]:  # noqa: N803
-    """Read X as texts or pairs of texts. Raises: DataError: it holds something else.
+class TokenClassifier(_Estimator):
+    """A tagger of words, such as a finder of names: a fine-tuned encoder. See `_Estimator` for the settings.
 
-    Returns:
-        The texts or pairs, and the number of columns, 1 or 2.
+    Attributes:
+        classes_: the tags of y, in the order of their ids: `O` first, then by type.
+        run_: the `nlp_ft.Run` of the last fit.
+        n_features_in_: 1, the list of words.
     """
-    if isinstance(X, str) or not hasattr(X, "__len__"):
-        raise DataError(f"X must be texts: a list, an array or a column of them; got {type(X).__name__}")
-    table = np.empty((len(X), 0)) if len(X) == 0 else np.asarray(X, dtype=object)
-    if len(table) == 0:
-        raise DataError("X has 0 sample(s); at least one text is needed")
-    num_columns = 1 if table.ndim == 1 else table.shape[1]
-    if table.ndim > 2 or num_columns not in (1, 2):
-        raise DataError(f"X must be texts, (rows,) or (rows, 1), or pairs of texts, (rows, 2); got shape {table.shape}")
-    rows = [tuple(row) for row in table.reshape(len(table), num_columns).tolist()]
-    for number, row in enumerate(rows):
-        wrong = [cell for cell in row if not isinstance(cell, str)]
-        if wrong:
-            raise DataError(f"X must hold texts; row {number} (from 0) holds {repr(wrong[0])[:60]}")
-    return [row[0] for row in rows] if num_columns == 1 else rows, num_columns
+
+    task = "token_classification"
+
+    def fit(self, X: Any, y: Any) -> Self:  # noqa: N803
+        """Fine-tune on words with tags.
+
+        Args:
+            X: the words of each row: a list of lists of texts, (rows, words).
+            y: the tags of each row, in the same form: `B-TYPE`, `I-TYPE` and `O`, or plain tags.
+
+        Raises:
+            NlpFtError: what `nlp_ft.fit` refuses.
+        """
+        words = lists_of(X, "X")
+        if y is None:
+            raise DataError("this estimator requires y to be passed, but the target y is None")
+        tags = lists_of(y, "y")
+        check_consistent_length(words, tags)
+        self._fit(words, tags, 1, "tokens")
+        self.classes_ = np.array(self.run_.labels, dtype=object)
+        return self
+
+    def predict(self, X: Any) -> list[list[str]]:  # noqa: N803
+        """Predict the tag of each word; the rows are as long as those of X."""
+        check_is_fitted(self, "run_")
+        words = lists_of(X, "X")
+        return [tagged.tags(self.run_.labels) for tagged in self.run_.trained.activated_all(words)]
+
+    def score(self, X: Any, y: Any) -> float:  # noqa: N803
+        """Compute the F1 of whole spans, strictly: type, beginning and end must be right; of plain tags, of words."""
+        predicted, tags = self.predict(X), lists_of(y, "y")
+        check_consistent_length(predicted, tags)
+        for number, (given, true) in enumerate(zip(predicted, tags, strict=True)):
+            if len(given) != len(true):
+                raise DataError(f"row {number} (from 0) has {len(given)} words in X and {len(true)} tags in y")
+        return score_tags(predicted, tags, self.run_.trained.model.config.tag_scheme)["span_f1"]
+
+    def __sklearn_tags__(self) -> Any:
+        """Tell scikit-learn that X holds lists, and that y is needed."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.target_tags.required = True
+        return tags
 
 
-def _labels(y: Any, texts: Sequence[Any], sample_weight: Any) -> np.ndarray:
-    """Check y and the weights. Raises: ValueError."""
-    if y is None:
-        raise DataError("this estimator requires y to be passed, but the target y is None")
-    labels: np.ndarray = column_or_1d(y, warn=True)
-    check_consistent_length(texts, labels)
-    if len(texts) < 2:
-        raise DataError("X has 1 sample; at least two texts are needed")
-    if sample_weight is not None:
-        _check_weights(np.asarray(sample_weight, dtype=np.float64), len(labels))
-    return labels
-
-
-def _check_weights(weights: np.ndarray, num_rows: int) -> None:
-    """Check the weights of rows. Raises: DataError: they are no equal weights above 0, one a row."""
-    if weights.ndim > 1 or (weights.ndim == 1 and len(weights) != num_rows):
-        raise DataError(f"sample_weight must be ({num_rows},), a weight for each row; got shape {weights.shape}")
-    if not (weights > 0).any():
-        raise DataError("sample_weight must not be zero for all rows")
-    if np.unique(weights).size > 1:
-        raise DataError(
-            f"sample_weight: {NO_ROW_WEIGHTS}; for classes, pass settings={{'class_weights': 'balanced'}}; for rows, "
-            "repeat them"
-        )
+def _columns(num_columns: int) -> str | list[str]:
+    return PAIR[0] if num_columns == 1 else list(PAIR)

@@ -21,8 +21,9 @@ from nlp_ft.defaults import Pooling
 from nlp_ft.errors import ModelError, listed
 from nlp_ft.hub import place_of_model
 from nlp_ft.locations import resolve_location
-from nlp_ft.models.config_checks import DROPOUTS, check_config
+from nlp_ft.models.config_checks import check_config
 from nlp_ft.models.configs import PooledClassifierConfig
+from nlp_ft.models.dropouts import set_dropouts, set_head_dropout
 from nlp_ft.models.loading import LoadedModel, load_pretrained, quiet_transformers, reason_of, renew
 from nlp_ft.models.pooled_classifier import PooledClassifier, encoder_options, is_decoder
 from nlp_ft.models.pooling import ClsPosition
@@ -103,7 +104,7 @@ def build_classifier(
     if tokenizer is not None and (is_decoder(config) or getattr(config, "pad_token_id", None) is None):
         # Decoders find the last token of each text by the id that the tokenizer pads with.
         config.get_text_config().pad_token_id = config.pad_token_id = tokenizer.pad_token_id
-    _set_dropout(config, model)
+    set_dropouts(config, model)
     if not is_of_texts or is_plain(model, config):
         return _plain_classifier(auto_class, model, config, pretrained, say)
     return _pooled_classifier(model, config, tokenizer, pretrained, say)
@@ -132,7 +133,7 @@ def build_headed(
     """
     config = _load_config(model, auto_class, purpose)
     config.num_labels = num_labels
-    _set_dropout(config, model)
+    set_dropouts(config, model)
     return _plain_classifier(auto_class, model, config, pretrained, say, purpose)
 
 
@@ -158,9 +159,11 @@ def _plain_classifier(
     """Build the model that Transformers has for the architecture, with its head."""
     if not pretrained:
         structure: PreTrainedModel = _structure(auto_class, model, config)
+        set_head_dropout(structure, model)
         return structure
     loaded = _load(auto_class, model, config)
     _settle_head(auto_class, model, config, loaded, say, purpose)
+    set_head_dropout(loaded.model, model)
     return loaded.model
 
 
@@ -225,17 +228,6 @@ def _load_config(
         raise ModelError(f"model.name: {model.name} ({config.model_type}) is not an encoder for {purpose}")
     assert isinstance(config, PreTrainedConfig)
     return config
-
-
-def _set_dropout(config: PreTrainedConfig, model: TextModelSection) -> None:
-    if model.dropout is not None:
-        for field in DROPOUTS:
-            if getattr(config, field, None) is not None:
-                setattr(config, field, model.dropout)
-    # Each plain class reads the dropout before its last layer from one of these fields.
-    for field in ("classifier_dropout", "classifier_dropout_prob", "seq_classif_dropout", "summary_last_dropout"):
-        if hasattr(config, field) and model.head.dropout is not None:
-            setattr(config, field, model.head.dropout)
 
 
 def _structure(auto_class: Any, model: TextModelSection, config: PreTrainedConfig, **options: Any) -> Any:

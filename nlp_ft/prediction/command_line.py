@@ -1,19 +1,72 @@
-"""What `nlp-ft predict` and `eval` do before the seconds of importing torch: they check paths and open inputs."""
+"""What `nlp-ft predict` and `eval` do: they check paths and inputs before the seconds of importing torch, and print."""
 
+import argparse
 import io
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from nlp_ft.errors import DataError
+from nlp_ft.environment import is_main_process
+from nlp_ft.errors import DataError, printable
+from nlp_ft.screen import is_quiet
+from nlp_ft.tables import terminal_width, wrapped
 
 STDIN = "-"
 ENDINGS = (".csv", ".jsonl", ".parquet")
 """Endings of files that predictions can be written to."""
 FORMATS = ("csv", "tsv", "jsonl", "parquet")
 """Formats that `--file -` can read."""
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Score a run and print the scores. Raises: NlpFtError."""
+    if options.output:
+        check_output(options.output, options.overwrite)
+    from nlp_ft.prediction.predict import evaluate_run, write_by_loss
+    from nlp_ft.tasks.outputs import score_table
+
+    predictions = evaluate_run(options.run, options.data, options.split, options.trust_remote_code)
+    if not is_quiet() and (table := predictions.table()):
+        print(f"{table}\n")
+    scores = {options.data or options.split: predictions.scores()}
+    print(score_table(scores, predictions.outputs.shown_metrics, terminal_width()))
+    if options.output and is_main_process():
+        write_by_loss(predictions, options.output)
+        print(f"\n{len(predictions.losses)} predictions in {printable(options.output)}, the highest loss first")
+    return 0
+
+
+def predict(options: argparse.Namespace) -> int:
+    """Predict, and print or write the predictions. Raises: NlpFtError."""
+    # Checked here, so that an error comes before the seconds of loading the model.
+    check_inputs(options.inputs, options.file, options.format)
+    if options.probabilities and not options.output:
+        raise DataError("--probabilities needs --output; on the screen, --top-k shows the probabilities")
+    if options.output:
+        check_output(options.output, options.overwrite)
+    from nlp_ft.prediction.predict import load_run, predict_to_file
+    from nlp_ft.prediction.trained_run import Source
+
+    run = load_run(options.run, options.trust_remote_code)
+    from_stdin = options.inputs == [STDIN]
+    with readable_file(options.file, options.format) as file:
+        lines = standard_input() if from_stdin else None
+        source = Source(file, [] if from_stdin else options.inputs, lines)
+        if options.output:
+            written = predict_to_file(run, source, options.output, probabilities=options.probabilities)
+            print(f"{written} predictions in {printable(options.output)}")
+            return 0
+        for inputs, _ in run.read(source):
+            for item, prediction in zip(inputs, run.predict(inputs), strict=True):
+                print(wrapped(printable(run.shown(item))))
+                for line in run.outputs.lines(prediction, options.top_k):
+                    print(wrapped(f"  {line}"))
+            # So that whoever writes lines to standard input sees the predictions of those that are there.
+            sys.stdout.flush()
+    return 0
 
 
 def check_output(path: str, overwrite: bool) -> None:

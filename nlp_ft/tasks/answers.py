@@ -61,6 +61,7 @@ class AnswerOutputs:
     )
     correlation: ClassVar[str] = "exact_match"
     progress_metrics: ClassVar[tuple[str, str]] = ("f1", "exact_match")
+    without_probabilities: ClassVar[str] = "predicts answers, each with its probability as score"
     table_file: ClassVar[str] = "by_question_word.csv"
 
     def of_batch(
@@ -203,7 +204,7 @@ class AnswerOutputs:
             DataError: `probabilities`, which are for labels.
         """
         if probabilities:
-            raise DataError("--probabilities: this run predicts answers; predicted_score is their probability")
+            raise DataError(f"--probabilities: this run {self.without_probabilities}")
         shown = self.shown(activated)
         return pyarrow.table({f"predicted_{name}": shown.field(name) for name in shown.type.names})
 

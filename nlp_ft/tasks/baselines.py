@@ -82,12 +82,18 @@ def predict_by_words(
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    try:
+        features = {"train": words.fit_transform(data.texts("train"))}
+        features |= {split: words.transform(data.texts(split)) for split in splits}
+    except ValueError:
+        # No text of train has a word of two letters or more; then the model knows nothing but the labels.
+        features = {split: np.zeros((len(data.texts(split)), 1)) for split in ("train", *splits)}
     with warnings.catch_warnings():
         # A baseline may stop before its last digit.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(words.fit_transform(data.texts("train")), data.labels("train"))
+        model.fit(features["train"], data.labels("train"))
     predict = model.predict_proba if probabilities else model.predict
-    return {split: predict(words.transform(data.texts(split))) for split in splits}
+    return {split: predict(features[split]) for split in splits}
 
 
 def logistic_regression() -> "LogisticRegression":

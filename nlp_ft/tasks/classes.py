@@ -142,6 +142,10 @@ class Classification(ABC):
     def label_counts(self) -> dict[str, int]:
         """Count the rows of train for each label."""
 
+    def num_rows(self) -> int:
+        """Count the raw rows of train."""
+        return sum(self.label_counts().values())
+
     @staticmethod
     def outputs_of(model: PreTrainedModel) -> ClassOutputs:
         """Interpret the outputs of a trained model by its labels."""

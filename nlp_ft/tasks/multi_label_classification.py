@@ -223,6 +223,10 @@ class MultiLabelClassification(TextInputs):
         names, indicators = self._train
         return label_counts(indicators, names)
 
+    def num_rows(self) -> int:
+        """Count the raw rows of train."""
+        return len(self._train[1])
+
     def build_model(self, label_names: Sequence[str], pretrained: bool = True) -> PreTrainedModel:
         """Build the encoder with pooling and a head; Transformers then computes a sigmoid for each label."""
         model = super().build_model(label_names, pretrained)

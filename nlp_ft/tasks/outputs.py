@@ -30,6 +30,8 @@ class Outputs(Protocol):
     """The score that is near 0 for answers without any knowledge."""
     progress_metrics: ClassVar[tuple[str, str]]
     """Scores that the line of an evaluation shows; the first gives way to the metric that selects the weights."""
+    without_probabilities: ClassVar[str]
+    """Why an input has no probability for each label, after "this run"; empty where it has."""
     table_file: ClassVar[str]
     """Ending of the file, after the split and an underscore, that `write_tables` writes for the rows of `table`."""
 

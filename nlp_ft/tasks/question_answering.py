@@ -92,6 +92,10 @@ class QuestionAnswering:
         with_answer = sum(bool(answers) for answers in rows["answers"])
         return {"answer": with_answer, "no answer": len(rows) - with_answer}
 
+    def num_rows(self) -> int:
+        """Count the raw rows of train."""
+        return sum(self.label_counts().values())
+
     def label_names(self) -> list[str]:
         """Name the two outputs of each token."""
         return ["start", "end"]

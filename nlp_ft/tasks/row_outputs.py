@@ -1,7 +1,7 @@
 """Outputs of tasks with one vector of logits for each row, or for each of its windows: labels or numbers."""
 
 from abc import ABC, abstractmethod
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -12,6 +12,8 @@ from nlp_ft.data.windows import Windows
 
 class RowOutputs(ABC):
     """Gives a row one prediction, one loss and one score, all from its logits. See `Outputs`."""
+
+    without_probabilities: ClassVar[str] = ""
 
     @abstractmethod
     def row_losses(self, logits: torch.Tensor, references: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from transformers import PreTrainedModel
 
 from nlp_ft.data.batch import IGNORED_LABEL
 from nlp_ft.data.windows import Windows
-from nlp_ft.data.words.spans import OUTSIDE
+from nlp_ft.data.words.spans import OUTSIDE, spans_of, types_of
 from nlp_ft.errors import DataError, printable
 from nlp_ft.recipe.words import TagScheme
 from nlp_ft.tables import terminal_width, text_table
@@ -51,6 +52,7 @@ class TagOutputs:
     )  # fmt: skip
     progress_metrics: ClassVar[tuple[str, str]] = ("span_f1", "accuracy")
     correlation: ClassVar[str] = "span_f1"
+    without_probabilities: ClassVar[str] = "tags words; each entity that it predicts has its score"
     table_file: ClassVar[str] = "per_type.csv"
 
     def of_batch(
@@ -113,8 +115,11 @@ class TagOutputs:
         return float(-(shares * np.log(shares)).sum())
 
     def counts(self, values: np.ndarray) -> dict[str, int]:
-        """Return nothing: a row has many tags."""
-        return {}
+        """Count the rows that have a span of each type; of plain tags, those that have the tag."""
+        found = Counter(
+            label for tags in self.tags(values) for label in {span.label for span in spans_of(tags, self.scheme)}
+        )
+        return {name: found[name] for name in types_of(self.label_names, self.scheme)}
 
     def margin(self, metric: str, value: float, num_rows: int) -> float:
         """Estimate it for a score of spans as if each row held one; that is rough."""
@@ -167,7 +172,7 @@ class TagOutputs:
             DataError: probabilities are asked for; each entity has its score.
         """
         if probabilities:
-            raise DataError("--probabilities: this run tags words; the score of each entity is in predicted_entities")
+            raise DataError(f"--probabilities: this run {self.without_probabilities}")
         entities = [[record(entity) for entity in self.prediction(one)] for one in activated]
         return pyarrow.table(
             {

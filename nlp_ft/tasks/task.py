@@ -133,6 +133,10 @@ class Task(Protocol):
         """Count the rows of train for each label, in the order of the ids; a validation share may be counted or not."""
         ...
 
+    def num_rows(self) -> int:
+        """Count the raw rows of train, without encoding them; a validation share may be counted or not."""
+        ...
+
     def label_names(self) -> list[str]:
         """Read the labels in the order of their ids, without encoding the rows. Raises: DataError."""
         ...

@@ -52,6 +52,7 @@ class NumberOutputs(RowOutputs):
     shown_metrics: ClassVar[tuple[str, ...]] = ("spearman", "pearson", "rmse", "mae")
     correlation: ClassVar[str] = "spearman"
     progress_metrics: ClassVar[tuple[str, str]] = ("spearman", "pearson")
+    without_probabilities: ClassVar[str] = "predicts numbers, which have no probabilities"
     table_file: ClassVar[str] = "per_number.csv"
 
     def row_losses(self, logits: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
@@ -142,7 +143,7 @@ class NumberOutputs(RowOutputs):
             DataError: numbers have no probabilities.
         """
         if probabilities:
-            raise DataError("--probabilities: this run predicts numbers, which have no probabilities")
+            raise DataError(f"--probabilities: this run {self.without_probabilities}")
         names = ("number",) if len(self.names) == 1 else self.names
         return pyarrow.table({f"predicted_{name}": activated[:, i] for i, name in enumerate(names)})
 
@@ -218,9 +219,12 @@ class TextRegression(TextInputs):
 
     def label_counts(self) -> dict[str, int]:
         """Count the rows of train, under the names of the label columns."""
+        return dict.fromkeys(self.label_names(), self.num_rows())
+
+    def num_rows(self) -> int:
+        """Count the raw rows of train."""
         with progress_bars(False):
-            rows = NumberLabels.load(self.recipe.data)[0]["train"]
-        return dict.fromkeys(self.label_names(), len(rows))
+            return len(NumberLabels.load(self.recipe.data)[0]["train"])
 
     def label_names(self) -> list[str]:
         """Return the names of the label columns, which name the outputs of the model."""

@@ -12,7 +12,7 @@ from transformers import AutoModelForTokenClassification, PreTrainedModel, PreTr
 from nlp_ft.data.columns import content_of, fingerprint
 from nlp_ft.data.splits import progress_bars
 from nlp_ft.data.words.batches import WordCollator
-from nlp_ft.data.words.data import WordData, flat_tags, load_tagged_rows, load_word_data
+from nlp_ft.data.words.data import TaggedRows, WordData, flat_tags, load_tagged_rows, load_word_data
 from nlp_ft.data.words.encoding import word_tokenizer
 from nlp_ft.data.words.plain_rows import TAGS, WORDS
 from nlp_ft.data.words.report import describe_words, format_words_report
@@ -67,19 +67,26 @@ class TokenClassification:
 
     def label_counts(self) -> dict[str, int]:
         """Count the words of train for each tag."""
-        if "data" in vars(self):
-            rows, names = self.data.raw["train"], self.data.label_names
-        else:
-            with progress_bars(False):
-                found = load_tagged_rows(self.recipe.data)
-            rows, names = found.raw["train"], found.label_names
-        codes, _ = flat_tags(rows, names)
+        found = self._tagged
+        names = found.label_names
+        codes, _ = flat_tags(found.raw["train"], names)
         return dict(zip(names, np.bincount(codes, minlength=len(names)).tolist(), strict=True))
+
+    def num_rows(self) -> int:
+        """Count the raw rows of train."""
+        return len(self._tagged.raw["train"])
 
     def label_names(self) -> list[str]:
         """Read the tags in the order of their ids."""
+        return self._tagged.label_names
+
+    @cached_property
+    def _tagged(self) -> TaggedRows | WordData:
+        """The splits before tokenization, or after it, if that has been done. Raises: DataError."""
+        if "data" in vars(self):
+            return self.data
         with progress_bars(False):
-            return load_tagged_rows(self.recipe.data).label_names
+            return load_tagged_rows(self.recipe.data)
 
     def build_model(self, label_names: Sequence[str], pretrained: bool = True) -> PreTrainedModel:
         """Build the encoder with a linear layer on the vector of each token. Raises: ModelError."""

@@ -12,7 +12,7 @@ from nlp_ft.environment import launching
 from nlp_ft.errors import DataError, NlpFtError
 from nlp_ft.layerwise import AuditReport, audit
 from nlp_ft.recipe import Recipe
-from nlp_ft.recipe.derived import Derived
+from nlp_ft.recipe.derived import Derived, format_derived
 from nlp_ft.recipe.loader import apply_overrides, load_recipe, recipe_from_dict
 from nlp_ft.screen import is_verbose
 from nlp_ft.tables import wrapped
@@ -35,6 +35,11 @@ class Inspection:
     """The data report that training would print; empty if the data cannot be read."""
     derived: list[Derived]
     """The settings that the recipe leaves out; empty if data or model cannot be read."""
+
+    def lines(self, with_derived: bool) -> list[str]:
+        """Write the data report and, if asked for, the derived settings, as lines."""
+        derived = ["", *format_derived(self.derived).split("\n")] if with_derived and self.derived else []
+        return [*self.report.split("\n"), *derived]
 
 
 def find_problems(recipe: Recipe) -> list[str]:
@@ -66,7 +71,7 @@ def inspect_recipe(recipe: Recipe) -> Inspection:
     def check_plan() -> None:
         if rows:
             task.make_loss()
-            lengths = _lengths(recipe, task, None if reports else sum(rows.values()))
+            lengths = _lengths(recipe, task, None if reports else task.num_rows())
             if found:
                 settled, settings_derived = build.with_derived(recipe, task, found[0], lengths, num_processes=1)
                 derived.extend(settings_derived)

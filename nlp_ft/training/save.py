@@ -130,10 +130,11 @@ def _fill(
     predictions: Mapping[str, Predictions],
 ) -> None:
     """Write model, preprocessor, tables, model card and summary; adapters go into a folder and into the weights."""
+    outputs = next((of_split.outputs for of_split in predictions.values()), task.outputs)
+    # Before the adapter is saved: the outputs may change the head, which the adapter holds too.
+    outputs.write_to(layered.model)
     if layered.adapters is not None:
         layered.adapters.save_and_merge(layered.model, place / ADAPTER_FOLDER)
-    outputs = next((of_split.outputs for of_split in predictions.values()), task.outputs)
-    outputs.write_to(layered.model)
     layered.model.save_pretrained(place)
     task.save_preprocessor(place)
     for split, of_split in predictions.items():

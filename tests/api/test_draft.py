@@ -1,6 +1,8 @@
 """`nlp-ft init`: the recipe that it drafts for a file validates, and what it cannot draft it says."""
 
 import csv
+import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from nlp_ft.recipe import Recipe
 from nlp_ft.recipe.loader import load_recipe
 from nlp_ft.training.inspection import find_problems
 from tests.tiny import LABELS, WORDS
+from tests.tiny_questions import tiny_questions
+from tests.tiny_words import tagged_rows, write_rows
 
 TEXTS = [" ".join(WORDS[row % len(WORDS)] for row in range(row, row + 3 + row % 5)) for row in range(120)]
 
@@ -91,6 +95,74 @@ def test_images_and_lists_say_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"a": 1, "b": 2}\n{"a": 2, "b": 3}\n')
     with pytest.raises(DataError, match=r"has no column of texts; its columns are: a \(int64\), b \(int64\)\. A draft"):
         draft_recipe(str(tmp_path / "a.jsonl"), "m")
+
+
+def drafted_rows(folder: Path, rows: list[dict[str, Any]], encoder: Path) -> tuple[Recipe, str]:
+    text = draft_recipe(str(write_rows(folder / "my.jsonl", rows)), str(encoder))
+    (folder / "recipe.yaml").write_text(text)
+    return load_recipe(folder / "recipe.yaml"), text
+
+
+def test_lists_of_labels_and_columns_of_0_and_1_are_label_sets(tmp_path: Path, tiny_encoder: Path) -> None:
+    lists = [["animal"] if row % 2 else ["size", "animal"] if row % 3 else [] for row in range(120)]
+    rows = [{"text": text, "labels": labels} for text, labels in zip(TEXTS, lists, strict=True)]
+    recipe, text = drafted_rows(tmp_path, rows, tiny_encoder)
+    assert find_problems(recipe) == []
+    assert (recipe.task, recipe.data.label) == ("multi_label_classification", "labels")
+    assert "# 2 labels, with their rows in train: animal (100), size (40)" in text
+    assert "# 1.17 labels a row, 20 rows without a label" in text
+    columns: dict[str, list[Any]] = {"id": list(range(120)), "text": TEXTS}
+    columns |= {name: [int(name in labels) for labels in lists] for name in ("animal", "size")}
+    recipe, text = drafted(tmp_path, columns, tiny_encoder)
+    assert find_problems(recipe) == []
+    assert (recipe.task, vars(recipe.data)["label"]) == ("multi_label_classification", ["animal", "size"])
+    assert "label: [animal, size]  # the 2 columns of 0 and 1" in text
+    assert "# 2 labels, with their rows in train: animal (100), size (40)" in text
+
+
+def test_columns_of_fractions_are_several_numbers(tmp_path: Path, tiny_encoder: Path) -> None:
+    numbers = [row / 4 for row in range(120)]
+    recipe, text = drafted(tmp_path, {"text": TEXTS, "near": numbers, "far": numbers[::-1]}, tiny_encoder)
+    assert find_problems(recipe) == []
+    assert (recipe.task, vars(recipe.data)["label"]) == ("text_regression", ["near", "far"])
+    assert "# near: from 0 to 29.75, mean 14.88\n  # far: from 0 to 29.75, mean 14.88" in text
+
+
+def test_words_with_tags_in_json_lines_and_conll_and_texts_with_spans(tmp_path: Path, tiny_encoder: Path) -> None:
+    rows = tagged_rows(120)
+    recipe, text = drafted_rows(tmp_path, [{**row, "fold": "train"} for row in rows], tiny_encoder)
+    assert find_problems(recipe) == []
+    data = vars(recipe.data)
+    assert (recipe.task, data["words"], data["split_column"]) == ("token_classification", "tokens", "fold")
+    counts = Counter(tag for row in rows for tag in row["ner_tags"])
+    assert f"# {counts.total()} words, {counts['O']} of them with the tag O" in text
+    assert f"B-colour ({counts['B-colour']})" in text
+    lines = ("".join(f"{word} {tag}\n" for word, tag in zip(*row.values(), strict=True)) for row in rows)
+    (tmp_path / "my.conll").write_text("\n".join(lines))
+    (tmp_path / "recipe.yaml").write_text(draft_recipe(str(tmp_path / "my.conll"), str(tiny_encoder)))
+    assert find_problems(load_recipe(tmp_path / "recipe.yaml")) == []
+    spans = [{"text": "the red cat", "spans": [{"start": 4, "end": 7, "label": "colour"}]}] * 120
+    recipe, text = drafted_rows(tmp_path, spans, tiny_encoder)
+    assert find_problems(recipe) == []
+    assert (recipe.task, vars(recipe.data)["text"]) == ("token_classification", "text")
+    assert "# 1 kinds of spans, with their spans in train: colour (120)" in text
+
+
+def test_questions_in_json_lines_and_in_the_form_of_squad(tmp_path: Path, tiny_encoder: Path) -> None:
+    rows = tiny_questions(120, 0, no_answer_every=4)
+    recipe, text = drafted_rows(tmp_path, rows, tiny_encoder)
+    assert find_problems(recipe) == []
+    assert (recipe.task, recipe.data.validation) == ("question_answering", "10%")
+    assert "# 120 questions on 120 contexts, 30 of them without an answer" in text
+    assert "max_length: 16  # 0.0% of the rows are longer, and read in windows\n  stride: 4  #" in text
+    paragraphs = [
+        {"context": row["context"], "qas": [{"id": "1", "question": row["question"], "answers": row["answers"]}]}
+        for row in rows
+    ]
+    (tmp_path / "my.json").write_text(json.dumps({"data": [{"title": "one", "paragraphs": paragraphs}]}))
+    (tmp_path / "recipe.yaml").write_text(draft_recipe(str(tmp_path / "my.json"), str(tiny_encoder)))
+    recipe = load_recipe(tmp_path / "recipe.yaml")
+    assert (recipe.task, recipe.data.validation, find_problems(recipe)) == ("question_answering", None, [])
 
 
 def test_the_command_writes_the_recipe_once(

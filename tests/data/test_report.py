@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from nlp_ft.data.report import conflicts, describe_data, format_data_report
+from nlp_ft.data.report import conflicts, describe_data, format_data_report, shared_warnings
 from nlp_ft.data.text import load_text_data
 from nlp_ft.models.text import load_tokenizer
 from nlp_ft.recipe.text import TextDataSection, TextModelSection
@@ -142,3 +142,18 @@ def test_labels_that_differ_in_case_alone_are_worth_a_look(tmp_path: Path) -> No
         "look: labels that differ in case, blanks or invisible characters alone: 'Red' (1",
         "  rows), 'red' (1 rows): write them alike, if they mean the same",
     ]
+
+
+@pytest.mark.parametrize(
+    ("more", "labels", "line"),
+    [
+        ({"labels_per_row": 1.2}, {"x": 3}, "several sets of labels: give all rows of a text the same set"),
+        ({}, {"mean": 0.5, "deviation": 1.0}, "several numbers: keep one number for each, such as their mean"),
+        ({}, {"x": 3}, "several labels: keep one label for each"),
+    ],
+)
+def test_what_differs_between_equal_texts_is_named_by_what_is_learned(
+    more: dict[str, Any], labels: dict[str, Any], line: str
+) -> None:
+    described = {"repeated_with_another_label": 2, "labels": labels, **more}
+    assert shared_warnings("text", "train", described) == [f"look: 2 text(s) of train have {line}"]

@@ -22,10 +22,11 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import check_estimator
 
 from nlp_ft.errors import DataError, NlpFtError
-from nlp_ft.integrations.sklearn import EXPECTED_FAILURES, TextClassifier, TextRegressor
+from nlp_ft.integrations.sklearn import EXPECTED_FAILURES, TextClassifier, TextRegressor, TokenClassifier
 from tests.docs.blocks import ROOT
 from tests.integrations.sklearn_numbers import NumberClassifier, NumberRegressor
 from tests.tiny import write_tiny_csv
+from tests.tiny_words import tagged_rows
 
 SETTINGS: dict[str, Any] = {"duration": "60st", "lr": 1e-2, "settings": {"precision": "fp32"}}
 
@@ -172,6 +173,70 @@ def test_what_cannot_be_learned_from_is_refused(
         clone(estimator).fit(X, y, **more)
 
 
+@pytest.fixture(scope="module")
+def tagged() -> tuple[list[list[str]], list[list[str]]]:
+    rows = tagged_rows(60)
+    return [row["tokens"] for row in rows], [row["ner_tags"] for row in rows]
+
+
+@pytest.fixture(scope="module")
+def tagger(tiny_encoder: Path) -> TokenClassifier:
+    """A tagger that is not fitted."""
+    return TokenClassifier(str(tiny_encoder), **SETTINGS)
+
+
+def test_a_tagger_gives_each_word_a_tag_and_scores_whole_spans(
+    tagger: TokenClassifier, tagged: tuple[list[list[str]], list[list[str]]]
+) -> None:
+    words, tags = tagged
+    fitted = clone(tagger).fit(words, tags)
+    assert fitted.classes_.tolist() == ["O", "B-animal", "I-animal", "B-colour"]
+    predicted = fitted.predict(words)
+    assert [len(row) for row in predicted] == [len(row) for row in words]
+    assert {tag for row in predicted for tag in row} <= set(fitted.classes_)
+    # The same rows as an evaluation of the run; a tag that the model does not know is a span that it misses.
+    assert fitted.score(words, tags) == fitted.run_.evaluate((words, tags))["span_f1"] > 0.7
+    assert fitted.score([["cat"], ["dog"]], [["B-animal"], ["B-place"]]) == 0.5
+    content = pickle.dumps(fitted)
+    shutil.rmtree(fitted.run_.folder)
+    again = pickle.loads(content)  # noqa: S301
+    assert again.predict(words) == predicted
+    assert (again.classes_.tolist(), again.n_features_in_) == (fitted.classes_.tolist(), 1)
+    with pytest.raises(NotFittedError):
+        clone(fitted).predict(words)
+
+
+def test_a_tagger_goes_through_grid_search_and_cross_validation(
+    tagger: TokenClassifier, tagged: tuple[list[list[str]], list[list[str]]]
+) -> None:
+    search = GridSearchCV(clone(tagger), {"lr": [1e-6, 1e-2]}, cv=2).fit(*tagged)
+    assert search.best_params_ == {"lr": 1e-2}
+    assert search.best_score_ > search.cv_results_["mean_test_score"][0]
+    assert cross_val_score(clone(tagger), *tagged, cv=2).mean() == search.best_score_
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "message"),
+    [
+        ("a text", ["O"], "X must be a list of lists of texts; got str"),
+        (["a", "b"], [["O"], ["O"]], r"X must hold lists of texts, one for each word; row 0 \(from 0\) is 'a'"),
+        ([["a"]], [[1]], r"y must hold lists of texts, one for each word; row 0 \(from 0\) is \[1\]"),
+        ([], [], r"X has 0 sample\(s\)"),
+        ([["a"]], None, "requires y to be passed"),
+        ([["a"]], [["O"], ["O"]], "inconsistent numbers of samples"),
+        ([["a", "b"]] * 2, [["O"], ["O"]], r"row 0 \(from 0\) has 2 word\(s\) and 1 tag\(s\)"),
+    ],
+)
+def test_what_is_no_list_of_words_is_refused(
+    X: Any,  # noqa: N803
+    y: Any,
+    message: str,
+    tagger: TokenClassifier,
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        clone(tagger).fit(X, y)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", [NumberClassifier, NumberRegressor])
@@ -185,7 +250,7 @@ def test_the_checks_of_scikit_learn_pass_behind_an_input_of_numbers_but_those_th
     assert sum(result["status"] == "passed" for result in results) > 30
 
 
-@pytest.mark.parametrize("kind", [TextClassifier, TextRegressor])
+@pytest.mark.parametrize("kind", [TextClassifier, TextRegressor, TokenClassifier])
 def test_the_checks_of_scikit_learn_that_need_no_numbers_pass(kind: Any, tiny_encoder: Path) -> None:
     check_estimator(kind(str(tiny_encoder)), on_skip=None)
 

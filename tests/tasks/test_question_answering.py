@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,13 @@ from nlp_ft.data.batch import model_inputs, output_logits
 from nlp_ft.errors import DataError, RecipeError
 from nlp_ft.layerwise.prefix import FrozenPrefix
 from nlp_ft.prediction.predict import evaluate_run, load_run, predict
-from nlp_ft.recipe.loader import dump_yaml, recipe_from_dict
+from nlp_ft.recipe.loader import dump_yaml, load_recipe, recipe_from_dict
 from nlp_ft.tasks.registry import task_of
 from nlp_ft.training.build import example_inputs
 from nlp_ft.training.run import train
 from tests.tiny import save_tiny_encoder
 from tests.tiny_questions import question_recipe, tiny_questions, write_questions
+from tests.training.test_processes import launch
 from tests.training.test_resume import stop_and_resume
 from tests.training.test_run import same, weights
 
@@ -145,6 +148,50 @@ def test_the_saved_folder_is_a_plain_model_and_the_program_of_its_card_runs(
     with torch.inference_mode():
         one, other = (output_logits(model.eval()(**encoded)) for model in (plain, load_run(run).model))
     assert torch.equal(one, other)
+
+
+def test_a_fresh_process_without_nlp_ft_loads_the_saved_folder_and_computes_the_same_logits(run: Path) -> None:
+    code = (
+        "import sys, torch; from transformers import AutoModelForQuestionAnswering, AutoTokenizer\n"
+        f"folder = {str(run)!r}\n"
+        "model = AutoModelForQuestionAnswering.from_pretrained(folder)\n"
+        "tokenizer = AutoTokenizer.from_pretrained(folder)\n"
+        "with torch.inference_mode(): out = model(**tokenizer('the cat', 'the dog eats', return_tensors='pt'))\n"
+        "assert not any(name.split('.')[0] == 'nlp_ft' for name in sys.modules)\n"
+        "print(*(out.start_logits[0].tolist() + out.end_logits[0].tolist()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = load_run(run)
+    encoded = loaded.tokenizer("the cat", "the dog eats", return_tensors="pt")  # type: ignore[attr-defined]
+    with torch.inference_mode():
+        found = output_logits(loaded.model(**encoded))[0]
+    assert list(map(float, done.stdout.split())) == [*found[:, 0].tolist(), *found[:, 1].tolist()]
+
+
+def test_two_processes_give_the_weights_and_scores_of_one(tmp_path: Path, tiny_encoder: Path) -> None:
+    for name, size in (("one", 8), ("two", 4)):
+        recipe = question_recipe(
+            tmp_path,
+            tiny_encoder,
+            4,
+            model={"dropout": 0.0},
+            training={"per_device_batch_size": size, "keep": "last"},
+            output_dir=str(tmp_path / name),
+        )
+        (tmp_path / f"{name}.yaml").write_text(dump_yaml(recipe))
+    train(load_recipe(str(tmp_path / "one.yaml")))
+    launched = launch([str(tmp_path / "two.yaml")])
+    assert (tmp_path / "two").exists(), launched.stderr[-3000:]
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    # A constant added to the scores of all tokens changes no probability, so these gradients are rounding alone.
+    without_gradient = ("qa_outputs.bias", "bert.encoder.layer.1.output.LayerNorm.bias")
+    assert set(without_gradient) <= one.keys() == two.keys()
+    for parameter in one.keys() - set(without_gradient):
+        torch.testing.assert_close(two[parameter], one[parameter], rtol=0, atol=1e-5, msg=parameter)
+    of_one, of_two = (json.loads((tmp_path / n / "summary.json").read_text()) for n in ("one", "two"))
+    assert len(set(of_two["weights_hashes"])) == 1
+    for split in ("validation", "test"):
+        assert of_two["metrics"][split] == pytest.approx(of_one["metrics"][split], abs=1e-4)
 
 
 def test_a_run_that_stops_resumes_to_the_bit(

@@ -18,6 +18,7 @@ from nlp_ft.prediction.predict import evaluate_run, load_run, predict
 from nlp_ft.recipe.loader import load_recipe, recipe_from_dict
 from nlp_ft.tasks.losses import TagLoss
 from nlp_ft.tasks.registry import task_of
+from nlp_ft.tasks.tag_outputs import TagOutputs
 from nlp_ft.training.inspection import audit_recipe, describe_layers, inspect_recipe
 from nlp_ft.training.run import train
 from tests.tasks.test_text_regression import killed_after as killed_after
@@ -253,6 +254,23 @@ def test_two_processes_give_the_weights_and_scores_of_one(tmp_path: Path, tiny_e
         json.loads((tmp_path / n / "summary.json").read_text())["metrics"]["test"] for n in ("one", "two")
     )
     assert of_two == pytest.approx(of_one, abs=1e-5)
+
+
+def test_counts_are_the_rows_that_have_a_type_and_a_verdict_names_a_type_that_is_never_predicted(
+    tmp_path: Path, tiny_encoder: Path
+) -> None:
+    outputs = TagOutputs(["O", "B-a", "I-a", "B-b"], "iob2")
+    rows = np.array([[1, 2, 1, 0], [0, 3, 1, -100], [0, 0, -100, -100]])
+    assert outputs.counts(rows) == {"a": 2, "b": 1}
+    assert TagOutputs(["O", "x"], "none").counts(np.array([[1, 1], [0, -100]])) == {"x": 1}
+    recipe = words_recipe(tmp_path, tiny_encoder, optimizer={"lr": 1e-6, "head_lr": 1e-6}, baselines=False)
+    recipe["training"] |= {"duration": "1ep"}
+    rare = {"tokens": ["the", "red"], "ner_tags": ["O", "B-rare"]}
+    for split, number in (("train", 2), ("test", 4)):
+        write_rows(tmp_path / f"{split}.jsonl", [*tagged_rows(40), *[rare] * number])
+    train(recipe_from_dict(recipe))
+    verdict = json.loads((tmp_path / "run/summary.json").read_text())["verdict"]
+    assert "one_label_dominates" not in {remark["code"] for remark in verdict}
 
 
 def test_layers_audit_and_validate_know_the_task(tmp_path: Path, tiny_encoder: Path) -> None:

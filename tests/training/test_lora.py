@@ -229,3 +229,19 @@ def test_settings_that_make_no_sense_are_refused(
 
 def test_a_run_repeats_to_the_bit(run: Path, tmp_path: Path, tiny_encoder: Path) -> None:
     assert same(weights(run_in(tmp_path, tiny_encoder)), weights(run))
+
+
+def test_the_adapter_of_a_regression_holds_the_head_that_gives_numbers_in_the_unit_of_the_data(
+    tmp_path: Path, tiny_encoder: Path
+) -> None:
+    (tmp_path / "numbers.csv").write_text(
+        "text,label\n" + "".join(f"the cat {'runs ' * (i % 4)},{70 + i % 4}\n" for i in range(24))
+    )
+    data = {"train": str(tmp_path / "numbers.csv"), "validation": None, "test": None}
+    training = {"metric": "spearman", "duration": "1ep"}
+    run = run_in(tmp_path, tiny_encoder, task="text_regression", data=data, training=training)
+    saved, adapter = weights(run), load_file(run / "adapter/adapter_model.safetensors")
+    for name in ("classifier.weight", "classifier.bias"):
+        assert torch.equal(adapter[f"base_model.model.{name}"], saved[name])
+    # In the unit of the deviation the bias would be near 0.
+    assert saved["classifier.bias"].item() == pytest.approx(71.5, abs=1)

@@ -1,5 +1,7 @@
 """What the data report says about the scores: rows in two splits, labels that are missing, and texts that are cut."""
 
+from collections.abc import Mapping
+
 from nlp_ft.errors import listed
 from nlp_ft.training.verdict.facts import Facts, Remark
 
@@ -52,11 +54,18 @@ def conflicting(facts: Facts) -> Remark | None:
     rows, several = facts.report["train"]["rows"], facts.report["train"].get("repeated_with_another_label", 0)
     if several < CONFLICTING * rows:
         return None
+    train = facts.report["train"]
+    if "labels_per_row" in train:
+        what, do = "set of labels", "give all rows of a text the same set of labels in train"
+    elif any(isinstance(value, float | Mapping) for value in train["labels"].values()):
+        what, do = "number", "keep one number for each in train, such as their mean"
+    else:
+        what, do = "label", "keep one label for each in train"
     return Remark(
         "conflicting_labels",
-        f"{several:,} {facts.inputs} of train ({several / rows:.1%} of its rows) occur with more than one label, so no "
-        "model can be right on them.",
-        "keep one label for each in train",
+        f"{several:,} {facts.inputs} of train ({several / rows:.1%} of its rows) occur with more than one {what}, so "
+        "no model can be right on them.",
+        do,
     )
 
 
@@ -80,7 +89,8 @@ def dominated(facts: Facts) -> Remark | None:
         return None
     labels, rows = facts.report["train"]["labels"], facts.report["train"]["rows"]
     most = max(labels, key=lambda name: labels[name])
-    if labels[most] < DOMINANT * rows:
+    # Where a row may have several labels, or none, no constant answer is nearly always right.
+    if labels[most] < DOMINANT * rows or sum(labels.values()) != rows:
         return None
     do = [] if facts.class_weights else ["loss.class_weights to balanced"]
     do += [] if facts.metric == "macro_f1" else ["training.metric to macro_f1"]

@@ -258,6 +258,12 @@ def test_many_texts_with_several_labels_are_counted() -> None:
         "conflicting_labels", report={**GOOD.report, "train": described(repeated_with_another_label=20)}
     )
     assert says.startswith("20 texts of train (10.0% of its rows) occur with more than one label")
+    sets = described(repeated_with_another_label=20, labels_per_row=1.2)
+    says, do = the_remark("conflicting_labels", report={**GOOD.report, "train": sets})
+    assert "occur with more than one set of labels, so no model" in says
+    assert do == "give all rows of a text the same set of labels in train"
+    numbers = described(repeated_with_another_label=20, labels={"mean": 0.5, "deviation": 1.0})
+    assert the_remark("conflicting_labels", report={**GOOD.report, "train": numbers})[1].startswith("keep one number")
     assert codes(report={**GOOD.report, "train": described(repeated_with_another_label=3)}) == ["fine"]
 
 
@@ -282,6 +288,9 @@ def test_one_label_for_nearly_all_rows_is_named() -> None:
     says, do = the_remark("one_label_dominates", report=report)
     assert says == "95.0% of train has the label a: who always answers a is nearly always right."
     assert do == ("set loss.class_weights to balanced and training.metric to macro_f1; add rows of the other labels")
+    # A row may have several labels here, so that no constant answer is right.
+    several = {**report, "train": {**report["train"], "labels": {**report["train"]["labels"], "c": 40}}}
+    assert "one_label_dominates" not in codes(report=several)
 
 
 def test_a_missing_or_small_validation_is_noted_beside_a_good_verdict() -> None:

@@ -1,0 +1,115 @@
+"""Looks at the rows of train where they are named by a place: files, saved data sets or the Hub."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+from datasets import Dataset
+
+from nlp_ft.api.forms import FORM_COLUMNS, View, as_names
+from nlp_ft.data.questions import has_form_of_squad, read_questions
+from nlp_ft.data.row_files import RowFiles
+from nlp_ft.data.sources import Columns, check_columns, expand, load_files, rows_from_source
+from nlp_ft.data.splits import progress_bars
+from nlp_ft.data.words.conll import is_conll, load_conll
+from nlp_ft.errors import DataError
+from nlp_ft.recipe.questions import QuestionDataSection
+from nlp_ft.recipe.text import TextFilesSection
+
+PLACES = ("source", "config", "revision", "split_column", "train")
+"""Keys of `data` that say where the rows of train are."""
+
+
+def view_of_place(places: Mapping[str, Any], asked: View, task: str | None) -> View:
+    """Read the columns of train that tell the task.
+
+    Args:
+        places: keys of `data` that say where the rows are.
+        asked: what the caller says about the columns.
+        task: the task, if the caller names it: then the columns need not be there.
+
+    Raises:
+        DataError: a file or column is missing or cannot be read, or there are no rows.
+    """
+    section = TextFilesSection(**places)
+    with progress_bars(False):
+        rows, asked = _rows(section, asked, task)
+    if len(rows) == 0:
+        raise DataError(f"data.train ({section.train}) has no rows")
+    return view_of(rows, asked, are_csv(section.source or section.train))
+
+
+def view_of(rows: Dataset, asked: View, are_texts_only: bool) -> View:
+    """Take the rows and the names of their classes."""
+    features = {name: getattr(feature, "feature", feature) for name, feature in rows.features.items()}
+    names = {name: feature.names for name, feature in features.items() if getattr(feature, "names", None)}
+    return replace(asked, rows=rows.with_format("arrow")[:], class_names=names, are_texts_only=are_texts_only)
+
+
+def rows_of_own_format(files: Sequence[str], field: str) -> Dataset | None:
+    """Read files whose format says what the rows are: SQuAD and CoNLL; None for all others. Raises: DataError."""
+    if all(has_form_of_squad(file) for file in files):
+        return read_questions(files, field, QuestionDataSection(train=list(files)))
+    if is_conll(files):
+        return load_conll(files, field, (0, -1), ("tokens", "ner_tags"))
+    return None
+
+
+def _rows(section: TextFilesSection, asked: View, task: str | None) -> tuple[Dataset, View]:
+    if section.source is not None:
+        is_local = section.split_column is not None
+        names = RowFiles(expand(_as_list(section.source), "data.source"), "data.source").columns if is_local else []
+        columns = _wanted(names, asked) if is_local else []
+        rows = rows_from_source(section, "train", section.train, columns)
+    else:
+        files = expand(_as_list(section.train), "data.train")
+        if (own := rows_of_own_format(files, "data.train")) is not None:
+            return own, replace(asked, text="text", label="label")
+        are_folders = all(Path(file).is_dir() for file in files)
+        columns = [] if are_folders else _wanted(RowFiles(files, "data.train").columns, asked)
+        rows = load_files(section.train, "data.train", None if are_folders else columns)
+    if task is None and not _may_be_seen(rows.column_names, asked):
+        check_columns(rows.column_names, _named(asked), f"data.train ({section.train})")
+    return rows, asked
+
+
+def _wanted(found: Sequence[str], asked: View) -> Columns:
+    """Choose the columns to read: those that are named; else, where one is not there, those with usual names."""
+    named = _named(asked)
+    if all(name in found for _, name in named) and not {"words", "spans", "question"} & asked.named.keys():
+        return named
+    usual = [*(name for _, name in named), *FORM_COLUMNS]
+    further = [str(asked.named[key]) for key in (*FORM_COLUMNS, "words") if isinstance(asked.named.get(key), str)]
+    return [("label", name) for name in dict.fromkeys([*usual, *further]) if name in found] or named
+
+
+def _may_be_seen(found: Sequence[str], asked: View) -> bool:
+    """Whether a form is seen by columns other than text and label; what is missing then is said there."""
+    empty = pyarrow.table({name: [] for name in found})
+    has_form = bool(set(found) & set(FORM_COLUMNS)) or any(key in asked.named for key in (*FORM_COLUMNS, "words"))
+    return replace(asked, rows=empty).has_text_and_label or has_form
+
+
+def _named(asked: View) -> Columns:
+    return [*(("text", name) for name in as_names(asked.text)), *(("label", name) for name in as_names(asked.label))]
+
+
+def _as_list(place: Any) -> list[str]:
+    return [place] if isinstance(place, str) else list(place)
+
+
+def are_images(place: Any) -> bool:
+    """Whether a place is a folder of images, or a zip file of them, rather than rows."""
+    places = [Path(one) for one in _as_list(place or [])]
+    saved = ("state.json", "dataset_dict.json")
+    return bool(places) and all(
+        one.suffix.lower() == ".zip" or (one.is_dir() and not any((one / name).exists() for name in saved))
+        for one in places
+    )
+
+
+def are_csv(place: Any) -> bool:
+    """Whether all files of a place are of a format that holds texts alone."""
+    return all(Path(one).suffix.lower() in (".csv", ".tsv") for one in _as_list(place))

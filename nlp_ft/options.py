@@ -1,0 +1,47 @@
+"""Options that several commands share, and how their values are read."""
+
+import argparse
+import re
+from typing import Any
+
+from nlp_ft.locations import expand_home
+
+OVERRIDES = "settings that override the recipe's, such as optimizer.lr=1e-4 or strategy=head_only"
+
+
+def count(text: str) -> int:
+    """Read an option that is a whole number of 1 or more. Raises: ArgumentTypeError."""
+    if re.fullmatch("0*[1-9][0-9]{0,8}", text) is None:
+        raise argparse.ArgumentTypeError(f"must be a whole number of 1 or more, got {text!r}")
+    return int(text)
+
+
+def path(text: str) -> str:
+    """Read an option that is a path; a `~` that the shell did not expand means the home folder."""
+    if not text.strip() or "\0" in text:
+        raise argparse.ArgumentTypeError(f"must be a path, got {text!r}")
+    try:
+        return expand_home(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be {error}, got {text!r}") from None
+
+
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """Add a recipe, and the settings that override its own."""
+    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file")
+    parser.add_argument("overrides", metavar="key=value", nargs="*", default=[], help=OVERRIDES)
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Add the option that lets Python code of a run folder run."""
+    trust_help = "run Python code from the run folder; use it only if you trust the author"
+    parser.add_argument("--trust-remote-code", action="store_true", help=trust_help)
+
+
+def add_level(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how much is shown."""
+    level = parser.add_mutually_exclusive_group()
+    store: dict[str, Any] = {"dest": "level", "action": "store_const", "default": "normal"}
+    quiet_help = "show the result, warnings and errors alone: no progress, no tables before it"
+    level.add_argument("--quiet", const="quiet", help=quiet_help, **store)
+    level.add_argument("--verbose", const="verbose", help="show settings, versions and library messages, too", **store)
