@@ -1,0 +1,1 @@
+"""Studies: which strategy on this data, and is it worth it."""
