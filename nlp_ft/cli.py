@@ -5,6 +5,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
@@ -60,6 +61,14 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _positive(text: str) -> float:
+    """Read an option that is a number above 0."""
+    with suppress(ValueError):
+        if 0 < (number := float(text)) < float("inf"):
+            return number
+    raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
+
+
 def _path(text: str) -> str:
     """Read an option that is a path; a `~` that the shell did not expand means the home folder."""
     if not text.strip() or "\0" in text:
@@ -92,6 +101,7 @@ def build_parser() -> "_Parser":
         _add_train,
         _add_eval,
         _add_predict,
+        _add_compare,
         _add_runs,
         _add_layers,
         _add_validate,
@@ -130,6 +140,30 @@ def _add_train(commands: _Commands) -> None:
     train.add_argument("--resume", action="store_true", help="continue an unfinished run from its last checkpoint")
     train.add_argument("--overwrite", action="store_true", help="replace the run in output_dir")
     _add_level(train)
+
+
+def _add_compare(commands: _Commands) -> None:
+    examples = (
+        "compare recipes/quickstart.yaml",
+        "compare mine.yaml --strategies full head_only llrd --seeds 5 --rates 3 --output runs/which",
+        "compare mine.yaml training.duration=3ep --strategies full llrd --baseline llrd --margin 1 --jobs 2",
+    )
+    summary = "train strategies with several rates and seeds, and say which is better, or what it takes to know"
+    compare = _add(commands, "compare", _compare, summary, *examples)
+    _add_recipe(compare)
+    strategies_help = "names of strategies, with spaces between them; default: all that are possible"
+    compare.add_argument("--strategies", nargs="+", default=[], metavar="NAME", help=strategies_help)
+    compare.add_argument("--seeds", type=_count, default=5, metavar="N", help="seeds of each cell (default: 5)")
+    rates_help = "learning rates of each strategy, a factor of 3 apart, around that of its preset (default: 3)"
+    compare.add_argument("--rates", type=_count, default=3, metavar="N", help=rates_help)
+    baseline_help = "the strategy that the others are compared with (default: full)"
+    compare.add_argument("--baseline", default="", metavar="NAME", help=baseline_help)
+    margin_help = "a difference below it counts as equal, in points; of losses and errors in their unit (default: 0.5)"
+    compare.add_argument("--margin", type=_positive, default=0.5, metavar="X", help=margin_help)
+    jobs_help = "cells that are trained at the same time (default: 1)"
+    compare.add_argument("--jobs", type=_count, default=1, metavar="N", help=jobs_help)
+    output_help = "the comparison folder; the same command goes on in it (default: the recipe's output_dir + -compare)"
+    compare.add_argument("--output", type=_path, metavar="DIR", help=output_help)
 
 
 def _add_eval(commands: _Commands) -> None:
@@ -276,6 +310,23 @@ def _train(options: argparse.Namespace) -> int:
 
     train(recipe, resume=options.resume, overwrite=options.overwrite)
     PartialState().destroy_process_group()
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from nlp_ft.recipe.loader import load_recipe
+
+    # Settings may follow the names of strategies, as in `--strategies full llrd optimizer.lr=1e-4`.
+    overrides = [*options.overrides, *(word for word in options.strategies if "=" in word)]
+    strategies = [word for word in options.strategies if "=" not in word]
+    # Loaded first, so that an error comes before the seconds of importing torch.
+    recipe = load_recipe(options.recipe, overrides)
+    folder = Path(options.output or f"{recipe.output_dir}-compare")
+    from nlp_ft.study.cells import make_plan
+    from nlp_ft.study.compare import compare
+
+    plan = make_plan(options.recipe, overrides, folder, strategies, options.rates, options.seeds, options.baseline)
+    compare(plan, options.margin, options.jobs)
     return 0
 
 
