@@ -249,7 +249,7 @@ def test_a_comparison_of_12_cells_killed_ten_times_ends_with_the_same_result(
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])
     while True:
-        after = chance.randint(5, 60) if kills < 10 else None
+        after = chance.randint(4, 12) if kills < 10 else None
         process = context.Process(target=killed, args=(dict(os.environ), recipe, str(tmp_path / "c"), after))
         process.start()
         process.join()
