@@ -10,7 +10,7 @@ from nlp_ft import __version__
 from nlp_ft.environment import check_environment, is_main_process
 from nlp_ft.errors import DataError, printable
 from nlp_ft.exits import exit_with, fail
-from nlp_ft.options import OVERRIDES, add_level, add_recipe, add_trust, count, path
+from nlp_ft.options import OVERRIDES, add_level, add_recipe, add_trust, count, path, positive
 from nlp_ft.screen import at_level, is_verbose, say
 from nlp_ft.tables import terminal_width, wrapped
 
@@ -72,6 +72,7 @@ def build_parser() -> "_Parser":
         _add_train,
         _add_eval,
         _add_predict,
+        _add_compare,
         _add_runs,
         _add_layers,
         _add_validate,
@@ -117,6 +118,30 @@ def _add_train(commands: _Commands) -> None:
     train.add_argument("--resume", action="store_true", help="continue an unfinished run from its last checkpoint")
     train.add_argument("--overwrite", action="store_true", help="replace the run in output_dir")
     add_level(train)
+
+
+def _add_compare(commands: _Commands) -> None:
+    examples = (
+        "compare recipes/quickstart.yaml",
+        "compare mine.yaml --strategies full head_only llrd --seeds 5 --rates 3 --output runs/which",
+        "compare mine.yaml training.duration=3ep --strategies full llrd --baseline llrd --margin 1 --jobs 2",
+    )
+    summary = "train strategies with several rates and seeds, and say which is better, or what it takes to know"
+    compare = _add(commands, "compare", _compare, summary, *examples)
+    add_recipe(compare)
+    strategies_help = "names of strategies, with spaces between them; default: all that are possible"
+    compare.add_argument("--strategies", nargs="+", default=[], metavar="NAME", help=strategies_help)
+    compare.add_argument("--seeds", type=count, default=5, metavar="N", help="seeds of each cell (default: 5)")
+    rates_help = "learning rates of each strategy, a factor of 3 apart, around that of its preset (default: 3)"
+    compare.add_argument("--rates", type=count, default=3, metavar="N", help=rates_help)
+    baseline_help = "the strategy that the others are compared with (default: full)"
+    compare.add_argument("--baseline", default="", metavar="NAME", help=baseline_help)
+    margin_help = "a difference below it counts as equal, in points; of losses and errors in their unit (default: 0.5)"
+    compare.add_argument("--margin", type=positive, default=0.5, metavar="X", help=margin_help)
+    jobs_help = "cells that are trained at the same time (default: 1)"
+    compare.add_argument("--jobs", type=count, default=1, metavar="N", help=jobs_help)
+    output_help = "the comparison folder; the same command goes on in it (default: the recipe's output_dir + -compare)"
+    compare.add_argument("--output", type=path, metavar="DIR", help=output_help)
 
 
 def _add_eval(commands: _Commands) -> None:
@@ -253,6 +278,12 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
+def _compare(options: argparse.Namespace) -> int:
+    from nlp_ft.study.command_line import compare
+
+    return compare(options)
+
+
 def _eval(options: argparse.Namespace) -> int:
     from nlp_ft.prediction.command_line import evaluate
 
@@ -301,18 +332,9 @@ def _audit(options: argparse.Namespace) -> int:
 
 
 def _find_lr(options: argparse.Namespace) -> int:
-    from nlp_ft.recipe.loader import load_recipe
+    from nlp_ft.study.command_line import find_lr
 
-    recipe = load_recipe(options.recipe, options.overrides)
-    from nlp_ft.study.find_lr import find_rates
-
-    found = find_rates(recipe, options.steps)
-    print(f"{found}\n")
-    if found.settings:
-        print(wrapped(f"next: nlp-ft train {options.recipe} {' '.join([*options.overrides, *found.settings])}"))
-    note = "a few batches at each rate say less than runs that are scored on validation: try rates around these, too"
-    print(wrapped(note))
-    return 0
+    return find_lr(options)
 
 
 def _schema(options: argparse.Namespace) -> int:

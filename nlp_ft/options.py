@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from contextlib import suppress
 from typing import Any
 
 from nlp_ft.locations import expand_home
@@ -14,6 +15,14 @@ def count(text: str) -> int:
     if re.fullmatch("0*[1-9][0-9]{0,8}", text) is None:
         raise argparse.ArgumentTypeError(f"must be a whole number of 1 or more, got {text!r}")
     return int(text)
+
+
+def positive(text: str) -> float:
+    """Read an option that is a number above 0. Raises: ArgumentTypeError."""
+    with suppress(ValueError):
+        if 0 < (number := float(text)) < float("inf"):
+            return number
+    raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
 
 
 def path(text: str) -> str:

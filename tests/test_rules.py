@@ -24,9 +24,10 @@ NEVER = {
     "nlp_ft.data": ("nlp_ft.models", "nlp_ft.tasks", "nlp_ft.training", "nlp_ft.prediction"),
     "nlp_ft.models": ("nlp_ft.data", "nlp_ft.tasks", "nlp_ft.training", "nlp_ft.prediction"),
     "nlp_ft.tasks": ("nlp_ft.training", "nlp_ft.prediction", "nlp_ft.api", "nlp_ft.cli"),
-    "nlp_ft.training": ("nlp_ft.prediction", "nlp_ft.api", "nlp_ft.cli"),
+    "nlp_ft.training": ("nlp_ft.prediction", "nlp_ft.study", "nlp_ft.api", "nlp_ft.cli"),
+    "nlp_ft.study": ("nlp_ft.api", "nlp_ft.cli", "nlp_ft.integrations"),
     "nlp_ft.training.loop": ("nlp_ft.recipe", "nlp_ft.tasks", "transformers", "pydantic"),
-    "nlp_ft.prediction": ("nlp_ft.api", "nlp_ft.cli"),
+    "nlp_ft.prediction": ("nlp_ft.study", "nlp_ft.api", "nlp_ft.cli"),
     "nlp_ft.api": ("nlp_ft.cli", "nlp_ft.integrations"),
     "nlp_ft.training.loop_state": ("nlp_ft.recipe", "nlp_ft.tasks", "transformers", "pydantic"),
 }
@@ -77,6 +78,7 @@ ONLY = {
     ),
     "nlp_ft.locations": ("nlp_ft.errors",),
     "nlp_ft.options": ("nlp_ft.locations",),
+    "nlp_ft.study.statistics": ("numpy", "scipy"),
     "nlp_ft.patterns": (),
 }  # fmt: skip
 # What the command line imports at its top, so that `--help` answers at once.

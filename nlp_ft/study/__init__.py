@@ -1,1 +1,1 @@
-"""Studies: what is learned about a recipe by training it more than once."""
+"""Studies: which strategy and which rates on this data, and is it worth it."""

@@ -81,7 +81,7 @@ def test_a_strategy_that_trains_the_head_alone_gets_one_rate(
     assert "head, over the frozen encoder" in shown
     assert "encoder, under" not in shown
     assert "optimizer.head_lr=" not in shown
-    assert "say less than runs that are scored on validation" in shown
+    assert "say less than runs that are scored on" in shown
 
 
 def test_too_few_steps_are_refused(tmp_path: Path, tiny_encoder: Path) -> None:

@@ -1,0 +1,40 @@
+"""The commands `compare` and `find-lr`: from parsed options to what is printed."""
+
+import argparse
+from pathlib import Path
+
+from nlp_ft.recipe.loader import load_recipe
+from nlp_ft.tables import wrapped
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Run `nlp-ft compare`; return the exit code."""
+    # Settings may follow the names of strategies, as in `--strategies full llrd optimizer.lr=1e-4`.
+    overrides = [*options.overrides, *(word for word in options.strategies if "=" in word)]
+    strategies = [word for word in options.strategies if "=" not in word]
+    # Loaded first, so that an error comes before the seconds of importing torch.
+    recipe = load_recipe(options.recipe, overrides)
+    folder = Path(options.output or f"{recipe.output_dir}-compare")
+    from nlp_ft.study.cells import make_plan
+    from nlp_ft.study.compare import compare
+
+    plan = make_plan(options.recipe, overrides, folder, strategies, options.rates, options.seeds, options.baseline)
+    compare(plan, options.margin, options.jobs)
+    return 0
+
+
+def find_lr(options: argparse.Namespace) -> int:
+    """Run `nlp-ft find-lr`; return the exit code."""
+    recipe = load_recipe(options.recipe, options.overrides)
+    from nlp_ft.study.find_lr import find_rates
+
+    found = find_rates(recipe, options.steps)
+    print(f"{found}\n")
+    if found.settings:
+        print(wrapped(f"next: nlp-ft train {options.recipe} {' '.join([*options.overrides, *found.settings])}"))
+    print(
+        wrapped(
+            "a few batches at each rate say less than runs that are scored on validation: nlp-ft compare makes them"
+        )
+    )
+    return 0

@@ -1,0 +1,138 @@
+"""What a comparison found: for each strategy its scores, its gain over the baseline with intervals, and its cost."""
+
+import statistics as means
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nlp_ft.study import statistics
+from nlp_ft.study.statistics import Interval, Variances
+
+SAME_TIME = 1.1
+"""Factor between two times, up to which they count as the same."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The chosen runs of a strategy, one for each seed, in the order of the seeds.
+
+    Args:
+        strategy: its name.
+        rate: the chosen learning rate.
+        edge: `lowest` or `highest` if the rate is at that edge of its grid, else an empty text.
+        summaries: what summary.json holds.
+        tests: what `scored_on_test` gives.
+    """
+
+    strategy: str
+    rate: float
+    edge: str
+    summaries: Sequence[Mapping[str, Any]]
+    tests: Sequence[Mapping[str, Any]]
+
+    def scores(self, metric: str) -> np.ndarray:
+        """The test score of each seed, (seeds,)."""
+        return np.array([test["scores"][metric] for test in self.tests])
+
+    def without(self) -> np.ndarray:
+        """The same without each group of rows, (seeds, groups)."""
+        return np.array([test["without"] for test in self.tests])
+
+    def median(self, key: str) -> float:
+        """The median of a number of the summaries over the seeds."""
+        return float(means.median(summary[key] for summary in self.summaries))
+
+
+@dataclass(frozen=True)
+class Gain:
+    """By how much a strategy is better than the baseline, in the unit of the metric; above 0 is better.
+
+    Args:
+        value: mean over the seeds.
+        interval: the headline, which crosses seeds and rows; None with one seed.
+        of_seeds: the interval over seeds alone; None with one seed.
+        of_rows: the bounds over test rows alone.
+        parts: the variances, for the power; None with one seed.
+        p_rows: with one seed and accuracy the p value of McNemar's test; else None.
+    """
+
+    value: float
+    interval: Interval | None
+    of_seeds: Interval | None
+    of_rows: tuple[float, float]
+    parts: Variances | None
+    p_rows: float | None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A strategy with its gain, its word and the p value behind it; the baseline has none of the three."""
+
+    runs: Runs
+    gain: Gain | None = None
+    word: str = "baseline"
+    p_value: float | None = None
+    dominated_by: str = ""
+    """A strategy that scores no less and takes no more time; empty if there is none, as on the Pareto front."""
+
+
+def judge(runs: Sequence[Runs], baseline: str, metric: str, sign: int, margin: float) -> list[Judged]:
+    """Compare every strategy with the baseline.
+
+    Args:
+        runs: the chosen runs of each strategy; all have the same seeds.
+        baseline: name of the baseline.
+        metric: the compared score.
+        sign: -1 if a lower score is better, else 1.
+        margin: differences below it count as equal, in the unit of the metric.
+    """
+    [base] = [one for one in runs if one.strategy == baseline]
+    others = [one for one in runs if one.strategy != baseline]
+    gains = {one.strategy: gain_of(one, base, metric, sign) for one in others}
+    intervals = [gain.interval for gain in gains.values() if gain.interval is not None]
+    words = statistics.words(intervals, margin) if intervals else ["cannot tell yet"] * len(others)
+    adjusted = statistics.holm([one.p_different for one in intervals])
+    # With one seed there is no p value that speaks of new ones.
+    word_of, p_of = dict(zip(gains, words)), dict(zip(gains, adjusted))
+    return [
+        Judged(
+            one,
+            gains.get(one.strategy),
+            word_of.get(one.strategy, "baseline"),
+            p_of.get(one.strategy),
+            _dominating(one, runs, metric, sign),
+        )
+        for one in runs
+    ]
+
+
+def gain_of(runs: Runs, base: Runs, metric: str, sign: int) -> Gain:
+    """Compute the gain of a strategy over the baseline, seed by seed and group by group of the same rows."""
+    differences = sign * (runs.scores(metric) - base.scores(metric))
+    of_runs, of_base = (statistics.deviations(one.scores(metric), one.without()) for one in (runs, base))
+    of_groups = sign * (of_runs - of_base)
+    several = len(differences) > 1
+    p_rows = None
+    if not several and runs.tests[0]["hits"] is not None:
+        p_rows = statistics.mcnemar(*(np.array(one.tests[0]["hits"], dtype=bool) for one in (runs, base)))
+    return Gain(
+        value=float(differences.mean()),
+        interval=statistics.crossed(differences, of_groups) if several else None,
+        of_seeds=statistics.over_seeds(differences) if several else None,
+        of_rows=statistics.over_rows(differences, of_groups),
+        parts=statistics.variances(differences, of_groups) if several else None,
+        p_rows=p_rows,
+    )
+
+
+def _dominating(runs: Runs, others: Sequence[Runs], metric: str, sign: int) -> str:
+    """Name a strategy that is no worse in score and in time, and clearly better in one of them."""
+    score, seconds = sign * runs.scores(metric).mean(), runs.median("train_seconds")
+    for other in others:
+        its_score, its_seconds = sign * other.scores(metric).mean(), other.median("train_seconds")
+        is_clear = its_score > score or SAME_TIME * its_seconds < seconds
+        if its_score >= score and its_seconds <= seconds and is_clear:
+            return other.strategy
+    return ""

@@ -1,0 +1,193 @@
+"""Runs the cells of a comparison, each as a process of its own, and goes on where an earlier try was stopped."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, Protocol
+
+from tqdm import tqdm
+
+from nlp_ft.errors import RunFolderError, TrainingError
+from nlp_ft.layerwise.unfreezing.triggers import LOWER_IS_BETTER
+from nlp_ft.screen import say
+from nlp_ft.study.cells import Cell, Plan
+from nlp_ft.training.lock import require_free
+from nlp_ft.training.run_folder import SUMMARY
+
+SECONDS_BETWEEN_LOOKS = 0.2
+LINES_OF_ERROR = 5
+PRELOADED = ["nlp_ft.training.run", "nlp_ft.tasks.class_scores", "nlp_ft.cli"]
+
+
+class Running(Protocol):
+    """A process that trains a cell."""
+
+    def poll(self) -> int | None:
+        """Return its exit code; None while it runs."""
+        ...
+
+    def terminate(self) -> None:
+        """Ask it to write a checkpoint and end."""
+        ...
+
+    def wait(self) -> int:
+        """Wait for its end."""
+        ...
+
+
+Start = Callable[[Path, Path], Running]
+"""Starts the training of a recipe file; what it prints goes to the second file."""
+
+
+class _Child:
+    """A process of multiprocessing as `Running`."""
+
+    def __init__(self, process: BaseProcess) -> None:
+        self.process = process
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+    def terminate(self) -> None:
+        self.process.terminate()
+
+    def wait(self) -> int:
+        self.process.join()
+        return self.process.exitcode or 0
+
+
+def start_process(recipe: Path, log: Path) -> Running:
+    """Start `nlp-ft train RECIPE --resume --quiet` in a process whose memory and time are its own.
+
+    It is forked from a server that has imported the libraries, which takes seconds, and has done nothing else.
+    """
+    context = get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    process = context.Process(target=_train, args=(str(recipe), str(log), os.getcwd(), dict(os.environ)))
+    process.start()
+    return _Child(process)
+
+
+def _train(recipe: str, log: str, folder: str, environment: dict[str, str]) -> None:
+    # The server may have been started in another folder, and with another environment.
+    os.environ.update(environment)
+    os.chdir(folder)
+    stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(stream, 1)
+    os.dup2(stream, 2)
+    from nlp_ft.cli import main
+
+    main(["train", recipe, "--resume", "--quiet"])
+
+
+def run_cells(plan: Plan, jobs: int, start: Start = start_process) -> None:
+    """Train the cells that are not finished; after each one, say its score and the time that is left.
+
+    Args:
+        plan: the comparison.
+        jobs: processes that train at the same time.
+        start: starts the training of a cell.
+
+    Raises:
+        TrainingError: a cell cannot be trained; the message holds its error.
+    """
+    waiting = [cell for cell in plan.cells if not is_finished(plan, cell)]
+    total = len(plan.cells)
+    running: dict[Cell, Running] = {}
+    begun, done = time.monotonic(), 0
+    try:
+        while waiting or running:
+            free = (cell for cell in list(waiting) if is_free(plan, cell))
+            while len(running) < jobs and (cell := next(free, None)) is not None:
+                waiting.remove(cell)
+                if not is_finished(plan, cell):  # another process may have finished it
+                    running[cell] = start(plan.recipe_file(cell), _log(plan, cell))
+            for cell in [cell for cell, process in running.items() if process.poll() is not None]:
+                _require_success(plan, cell, running.pop(cell).wait())
+                done += 1
+                left = (time.monotonic() - begun) / done * (len(waiting) + len(running))
+                say(_line(plan, cell, total - len(waiting) - len(running), total, left))
+            if running or waiting:
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+    finally:
+        # After an error or a signal; each leaves a checkpoint.
+        for process in running.values():
+            with suppress(OSError):
+                process.terminate()
+        for process in running.values():
+            process.wait()
+
+
+def is_finished(plan: Plan, cell: Cell) -> bool:
+    """Whether the run folder of a cell is complete."""
+    return (plan.folder_of(cell) / SUMMARY).exists()
+
+
+def is_free(plan: Plan, cell: Cell) -> bool:
+    """Whether no other process trains the cell, such as one that was left behind when its parent was killed."""
+    try:
+        require_free(plan.folder_of(cell))
+    except RunFolderError:
+        return False
+    return True
+
+
+def summary_of(plan: Plan, cell: Cell) -> dict[str, Any]:
+    """Read the summary of a finished cell. Raises: RunFolderError: it is damaged."""
+    file = plan.folder_of(cell) / SUMMARY
+    try:
+        summary: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        raise RunFolderError(f"{file} is damaged; remove {file.parent}, and the comparison trains it anew") from None
+    return summary
+
+
+def chosen(plan: Plan) -> dict[str, float]:
+    """Choose for each strategy the factor with the best mean score on validation over its seeds."""
+    sign = -1 if is_lower_better(plan.metric) else 1
+
+    def mean(strategy: str, factor: float) -> float:
+        cells = [cell for cell in plan.cells if (cell.strategy, cell.factor) == (strategy, factor)]
+        values = [summary_of(plan, cell)["metrics"]["validation"][plan.metric] for cell in cells]
+        return sign * sum(value if value == value else -sign * float("inf") for value in values) / len(values)
+
+    # Of equal ones, the one nearest to the preset.
+    factors = sorted(plan.factors, key=lambda factor: max(factor, 1 / factor))
+    return {strategy: max(factors, key=lambda factor: mean(strategy, factor)) for strategy in plan.recipes}
+
+
+def is_lower_better(metric: str) -> bool:
+    """Whether a lower value of the metric is better."""
+    return metric.endswith(LOWER_IS_BETTER)
+
+
+def _line(plan: Plan, cell: Cell, done: int, total: int, seconds_left: float) -> str:
+    summary = summary_of(plan, cell)
+    value = summary["metrics"]["validation"][plan.metric]
+    left = f", about {tqdm.format_interval(seconds_left)} left" if done < total else ""
+    score = f"{plan.metric} {value:.4f}  {summary['train_seconds']:.1f} s"
+    return f"{done:>{len(str(total))}}/{total} {cell.name}  {score}{left}"
+
+
+def _log(plan: Plan, cell: Cell) -> Path:
+    folder = plan.folder_of(cell)
+    return folder.with_name(f"{folder.name}.log")
+
+
+def _require_success(plan: Plan, cell: Cell, code: int) -> None:
+    if code in (130, 143, -2, -15):
+        raise KeyboardInterrupt
+    if is_finished(plan, cell):
+        return
+    log = _log(plan, cell)
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+    error = [line for line in lines if line.startswith("error: ")] or lines
+    said = "; ".join(line.removeprefix("error: ") for line in error[-LINES_OF_ERROR:]) or f"exit code {code}"
+    raise TrainingError(
+        f"{cell.name} cannot be trained: {said} (all of it: {log}); fix this, then start the same command again"
+    )

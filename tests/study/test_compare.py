@@ -1,0 +1,288 @@
+"""Comparisons on a tiny encoder: the grid, the choice on validation, the words, and going on after kills."""
+
+import csv
+import json
+import os
+import random
+import re
+import signal
+from collections.abc import Mapping
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nlp_ft.errors import RecipeError, RunFolderError, TrainingError
+from nlp_ft.recipe.loader import load_recipe
+from nlp_ft.study import compare as comparing
+from nlp_ft.study import scoring
+from nlp_ft.study.cells import Cell, Plan, make_plan
+from nlp_ft.study.compare import compare
+from nlp_ft.study.running import Running, chosen, start_process
+from nlp_ft.training import durable
+from nlp_ft.training.run import train
+from tests.tiny import tiny_recipe
+
+COSTS = ("train_seconds", "peak_memory_bytes", "dominated_by")
+
+
+class Done:
+    """A process that has ended."""
+
+    def poll(self) -> int:
+        return 0
+
+    def terminate(self) -> None:
+        """Nothing is left to end."""
+
+    def wait(self) -> int:
+        return 0
+
+
+def here(recipe: Path, log: Path) -> Running:
+    """Train in this process, which saves the seconds of a start."""
+    train(load_recipe(recipe), resume=True)
+    return Done()
+
+
+def write_recipe(folder: Path, encoder: Path, **changes: Any) -> str:
+    """The tiny recipe as a file, with derived rates."""
+    training = {"duration": "4st", "per_device_batch_size": 8, "precision": "fp32", **changes.pop("training", {})}
+    recipe = {
+        **tiny_recipe(folder, encoder, **changes),
+        "optimizer": changes.get("optimizer", {}),
+        "training": training,
+    }
+    file = folder / "recipe.yaml"
+    file.write_text(json.dumps(recipe))
+    return str(file)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> str:
+    return write_recipe(tmp_path_factory.mktemp("comparison"), tiny_encoder)
+
+
+@pytest.fixture(scope="module")
+def finished(recipe: str) -> tuple[Plan, dict[str, Any]]:
+    """Two strategies, two rates, three seeds: 12 cells."""
+    plan = make_plan(recipe, [], Path(recipe).parent / "whole", ["full", "head_only"], 2, 3)
+    return plan, compare(plan, start=here)
+
+
+def test_each_strategy_has_the_rates_around_its_own_preset(recipe: str, tmp_path: Path) -> None:
+    plan = make_plan(recipe, [], tmp_path / "c", ["full", "head_only", "llrd"], 3, 1)
+    cells = {cell.name: plan.recipe_of(cell) for cell in plan.cells}
+    rates = {name: (of["optimizer"]["lr"], of["optimizer"]["head_lr"]) for name, of in cells.items()}
+    assert rates == {
+        "full-x0.33-seed0": (1e-4, 1e-2),
+        "full-x1-seed0": (3e-4, 3e-2),
+        "full-x3-seed0": (9e-4, 9e-2),
+        "head_only-x0.33-seed0": (1e-2, None),
+        "head_only-x1-seed0": (3e-2, None),
+        "head_only-x3-seed0": (9e-2, None),
+        "llrd-x0.33-seed0": (1e-4, 1e-2),
+        "llrd-x1-seed0": (3e-4, 3e-2),
+        "llrd-x3-seed0": (9e-4, 9e-2),
+    }
+    decays = {name: of["optimizer"]["layer_decay"] for name, of in cells.items() if "x1" in name}
+    assert decays == {"full-x1-seed0": 1.0, "head_only-x1-seed0": 1.0, "llrd-x1-seed0": 0.9}
+    assert {of["data"]["test"] for of in cells.values()} == {None}
+
+
+def test_the_rates_of_the_recipe_hold_for_its_own_strategy_alone(tmp_path: Path, tiny_encoder: Path) -> None:
+    file = write_recipe(
+        tmp_path, tiny_encoder, strategy="full", optimizer={"lr": 7e-4, "layer_decay": 1.0, "eps": 1e-7}
+    )
+    plan = make_plan(file, ["strategy=full"], tmp_path / "c", ["full", "llrd"], 1, 1)
+    optimizers = {cell.strategy: plan.recipe_of(cell)["optimizer"] for cell in plan.cells}
+    assert {name: (of["lr"], of["layer_decay"], of["eps"]) for name, of in optimizers.items()} == {
+        "full": (7e-4, 1.0, 1e-7),
+        "llrd": (3e-4, 0.9, 1e-7),
+    }
+
+
+def test_the_order_of_the_strategies_alternates_from_seed_to_seed(recipe: str, tmp_path: Path) -> None:
+    plan = make_plan(recipe, [], tmp_path / "c", ["full", "llrd"], 1, 3)
+    order = [(cell.seed, cell.strategy) for cell in plan.cells]
+    assert order == [(0, "full"), (0, "llrd"), (1, "llrd"), (1, "full"), (2, "full"), (2, "llrd")]
+
+
+def test_test_is_scored_once_and_for_the_chosen_cells_alone(finished: tuple[Plan, dict[str, Any]]) -> None:
+    plan, _ = finished
+    scored = sorted(file.stem for file in (plan.folder / "test").iterdir())
+    expected = {Cell(strategy, factor, seed).name for strategy, factor in chosen(plan).items() for seed in range(3)}
+    assert scored == sorted(expected)
+    summaries = [json.loads((plan.folder_of(cell) / "summary.json").read_text()) for cell in plan.cells]
+    assert [list(summary["metrics"]) for summary in summaries] == [["validation"]] * 12
+    times = [file.stat().st_mtime_ns for file in sorted((plan.folder / "test").iterdir())]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "evaluate_trained", lambda *_: pytest.fail("test is read a second time"))
+        patch.setattr(comparing, "cheap_rows", lambda *_: pytest.fail("test is read a second time"))
+        compare(plan, start=here)
+    assert [file.stat().st_mtime_ns for file in sorted((plan.folder / "test").iterdir())] == times
+
+
+def test_the_rate_is_that_with_the_best_mean_on_validation(finished: tuple[Plan, dict[str, Any]]) -> None:
+    plan, result = finished
+    with (plan.folder / "cells.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 12
+    for strategy in ("full", "head_only"):
+        means = {
+            lr: np.mean(
+                [
+                    float(row["validation_accuracy"])
+                    for row in rows
+                    if (row["strategy"], float(row["lr"])) == (strategy, lr)
+                ]
+            )
+            for lr in {float(row["lr"]) for row in rows if row["strategy"] == strategy}
+        }
+        assert means[result["strategies"][strategy]["lr"]] == max(means.values())
+
+
+def test_the_gain_and_the_scores_are_those_of_a_plain_evaluation(finished: tuple[Plan, dict[str, Any]]) -> None:
+    plan, result = finished
+    tests = {}
+    for strategy, factor in chosen(plan).items():
+        files = [plan.folder / "test" / f"{Cell(strategy, factor, seed).name}.json" for seed in range(3)]
+        stored = [json.loads(file.read_text()) for file in files]
+        tests[strategy] = [np.mean(one["hits"]) for one in stored]
+        # Of 25 rows some texts are the same, and left out together.
+        assert {len(one["without"]) for one in stored} == {len(set(inputs(plan)))}
+        assert result["strategies"][strategy]["test"] == pytest.approx(tests[strategy])
+    gain = np.mean(tests["head_only"]) - np.mean(tests["full"])
+    assert result["strategies"]["head_only"]["gain"] == pytest.approx(gain)
+    assert result["strategies"]["full"]["word"] == "baseline"
+
+
+def inputs(plan: Plan) -> list[str]:
+    """The texts of test."""
+    with open(str(plan.recipe.data.test), newline="") as stream:
+        return [row["text"] for row in csv.DictReader(stream)]
+
+
+def test_the_screen_has_at_most_80_columns_and_names_every_row(
+    finished: tuple[Plan, dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan, _ = finished
+    compare(plan, start=here)
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    for name in ("full", "head_only", "majority", "TF-IDF", "static table", "probe"):
+        assert re.search(rf"^{name}  ", out, re.MULTILINE), name
+    assert "look: 3 seeds instead of 5: where seeds decide, a difference must be 4.3" in out
+    assert (plan.folder / "README.md").read_text().startswith("# Comparison\n\n|  | lr | accuracy | gain | 95 % |")
+
+
+def test_one_seed_decides_nothing(recipe: str, tmp_path: Path) -> None:
+    plan = make_plan(recipe, ["baselines=false"], tmp_path / "c", ["full", "head_only"], 1, 1)
+    result = compare(plan, start=here)
+    assert result["strategies"]["head_only"]["word"] == "cannot tell yet"
+    assert result["strategies"]["head_only"]["interval"] is None
+    assert 0 < result["strategies"]["head_only"]["p_mcnemar"] <= 1
+    assert "One seed says nothing about the next one" in result["verdicts"][0]
+
+
+def test_seeds_are_added_to_a_comparison_and_another_recipe_is_refused(recipe: str, tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    compare(make_plan(recipe, [], folder, ["full"], 1, 1), start=here)
+    trained = []
+
+    def counted(file: Path, log: Path) -> Running:
+        trained.append(file.stem)
+        return here(file, log)
+
+    compare(make_plan(recipe, [], folder, ["full"], 1, 2), start=counted)
+    assert trained == ["full-x1-seed1"]
+    message = r"holds a comparison of another recipe or with other rates; different: data\.max_length, --rates; choose"
+    with pytest.raises(RunFolderError, match=message):
+        compare(make_plan(recipe, ["data.max_length=9"], folder, ["full"], 3, 1), start=here)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/notes.txt").write_text("mine")
+    with pytest.raises(RunFolderError, match="holds other things than a comparison"):
+        compare(make_plan(recipe, [], tmp_path / "other", ["full"], 1, 1), start=here)
+
+
+def test_what_cannot_be_compared_is_refused_before_anything_is_trained(recipe: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"--strategies: fulll is none of .*; did you mean full\?"):
+        make_plan(recipe, [], tmp_path, ["fulll"])
+    with pytest.raises(RecipeError, match="--baseline llrd is not compared"):
+        make_plan(recipe, [], tmp_path, ["full"], baseline="llrd")
+    for split in ("validation", "test"):
+        with pytest.raises(RecipeError, match=rf"data\.{split} is missing"):
+            make_plan(recipe, [f"data.{split}=null"], tmp_path, ["full"])
+
+
+def test_a_cell_that_fails_says_why_and_where(recipe: str, tmp_path: Path) -> None:
+    plan = make_plan(recipe, [], tmp_path / "c", ["full"], 1, 1)
+
+    class Failed(Done):
+        def wait(self) -> int:
+            return 2
+
+    def fails(file: Path, log: Path) -> Running:
+        log.write_text("some text\nerror: the disk is full\n")
+        return Failed()
+
+    with pytest.raises(
+        TrainingError, match=r"full-x1-seed0 cannot be trained: the disk is full \(all of it: .*\.log\)"
+    ):
+        compare(plan, start=fails)
+
+
+def test_cells_run_as_processes_of_their_own(recipe: str, tmp_path: Path) -> None:
+    plan = make_plan(recipe, [], tmp_path / "c", ["full", "head_only"], 1, 1)
+    assert compare(plan, jobs=2, start=start_process)["num_seeds"] == 1
+    summaries = [json.loads((plan.folder_of(cell) / "summary.json").read_text()) for cell in plan.cells]
+    assert [summary["strategy"] for summary in summaries] == ["full", "head_only"]
+    assert "2 cells ran at a time" in (plan.folder / "README.md").read_text()
+
+
+def test_a_comparison_of_12_cells_killed_ten_times_ends_with_the_same_result(
+    finished: tuple[Plan, dict[str, Any]], recipe: str, tmp_path: Path
+) -> None:
+    chance, kills = random.Random(0), 0
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    while True:
+        after = chance.randint(4, 12) if kills < 10 else None
+        process = context.Process(target=killed, args=(dict(os.environ), recipe, str(tmp_path / "c"), after))
+        process.start()
+        process.join()
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -signal.SIGKILL
+        kills += 1
+    assert kills == 10
+    assert without_costs(tmp_path / "c") == without_costs(finished[0].folder)
+
+
+def killed(environment: Mapping[str, str], recipe: str, folder: str, after: int | None) -> None:
+    """Compare, and kill this process when so many files have been renamed into place."""
+    os.environ.update(environment)
+    plain, left = durable.rename, [after or -1]
+
+    def rename(source: Path, target: Path) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        plain(source, target)
+
+    durable.rename = rename
+    compare(make_plan(recipe, [], Path(folder), ["full", "head_only"], 2, 3), start=here)
+
+
+def without_costs(folder: Path) -> dict[str, Any]:
+    """The result without what was measured by the clock."""
+    result: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    for row in result["strategies"].values():
+        for key in COSTS:
+            del row[key]
+    for row in result["cheap"].values():
+        del row["seconds"]
+    result["remarks"] = [line for line in result["remarks"] if "dominated" not in line and "times as long" not in line]
+    return result
