@@ -1,5 +1,6 @@
 """What a command says on the screen: how much of it, by one process alone, and no line wider than the terminal."""
 
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,6 +54,12 @@ def program() -> str:
     """Return the command as it was typed, such as `.venv/bin/nlp-ft` where `nlp-ft` is not on the path."""
     typed = sys.argv[0]
     return typed if Path(typed).name == "nlp-ft" and which("nlp-ft") is None else "nlp-ft"
+
+
+def typed_command() -> str | None:
+    """Return the command line of `nlp-ft` as a shell reads it; None in any other program, such as a notebook."""
+    is_ours = Path(sys.argv[0]).name in ("nlp-ft", "__main__.py") and "nlp_ft.cli" in sys.modules
+    return shlex.join([program(), *sys.argv[1:]]) if is_ours else None
 
 
 def say(text: str) -> None:
