@@ -58,7 +58,8 @@ def program() -> str:
 
 def typed_command() -> str | None:
     """Return the command line of `nlp-ft` as a shell reads it; None in any other program, such as a notebook."""
-    is_ours = Path(sys.argv[0]).name in ("nlp-ft", "__main__.py") and "nlp_ft.cli" in sys.modules
+    typed = Path(sys.argv[0])
+    is_ours = typed.name == "nlp-ft" or typed.parts[-2:] == ("nlp_ft", "__main__.py")
     return shlex.join([program(), *sys.argv[1:]]) if is_ours else None
 
 

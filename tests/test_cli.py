@@ -341,7 +341,7 @@ def test_audit_ends_with_1_after_an_error(
 def test_schema_is_json_with_every_section_of_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run_cli(capsys, "schema")
     assert (code, err) == (0, "")
-    sections = "task data model strategy optimizer schedule loss training seed output_dir trackers baselines"
+    sections = "task data model strategy optimizer schedule loss training seed output_dir trackers baselines report"
     assert list(json.loads(out)["properties"]) == sections.split()
 
 

@@ -109,7 +109,7 @@ def by_length(rows: Sequence[Row], num_groups: int = NUM_LENGTHS) -> list[dict[s
     lengths = np.array([row.num_characters for row in rows])
     if len(rows) == 0 or not lengths.any():
         return []
-    ends = np.unique(np.quantile(lengths, np.linspace(0, 1, num_groups + 1)[1:], method="higher"))
+    ends = np.unique(np.quantile(lengths, np.linspace(0, 1, num_groups + 1)[1:], method="lower"))
     places = np.searchsorted(ends, lengths)
     right = np.array([row.is_right for row in rows])
     groups = []

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-import nlp_ft
 from nlp_ft.errors import RunFolderError, printable
 from nlp_ft.report.compare import describe_runs
 from nlp_ft.report.figures import figures_of_run, figures_of_runs
@@ -146,7 +145,7 @@ def render(template: str, **values: Any) -> str:
         "md": _markdown,
         "spans": _spans,
     }
-    return environment.get_template(template).render(version=nlp_ft.__version__, **values)
+    return environment.get_template(template).render(**values)
 
 
 def shown_figure(value: Any) -> str:

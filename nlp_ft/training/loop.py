@@ -65,7 +65,7 @@ class Loop:
         self.hooks = hooks
         self.state = state
         self.features = features
-        self.recorder = recorder or Recorder({}, settings.total_steps, 0)
+        self.recorder = recorder or Recorder({}, settings.total_steps, is_on=False)
         self.trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.progress = Progress(
             settings.total_steps,
