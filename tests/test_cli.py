@@ -50,6 +50,7 @@ INTERFACE = {
         "--top-k",
     ],
     "runs": ["--help", "FOLDER"],
+    "report": ["--help", "RUN", "--output", "--format", "--no-texts", "--overwrite"],
     "layers": ["--help", "MODEL_OR_RECIPE", "key=value", "--verbose"],
     "validate": ["--help", "RECIPE", "key=value", "--resolved"],
     "audit": ["--help", "RECIPE", "key=value"],
@@ -149,6 +150,7 @@ def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> N
         ("predict", "RUN"),
         ("init", "--data"),
         ("runs", "FOLDER"),
+        ("report", "RUN"),
     ],
 )
 def test_what_is_left_out_is_named(arguments: str, missing: str, capsys: pytest.CaptureFixture[str]) -> None:

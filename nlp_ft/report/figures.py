@@ -66,7 +66,7 @@ def draw_loss(run: Mapping[str, Any]) -> dict[str, Any]:
         if validation:
             _line(axes, validation, 1, "validation", marks=True)
             alt += f" On validation it is {validation[-1][1]:.3g} at the end, {_lowest(validation)}."
-        axes.set(xlabel="step", ylabel="loss", ylim=(0, None))
+        axes.set(xlabel="step", ylabel="loss", xlim=(0, None), ylim=(0, None))
         axes.legend()
         _shade(axes, run["phases"], loss[-1][0])
         return _figure(figure, "loss", "Loss on train and on validation", alt)
@@ -97,7 +97,8 @@ def draw_layers(quantity: str, layers: Mapping[str, Curve], phases: Sequence[Map
             shown = [(step, value if value > 0 else float("nan")) for step, value in layers[name]]
             style: dict[str, Any] = {"linestyle": "--"} if place == 0 and len(names) > 1 else {}
             axes.plot(*zip(*shown), color=DEPTHS[depth], label=name, **style)
-        axes.set(xlabel="step", ylabel=unit, yscale="log")
+        axes.set(xlabel="step", ylabel=unit, xlim=(0, None), yscale="log")
+        _few_decades(axes)
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.yaxis.set_minor_formatter(lambda value, _: "")
         axes.locator_params(axis="x", nbins=5)
@@ -138,7 +139,8 @@ def draw_calibration(split: str, of: Mapping[str, Any]) -> dict[str, Any]:
             )
         axes.set(xlabel="probability of the prediction", ylabel="share that is right", xlim=(0, 1.03), ylim=(0, 1.03))
         axes.legend(loc="upper left")
-        caption = f"Reliability on {split}: expected calibration error {of['ece']:.3f}; the numbers are rows"
+        caption = f"Reliability on {split}: mean probability {of['mean_score']:.3f}, right {of['share_right']:.3f}, "
+        caption += f"calibration error {of['ece']:.3f}; the numbers are rows"
         return _figure(figure, f"{split}-calibration", caption, f"{alt}.")
 
 
@@ -293,6 +295,15 @@ def _shade(axes: "Axes", phases: Sequence[Mapping[str, Any]], end: float) -> Non
             axes.axvspan(start, stop, color=FAINT, alpha=0.5, linewidth=0)
         place = ((start + stop) / 2, 1.0)
         axes.annotate(f"{number}", place, xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=7)
+
+
+def _few_decades(axes: "Axes") -> None:
+    """Label 2 and 5 on a logarithmic axis, too, where it has few powers of ten."""
+    low, high = axes.get_ylim()
+    if low > 0 and high / low < 100:
+        from matplotlib.ticker import LogLocator
+
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
 
 
 def _spread(names: Sequence[str]) -> list[str]:

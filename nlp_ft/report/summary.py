@@ -1,10 +1,11 @@
 """Collects what a report says of a run into one dictionary of plain values, the source of HTML, Markdown and JSON."""
 
+import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nlp_ft.errors import printable
+from nlp_ft.errors import RunFolderError, printable
 from nlp_ft.report.run_files import LAYERS, METRICS, SUMMARY, read_recipe, read_records, read_summary
 from nlp_ft.report.splits import describe_split
 
@@ -33,10 +34,23 @@ def describe_run(
     """
     place = Path(folder)
     summary, recipe = read_summary(place, summary_file), read_recipe(place)
+    try:
+        return _described(place, summary, recipe, name or place.resolve().name, most, texts)
+    except (KeyError, TypeError, AttributeError, ValueError, csv.Error) as error:
+        if isinstance(error, RunFolderError):
+            raise
+        raise RunFolderError(
+            f"{folder} holds a damaged file: {type(error).__name__}: {error}; train it again"
+        ) from None
+
+
+def _described(
+    place: Path, summary: Mapping[str, Any], recipe: Mapping[str, Any], name: str, most: int, texts: bool
+) -> dict[str, Any]:
     records = read_records(place / METRICS)
     metric = summary.get("metric") or _setting(recipe, "training.metric")
     return {
-        "name": printable(name or place.resolve().name),
+        "name": printable(name),
         "task": _setting(recipe, "task"),
         "model": printable(str(_setting(recipe, "model.name"))),
         "strategy": printable(str(summary.get("strategy"))),
@@ -58,7 +72,7 @@ def describe_run(
         "cost": _cost(summary),
         "derived": {key: printable(str(value)) for key, value in summary.get("derived", {}).items()},
         "command": printable(str(summary.get("command") or "")),
-        "again": f"nlp-ft train {printable(name or place.name)}/recipe.yaml output_dir=NEW",
+        "again": f"nlp-ft train {printable(name)}/recipe.yaml output_dir=NEW",
         "settings": {key: printable(str(value)) for key, value in flat(recipe).items()},
         "versions": summary.get("versions", {}),
     }

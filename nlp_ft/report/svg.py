@@ -63,15 +63,27 @@ STYLE: Any = {
 @contextmanager
 def drawing(width: float = 4.6, height: float = 2.8) -> "Iterator[tuple[Figure, Axes]]":
     """Make a figure of one plot, in inches, in the style of reports; nothing of matplotlib's own state changes."""
-    import matplotlib
-    from matplotlib.figure import Figure
+    with _quiet():
+        import matplotlib
+        from matplotlib.figure import Figure
 
-    # A label may have signs that the font lacks; the browser has other fonts.
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), matplotlib.rc_context(STYLE):
-        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-        figure = Figure(figsize=(width, height), layout="constrained")
-        yield figure, figure.add_subplot()
+        with warnings.catch_warnings(), matplotlib.rc_context(STYLE):
+            # A label may have signs that the font lacks; the browser has other fonts.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+            figure = Figure(figsize=(width, height), layout="constrained")
+            yield figure, figure.add_subplot()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep matplotlib from saying that it makes a cache of fonts, or where, inside the block."""
+    logger = logging.getLogger("matplotlib")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def svg_of(figure: "Figure", name: str, alt: str) -> str:

@@ -117,7 +117,7 @@ def render_run(run: Mapping[str, Any], form: Format) -> str:
         cost=_cost(run["cost"]),
         data_table=_data_table(run["data"]),
         phase_rows=[
-            [str(number), str(phase["step"]), phase["layers"], phase["why"]]
+            [str(number), phase["step"], phase["layers"], phase["why"]]
             for number, phase in enumerate(run["phases"], start=1)
         ],
     )
@@ -170,10 +170,10 @@ def _cost(cost: Mapping[str, Any]) -> dict[str, str]:
     return {title: form.format(shown[name]) for name, (title, form) in COST.items() if name in cost}
 
 
-def _data_table(data: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+def _data_table(data: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]]]:
     """Make a row for each thing that is known, and a column for each split."""
     names = dict.fromkeys(key for of in data for key in of if key != "split")
-    rows = [[name.replace("_", " "), *(shown_figure(of[name]) if name in of else "-" for of in data)] for name in names]
+    rows = [[name.replace("_", " "), *(of.get(name, "-") for of in data)] for name in names]
     return ["", *(of["split"] for of in data)], rows
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from nlp_ft.cli import main
 from nlp_ft.errors import RunFolderError
 from nlp_ft.recipe.loader import dump_yaml
 from nlp_ft.report.calibration import calibration
@@ -241,6 +242,34 @@ def test_a_run_that_is_none_or_named_twice_is_refused(run: Path, tmp_path: Path)
         describe_run(tmp_path)
     with pytest.raises(RunFolderError, match="gradual_run is named twice; name each run once"):
         describe_runs([run, run])
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("summary.json", '{"metrics": {"test": {"accuracy": "high"}}, "verdict": [3]}'),
+        ("layers.jsonl", '{"step": 1, "drift": 3}'),
+        ("metrics.jsonl", '{"step": 1'),
+        ("test_predictions.csv", "row,reference\n\xff"),
+        ("test_confusion_matrix.csv", "true label,a\na,many\n"),
+    ],
+)
+def test_a_damaged_file_is_one_clear_error(file: str, content: str, tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    (folder / file).write_bytes(content.encode("latin-1"))
+    with pytest.raises(
+        RunFolderError, match=r"run holds a damaged file: |run.metrics\.jsonl, line 1: must be a JSON object"
+    ):
+        describe_run(folder)
+
+
+def test_the_command_writes_next_to_the_run_and_says_where(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "report.html").unlink(missing_ok=True)
+    with pytest.raises(SystemExit) as ended:
+        main(["report", str(run), "--no-texts"])
+    assert ended.value.code == 0
+    assert re.fullmatch(rf"report: {run}/report.html \(\d+ kB\)\n", capsys.readouterr().out)
+    write_report(run, run / "report.html")
 
 
 def test_a_file_that_exists_is_kept_unless_it_is_the_runs_own_report(run: Path, page: Path, tmp_path: Path) -> None:
