@@ -66,7 +66,8 @@ def draw_loss(run: Mapping[str, Any]) -> dict[str, Any]:
         if validation:
             _line(axes, validation, 1, "validation", marks=True)
             alt += f" On validation it is {validation[-1][1]:.3g} at the end, {_lowest(validation)}."
-        axes.set(xlabel="step", ylabel="loss", xlim=(0, None), ylim=(0, None))
+        highest = max(value for _, value in [*loss, *validation])
+        axes.set(xlabel="step", ylabel="loss", xlim=(0, None), ylim=(0, 1.05 * highest))
         axes.legend()
         _shade(axes, run["phases"], loss[-1][0])
         return _figure(figure, "loss", "Loss on train and on validation", alt)

@@ -95,6 +95,11 @@ def show_label(row: Row) -> dict[str, Any]:
     return {"inputs": _inputs(row.columns), "reference": _shown(row.reference), "predicted": _shown(row.predicted)}
 
 
+def show_number(row: Row) -> dict[str, Any]:
+    """Show a text with a number, or with a list of numbers, to four digits."""
+    return {**show_label(row), "reference": _rounded(row.reference), "predicted": _rounded(row.predicted)}
+
+
 def show_tags(row: Row) -> dict[str, Any]:
     """Show the words of a text twice: with the true spans marked, and with the predicted ones."""
     words = next((value for value in map(_list, row.columns.values()) if value is not None), None)
@@ -161,6 +166,12 @@ def _inputs(columns: Mapping[str, str]) -> list[dict[str, str]]:
 
 def _shown(text: str) -> str:
     return printable(text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}...")
+
+
+def _rounded(text: str) -> str:
+    numbers = _list(text) or [text]
+    found = [_number(one) for one in numbers]
+    return ", ".join(one if number is None else f"{number:.4g}" for one, number in zip(numbers, found))
 
 
 def _list(text: str) -> list[str] | None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from nlp_ft.errors import printable
 from nlp_ft.report.calibration import calibration
-from nlp_ft.report.rows import CONFIDENT, Row, read_rows, show_answer, show_label, show_tags, shown_row
+from nlp_ft.report.rows import CONFIDENT, Row, read_rows, show_answer, show_label, show_number, show_tags, shown_row
 from nlp_ft.report.run_files import read_table
 
 PAIRS_SHOWN = 6
@@ -35,13 +35,13 @@ KINDS = {
     "per_label.csv": Kind("By label", show_label, False),
     "per_type.csv": Kind("By type of span", show_tags, False),
     "by_question_word.csv": Kind("By question word", show_answer, True),
-    "per_number.csv": Kind("By number", show_label, False, False),
+    "per_number.csv": Kind("By number", show_number, False, False),
 }
 """Ending of the table that the outputs write -> what their rows are. One number has no table."""
 ONE_NUMBER = KINDS["per_number.csv"]
 
 
-def describe_split(folder: Path, split: str, most: int, texts: bool) -> dict[str, Any]:
+def describe_split(folder: Path, split: str, most: int, texts: bool, has_lengths: bool) -> dict[str, Any]:
     """Collect what the files of a split hold.
 
     Args:
@@ -49,6 +49,7 @@ def describe_split(folder: Path, split: str, most: int, texts: bool) -> dict[str
         split: name of the split.
         most: rows to list in each list of rows.
         texts: whether to show the texts of rows.
+        has_lengths: whether the inputs are texts, which are long or short, and not the names of images.
     """
     name = next((ending for ending in KINDS if (folder / f"{split}_{ending}").exists()), "")
     kind = KINDS.get(name, ONE_NUMBER)
@@ -68,7 +69,7 @@ def describe_split(folder: Path, split: str, most: int, texts: bool) -> dict[str
     }
     if rows and kind.is_exact:
         found["share_right"] = float(np.mean([row.is_right for row in rows]))
-        found["by_length"] = by_length(rows)
+        found["by_length"] = by_length(rows) if has_lengths else []
     if rows and not kind.is_exact:
         found["numbers"] = _numbers(rows)
     return {**found, **_scored(rows, kind), **_listed(rows, kind, most, texts)}
@@ -96,7 +97,9 @@ def _listed(rows: Sequence[Row], kind: Kind, most: int, texts: bool) -> dict[str
             }
             for row in mistakes
         ],
-        "hardest": [shown_row(row, kind.show, texts) for row in hardest],
+        "hardest": [
+            {**shown_row(row, kind.show, texts), "is_right": row.is_right if kind.is_exact else None} for row in hardest
+        ],
     }
 
 

@@ -66,7 +66,10 @@ def _described(
         "phases": _phases(summary, records),
         "layers": _layers(read_records(place / LAYERS)),
         "step_time": _step_time(read_records(place / LAYERS)),
-        "splits": {split: describe_split(place, split, most, texts) for split in reversed(summary["metrics"])},
+        "splits": {
+            split: describe_split(place, split, most, texts, _has_lengths(summary, split))
+            for split in reversed(summary["metrics"])
+        },
         "texts": texts,
         "data": _data(summary),
         "cost": _cost(summary),
@@ -189,6 +192,10 @@ def _cost(summary: Mapping[str, Any]) -> dict[str, Any]:
         "precision",
     )
     return {name: summary[name] for name in names if summary.get(name) is not None}
+
+
+def _has_lengths(summary: Mapping[str, Any], split: str) -> bool:
+    return "median_tokens" in summary.get("data", {}).get(split, {})
 
 
 def _whole(value: float) -> float:

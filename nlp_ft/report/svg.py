@@ -25,6 +25,8 @@ SERIES = tuple(f"#0103{number:02x}" for number in range(6))
 """Stand-ins for the colours of curves: those of Okabe and Ito, which people with colour blindness can tell apart."""
 DEPTHS = tuple(f"#0104{number:02x}" for number in range(9))
 """Stand-ins for the colours of layers, from the embeddings to the head: a scale that darkens in one direction."""
+PIXELS_PER_POINT = 1.65
+"""Size of a figure on a wide screen."""
 VARIABLES = {
     INK: "currentColor",
     FAINT: "var(--faint)",
@@ -114,7 +116,8 @@ def svg_of(figure: "Figure", name: str, alt: str) -> str:
     assert size is not None
     label = escape(printable(alt), quote=True)
     opened = (
-        f'<svg viewBox="0 0 {size[1]} {size[2]}" role="img" aria-label="{label}" '
+        f'<svg viewBox="0 0 {size[1]} {size[2]}" style="max-width: {float(size[1]) * PIXELS_PER_POINT:.0f}px" '
+        f'role="img" aria-label="{label}" '
         'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         'stroke-linejoin="round" stroke-linecap="butt">'
     )

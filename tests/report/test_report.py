@@ -47,7 +47,11 @@ def make_run(folder: Path, *, seed: int = 0, lr: float = 1e-4, score: float = 0.
             {"step": 0, "layers": "head", "why": "the run began"},
             {"step": 10, "layers": "head, block 1", "why": "loss on a plateau for 2 evaluation(s)"},
         ],
-        "data": {"train": {"rows": 8, "max_tokens": 9}, "test": {"rows": 4, "max_tokens": 7}},
+        "data": {
+            "train": {"rows": 8, "median_tokens": 9.5},
+            "validation": {"median_tokens": 7.0},
+            "test": {"rows": 4, "median_tokens": 7.0},
+        },
         "train_seconds": 1.5,
         "command": "nlp-ft train recipe.yaml",
         "versions": {"torch": "2.0"},
@@ -205,7 +209,7 @@ def test_a_report_of_many_rows_stays_below_one_megabyte(tmp_path: Path) -> None:
 
 
 def test_every_figure_has_an_alt_text_with_its_numbers(page: Path) -> None:
-    labels = re.findall(r'<svg viewBox="[^"]*" role="img" aria-label="([^"]*)"', page.read_text())
+    labels = re.findall(r'<svg viewBox="[^"]*" style="[^"]*" role="img" aria-label="([^"]*)"', page.read_text())
     assert len(labels) == page.read_text().count("<svg") == 13
     assert (
         "Line chart: the training loss goes from 0.2 to 0.05 at step 20. On validation it is 0.6 at the end, "

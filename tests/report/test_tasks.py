@@ -32,7 +32,7 @@ FIGURES = {
     "text_regression": {"numbers"},
     "token_classification": {"by_length", "confusion"},
     "question_answering": {"by_length", "calibration"},
-    "image_classification": {"by_length", "confusion", "calibration"},
+    "image_classification": {"confusion", "calibration"},
 }
 
 
