@@ -74,6 +74,7 @@ def build_parser() -> "_Parser":
         _add_predict,
         _add_compare,
         _add_runs,
+        _add_report,
         _add_layers,
         _add_validate,
         _add_audit,
@@ -109,6 +110,18 @@ def _add_runs(commands: _Commands) -> None:
     runs = _add(commands, "runs", _runs, "list the runs under a folder, or what two runs differ in", *examples)
     folder_help = "a folder with runs, which are listed; or several run folders, whose differences are shown"
     runs.add_argument("folders", type=path, nargs="+", metavar="FOLDER", help=folder_help)
+
+
+def _add_report(commands: _Commands) -> None:
+    examples = ("report runs/quickstart", "report runs/seed-0 runs/seed-1 runs/head --output compared.html")
+    report = _add(commands, "report", _report, "write a report of a run, or compare runs, as one file", *examples)
+    report.add_argument("runs", type=path, nargs="+", metavar="RUN", help="a run folder; several are compared")
+    output_help = "the file to write (default: report.html in the run folder; of several runs, report.html here)"
+    report.add_argument("--output", type=path, metavar="FILE", help=output_help)
+    format_help = "html, md (Markdown) or json (default: by the ending of --output, else html)"
+    report.add_argument("--format", choices=["html", "md", "json"], help=format_help)
+    report.add_argument("--no-texts", action="store_true", help="leave out the texts of rows, and their answers")
+    report.add_argument("--overwrite", action="store_true", help="replace the file of --output")
 
 
 def _add_train(commands: _Commands) -> None:
@@ -255,6 +268,20 @@ def _runs(options: argparse.Namespace) -> int:
     is_one = len(options.folders) == 1
     width = terminal_width()
     print(list_runs(options.folders[0], width) if is_one else compare_runs(options.folders, width))
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from nlp_ft.report.write import format_of, report_file, write_comparison, write_report
+
+    form = format_of(options.output, options.format)
+    file = report_file(options.runs, options.output, form, options.overwrite)
+    texts = not options.no_texts
+    if len(options.runs) == 1:
+        write_report(options.runs[0], file, form, texts=texts)
+    else:
+        write_comparison(options.runs, file, form, texts=texts)
+    print(f"report: {printable(str(file))} ({file.stat().st_size / 1000:,.0f} kB)")
     return 0
 
 

@@ -1,5 +1,6 @@
 """What a command says on the screen: how much of it, by one process alone, and no line wider than the terminal."""
 
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,6 +54,13 @@ def program() -> str:
     """Return the command as it was typed, such as `.venv/bin/nlp-ft` where `nlp-ft` is not on the path."""
     typed = sys.argv[0]
     return typed if Path(typed).name == "nlp-ft" and which("nlp-ft") is None else "nlp-ft"
+
+
+def typed_command() -> str | None:
+    """Return the command line of `nlp-ft` as a shell reads it; None in any other program, such as a notebook."""
+    typed = Path(sys.argv[0])
+    is_ours = typed.name == "nlp-ft" or typed.parts[-2:] == ("nlp_ft", "__main__.py")
+    return shlex.join([program(), *sys.argv[1:]]) if is_ours else None
 
 
 def say(text: str) -> None:

@@ -62,6 +62,7 @@ INTERFACE = {
         "--output",
     ],
     "runs": ["--help", "FOLDER"],
+    "report": ["--help", "RUN", "--output", "--format", "--no-texts", "--overwrite"],
     "layers": ["--help", "MODEL_OR_RECIPE", "key=value", "--verbose"],
     "validate": ["--help", "RECIPE", "key=value", "--resolved"],
     "audit": ["--help", "RECIPE", "key=value"],
@@ -173,6 +174,7 @@ def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> N
         ("predict", "RUN"),
         ("init", "--data"),
         ("runs", "FOLDER"),
+        ("report", "RUN"),
     ],
 )
 def test_what_is_left_out_is_named(arguments: str, missing: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -365,7 +367,7 @@ def test_audit_ends_with_1_after_an_error(
 def test_schema_is_json_with_every_section_of_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run_cli(capsys, "schema")
     assert (code, err) == (0, "")
-    sections = "task data model strategy optimizer schedule loss training seed output_dir trackers baselines"
+    sections = "task data model strategy optimizer schedule loss training seed output_dir trackers baselines report"
     assert list(json.loads(out)["properties"]) == sections.split()
 
 

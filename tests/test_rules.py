@@ -28,6 +28,7 @@ NEVER = {
     "nlp_ft.study": ("nlp_ft.api", "nlp_ft.cli", "nlp_ft.integrations"),
     "nlp_ft.training.loop": ("nlp_ft.recipe", "nlp_ft.tasks", "transformers", "pydantic"),
     "nlp_ft.prediction": ("nlp_ft.study", "nlp_ft.api", "nlp_ft.cli"),
+    "nlp_ft.report": HEAVY,
     "nlp_ft.api": ("nlp_ft.cli", "nlp_ft.integrations"),
     "nlp_ft.training.loop_state": ("nlp_ft.recipe", "nlp_ft.tasks", "transformers", "pydantic"),
 }
@@ -75,6 +76,9 @@ ONLY = {
     "nlp_ft.recipe": (
         "pydantic", "pydantic_core", "yaml", "nlp_ft.defaults", "nlp_ft.durations", "nlp_ft.errors", "nlp_ft.locations",
         "nlp_ft.recipe", "nlp_ft.suggest",
+    ),
+    "nlp_ft.report": (
+        "jinja2", "matplotlib", "numpy", "scipy", "nlp_ft.errors", "nlp_ft.recipe.loader", "nlp_ft.report",
     ),
     "nlp_ft.locations": ("nlp_ft.errors",),
     "nlp_ft.options": ("nlp_ft.locations",),

@@ -17,6 +17,7 @@ from nlp_ft.recipe.loader import dump_yaml
 from tests.tiny import tiny_recipe
 
 ROOT = Path(__file__).parent.parent
+TEMPLATES = ("base.html", "parts.html", "run.html", "run.md", "runs.html", "runs.md")
 PARTS = ("nlp_ft", "scripts", "tests", "recipes", "pyproject.toml", "README.md", "LICENSE")
 USE = """
 from typing import Any, assert_type
@@ -73,6 +74,7 @@ def test_the_wheel_holds_the_package_with_its_data_and_nothing_else(wheel: Path)
         said = archive.read(metadata).decode()
     sources = {str(file.relative_to(ROOT)) for file in (ROOT / "nlp_ft").rglob("*.py")}
     data = {"nlp_ft/py.typed", "nlp_ft/recipe/recipe.schema.json", "nlp_ft/examples/support_messages.csv"}
+    data |= {f"nlp_ft/report/templates/{name}.j2" for name in TEMPLATES}
     assert {name for name in names if ".dist-info/" not in name} == sources | data
     assert f"{metadata.removesuffix('METADATA')}licenses/LICENSE" in names
     assert re.findall(r"^(?:Name|Version|License-Expression): (.*)$", said, re.MULTILINE) == [

@@ -68,7 +68,7 @@ def write_tiny_csv(file: Path, rows: int, seed: int = 0) -> Path:
 
 
 def tiny_recipe(folder: Path, encoder: Path, /, **changes: object) -> dict[str, object]:
-    """A recipe as nested dicts: 50 rows of train, effective batch 8 (the last one shorter), 2 epochs."""
+    """A recipe as nested dicts: 50 rows of train, effective batch 8 (the last one shorter), 2 epochs, no report."""
     write_tiny_csv(folder / "train.csv", 50)
     write_tiny_csv(folder / "validation.csv", 21, seed=1)
     write_tiny_csv(folder / "test.csv", 25, seed=2)
@@ -78,6 +78,7 @@ def tiny_recipe(folder: Path, encoder: Path, /, **changes: object) -> dict[str, 
         "optimizer": {"lr": 1e-3, "head_lr": 1e-2},
         "training": {"duration": "2ep", "per_device_batch_size": 8, "precision": "fp32"},
         "output_dir": str(folder / "run"),
+        "report": False,
     }
     for key, value in changes.items():
         section = recipe.get(key)

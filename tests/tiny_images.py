@@ -37,6 +37,7 @@ def tiny_image_recipe(folder: Path, /, **changes: object) -> dict[str, object]:
         "optimizer": {"lr": 1e-3},
         "training": {"duration": "2ep", "per_device_batch_size": 6, "precision": "fp32"},
         "output_dir": str(folder / "run"),
+        "report": False,
     }
     for key, value in changes.items():
         section = recipe.get(key)

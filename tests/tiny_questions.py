@@ -51,6 +51,7 @@ def question_recipe(folder: Path, encoder: Path, no_answer_every: int | None = N
         "optimizer": {"lr": 5e-3, "head_lr": 1e-2},
         "training": {"duration": "2ep", "per_device_batch_size": 8, "precision": "fp32"},
         "output_dir": str(folder / "run"),
+        "report": False,
     }
     for key, value in changes.items():
         section = recipe.get(key)

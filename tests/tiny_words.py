@@ -56,6 +56,7 @@ def words_recipe(folder: Path, encoder: Path, /, **changes: Any) -> dict[str, An
         "optimizer": {"lr": 3e-3, "head_lr": 1e-2},
         "training": {"duration": "20ep", "per_device_batch_size": 8, "precision": "fp32"},
         "output_dir": str(folder / "run"),
+        "report": False,
     }
     for key, value in changes.items():
         section = recipe.get(key)

@@ -91,6 +91,12 @@ class Recipe(Section):
         "for texts TF-IDF with a linear model. `auto`: if train has at most 20,000 rows, for which they take seconds.",
     )
 
+    report: bool = Field(
+        True,
+        description="Record how each layer trains (gradients, updates, drift), and write `report.html` into the run "
+        "folder at the end.",
+    )
+
     @model_validator(mode="after")
     def _check_strategy(self) -> Self:
         if self.strategy.name == "full" and self.optimizer.layer_decay != 1:

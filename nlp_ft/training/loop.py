@@ -19,6 +19,7 @@ from nlp_ft.layerwise import Unfreezer
 from nlp_ft.training.features.cache import FeatureCache, logits_of
 from nlp_ft.training.loop_state import Batch, EpochBatches, LoopHooks, LoopSettings, LoopState, Loss
 from nlp_ft.training.progress import Progress, shown_first
+from nlp_ft.training.recorder import Recorder
 from nlp_ft.training.wrapping import rewrapped
 
 STEPS_BETWEEN_RECORDS = 10
@@ -38,6 +39,7 @@ class Loop:
         hooks: functions that the loop calls.
         state: the state to begin with; changed in place.
         features: the cached outputs of the frozen blocks, for batches with a `row`; None computes them.
+        recorder: looks at how the layers train; None records nothing of it.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Loop:
         hooks: LoopHooks,
         state: LoopState,
         features: FeatureCache | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self.accelerator = accelerator
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
@@ -62,6 +65,7 @@ class Loop:
         self.hooks = hooks
         self.state = state
         self.features = features
+        self.recorder = recorder or Recorder({}, settings.total_steps, is_on=False)
         self.trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.progress = Progress(
             settings.total_steps,
@@ -101,9 +105,11 @@ class Loop:
         batches = self.batches(epoch, first_batch)
         while not self._ends_here():
             started = time.perf_counter()
+            self.recorder.begin(self.state.global_step)
             item = next(batches, None)
             if item is None:
                 return
+            self.recorder.passed("data")
             num_rows, micro_batches = item
             self._losses.append(self._step(micro_batches))
             self.state.global_step += 1
@@ -136,12 +142,21 @@ class Loop:
             with nullcontext() if is_last else accelerator.no_sync(self.model):
                 logits = logits_of(self.model, batch, "train", self.features)
                 loss = self.loss.total(logits, batch["labels"]) / divisor
+                self.recorder.passed("forward")
                 accelerator.backward(loss)
                 total += loss.detach()
+                self.recorder.passed("backward")
+        self.recorder.before_update(accelerator.scaler.get_scale() if accelerator.scaler else 1.0)
         if self.settings.max_grad_norm is not None:
             accelerator.clip_grad_norm_(self.trainable, self.settings.max_grad_norm)
+            self.recorder.passed("clipping")
         self.optimizer.step()
+        self.recorder.passed("update")
+        record = self.recorder.after_update(self.state.global_step + 1)
         self.optimizer.zero_grad()
+        if record is not None:
+            self.state.layer_records.append(record)
+            self.hooks.record_layers(record)
         return total
 
     def _begin_step(self) -> None:

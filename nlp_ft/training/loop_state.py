@@ -60,6 +60,9 @@ class LoopState:
     unrecorded_losses: list[float] = field(default_factory=list)
     """Losses of the steps since the last record, averaged over the processes; not empty if a signal ended the run."""
 
+    layer_records: list[dict[str, Any]] = field(default_factory=list)
+    """What the recorder has seen of the layers so far; a checkpoint holds it, so that a resumed run goes on with it."""
+
     def note_score(self, metric: str, value: float, min_delta: float) -> tuple[bool, bool]:
         """Note an evaluation; return whether it is the best of the run, and whether it is the best of its phase."""
         is_best = is_better(metric, value, self.best_value, min_delta)
@@ -107,6 +110,7 @@ class LoopHooks:
         load_best: loads the best weights that were saved under a step.
         save: writes a checkpoint.
         record: writes a record of losses or scores.
+        record_layers: takes a record of the recorder.
         shown: names of scores that the line of an evaluation shows.
         asked_to_stop: called after each step; returns whether the run should end, the same on all processes.
     """
@@ -116,5 +120,6 @@ class LoopHooks:
     load_best: Callable[[int], None]
     save: Callable[[LoopState], None]
     record: Callable[[dict[str, Any]], None]
+    record_layers: Callable[[dict[str, Any]], None] = lambda record: None
     shown: tuple[str, ...] = ()
     asked_to_stop: Callable[[], bool] = lambda: False

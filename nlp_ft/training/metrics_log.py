@@ -14,6 +14,8 @@ from nlp_ft.training.checkpoint import METRICS
 from nlp_ft.training.loop_state import LoopState
 from nlp_ft.training.run_folder import RunFolder, writing
 
+LAYERS = "layers.jsonl"
+
 
 class MetricsLog:
     """Writes metrics.jsonl, one JSON object with a `step` on each line, and starts and feeds the trackers.
@@ -51,18 +53,30 @@ class MetricsLog:
             speed = self.state.train_examples / self.state.train_seconds
             self.accelerator.log(tracked(values, speed), step=values["step"])
 
+    def record_layers(self, record: Mapping[str, Any]) -> None:
+        """Give the trackers a record of the layers; layers.jsonl is written at the end, from the state of the loop."""
+        if self.accelerator.trackers:
+            self.accelerator.log(tracked_layers(record), step=record["step"])
+
     def read(self) -> str:
         """Return the records so far, one JSON object a line; an empty text on processes other than the main one."""
         return self.file.read_text(encoding="utf-8") if self.accelerator.is_main_process else ""
 
     def close(self, scores: Mapping[str, Mapping[str, float]]) -> None:
-        """Give the trackers the scores of the splits that were not seen in training, and let them finish.
+        """Write layers.jsonl, give the trackers the scores of the splits that were not seen, and let them finish.
 
         Call it before the folder gets its final name: the writer of TensorBoard opens its file by name.
 
         Args:
             scores: split -> metric -> value.
+
+        Raises:
+            RunFolderError: the disk refuses the file.
         """
+        if self.accelerator.is_main_process and self.state.layer_records:
+            lines = [json.dumps(record) for record in self.state.layer_records]
+            with writing(self.folder.final):
+                (self.folder.partial / LAYERS).write_text("\n".join([*lines, ""]), encoding="utf-8", newline="")
         final = {f"{split}/{key}": v for split, of in scores.items() if split != "validation" for key, v in of.items()}
         # Not `accelerator.end_training`, which would cut a second run in this process off from the other processes.
         for tracker in self.accelerator.trackers:
@@ -78,6 +92,11 @@ def tracked(values: Mapping[str, Any], examples_per_second: float) -> dict[str, 
         named |= {"train/loss": values["loss"], "train/examples_per_second": examples_per_second}
         named |= {"phase": values["phase"], **{f"lr/{name}": rate for name, rate in values["learning_rates"].items()}}
     return named | {f"validation/{name}": value for name, value in values.get("validation", {}).items()}
+
+
+def tracked_layers(record: Mapping[str, Any]) -> dict[str, float]:
+    """Name the values of a record of layers for the trackers: `gradient_norm/block 6`, `seconds/forward`, ..."""
+    return {f"{what}/{name}": value for what, of in record.items() if what != "step" for name, value in of.items()}
 
 
 def flat_settings(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

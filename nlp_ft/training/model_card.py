@@ -94,7 +94,7 @@ One run with one seed: compare several seeds before you trust a small difference
 ```
 
 `recipe.yaml` holds every setting, `summary.json` every figure, `metrics.jsonl` the course of the training,
-`layers.txt` the learning rate of each layer.
+`layers.txt` the learning rate of each layer; `report.html`, if it is there, shows them.
 """
 
 

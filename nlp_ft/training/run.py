@@ -17,6 +17,7 @@ from nlp_ft.training.features.decide import cache_of_run
 from nlp_ft.training.loop import Loop
 from nlp_ft.training.loop_state import LoopHooks
 from nlp_ft.training.metrics_log import MetricsLog
+from nlp_ft.training.recorder import Recorder
 from nlp_ft.training.run_folder import RunFolder
 from nlp_ft.training.save import save_run, summarize
 from nlp_ft.training.signals import StopSignals
@@ -61,6 +62,8 @@ def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator, signals:
     evaluator = build.evaluator(recipe, task, model, accelerator)
     announce(recipe, accelerator, task, report, derived, layered, optimizer, unfreezer, stream, settings)
     create_folder(folder, recipe, accelerator, model)
+    # Before a checkpoint is restored, because drift is counted from the weights of the start.
+    recorder = Recorder.of_groups(optimizer.param_groups, settings.total_steps, recipe.report)
     checkpoints = CheckpointManager(folder, accelerator, task, model, optimizer, settings)
     state = checkpoints.restore()
     log = MetricsLog(folder, accelerator, recipe, state, checkpoints.metrics_so_far)
@@ -73,19 +76,21 @@ def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator, signals:
         load_best=checkpoints.load_best,
         save=checkpoints.save,
         record=log.record,
+        record_layers=log.record_layers,
         shown=task.outputs.progress_metrics,
         asked_to_stop=signals.asked,
     )
-    loop = Loop(accelerator, model, optimizer, unfreezer, task.make_loss(), stream, settings, hooks, state, features)
+    loss = task.make_loss()
+    loop = Loop(accelerator, model, optimizer, unfreezer, loss, stream, settings, hooks, state, features, recorder)
     with signals.deferred():
         loop.run()
     checkpoints.load_kept(state, settings.metric, recipe.training.keep)
     answers = evaluator.predict_all()
     predictions = {split: of_split for split, of_split in answers.items() if split != "train"}
-    summary = summarize(recipe, task, model, stream, state, predictions, accelerator)
+    summary = summarize(recipe, task, model, stream, state, unfreezer, predictions, accelerator)
     summary |= {"total_seconds": time.perf_counter() - started, "data": report, "derived": in_words(derived)}
     summary["verdict"] = verdict_of_run(recipe, task, layered, optimizer, settings, state, answers, summary, log.read())
     with signals.deferred():
         log.close(summary["metrics"])
-        save_run(folder, task, layered, optimizer, summary, predictions, accelerator)
+        save_run(folder, recipe, task, layered, optimizer, summary, predictions, accelerator)
     return summary

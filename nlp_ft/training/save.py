@@ -11,11 +11,12 @@ from accelerate import Accelerator
 
 from nlp_ft.data.batch_loading import EpochStream
 from nlp_ft.errors import printable
+from nlp_ft.layerwise import Unfreezer
 from nlp_ft.layerwise.freezing import count_parameters
 from nlp_ft.models.loading import quiet_transformers
 from nlp_ft.models.lora import FOLDER as ADAPTER_FOLDER
 from nlp_ft.recipe import Recipe
-from nlp_ft.screen import program, say, show
+from nlp_ft.screen import program, say, show, typed_command
 from nlp_ft.tables import terminal_width
 from nlp_ft.tasks.baselines import are_wanted
 from nlp_ft.tasks.outputs import Predictions, score_table
@@ -39,6 +40,7 @@ def summarize(
     model: torch.nn.Module,
     stream: EpochStream,
     state: LoopState,
+    unfreezer: Unfreezer,
     predictions: Mapping[str, Predictions],
     accelerator: Accelerator,
 ) -> dict[str, Any]:
@@ -54,7 +56,8 @@ def summarize(
     return {
         "strategy": recipe.strategy.name,
         "seed": recipe.seed,
-        "metrics": {split: of_split.scores() for split, of_split in predictions.items()},
+        "metrics": (metrics := {split: of_split.scores() for split, of_split in predictions.items()}),
+        "margins": {split: _margins(of_split, metrics[split], recipe) for split, of_split in predictions.items()},
         "baselines": task.score_baselines() if wants_baselines else {},
         "train_seconds": state.train_seconds,
         "train_examples_per_second": state.train_examples / state.train_seconds,
@@ -67,10 +70,12 @@ def summarize(
         "best_step": state.best_step,
         "keep": recipe.training.keep,
         "stopped_early": state.stopped_early,
+        "phases": _phases(unfreezer),
         "effective_batch_size": stream.effective_batch_size,
         "num_processes": accelerator.num_processes,
         "device": accelerator.device.type,
         "precision": precision_name(accelerator),
+        "command": typed_command(),
         "versions": versions(task.libraries),
         "weights_hashes": require_equal_weights(accelerator, model),
     }
@@ -78,6 +83,7 @@ def summarize(
 
 def save_run(
     folder: RunFolder,
+    recipe: Recipe,
     task: Task,
     layered: LayeredModel,
     optimizer: torch.optim.Optimizer,
@@ -94,6 +100,9 @@ def save_run(
         if accelerator.is_main_process:
             with writing(folder.final), quiet_transformers():
                 _fill(folder.partial, task, layered, optimizer, summary, predictions)
+                if recipe.report:
+                    _report(folder)
+                _share_mode(folder.partial)
                 folder.finish()
             _show_result(folder, task, summary, predictions)
 
@@ -144,7 +153,37 @@ def _fill(
     (place / "layers.txt").write_text(f"{layers}\n", encoding="utf-8")
     (place / "README.md").write_text(model_card(task.card(layered.model), summary, table), encoding="utf-8")
     write_json(place / SUMMARY_TO_BE, summary)
-    _share_mode(place)
+
+
+def _report(folder: RunFolder) -> None:
+    """Write the report of the run; a run whose report fails is finished all the same."""
+    # Imported here: matplotlib takes a second.
+    try:
+        from nlp_ft.report.write import REPORT, write_report
+
+        name = folder.final.name
+        write_report(folder.partial, folder.partial / REPORT, summary_file=SUMMARY_TO_BE, name=name)
+    except Exception as error:
+        show(f"warning: no report was written ({type(error).__name__}: {error}); all else of the run is there")
+
+
+def _margins(of_split: Predictions, scores: Mapping[str, float], recipe: Recipe) -> dict[str, float]:
+    """Estimate half the width of the 95 % interval of the scores that count: metric -> width, where it is known."""
+    names = dict.fromkeys((recipe.training.metric, *of_split.outputs.progress_metrics))
+    values = {name: min(max(scores[name], -1.0), 1.0) for name in names if name in scores}
+    rows = len(of_split.losses)
+    margins = {name: of_split.outputs.margin(name, value, rows) for name, value in values.items()}
+    return {name: margin for name, margin in margins.items() if margin > 0}
+
+
+def _phases(unfreezer: Unfreezer) -> list[dict[str, Any]]:
+    """Say of each phase after which step it began, why, and which layers train in it."""
+    plan, state = unfreezer.plan, unfreezer.state
+    layers = [plan.schedule.layer_names(phase.layers) for phase in plan.schedule.phases]
+    return [
+        {"step": step, "layers": names, "why": why}
+        for step, names, why in zip(state.starts, layers, plan.reasons(state))
+    ]
 
 
 def _titled(summary: dict[str, Any]) -> dict[str, dict[str, float]]:

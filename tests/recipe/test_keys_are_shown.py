@@ -107,6 +107,9 @@ SHOWN_BY = {
     "training/test_layer_rules.py": {
         "test_a_rule_goes_before_the_structure": ["model.layer_rules"],
     },
+    "training/test_recorder.py": {
+        "test_a_run_with_it_has_the_weights_of_a_run_without_it": ["report"],
+    },
     "training/test_run.py": {
         "test_every_optimizer_learns_the_tiny_task": ["optimizer.name"],
         "test_another_seed_gives_other_weights": ["seed"],

@@ -47,6 +47,7 @@ def recipe_of(
             "duration": "3ep",
         },
         output_dir=str(folder / name),
+        report=name in ("one", "accumulated", "two"),
     )
     (folder / f"{name}.yaml").write_text(dump_yaml(values))
     return folder / f"{name}.yaml"
@@ -90,6 +91,18 @@ def test_the_same_effective_batch_gives_the_same_weights(runs: dict[str, Path], 
     one, other = weights(runs[same_as]), weights(runs[name])
     for parameter, tensor in one.items():
         torch.testing.assert_close(other[parameter], tensor, rtol=0, atol=1e-5, msg=parameter)
+
+
+@pytest.mark.parametrize(("name", "same_as"), [("accumulated", "one"), ("two", "one"), ("stopped", "two")])
+def test_the_recorder_sees_the_same_layers_over_processes_and_micro_batches_and_after_a_stop(
+    folder: Path, runs: dict[str, Path], name: str, same_as: str
+) -> None:
+    found = []
+    for run in (name, same_as):
+        lines = [json.loads(line) for line in (folder / run / "layers.jsonl").read_text().splitlines()]
+        assert [line["step"] for line in lines] == [1, 8, 16, 21]
+        found.append({(line["step"], key): line[key] for line in lines for key in ("gradient_norm", "drift")})
+    assert all(of == pytest.approx(found[1][place], rel=1e-3) for place, of in found[0].items())
 
 
 def test_both_ranks_hold_equal_weights_to_the_bit(runs: dict[str, Path]) -> None:

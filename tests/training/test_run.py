@@ -22,10 +22,12 @@ from tests.tiny import save_tiny_encoder, tiny_recipe
 FILES = {
     "README.md",
     "config.json",
+    "layers.jsonl",
     "layers.txt",
     "metrics.jsonl",
     "model.safetensors",
     "recipe.yaml",
+    "report.html",
     "summary.json",
     "test_confusion_matrix.csv",
     "test_per_class.csv",
@@ -47,6 +49,8 @@ TRACKED_IN_TRAINING = (
     "lr/block 1",
     "lr/embeddings",
 )
+LAYERS = ("head", "block 2", "block 1", "embeddings")
+TRACKED_OF_LAYERS = ("gradient_norm", "update_ratio", "drift")
 TRACKED_SCORES = ("loss", "accuracy", "macro_f1", "micro_f1", "weighted_f1", "matthews")
 
 
@@ -77,13 +81,25 @@ def events(folder: Path) -> dict[str, list[int]]:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
     folder = tmp_path_factory.mktemp("whole")
-    train(recipe_from_dict(tiny_recipe(folder, tiny_encoder, baselines=True)))
+    train(recipe_from_dict(tiny_recipe(folder, tiny_encoder, baselines=True, report=True)))
     return folder / "run"
 
 
 def test_a_run_leaves_exactly_these_files_and_no_partial_folder(run: Path) -> None:
     assert {file.name for file in run.iterdir()} == FILES
     assert not run.with_name("run.partial").exists()
+
+
+def test_a_report_that_fails_leaves_a_finished_run_and_a_warning(
+    tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise MemoryError("too large")
+
+    monkeypatch.setattr("nlp_ft.report.write.write_report", refuse)
+    train(recipe_from_dict(tiny_recipe(tmp_path, tiny_encoder, report=True)))
+    assert {file.name for file in (tmp_path / "run").iterdir()} == FILES - {"report.html"}
+    assert "warning: no report was written (MemoryError: too large); all else of the run" in capsys.readouterr().out
 
 
 def test_every_file_of_a_run_has_the_mode_that_the_umask_gives(run: Path, tmp_path: Path) -> None:
@@ -315,13 +331,15 @@ def test_bf16_computes_in_bf16_and_saves_float32(tmp_path: Path, tiny_encoder: P
 
 def test_tensorboard_gets_the_metrics(tmp_path: Path, tiny_encoder: Path) -> None:
     pytest.importorskip("tensorboard")
-    train(recipe_from_dict(tiny_recipe(tmp_path, tiny_encoder, trackers=["tensorboard"])))
+    train(recipe_from_dict(tiny_recipe(tmp_path, tiny_encoder, trackers=["tensorboard"], report=True)))
     seen = events(tmp_path / "run")
     assert {tag: steps for tag, steps in seen.items() if not tag.startswith("_")} == {
         **{tag: [7, 10, 14] for tag in TRACKED_IN_TRAINING},
         "epoch": [7, 7, 10, 14, 14],
         **{f"validation/{name}": [7, 14] for name in TRACKED_SCORES},
         **{f"test/{name}": [14] for name in TRACKED_SCORES},
+        **{f"{quantity}/{name}": [1, 8, 14] for quantity in TRACKED_OF_LAYERS for name in LAYERS},
+        **{f"seconds/{part}": [1, 8, 14] for part in ("data", "forward", "backward", "clipping", "update")},
     }
 
 

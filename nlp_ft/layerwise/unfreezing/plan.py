@@ -114,6 +114,20 @@ class UnfreezePlan:
         """Return the ids of the layers that train in the running phase."""
         return self.schedule.phases[len(state.starts) - 1].layers
 
+    def reasons(self, state: UnfreezeState) -> list[str]:
+        """Say why each phase so far began."""
+        found = ["the run began"]
+        pairs = zip(self.schedule.phases[1:], state.starts, state.starts[1:])
+        for phase, before, step in pairs:
+            start = phase.start
+            if isinstance(start, Duration):
+                found.append(f"{start} of the run had passed")
+            elif start.at_most is not None and step - before >= self._steps(start.at_most):
+                found.append(f"at_most {start.at_most} had passed, without {start}")
+            else:
+                found.append(str(start))
+        return found
+
     def is_last(self, state: UnfreezeState) -> bool:
         """Whether the running phase is the last one."""
         return len(state.starts) == len(self.schedule.phases)
