@@ -87,20 +87,21 @@ def _groups(
 ) -> dict[str, list[dict[str, Any]]]:
     """Group the runs that are equal in the settings that differ, but for the seed; a group's name says what it is."""
     found: dict[str, list[dict[str, Any]]] = {}
-    titles: dict[str, str] = {}
     for run, one in zip(runs, settings):
-        key = _key([one.get(name) for name in differ])
-        found.setdefault(key, []).append(run)
-        said = ", ".join(
-            f"{name.rpartition('.')[2]} {run['settings'].get(name, '-')}" for name in differ[:SETTINGS_IN_NAME]
-        )
-        titles.setdefault(key, said)
+        found.setdefault(_key([one.get(name) for name in differ]), []).append(run)
+    shown = [name for name in differ if all(name in run["settings"] for run in runs)][:SETTINGS_IN_NAME]
     named: dict[str, list[dict[str, Any]]] = {}
-    for key, members in found.items():
-        said = f"{titles[key]}, " if titles[key] else ""
-        title = members[0]["name"] if len(members) == 1 else f"{said}{len(members)} seeds"
-        named[title if title not in named else f"{title} ({members[0]['name']})"] = members
+    for members in found.values():
+        first = members[0]
+        said = [f"{name.rpartition('.')[2]} {first['settings'][name]}" for name in shown]
+        what = "seeds" if _differ_in_seed(members) else "runs"
+        title = first["name"] if len(members) == 1 else ", ".join([*said, f"{len(members)} {what}"])
+        named[title if title not in named else f"{title} ({first['name']})"] = members
     return named
+
+
+def _differ_in_seed(members: Sequence[Mapping[str, Any]]) -> bool:
+    return len({run["seed"] for run in members}) == len(members)
 
 
 def _group(name: str, members: Sequence[Mapping[str, Any]], metric: str, split: str) -> dict[str, Any]:
@@ -110,7 +111,8 @@ def _group(name: str, members: Sequence[Mapping[str, Any]], metric: str, split: 
         if run["answer"] and (run["metric"], run["answer"]["split"]) == (metric, split)
     ]
     validation = {key for run in members for key in run["curves"]["validation"]}
-    interval = interval_of_mean(values)
+    # Equal seeds give equal runs, which say nothing of chance.
+    interval = interval_of_mean(values) if _differ_in_seed(members) else None
     return {
         "name": name,
         "runs": [run["name"] for run in members],

@@ -189,10 +189,10 @@ def draw_confusion(split: str, of: Mapping[str, Any]) -> dict[str, Any]:
             for column, count in enumerate(line):
                 if count:
                     share = count / sum(line)
-                    color = SERIES[0] if row == column else SERIES[2]
+                    color = SERIES[0] if row == column else SERIES[5]
                     # Never so dark that the number does not read, on a light page or a dark one.
                     axes.add_patch(_square(column, row, color, 0.08 + 0.47 * share))
-                    axes.text(column, row, count, ha="center", va="center", fontsize=7)
+                    axes.text(column, row, count, ha="center", va="center", fontsize=7, in_layout=False)
         places = range(len(labels))
         axes.set_xticks(places, map(_short, labels), rotation=90, fontsize=8)
         axes.set_yticks(places, map(_short, labels), fontsize=8)
@@ -272,7 +272,11 @@ def draw_bands(key: str, curve: str, groups: Sequence[Mapping[str, Any]]) -> dic
 def _line(axes: "Axes", curve: Curve, number: int, label: str, marks: bool = False) -> None:
     style: dict[str, Any] = {"marker": MARKS[number % len(MARKS)], "markersize": 4} if marks else {}
     axes.plot(
-        *zip(*curve), color=SERIES[number % len(SERIES)], linestyle=DASHES[number % len(DASHES)], label=label, **style
+        *zip(*curve),
+        color=SERIES[number % len(SERIES)],
+        linestyle=DASHES[(number + number // len(SERIES)) % len(DASHES)],
+        label=label,
+        **style,
     )
 
 

@@ -55,13 +55,14 @@ def describe_split(folder: Path, split: str, most: int, texts: bool, has_lengths
     kind = KINDS.get(name, ONE_NUMBER)
     rows = read_rows(folder / f"{split}_predictions.csv")
     header, lines = read_table(folder / f"{split}_{name}") if name else ([], [])
+    title = kind.table if len(lines) <= TABLE_ROWS else f"{kind.table}: the first {TABLE_ROWS} of {len(lines)}"
     found: dict[str, Any] = {
         "calibration": None,
         "by_length": [],
         "numbers": [],
         "rows": len(rows),
         "table": {
-            "title": kind.table,
+            "title": title,
             "header": [printable(name.replace("_", " ")) for name in header],
             "rows": _as_numbers(lines[:TABLE_ROWS]),
         },

@@ -235,6 +235,8 @@ def test_runs_that_differ_in_the_seed_alone_form_a_group_with_an_interval(tmp_pa
         ["optimizer.lr", "0.0001", "0.0001", "0.0001", "0.0002"],
         ["seed", "0", "1", "2", "0"],
     ]
+    [twin] = describe_runs([folders[0], make_run(tmp_path / "twin", score=0.7)])["groups"]
+    assert (twin["name"], twin["interval"]) == ("2 runs", None)
     assert interval_of_mean([0.5]) is None
     assert band([[[1, 0.0], [2, 1.0]], [[2, 3.0], [3, 9.0]]]) == [[2, 2.0, 1.0, 3.0]]
 
