@@ -1,18 +1,29 @@
-"""The command `nlp-ft`. Each command imports what it needs when it runs, so that `--help` answers at once."""
+"""The command `nlp-ft`: its commands and options. What they do is in commands.py."""
 
 import argparse
-import shlex
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NoReturn, TypeAlias
 
 from nlp_ft import __version__
-from nlp_ft.environment import check_environment, is_main_process
-from nlp_ft.errors import DataError, printable
-from nlp_ft.exits import exit_with, fail
+from nlp_ft.commands import (
+    run_audit,
+    run_compare,
+    run_eval,
+    run_find_lr,
+    run_init,
+    run_layers,
+    run_predict,
+    run_report,
+    run_runs,
+    run_schema,
+    run_train,
+    run_validate,
+)
+from nlp_ft.environment import check_environment
+from nlp_ft.errors import printable
+from nlp_ft.exits import exit_with
 from nlp_ft.options import OVERRIDES, add_level, add_recipe, add_trust, count, path, positive
-from nlp_ft.screen import at_level, is_verbose, say
-from nlp_ft.tables import terminal_width, wrapped
+from nlp_ft.screen import at_level
 
 DESCRIPTION = """Fine-tune networks layer by layer: labels, numbers, tags, answers of texts, labels of images.
 
@@ -91,7 +102,7 @@ def _add_init(commands: _Commands) -> None:
     init = _add(
         commands,
         "init",
-        _init,
+        run_init,
         "look at a file of texts, words or questions and write a recipe for it, with comments",
         *examples,
     )
@@ -107,14 +118,14 @@ def _add_init(commands: _Commands) -> None:
 
 def _add_runs(commands: _Commands) -> None:
     examples = ("runs runs", "runs runs/first runs/second")
-    runs = _add(commands, "runs", _runs, "list the runs under a folder, or what two runs differ in", *examples)
+    runs = _add(commands, "runs", run_runs, "list the runs under a folder, or what two runs differ in", *examples)
     folder_help = "a folder with runs, which are listed; or several run folders, whose differences are shown"
     runs.add_argument("folders", type=path, nargs="+", metavar="FOLDER", help=folder_help)
 
 
 def _add_report(commands: _Commands) -> None:
     examples = ("report runs/quickstart", "report runs/seed-0 runs/seed-1 runs/head --output compared.html")
-    report = _add(commands, "report", _report, "write a report of a run, or compare runs, as one file", *examples)
+    report = _add(commands, "report", run_report, "write a report of a run, or compare runs, as one file", *examples)
     report.add_argument("runs", type=path, nargs="+", metavar="RUN", help="a run folder; several are compared")
     output_help = "the file to write (default: report.html in the run folder; of several runs, report.html here)"
     report.add_argument("--output", type=path, metavar="FILE", help=output_help)
@@ -126,7 +137,7 @@ def _add_report(commands: _Commands) -> None:
 
 def _add_train(commands: _Commands) -> None:
     example = "train RECIPE.yaml optimizer.lr=1e-4 --resume"
-    train = _add(commands, "train", _train, "fine-tune as a recipe says", example)
+    train = _add(commands, "train", run_train, "fine-tune as a recipe says", example)
     add_recipe(train)
     train.add_argument("--resume", action="store_true", help="continue an unfinished run from its last checkpoint")
     train.add_argument("--overwrite", action="store_true", help="replace the run in output_dir")
@@ -140,7 +151,7 @@ def _add_compare(commands: _Commands) -> None:
         "compare mine.yaml training.duration=3ep --strategies full llrd --baseline llrd --margin 1 --jobs 2",
     )
     summary = "train strategies with several rates and seeds, and say which is better, or what it takes to know"
-    compare = _add(commands, "compare", _compare, summary, *examples)
+    compare = _add(commands, "compare", run_compare, summary, *examples)
     add_recipe(compare)
     strategies_help = "names of strategies, with spaces between them; default: all that are possible"
     compare.add_argument("--strategies", nargs="+", default=[], metavar="NAME", help=strategies_help)
@@ -159,7 +170,7 @@ def _add_compare(commands: _Commands) -> None:
 
 def _add_eval(commands: _Commands) -> None:
     examples = ("eval runs/quickstart --data new.csv", "eval runs/quickstart --output mistakes.csv")
-    evaluate = _add(commands, "eval", _eval, "score a run on labelled rows", *examples)
+    evaluate = _add(commands, "eval", run_eval, "score a run on labelled rows", *examples)
     evaluate.add_argument("run", type=path, metavar="RUN", help="a run folder")
     data_help = "file or glob with the recipe's columns, or class folders of images; default: a split of the recipe"
     evaluate.add_argument("--data", type=path, metavar="FILE", help=data_help)
@@ -180,7 +191,7 @@ def _add_predict(commands: _Commands) -> None:
         'predict runs/xquad "Who wrote it?" "Ada Lovelace wrote it in 1843."',
     )
     summary = "predict labels, numbers, tags or answers for new texts or images"
-    predict = _add(commands, "predict", _predict, summary, *examples)
+    predict = _add(commands, "predict", run_predict, summary, *examples)
     predict.add_argument("run", type=path, metavar="RUN", help="a run folder")
     inputs_help = (
         "texts, two for each prediction of a model of pairs; a question and the text that may answer it; image files, "
@@ -203,7 +214,7 @@ def _add_predict(commands: _Commands) -> None:
 
 def _add_layers(commands: _Commands) -> None:
     example = "layers bert-base-uncased optimizer.lr=2e-5"
-    layers = _add(commands, "layers", _layers, "show each layer of a model with its learning rate", example)
+    layers = _add(commands, "layers", run_layers, "show each layer of a model with its learning rate", example)
     layers.add_argument("target", metavar="MODEL_OR_RECIPE", help="a recipe, folder, Hub id or package:NAME/PATH")
     layers.add_argument("overrides", metavar="key=value", nargs="*", default=[], help=OVERRIDES)
     full_help = "show every name and number in full, however wide the table"
@@ -214,7 +225,7 @@ def _add_layers(commands: _Commands) -> None:
 
 def _add_validate(commands: _Commands) -> None:
     example = "validate RECIPE.yaml strategy=gradual --resolved"
-    validate = _add(commands, "validate", _validate, "describe the data of a recipe and find every problem", example)
+    validate = _add(commands, "validate", run_validate, "describe the data of a recipe and find every problem", example)
     add_recipe(validate)
     resolved_help = "first print every setting as YAML, with its origin: file, command line, preset, data or default"
     validate.add_argument("--resolved", action="store_true", help=resolved_help)
@@ -222,18 +233,20 @@ def _add_validate(commands: _Commands) -> None:
 
 def _add_audit(commands: _Commands) -> None:
     summary = "find what would silently go wrong in a run; exit code 1 if there are errors"
-    add_recipe(_add(commands, "audit", _audit, summary, "audit RECIPE.yaml strategy=llrd"))
+    add_recipe(_add(commands, "audit", run_audit, summary, "audit RECIPE.yaml strategy=llrd"))
 
 
 def _add_find_lr(commands: _Commands) -> None:
     summary = "try rising learning rates on the training data, and suggest one for the head and one for the encoder"
-    find_lr = _add(commands, "find-lr", _find_lr, summary, "find-lr RECIPE.yaml", "find-lr RECIPE.yaml strategy=full")
+    find_lr = _add(
+        commands, "find-lr", run_find_lr, summary, "find-lr RECIPE.yaml", "find-lr RECIPE.yaml strategy=full"
+    )
     add_recipe(find_lr)
     find_lr.add_argument("--steps", type=count, default=100, help="steps of each test, at least 20 (default: 100)")
 
 
 def _add_schema(commands: _Commands) -> None:
-    _add(commands, "schema", _schema, "print the JSON Schema of recipes", "schema > recipe.schema.json")
+    _add(commands, "schema", run_schema, "print the JSON Schema of recipes", "schema > recipe.schema.json")
 
 
 def _add(
@@ -248,124 +261,3 @@ def _add(
     )
     parser.set_defaults(command=command)
     return parser
-
-
-def _init(options: argparse.Namespace) -> int:
-    file = Path(options.output)
-    if file.exists() and not options.overwrite:
-        raise DataError(f"--output: {file} exists; choose another, or pass --overwrite to replace it")
-    from nlp_ft.api.draft import write_draft
-
-    text = write_draft(file, options.data, options.model)
-    print(f"{text}\nrecipe: {printable(str(file))}")
-    print(f"next: nlp-ft validate {printable(shlex.quote(str(file)))}")
-    return 0
-
-
-def _runs(options: argparse.Namespace) -> int:
-    from nlp_ft.api.run_list import compare_runs, list_runs
-
-    is_one = len(options.folders) == 1
-    width = terminal_width()
-    print(list_runs(options.folders[0], width) if is_one else compare_runs(options.folders, width))
-    return 0
-
-
-def _report(options: argparse.Namespace) -> int:
-    from nlp_ft.report.write import format_of, report_file, write_comparison, write_report
-
-    form = format_of(options.output, options.format)
-    file = report_file(options.runs, options.output, form, options.overwrite)
-    texts = not options.no_texts
-    if len(options.runs) == 1:
-        write_report(options.runs[0], file, form, texts=texts)
-    else:
-        write_comparison(options.runs, file, form, texts=texts)
-    print(f"report: {printable(str(file))} ({file.stat().st_size / 1000:,.0f} kB)")
-    return 0
-
-
-def _train(options: argparse.Namespace) -> int:
-    from nlp_ft.recipe.loader import load_recipe_with_layers
-    from nlp_ft.recipe.origins import resolved_yaml
-    from nlp_ft.training.run_folder import RunFolder
-
-    recipe, layers = load_recipe_with_layers(options.recipe, options.overrides)
-    if is_verbose():
-        say(resolved_yaml(recipe, layers))
-    # The run checks the folder again; checked here first, an error comes before the seconds of importing torch.
-    if is_main_process():
-        RunFolder(recipe.output_dir, options.resume, options.overwrite)
-    from accelerate import PartialState
-
-    from nlp_ft.training.run import train
-
-    train(recipe, resume=options.resume, overwrite=options.overwrite)
-    PartialState().destroy_process_group()
-    return 0
-
-
-def _compare(options: argparse.Namespace) -> int:
-    from nlp_ft.study.command_line import compare
-
-    return compare(options)
-
-
-def _eval(options: argparse.Namespace) -> int:
-    from nlp_ft.prediction.command_line import evaluate
-
-    return evaluate(options)
-
-
-def _predict(options: argparse.Namespace) -> int:
-    from nlp_ft.prediction.command_line import predict
-
-    return predict(options)
-
-
-def _layers(options: argparse.Namespace) -> int:
-    from nlp_ft.training.inspection import describe_layers
-
-    print(describe_layers(options.target, options.overrides))
-    return 0
-
-
-def _validate(options: argparse.Namespace) -> int:
-    from nlp_ft.recipe.derived import derived_layers, filled
-    from nlp_ft.recipe.loader import load_recipe_with_layers
-    from nlp_ft.recipe.origins import resolved_yaml
-
-    # Loaded first, so that an error comes before the seconds of importing torch.
-    recipe, layers = load_recipe_with_layers(options.recipe, options.overrides)
-    from nlp_ft.training.inspection import inspect_recipe
-
-    found = inspect_recipe(recipe)
-    if options.resolved:
-        print(resolved_yaml(filled(recipe, found.derived), [*layers, *derived_layers(found.derived)]), flush=True)
-    if found.problems:
-        return fail("\n".join(f"{printable(options.recipe)}: {problem}" for problem in found.problems))
-    lines = [*found.lines(with_derived=not options.resolved), "", f"{printable(options.recipe)}: ready to train"]
-    # After a resolved recipe these are comments, so that the whole output is one YAML file.
-    print("\n".join(f"# {line}".rstrip() if options.resolved else wrapped(line) for line in lines))
-    return 0
-
-
-def _audit(options: argparse.Namespace) -> int:
-    from nlp_ft.training.inspection import audit_recipe
-
-    report = audit_recipe(options.recipe, options.overrides)
-    print(wrapped(str(report)))
-    return 1 if report.has_errors else 0
-
-
-def _find_lr(options: argparse.Namespace) -> int:
-    from nlp_ft.study.command_line import find_lr
-
-    return find_lr(options)
-
-
-def _schema(options: argparse.Namespace) -> int:
-    from nlp_ft.recipe.loader import json_schema
-
-    print(json_schema(), end="")
-    return 0

@@ -196,7 +196,7 @@ def test_an_option_may_stand_before_between_or_after_the_settings(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, Any] = {}
-    monkeypatch.setattr("nlp_ft.cli._train", lambda options: seen.update(vars(options)) or 0)
+    monkeypatch.setattr("nlp_ft.cli.run_train", lambda options: seen.update(vars(options)) or 0)
     with pytest.raises(SystemExit, match="0"):
         main(arguments)
     assert (seen["recipe"], seen["overrides"], seen["resume"]) == ("r.yaml", ["seed=1", "optimizer.lr=1"], True)

@@ -54,14 +54,14 @@ def ended(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int | st
 def test_any_error_ends_with_2_and_one_message(
     error: BaseException, line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nlp_ft.cli._schema", raising(error))
+    monkeypatch.setattr("nlp_ft.cli.run_schema", raising(error))
     assert ended(capsys, "schema") == (2, f"{line}\n")
 
 
 def test_a_recursion_without_end_is_one_message(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nlp_ft.cli._schema", recursing)
+    monkeypatch.setattr("nlp_ft.cli.run_schema", recursing)
     code, err = ended(capsys, "schema")
     assert (code, len(err.splitlines())) == (2, 1)
     assert err.startswith("error: unexpected RecursionError: maximum recursion depth exceeded")
@@ -70,7 +70,7 @@ def test_a_recursion_without_end_is_one_message(
 def test_the_traceback_is_shown_when_the_environment_asks(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nlp_ft.cli._schema", raising(RuntimeError("boom")))
+    monkeypatch.setattr("nlp_ft.cli.run_schema", raising(RuntimeError("boom")))
     monkeypatch.setenv("NLP_FT_TRACEBACK", "1")
     code, err = ended(capsys, "schema")
     assert code == 2
@@ -81,7 +81,7 @@ def test_the_traceback_is_shown_when_the_environment_asks(
 def test_a_signal_ends_with_its_own_code_and_message(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nlp_ft.cli._schema", raising(Interrupted("a checkpoint is at step 3", 143)))
+    monkeypatch.setattr("nlp_ft.cli.run_schema", raising(Interrupted("a checkpoint is at step 3", 143)))
     assert ended(capsys, "schema") == (143, "\na checkpoint is at step 3\n")
 
 
@@ -92,9 +92,9 @@ def test_what_every_process_finds_is_said_once_and_what_one_alone_finds_is_said_
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("MASTER_ADDR", "localhost")
-    monkeypatch.setattr("nlp_ft.cli._schema", raising(DataError("shared")))
+    monkeypatch.setattr("nlp_ft.cli.run_schema", raising(DataError("shared")))
     assert ended(capsys, "schema") == (2, "error: shared\n" if rank == "0" else "")
-    monkeypatch.setattr("nlp_ft.cli._schema", raising(RuntimeError("alone")))
+    monkeypatch.setattr("nlp_ft.cli.run_schema", raising(RuntimeError("alone")))
     assert ended(capsys, "schema") == (2, f"error: unexpected RuntimeError: alone; {WHERE}\n")
 
 

@@ -88,6 +88,7 @@ ONLY = {
 # What the command line imports at its top, so that `--help` answers at once.
 LIGHT = (
     "nlp_ft.__version__",
+    "nlp_ft.commands",
     "nlp_ft.environment",
     "nlp_ft.errors",
     "nlp_ft.exits",
@@ -172,8 +173,9 @@ def test_a_part_imports_only_what_it_may(package: str) -> None:
     assert wrong == []
 
 
-def test_the_command_line_imports_nothing_heavy_at_its_top() -> None:
-    outside = {name for name in imports(parsed(PACKAGE / "cli.py").body) if name.split(".")[0] not in STANDARD_LIBRARY}
+@pytest.mark.parametrize("file", ["cli.py", "commands.py"])
+def test_the_command_line_imports_nothing_heavy_at_its_top(file: str) -> None:
+    outside = {name for name in imports(parsed(PACKAGE / file).body) if name.split(".")[0] not in STANDARD_LIBRARY}
     assert {name for name in outside if not any(is_in(name, light) for light in LIGHT)} - {"nlp_ft"} == set()
     assert "nlp_ft.errors" in outside
 

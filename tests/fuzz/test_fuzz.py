@@ -64,7 +64,7 @@ def test_the_driver_sees_each_bad_ending(
         act()
         return 0
 
-    monkeypatch.setattr("nlp_ft.cli._schema", command)
+    monkeypatch.setattr("nlp_ft.cli.run_schema", command)
     trial = Trial("x: y", lambda work: None, ("schema",), named=("a.csv",))
     assert run_trial(trial, tmp_path, 0.5 if kind == "hang" else driver.SECONDS).kind == kind
 
