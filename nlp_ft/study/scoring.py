@@ -46,7 +46,7 @@ def _described(plan: Plan, predictions: Predictions) -> dict[str, Any]:
 
     groups = groups_of(clusters(plan, predictions))
     hits = None
-    if metric == "accuracy":
+    if metric == "accuracy" and predictions.predicted.ndim == 1:
         hits = (predictions.predicted == predictions.references).astype(int).tolist()
     return {
         "rows": len(predictions.references),
