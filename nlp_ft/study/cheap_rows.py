@@ -49,7 +49,11 @@ def cheap_rows(recipe: Recipe, task: Task) -> list[CheapRow]:
         NlpFtError: data or model cannot be read.
     """
     rows = [
-        CheapRow(SHORT.get(name, name.replace("_", " ")), scores)
+        # A correlation with a constant, which is NaN, counts as 0.
+        CheapRow(
+            SHORT.get(name, name.replace("_", " ")),
+            {metric: value if value == value else 0.0 for metric, value in scores.items()},
+        )
         for name, scores in task.score_baselines().get("test", {}).items()
     ]
     if not _has_one_label_a_text(task):

@@ -16,7 +16,7 @@ from nlp_ft.study.cells import Cell, Plan, write_plan
 from nlp_ft.study.cheap_rows import CheapRow, cheap_rows
 from nlp_ft.study.remarks import remarks, verdict_lines
 from nlp_ft.study.results import Judged, Runs, judge
-from nlp_ft.study.running import Start, chosen, is_lower_better, run_cells, start_process, summary_of
+from nlp_ft.study.running import Start, chosen, is_lower_better, require_same_data, run_cells, start_process, summary_of
 from nlp_ft.study.scoring import scored_on_test
 from nlp_ft.tables import terminal_width, wrapped
 from nlp_ft.tasks.registry import task_of
@@ -48,6 +48,7 @@ def compare(plan: Plan, margin: float = 0.5, jobs: int = 1, start: Start = start
         write_plan(plan)
         say(f"{len(plan.cells)} cells in {printable(str(plan.folder))}: {', '.join(plan.recipes)}")
         run_cells(plan, jobs, start)
+        require_same_data(plan)
         runs = _chosen_runs(plan)
         cheap, report = _cheap(plan)
     sign = -1 if is_lower_better(plan.metric) else 1

@@ -13,15 +13,19 @@ from typing import Any, Protocol
 from tqdm import tqdm
 
 from nlp_ft.errors import RunFolderError, TrainingError
+from nlp_ft.exits import exit_with
 from nlp_ft.layerwise.unfreezing.triggers import LOWER_IS_BETTER
-from nlp_ft.screen import say
+from nlp_ft.recipe.loader import load_recipe
+from nlp_ft.screen import at_level, say
 from nlp_ft.study.cells import Cell, Plan
 from nlp_ft.training.lock import require_free
+from nlp_ft.training.run import train
 from nlp_ft.training.run_folder import SUMMARY
 
 SECONDS_BETWEEN_LOOKS = 0.2
 LINES_OF_ERROR = 5
-PRELOADED = ["nlp_ft.training.run", "nlp_ft.tasks.class_scores", "nlp_ft.cli"]
+PRELOADED = ["nlp_ft.study.running", "nlp_ft.tasks.class_scores"]
+"""Modules that the server of processes imports once."""
 
 
 class Running(Protocol):
@@ -80,9 +84,8 @@ def _train(recipe: str, log: str, folder: str, environment: dict[str, str]) -> N
     stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(stream, 1)
     os.dup2(stream, 2)
-    from nlp_ft.cli import main
-
-    main(["train", recipe, "--resume", "--quiet"])
+    with at_level("quiet"):
+        exit_with(lambda: 0 if train(load_recipe(recipe), resume=True) else 1)
 
 
 def run_cells(plan: Plan, jobs: int, start: Start = start_process) -> None:
@@ -145,6 +148,18 @@ def summary_of(plan: Plan, cell: Cell) -> dict[str, Any]:
     except ValueError:
         raise RunFolderError(f"{file} is damaged; remove {file.parent}, and the comparison trains it anew") from None
     return summary
+
+
+def require_same_data(plan: Plan) -> None:
+    """Check that all cells have seen the same rows, as far as the data report tells. Raises: RunFolderError."""
+    first, *others = plan.cells
+    expected = summary_of(plan, first)["data"]
+    for cell in others:
+        if summary_of(plan, cell)["data"] != expected:
+            raise RunFolderError(
+                f"{plan.folder}: the data have changed between {first.name} and {cell.name}, so their scores do not "
+                "compare; put the data back, or begin anew in another folder"
+            )
 
 
 def chosen(plan: Plan) -> dict[str, float]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from nlp_ft.prediction.predict import evaluate_trained, load_run
 from nlp_ft.study.cells import TEST, Cell, Plan
+from nlp_ft.study.running import summary_of
 from nlp_ft.study.statistics import groups_of, without_each
 from nlp_ft.tasks.outputs import Predictions
 from nlp_ft.training import durable
@@ -25,14 +26,14 @@ def scored_on_test(plan: Plan, cell: Cell) -> dict[str, Any]:
     Raises:
         NlpFtError: the run or the rows cannot be read.
     """
-    file = plan.folder / TEST / f"{cell.name}.json"
-    if not file.exists():
+    file, weights = plan.folder / TEST / f"{cell.name}.json", summary_of(plan, cell)["weights_hashes"]
+    stored = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    if stored.get("weights") != weights:  # there are none yet, or the cell was trained anew
         run = load_run(plan.folder_of(cell), getattr(plan.recipe.model, "trust_remote_code", False))
         run.recipe = run.recipe.model_copy(update={"data": plan.recipe.data})
-        found = _described(plan, evaluate_trained(run, None, SPLIT))
-        durable.write_text(file, json.dumps(found) + "\n")
-    stored: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return stored
+        stored = {"weights": weights, **_described(plan, evaluate_trained(run, None, SPLIT))}
+        durable.write_text(file, json.dumps(stored) + "\n")
+    return dict(stored)
 
 
 def _described(plan: Plan, predictions: Predictions) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def _described(plan: Plan, predictions: Predictions) -> dict[str, Any]:
 
     groups = groups_of(clusters(plan, predictions))
     hits = None
-    if metric == "accuracy":
+    if metric == "accuracy" and predictions.predicted.ndim == 1:
         hits = (predictions.predicted == predictions.references).astype(int).tolist()
     return {
         "rows": len(predictions.references),

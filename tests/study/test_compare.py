@@ -6,7 +6,7 @@ import os
 import random
 import re
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,11 @@ from nlp_ft.study.compare import compare
 from nlp_ft.study.running import Running, chosen, start_process
 from nlp_ft.training import durable
 from nlp_ft.training.run import train
-from tests.tiny import tiny_recipe
+from tests.tasks.test_text_regression import numbers_recipe
+from tests.tiny import tiny_recipe, write_tiny_csv
+from tests.tiny_label_sets import label_set_recipe
+from tests.tiny_questions import question_recipe
+from tests.tiny_words import words_recipe
 
 COSTS = ("train_seconds", "peak_memory_bytes", "dominated_by")
 
@@ -205,6 +209,45 @@ def test_seeds_are_added_to_a_comparison_and_another_recipe_is_refused(recipe: s
     (tmp_path / "other/notes.txt").write_text("mine")
     with pytest.raises(RunFolderError, match="holds other things than a comparison"):
         compare(make_plan(recipe, [], tmp_path / "other", ["full"], 1, 1), start=here)
+
+
+@pytest.mark.parametrize(
+    ("of_task", "metric"),
+    [(label_set_recipe, "macro_f1"), (numbers_recipe, "mse"), (question_recipe, "f1"), (words_recipe, "span_f1")],
+)
+def test_other_tasks_are_compared_by_their_metric(
+    of_task: Callable[..., dict[str, Any]], metric: str, tmp_path: Path, tiny_encoder: Path
+) -> None:
+    values = of_task(tmp_path, tiny_encoder)
+    values["data"]["test"] = values["data"].get("test") or values["data"]["validation"]
+    values["training"] = {**values["training"], "duration": "3st"}
+    file = tmp_path / "recipe.yaml"
+    file.write_text(json.dumps(values))
+    plan = make_plan(str(file), [], tmp_path / "c", ["full", "head_only"], 1, 2)
+    result = compare(plan, start=here)
+    assert result["metric"] == metric
+    assert result["strategies"]["head_only"]["word"] in ("better", "worse", "equal", "cannot tell yet")
+    low, high = result["strategies"]["head_only"]["interval_over_rows"]
+    assert low <= result["strategies"]["head_only"]["gain"] <= high
+    assert [of["scores"][metric] for of in result["cheap"].values()] != []
+
+
+def test_data_that_change_between_two_cells_are_refused(tmp_path: Path, tiny_encoder: Path) -> None:
+    file = write_recipe(tmp_path, tiny_encoder)
+    compare(make_plan(file, [], tmp_path / "c", ["full"], 1, 1), start=here)
+    write_tiny_csv(tmp_path / "train.csv", 40)
+    message = "the data have changed between full-x1-seed0 and full-x1-seed1"
+    with pytest.raises(RunFolderError, match=message):
+        compare(make_plan(file, [], tmp_path / "c", ["full"], 1, 2), start=here)
+
+
+def test_a_cell_that_is_trained_anew_is_scored_anew(tmp_path: Path, tiny_encoder: Path) -> None:
+    plan = make_plan(write_recipe(tmp_path, tiny_encoder), [], tmp_path / "c", ["full"], 1, 1)
+    first = compare(plan, start=here)["strategies"]["full"]["test"]
+    [file] = (plan.folder / "test").iterdir()
+    stored = json.loads(file.read_text())
+    file.write_text(json.dumps({**stored, "weights": ["of another run"], "scores": {"accuracy": -1.0}}))
+    assert compare(plan, start=here)["strategies"]["full"]["test"] == first
 
 
 def test_what_cannot_be_compared_is_refused_before_anything_is_trained(recipe: str, tmp_path: Path) -> None:
