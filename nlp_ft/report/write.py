@@ -15,7 +15,6 @@ from nlp_ft.report.run_files import SUMMARY
 from nlp_ft.report.summary import ROWS_LISTED, describe_run
 
 Format = Literal["html", "md", "json"]
-REPORT = "report.html"
 MOST_BYTES = 1_000_000
 """Most bytes of a report; beyond them it lists fewer rows."""
 SPECIAL_IN_MARKDOWN = re.compile(r"[\\`*_\[\]<>&#!|~$]")

@@ -75,7 +75,7 @@ class Recorder:
             return
         found = {name: [one.grad for one in of if one.grad is not None] for name, of in self._layers.items()}
         self._gradients = {
-            name: torch.stack(torch._foreach_norm(gradients)).double().norm() / gradient_scale
+            name: torch.stack(torch._foreach_norm(gradients)).float().cpu().double().norm() / gradient_scale
             for name, gradients in found.items()
             if gradients
         }
@@ -112,7 +112,7 @@ class Recorder:
         return {"step": step, **known, "seconds": seconds}
 
     def _some_weights(self) -> torch.Tensor:
-        """Copy at most `MOST_ENTRIES` entries of each tensor, evenly spread, (entries,), in float32.
+        """Copy at most `MOST_ENTRIES` entries of each tensor, evenly spread, (entries,), in float32 to the CPU.
 
         An entry is multiplied by the root of the entries that it stands for, so that norms are those of whole tensors.
         """
@@ -120,7 +120,7 @@ class Recorder:
         for parameter in (one for of in self._layers.values() for one in of):
             some = parameter.detach().reshape(-1)[:: _distance(parameter)]
             parts.append(some * math.sqrt(parameter.numel() / some.numel()))
-        return torch.cat(parts).float() if parts else torch.empty(0)
+        return torch.cat(parts).float().cpu() if parts else torch.empty(0)
 
     def _norms(self, entries: torch.Tensor) -> torch.Tensor:
         """Compute the norm of each layer, (layers,), from `_some_weights`, (entries,)."""

@@ -30,6 +30,7 @@ from nlp_ft.training.precision import precision_name
 from nlp_ft.training.run_folder import SUMMARY_TO_BE, RunFolder, writing
 from nlp_ft.training.verdict.judge import format_verdict, is_useless
 
+REPORT = "report.html"
 ROWS_SHOWN = 12
 """Most rows of the table that stands on the screen at the end."""
 
@@ -124,6 +125,8 @@ def _show_result(
     say(f"\n{format_verdict(summary['verdict'])}\n")
     say(f"{summary['train_seconds']:.1f} s of training, {summary['train_examples_per_second']:.0f} examples/s")
     say(f"run folder: {place}")
+    if (folder.final / REPORT).exists():
+        say(f"report: {printable(str(folder.final / REPORT))}")
     if is_useless(summary["verdict"]):
         say("next: make the first change above, and train again with --overwrite")
     else:
@@ -159,7 +162,7 @@ def _report(folder: RunFolder) -> None:
     """Write the report of the run; a run whose report fails is finished all the same."""
     # Imported here: matplotlib takes a second.
     try:
-        from nlp_ft.report.write import REPORT, write_report
+        from nlp_ft.report.write import write_report
 
         name = folder.final.name
         write_report(folder.partial, folder.partial / REPORT, summary_file=SUMMARY_TO_BE, name=name)
