@@ -23,6 +23,7 @@ __all__ = ["Source", "TrainedRun", "evaluate_run", "load_run", "predict", "predi
 RUNS = {
     "texts": "nlp_ft.prediction.text_run:TextRun",
     "questions": "nlp_ft.prediction.question_run:QuestionRun",
+    "choices": "nlp_ft.prediction.choice_run:ChoiceRun",
     "words": "nlp_ft.prediction.word_run:WordRun",
     "images": "nlp_ft.prediction.image_run:ImageRun",
 }

@@ -2,6 +2,7 @@
 
 from nlp_ft.recipe.recipe import (
     RECIPES,
+    ChoiceRecipe,
     ImageRecipe,
     MultiLabelRecipe,
     QuestionRecipe,
@@ -13,6 +14,7 @@ from nlp_ft.recipe.recipe import (
 
 __all__ = [
     "RECIPES",
+    "ChoiceRecipe",
     "ImageRecipe",
     "MultiLabelRecipe",
     "QuestionRecipe",

@@ -7,9 +7,11 @@ from typing import ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
+from nlp_ft.recipe.choices import ChoiceDataSection
 from nlp_ft.recipe.images import ImageDataSection, ImageModelSection
 from nlp_ft.recipe.questions import QuestionDataSection
 from nlp_ft.recipe.sections import (
+    ChoiceMetric,
     ClassMetric,
     DataSection,
     LossSection,
@@ -34,6 +36,7 @@ TaskName = Literal[
     "text_regression",
     "token_classification",
     "question_answering",
+    "multiple_choice",
     "image_classification",
 ]
 
@@ -53,7 +56,7 @@ class Recipe(Section):
         description="What the model learns: `text_classification`, a label for each text or pair of texts; "
         "`multi_label_classification`, any number of labels for each; `text_regression`, a number for each; "
         "`token_classification`, a tag for each word, such as the entities of a text; `question_answering`, the part "
-        "of a text that answers a question; "
+        "of a text that answers a question; `multiple_choice`, the right one of several candidates; "
         "`image_classification`, a label for each image. It decides which keys `data` and `model` have.",
     )
     data: DataSection = Field(description="Where the rows and labels come from.")
@@ -204,21 +207,37 @@ class QuestionRecipe(Recipe):
 
     @model_validator(mode="after")
     def _check_questions(self) -> Self:
-        refused = {
-            f"strategy.grain {self.strategy.grain}": self.strategy.grain != "block",
-            "loss.class_weights": self.loss.class_weights is not None,
-            "loss.label_smoothing": self.loss.label_smoothing != 0,
-            f"model.pooling {self.model.pooling}": self.model.pooling != "auto",
-            f"model.head.type {self.model.head.type}": self.model.head.type != "linear",
-            "model.head.dropout": self.model.head.dropout is not None,
-        }
-        for field, is_set in refused.items():
-            if is_set:
-                raise ValueError(
-                    f"{field} is not for {self.task}, whose head is one linear layer that scores each token as the "
-                    "start and as the end of the answer; leave it out"
-                )
+        _refuse_other_heads(self, "one linear layer that scores each token as the start and as the end of the answer")
         return self
+
+
+class ChoiceRecipe(Recipe):
+    """Multiple choice: the right one of several candidates for a prompt."""
+
+    metrics: ClassVar[tuple[str, ...]] = get_args(ChoiceMetric)
+    data: ChoiceDataSection = Field(description="Where the prompts, candidates and labels come from.")
+    model: TextModelSection = Field(description="The pretrained encoder and its head.")
+
+    @model_validator(mode="after")
+    def _check_choices(self) -> Self:
+        _refuse_other_heads(self, "the one that Transformers has, with a score for each candidate")
+        return self
+
+
+def _refuse_other_heads(recipe: Recipe, own: str) -> None:
+    """Refuse settings of heads and labels where the head is Transformers' own. Raises: ValueError."""
+    model = recipe.model
+    refused = {
+        f"strategy.grain {recipe.strategy.grain}": recipe.strategy.grain != "block",
+        "loss.class_weights": recipe.loss.class_weights is not None,
+        "loss.label_smoothing": recipe.loss.label_smoothing != 0,
+        f"model.pooling {getattr(model, 'pooling', None)}": getattr(model, "pooling", "auto") != "auto",
+        f"model.head.type {model.head.type}": model.head.type != "linear",
+        "model.head.dropout": model.head.dropout is not None,
+    }
+    for field, is_set in refused.items():
+        if is_set:
+            raise ValueError(f"{field} is not for {recipe.task}, whose head is {own}; leave it out")
 
 
 class WordsRecipe(Recipe):
@@ -268,6 +287,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "text_regression": RegressionRecipe,
     "token_classification": WordsRecipe,
     "question_answering": QuestionRecipe,
+    "multiple_choice": ChoiceRecipe,
     "image_classification": ImageRecipe,
 }
 """Task -> the class of its recipe."""

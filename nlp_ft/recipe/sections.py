@@ -24,7 +24,8 @@ MultiLabelMetric = Literal[
 NumberMetric = Literal["spearman", "pearson", "mse", "rmse", "mae", "loss"]
 TagMetric = Literal["span_f1", "span_precision", "span_recall", "macro_f1", "accuracy", "loss"]
 QuestionMetric = Literal["f1", "exact_match", "loss"]
-Metric = Literal[ClassMetric, MultiLabelMetric, NumberMetric, TagMetric, QuestionMetric]
+ChoiceMetric = Literal["accuracy", "above_chance", "loss"]
+Metric = Literal[ClassMetric, MultiLabelMetric, NumberMetric, TagMetric, QuestionMetric, ChoiceMetric]
 
 
 def is_share(where: object) -> bool:

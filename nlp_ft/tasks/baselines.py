@@ -25,6 +25,9 @@ TITLES = {
     "first_sentence": "the first sentence",
     "tfidf_sentence": "the nearest sentence by TF-IDF",
     "no_answer": "no answer",
+    "chance": "chance",
+    "longest_candidate": "the longest candidate",
+    "tfidf_candidate": "the nearest candidate by TF-IDF",
     "most_frequent_tag": "the most frequent tag",
     "tag_of_word": "the most frequent tag of each word",
 }

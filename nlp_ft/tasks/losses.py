@@ -160,6 +160,34 @@ def _has_span(labels: torch.Tensor) -> torch.Tensor:
     return (labels.clamp(min=0) & 1).any(1)
 
 
+class ChoiceLoss:
+    """Cross-entropy of the right candidate of each row, see `choice_losses`, for an effective batch in parts."""
+
+    def total(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Sum the loss over one part: logits and labels (batch, candidates)."""
+        return choice_losses(logits, labels).sum()
+
+    def weight(self, labels: torch.Tensor) -> torch.Tensor:
+        """Count the rows of one part that have a right candidate."""
+        return (labels == 1).sum().float()
+
+
+def choice_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Compute the cross-entropy of the right candidate of each row, (batch,); 0 for a row without one.
+
+    Args:
+        logits: a score for each candidate, (batch, candidates).
+        labels: (batch, candidates): 1 for the right candidate, 0 for the others, -100 where a row has no candidate.
+    """
+    return -(choice_log_shares(logits, labels) * (labels == 1)).sum(-1)
+
+
+def choice_log_shares(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Compute the logarithms of the probabilities of all candidates, (batch, candidates); see `choice_losses`."""
+    scores = logits.float() if logits.dtype != torch.float64 else logits
+    return scores.masked_fill(labels == IGNORED_LABEL, torch.finfo(scores.dtype).min).log_softmax(-1)
+
+
 class SquaredLoss:
     """Squared error of an effective batch that arrives in parts, as `ClassificationLoss` is for labels.
 

@@ -14,6 +14,7 @@ TASKS = {
     "text_regression": "nlp_ft.tasks.text_regression:TextRegression",
     "token_classification": "nlp_ft.tasks.token_classification:TokenClassification",
     "question_answering": "nlp_ft.tasks.question_answering:QuestionAnswering",
+    "multiple_choice": "nlp_ft.tasks.multiple_choice:MultipleChoice",
     "image_classification": "nlp_ft.tasks.image_classification:ImageClassification",
 }
 """Name of a task in recipes -> its module and class."""

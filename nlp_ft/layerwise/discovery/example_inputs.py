@@ -24,6 +24,8 @@ def example_inputs(model: nn.Module) -> Iterator[Any]:
         ids = _token_ids(config, device)
         yield {main: ids}
         if main == "input_ids":
+            # A model of multiple choice takes (batch, candidates, seq_len).
+            yield {"input_ids": ids[None]}
             yield {"input_ids": ids, "decoder_input_ids": ids}
             for images in _images(model, device):
                 yield {"input_ids": ids, "pixel_values": images}

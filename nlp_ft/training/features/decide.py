@@ -150,6 +150,8 @@ def _decision(savings: Savings, can_enter: bool, dtype: torch.dtype) -> str:
 def _obstacle(task: Task, accelerator: Accelerator, run_tag: str) -> str | None:
     if task.tokenizer is None:
         return "images are augmented anew in each epoch"
+    if example_inputs(task)["input_ids"].ndim > 2:
+        return "the model reads several texts for each row"
     if is_compiled(accelerator):
         return "the model is compiled whole"
     if not _is_shared(feature_folder(), accelerator, run_tag):

@@ -1,0 +1,1 @@
+"""Prompts with candidates, of which one is right: reading, encoding, batches, report."""

@@ -1,0 +1,189 @@
+"""Reads prompts with their candidates, and finds the right candidate by index, letter or text; each row is checked."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow
+from datasets import Dataset
+
+from nlp_ft.data.sources import check_columns, check_texts, load_files, named_splits, rows_from_source
+from nlp_ft.data.splits import draw_validation
+from nlp_ft.data.stored import stored_rows
+from nlp_ft.errors import DataError, listed
+from nlp_ft.recipe.choices import ChoiceDataSection
+from nlp_ft.recipe.sections import is_share
+from nlp_ft.suggest import did_you_mean
+
+ROWS_CHECKED_TOGETHER = 1000
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+FORMS = "its index (from 0), its letter (from A) or its exact text"
+SCHEMA = pyarrow.schema(
+    {"prompt": pyarrow.string(), "candidates": pyarrow.list_(pyarrow.string()), "label": pyarrow.int64()}
+)
+"""The columns of rows that were read; `label` is the index of the right candidate."""
+
+
+def load_choice_splits(data: ChoiceDataSection) -> dict[str, Dataset]:
+    """Read the splits that the recipe names, and draw a validation share of train.
+
+    Returns:
+        Split name -> rows with the columns of `SCHEMA`.
+
+    Raises:
+        DataError: a file or column is missing, or a row cannot be used; see `as_choices`.
+    """
+    columns = named_columns(data)
+    splits: dict[str, Dataset] = {}
+    for split, field, where in named_splits(data):
+        rows = rows_from_source(data, split, where, columns) if data.source else load_files(where, field, columns)
+        splits[split] = as_choices(rows, f"{field} ({where})", data)
+    return draw_validation(splits, None, data.validation) if is_share(data.validation) else splits
+
+
+def named_columns(data: ChoiceDataSection) -> list[tuple[str, str]]:
+    """List (key of the recipe, column) of the columns to read."""
+    return [*_input_columns(data), ("label", data.label)]
+
+
+def as_choices(rows: Dataset, where: str, data: ChoiceDataSection) -> Dataset:
+    """Check rows with the recipe's columns, and give them the columns of `SCHEMA`; cached for the next run.
+
+    Raises:
+        DataError: a column is missing or holds something else, or a row has no prompt, less than two candidates, an
+            empty candidate, or a label that names none of them; the message names the row.
+    """
+    columns = named_columns(data)
+    check_columns(rows.column_names, columns, where)
+    check_input_columns(rows, where, data)
+    kept = rows.select_columns([column for _, column in columns])
+    stored = stored_rows(f"choices {columns} {rows._fingerprint}", lambda: _tables(kept, where, data))
+    if stored is None:
+        raise DataError(f"{where} has no rows")
+    return stored
+
+
+def check_input_columns(rows: Dataset, where: str, data: ChoiceDataSection) -> None:
+    """Check the types of the columns with prompts and candidates. Raises: DataError: one holds no texts."""
+    check_texts(rows.features, data.text_columns, where)
+    if isinstance(data.candidates, list):
+        check_texts(rows.features, data.candidates, where, "candidates")
+        return
+    held = rows.features[data.candidates]
+    inner = getattr(held, "feature", None)
+    if getattr(inner, "dtype", None) not in ("string", "large_string", "string_view"):
+        raise DataError(
+            f"{where}: data.candidates is {data.candidates!r}, a column of {getattr(held, 'dtype', held)}, not of "
+            "lists of texts; write lists (JSON Lines, Parquet), or name a column for each candidate"
+        )
+
+
+def prompt_and_candidates(row: dict[str, Any], where: str, data: ChoiceDataSection) -> tuple[str, list[str]]:
+    """Take prompt and candidates out of a row, and check them. Raises: DataError: see `checked_choice`."""
+    texts = [row[name] for name in data.text_columns]
+    values = row[data.candidates] if isinstance(data.candidates, str) else [row[name] for name in data.candidates]
+    return checked_choice(texts, values, where)
+
+
+def checked_choice(texts: Sequence[Any], candidates: Any, where: str) -> tuple[str, list[str]]:
+    """Join the texts of a prompt by a blank, and check them and the candidates.
+
+    Args:
+        texts: one text or two, of which one may be empty or missing.
+        candidates: two texts or more.
+        where: the name of the row in error messages.
+
+    Raises:
+        DataError: the prompt is empty, there are less than two candidates, one is no text or empty, or a text is no
+            valid Unicode.
+    """
+    if not all(isinstance(text, str | None) for text in texts):
+        raise DataError(f"{where}: its prompt must be text, got {list(texts)!r:.60}")
+    prompt = " ".join(text for text in texts if text and text.strip())
+    if not prompt:
+        raise DataError(f"{where} has no prompt; write it, or remove the row")
+    if not isinstance(candidates, list | tuple) or len(candidates) < 2:
+        raise DataError(f"{where} must have two candidates or more, got {candidates!r:.60}")
+    for number, candidate in enumerate(candidates):
+        if not isinstance(candidate, str | None):
+            raise DataError(f"{where}: candidate {number} (from 0) must be a text, got {candidate!r:.60}")
+        if not candidate or not candidate.strip():
+            raise DataError(f"{where}: candidate {number} (from 0) is empty; write it, or leave it out of a list")
+    for text in (prompt, *candidates):
+        if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+            raise DataError(f"{where} holds half of a surrogate pair; write it in valid Unicode")
+    return prompt, list(candidates)
+
+
+def index_of(label: Any, candidates: Sequence[str], where: str) -> int:
+    """Find the candidate that a label names.
+
+    Args:
+        label: a whole number is an index from 0; a text is the exact text of a candidate, a letter from A, or an index.
+        candidates: the texts of the candidates.
+        where: the name of the row in error messages.
+
+    Raises:
+        DataError: the label names no candidate, or may mean two of them.
+    """
+    if isinstance(label, float) and label.is_integer():
+        label = int(label)
+    if type(label) is int:
+        meant = {label: "index"}
+    elif isinstance(label, str):
+        meant = _meanings(label, candidates, where)
+    else:
+        raise DataError(f"{where}: its label must be the right candidate: {FORMS}, got {label!r:.60}")
+    found = {index: form for index, form in meant.items() if 0 <= index < len(candidates)}
+    if not found and meant:
+        last = len(candidates) - 1
+        raise DataError(
+            f"{where}: label {label!r} is out of range: its {len(candidates)} candidates are 0 to {last}, or A to "
+            f"{LETTERS[min(last, 25)]}"
+        )
+    if not found:
+        raise DataError(
+            f"{where}: label {label!r:.60} is none of its candidates: {listed(list(map(repr, candidates)), 5)}"
+            f"{did_you_mean(label, candidates)}; write {FORMS}"
+        )
+    if len(found) > 1:
+        forms = " and ".join(f"the {form} of candidate {index}" for index, form in found.items())
+        raise DataError(
+            f"{where}: label {label!r} is {forms}; write letters, or whole numbers in JSON Lines or Parquet"
+        )
+    return next(iter(found))
+
+
+def _meanings(label: str, candidates: Sequence[str], where: str) -> dict[int, str]:
+    """List what a text may mean: index of a candidate -> the form of the label. Raises: DataError: twice that text."""
+    same = [index for index, candidate in enumerate(candidates) if candidate == label]
+    if len(same) > 1:
+        places = " and ".join(map(str, same))
+        raise DataError(f"{where}: label {label!r:.60} is the text of candidates {places}; write the index instead")
+    meant: dict[int, str] = {}
+    if re.fullmatch(r"\s*-?[0-9]{1,9}\s*", label):
+        meant[int(label)] = "index"
+    if len(label.strip()) == 1 and label.strip() in LETTERS:
+        meant[LETTERS.index(label.strip())] = "letter"
+    return meant | dict.fromkeys(same, "text")
+
+
+def _input_columns(data: ChoiceDataSection) -> list[tuple[str, str]]:
+    return [
+        *(("text", name) for name in data.text_columns),
+        *(("candidates", name) for name in data.candidate_columns),
+    ]
+
+
+def _tables(rows: Dataset, where: str, data: ChoiceDataSection) -> Iterator[pyarrow.Table]:
+    part: list[dict[str, Any]] = []
+    for number, row in enumerate(rows):
+        place = f"{where}: row {number} (from 0)"
+        prompt, candidates = prompt_and_candidates(row, place, data)
+        label = index_of(row[data.label], candidates, place)
+        part.append({"prompt": prompt, "candidates": candidates, "label": label})
+        if len(part) == ROWS_CHECKED_TOGETHER:
+            yield pyarrow.Table.from_pylist(part, SCHEMA)
+            part = []
+    if part:
+        yield pyarrow.Table.from_pylist(part, SCHEMA)
