@@ -16,7 +16,8 @@ QUESTION_KEYS = ("question", "context", "answers")
 WORDS_NAMES = ("tokens", "words")
 TAGS_NAMES = ("ner_tags", "tags", "labels", "pos_tags")
 SPANS = "spans"
-FORM_COLUMNS = (*QUESTION_KEYS, "answer_start", "title", *WORDS_NAMES, *TAGS_NAMES, SPANS)
+CANDIDATES = "candidates"
+FORM_COLUMNS = (*QUESTION_KEYS, "answer_start", "title", CANDIDATES, *WORDS_NAMES, *TAGS_NAMES, SPANS)
 """Columns by whose names a form is seen where the caller names none."""
 
 
@@ -103,6 +104,8 @@ def names_of(section: Any) -> tuple[Names, Names]:
     """Name the columns of a recipe that hold the input, or the two of a pair, and what is learned of it."""
     if hasattr(section, "question"):
         return [section.question, section.context], section.answers
+    if hasattr(section, "candidates"):
+        return [*section.text_columns, *section.candidate_columns], section.label
     if hasattr(section, "words"):
         return (section.words, section.label) if section.text is None else (section.text, section.spans)
     return getattr(section, "text", "text"), section.label
@@ -151,13 +154,22 @@ def _tags_name(view: View) -> str:
     return label if view.has(label) else next(known, label)
 
 
+def _choice_columns(view: View) -> dict[str, Names]:
+    """Name the columns of prompts, candidates and labels; none where the rows have another form."""
+    candidates = view.named.get("candidates", CANDIDATES)
+    is_seen = "candidates" in view.named or view.holds_lists(CANDIDATES, is_text)
+    return {"text": view.text, "candidates": candidates, "label": view.label} if is_seen else {}
+
+
 FORMS: dict[str, Callable[[View], dict[str, Names]]] = {
     "question_answering": _question_columns,
+    "multiple_choice": _choice_columns,
     "token_classification": _word_columns,
 }
 """Task whose rows are more than a text with labels -> what names its columns; nothing for rows of another form."""
 DEFAULTS: dict[str, dict[str, Names]] = {
     "question_answering": {key: key for key in QUESTION_KEYS},
+    "multiple_choice": {"candidates": CANDIDATES},
     "token_classification": {"words": "tokens", "label": "ner_tags"},
 }
 """The columns of such a task where none is named and none is seen."""

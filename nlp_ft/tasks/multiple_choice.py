@@ -77,6 +77,10 @@ class MultipleChoice:
             counts = Counter(load_choice_splits(self.recipe.data)["train"]["label"])
         return {f"candidate {index}": counts[index] for index in sorted(counts)}
 
+    def num_rows(self) -> int:
+        """Count the raw rows of train."""
+        return sum(self.label_counts().values())
+
     def label_names(self) -> list[str]:
         """Name the one output of each candidate."""
         return ["score"]

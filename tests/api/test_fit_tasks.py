@@ -285,3 +285,22 @@ def test_texts_without_a_word_of_two_letters_have_a_baseline_too(tiny_encoder: P
     # All that such a model knows is that x is more frequent.
     found = {name: scores["accuracy"] for name, scores in run.summary["baselines"]["validation"].items()}
     assert found == {"majority": 2 / 3, "tfidf_logistic_regression": 2 / 3}
+
+
+def test_lists_of_candidates_are_multiple_choice(tmp_path: Path, tiny_encoder: Path) -> None:
+    data = {
+        "text": ["the cat", "red"] * 8,
+        "candidates": [["sleeps", "runs"], ["the", "small", "dog"]] * 8,
+        "label": [0, 2] * 8,
+    }
+    run = nlp_ft.fit(data, model=str(tiny_encoder), duration="1st", output_dir=str(tmp_path / "run"))
+    assert run.recipe.task == "multiple_choice"
+    choice = run.predict(("the cat", ["sleeps", "runs"]))
+    assert choice.candidates == ("sleeps", "runs")
+    assert sum(choice.scores) == pytest.approx(1)
+    assert [found.candidates for found in run.predict(pandas.DataFrame(data).head(2))] == [
+        ("sleeps", "runs"),
+        ("the", "small", "dog"),
+    ]
+    with pytest.raises(DataError, match="predict_proba needs a run that predicts labels; this run chooses among"):
+        run.predict_proba([("the cat", ["sleeps", "runs"])])
