@@ -293,7 +293,7 @@ def test_lists_of_candidates_are_multiple_choice(tmp_path: Path, tiny_encoder: P
         "candidates": [["sleeps", "runs"], ["the", "small", "dog"]] * 8,
         "label": [0, 2] * 8,
     }
-    run = nlp_ft.fit(data, model=str(tiny_encoder), duration="1st", output_dir=str(tmp_path / "run"))
+    run = nlp_ft.fit(data, model=str(tiny_encoder), output_dir=str(tmp_path / "run"), **QUICK)
     assert run.recipe.task == "multiple_choice"
     choice = run.predict(("the cat", ["sleeps", "runs"]))
     assert choice.candidates == ("sleeps", "runs")
