@@ -21,7 +21,7 @@ from nlp_ft.tasks.choice_baselines import score_baselines
 from nlp_ft.tasks.choices import ChoiceOutputs
 from nlp_ft.tasks.losses import ChoiceLoss
 from nlp_ft.tasks.task import Card, map_layers
-from nlp_ft.tasks.text_inputs import encoder_width
+from nlp_ft.tasks.text_inputs import encoder_width, save_tokenizer
 
 EXAMPLE = """\
 from transformers import AutoModelForMultipleChoice, AutoTokenizer
@@ -139,9 +139,7 @@ class MultipleChoice:
 
     def save_preprocessor(self, folder: Path) -> None:
         """Save the tokenizer, which cuts a prompt at its beginning, with the greatest length."""
-        self.tokenizer.model_max_length = self.recipe.data.max_length
-        self.tokenizer.truncation_side = "left"
-        self.tokenizer.save_pretrained(folder)
+        save_tokenizer(self.tokenizer, folder, self.recipe.data.max_length, "left")
 
     def card(self, model: PreTrainedModel) -> Card:
         """Describe the model for the model card."""

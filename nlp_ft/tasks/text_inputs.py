@@ -30,6 +30,15 @@ def encoder_width(model: PreTrainedModel) -> int | None:
     return size
 
 
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, max_length: int, truncation_side: str) -> None:
+    """Save a tokenizer with the greatest length and the side of truncation, `left` or `right`."""
+    tokenizer.model_max_length = max_length
+    tokenizer.truncation_side = truncation_side
+    # Transformers saves the side only if it is one of the arguments that the tokenizer was made with.
+    tokenizer.init_kwargs["truncation_side"] = truncation_side
+    tokenizer.save_pretrained(folder)
+
+
 class TextInputs:
     """A task that reads texts or pairs of texts; a subclass says what it learns from them. See `Task`."""
 
@@ -109,9 +118,8 @@ class TextInputs:
 
     def save_preprocessor(self, folder: Path) -> None:
         """Save the tokenizer, with the length and the side of truncation."""
-        self.tokenizer.model_max_length = self.recipe.data.max_length
-        self.tokenizer.truncation_side = "left" if self.recipe.data.truncation == "tail" else "right"
-        self.tokenizer.save_pretrained(folder)
+        side = "left" if self.recipe.data.truncation == "tail" else "right"
+        save_tokenizer(self.tokenizer, folder, self.recipe.data.max_length, side)
 
     def card(self, model: PreTrainedModel) -> Card:
         """Describe the model for the model card."""

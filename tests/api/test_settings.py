@@ -87,5 +87,6 @@ def test_every_keyword_with_one_meaning_sets_the_key_of_its_name(task: str) -> N
         "image_classification": {"head_tokens", "name", "keep_head"},
         "token_classification": {"head_tokens", "name", "dropout", "image_size"},
         "question_answering": {"head_tokens", "name", "dropout", "image_size"},
+        "multiple_choice": {"head_tokens", "name", "dropout", "image_size"},
     }.get(task, {"name", "dropout", "image_size"})
     assert refused == expected

@@ -8,7 +8,7 @@ from pathlib import Path
 from nlp_ft.recipe.loader import load_recipe, recipe_from_dict, recipe_to_dict
 from nlp_ft.training.run import train
 from tests.docs.blocks import README, ROOT, blocks_of
-from tests.tiny import save_tiny_encoder, write_tiny_csv
+from tests.tiny import WORDS, save_tiny_encoder, write_tiny_csv
 from tests.tiny_images import COLOURS, noisy_image
 from tests.tiny_questions import tiny_questions
 from tests.tiny_words import tagged_rows, write_rows
@@ -18,6 +18,7 @@ RECIPES = {
     "flowers.yaml": ROOT / "docs/images.md",
     "entities.yaml": ROOT / "docs/words.md",
     "squad.yaml": ROOT / "docs/question-answering.md",
+    "swag.yaml": ROOT / "docs/multiple-choice.md",
 }
 """Name of a recipe in the folder -> the page that begins with it."""
 
@@ -38,6 +39,8 @@ def fill(folder: Path) -> None:
         (folder / name).symlink_to(ROOT / name)
     write_squad(folder / "squad")
     (folder / "questions.csv").write_text("question,context\nwho?,the cat\n")
+    write_swag(folder / "swag")
+    (folder / "prompts.csv").write_text("sent1,sent2,ending0,ending1,ending2,ending3\nThe cup,fell,a,b,c,d\n")
     for name, page in RECIPES.items():
         [recipe, *_] = [block for block in blocks_of(page) if block.language == "yaml"]
         (folder / name).write_text(recipe.code)
@@ -99,6 +102,15 @@ def write_squad(folder: Path) -> None:
             question = {"id": str(number), "question": row["question"], "answers": row["answers"]}
             articles.append({"title": str(number), "paragraphs": [{"context": row["context"], "qas": [question]}]})
         (folder / f"{split}-v2.0.json").write_text(json.dumps({"version": "v2.0", "data": articles}))
+
+
+def write_swag(folder: Path) -> None:
+    """Prompts in two columns and candidates in four, as in SWAG."""
+    folder.mkdir()
+    for split, rows in {"train": 40, "val": 10}.items():
+        lines = ["sent1,sent2,ending0,ending1,ending2,ending3,label"]
+        lines += [f"the {row},then,{','.join(f'{word} {row}' for word in WORDS[:4])},{row % 4}" for row in range(rows)]
+        (folder / f"{split}.csv").write_text("\n".join(lines) + "\n")
 
 
 def write_flowers(folder: Path) -> None:

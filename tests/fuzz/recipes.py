@@ -108,7 +108,7 @@ def _fitting(task: str, name: str) -> list[str]:
             "data={train: a, validation: b}",
             "model={name: resnet18, weights: null}",
         ]
-    if task in ("token_classification", "question_answering"):
+    if task in ("token_classification", "question_answering", "multiple_choice"):
         found += ["model.pooling=auto"]
     if name.startswith("strategy.unfreeze"):
         found += ["strategy=gradual"]

@@ -54,7 +54,7 @@ EXPECTED_LINES = [
     "training.duration must be a duration such as 3ep (epochs), 200st (steps) or 10% (of the run), got '3 epochs'",
     "training.metric must be 'accuracy', 'macro_f1', 'micro_f1', 'weighted_f1', 'matthews', 'loss', 'samples_f1', "
     "'average_precision', 'subset_accuracy', 'hamming_loss', 'spearman', 'pearson', 'mse', 'rmse', 'mae', 'span_f1', "
-    "'span_precision', 'span_recall', 'f1' or 'exact_match', got 'acuracy'; "
+    "'span_precision', 'span_recall', 'f1', 'exact_match' or 'above_chance', got 'acuracy'; "
     "did you mean accuracy?",
     "training.early_stopping.patience must be in [1, 1000000], got 0",
     "seed must be in [0, 4294967296), got -1",

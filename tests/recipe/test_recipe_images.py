@@ -56,7 +56,7 @@ def test_the_task_decides_the_sections_and_text_is_the_default() -> None:
     [
         (image_recipe(task="images"),
          ["task must be 'text_classification', 'multi_label_classification', 'text_regression', "
-          "'token_classification', 'question_answering' or 'image_classification', got 'images'"]),
+          "'token_classification', 'question_answering', 'multiple_choice' or 'image_classification', got 'images'"]),
         (image_recipe(task=3), None),
         (image_recipe(data={"train": "a", "max_length": 9, "imagesize": 9}),
          ["data.max_length is not a key of a recipe; did you mean task: text_classification, which has it?",

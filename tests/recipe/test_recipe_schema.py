@@ -43,6 +43,7 @@ def test_the_schema_has_the_sections_of_every_task() -> None:
         ("image_classification",): ("ImageDataSection", "ImageModelSection"),
         ("token_classification",): ("WordsDataSection", "TextModelSection"),
         ("question_answering",): ("QuestionDataSection", "TextModelSection"),
+        ("multiple_choice",): ("ChoiceDataSection", "TextModelSection"),
     }
     assert _sections(branch) == ("TextDataSection", "TextModelSection")
     assert schema["additionalProperties"] is False

@@ -31,9 +31,15 @@ PROMPT, CANDIDATES = "the cat the", ["cat red", "dog", "big blue warm"]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Large weights, so that other tokens give clearly other logits."""
+    return save_tiny_encoder(tmp_path_factory.mktemp("encoder") / "bert", initializer_range=0.5)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, encoder: Path) -> Path:
     folder = tmp_path_factory.mktemp("choices")
-    train(recipe_from_dict(choice_recipe(folder, tiny_encoder, strategy="gradual", baselines=True)))
+    train(recipe_from_dict(choice_recipe(folder, encoder, strategy="gradual", baselines=True)))
     return folder / "run"
 
 
@@ -105,7 +111,7 @@ def test_a_fresh_process_loads_the_folder_in_plain_transformers_with_equal_logit
     logits = torch.tensor(json.loads(done.stdout))
     [found] = load_run(run).predict([(prompt, CANDIDATES)])
     assert found.scores == pytest.approx(logits.double().softmax(0).tolist(), abs=1e-6)
-    assert "nlp_ft" not in (run / "config.json").read_text()
+    assert max(found.scores) > 0.36  # not the same for all
 
 
 def test_the_program_of_the_model_card_runs(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,7 +126,7 @@ def test_the_program_of_the_model_card_runs(run: Path, capsys: pytest.CaptureFix
 def test_losses_and_logits_are_those_of_plain_transformers_and_absent_candidates_change_nothing(
     tmp_path: Path, family: str
 ) -> None:
-    encoder = save_tiny_encoder(tmp_path / "encoder", family)
+    encoder = save_tiny_encoder(tmp_path / "encoder", family, initializer_range=0.5)
     task = task_of(recipe_from_dict(choice_recipe(tmp_path, encoder)))
     model = task.build_model(task.label_names()).eval()
     assert task.map_layers(model).num_layers == 2
@@ -198,9 +204,9 @@ def test_inputs_that_are_no_choices_are_refused(run: Path, inputs: Any, message:
 
 
 def test_a_run_that_stops_resumes_to_the_bit(
-    run: Path, tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, tmp_path: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    values = choice_recipe(tmp_path, tiny_encoder, strategy="gradual", training={"checkpoint_every": "5st"})
+    values = choice_recipe(tmp_path, encoder, strategy="gradual", training={"checkpoint_every": "5st"})
     stop_and_resume(recipe_from_dict(values), 13, monkeypatch)
     assert same(weights(tmp_path / "run"), weights(run))
 
@@ -223,14 +229,14 @@ def test_a_run_with_frozen_blocks_says_that_it_keeps_no_features(
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_weights_and_scores_of_one(tmp_path: Path, tiny_encoder: Path) -> None:
+def test_two_processes_give_the_weights_and_scores_of_one(tmp_path: Path, encoder: Path) -> None:
     # 57 rows: the last effective batch has one, so that one process has none. The gradient of the last bias is 0, and
     # AdamW would make steps out of its rounding.
     optimizer = {"name": "sgd", "lr": 0.5, "head_lr": 0.5, "weight_decay": 0.0}
     settings: dict[str, Any] = {"model": {"dropout": 0.0}, "optimizer": optimizer}
     for name, size in (("one", 8), ("two", 4)):
         training = {"per_device_batch_size": size, "keep": "last", "duration": "2ep"}
-        values = choice_recipe(tmp_path, tiny_encoder, **settings, training=training, output_dir=str(tmp_path / name))
+        values = choice_recipe(tmp_path, encoder, **settings, training=training, output_dir=str(tmp_path / name))
         write_choices(tmp_path / "train.jsonl", tiny_choices(57, 0))
         (tmp_path / f"{name}.yaml").write_text(dump_yaml(values))
     train(load_recipe(tmp_path / "one.yaml"))
