@@ -145,7 +145,11 @@ def test_the_prompt_loses_its_beginning_first_as_in_plain_transformers(tiny_enco
 
 def test_a_candidate_is_cut_only_where_it_is_too_long_by_itself(tiny_encoder: Path) -> None:
     tokenizer = load_tokenizer(TextModelSection(name=str(tiny_encoder)))
-    batch = {"prompt": ["red green"], "candidates": [["cat dog bird big", "cat dog", "cat"]], "label": [0]}
+    batch: dict[str, Any] = {
+        "prompt": ["red green"],
+        "candidates": [["cat dog bird big", "cat dog", "cat"]],
+        "label": [0],
+    }
     found = encode_choices(batch, tokenizer, 6)
     words = tokenizer.convert_ids_to_tokens(found["input_ids"][0])
     assert words == [
@@ -158,7 +162,11 @@ def test_a_candidate_is_cut_only_where_it_is_too_long_by_itself(tiny_encoder: Pa
 
 def test_a_batch_is_padded_to_the_most_candidates_and_tokens(tiny_encoder: Path) -> None:
     tokenizer = load_tokenizer(TextModelSection(name=str(tiny_encoder)))
-    batch = {"prompt": ["red", "red"], "candidates": [["cat", "dog cat"], ["cat", "dog", "big"]], "label": [1, 2]}
+    batch: dict[str, Any] = {
+        "prompt": ["red", "red"],
+        "candidates": [["cat", "dog cat"], ["cat", "dog", "big"]],
+        "label": [1, 2],
+    }
     encoded = encode_choices(batch, tokenizer, 8)
     rows = [{key: encoded[key][i] for key in ("input_ids", "token_type_ids", "sizes", "labels")} for i in range(2)]
     found = ChoiceCollator(tokenizer)([{**row, "row": i} for i, row in enumerate(rows)])
