@@ -28,17 +28,23 @@ KINDS = {
 OTHER_TASKS = {
     "fill_mask": "pretraining",
     "image_segmentation": "an output for each pixel",
-    "multi_label_classification": "several labels for each text",
-    "multiple_choice": "a choice among candidates",
-    "named_entity_recognition": "a tag for each word",
     "object_detection": "boxes in images",
-    "question_answering": "spans of a context",
     "summarization": "writing text",
     "text_generation": "writing text",
-    "token_classification": "a tag for each word",
     "translation": "writing text",
 }
-"""Tasks that other libraries have, and what they learn; where there is no recipe for one, no other name was meant."""
+"""Tasks that other libraries have, and what they learn; no other name was meant."""
+OTHER_NAMES = {
+    "extractive_question_answering": "question_answering",
+    "named_entity_recognition": "token_classification",
+    "ner": "token_classification",
+    "part_of_speech_tagging": "token_classification",
+    "qa": "question_answering",
+    "regression": "text_regression",
+    "sentiment_analysis": "text_classification",
+    "sequence_classification": "text_classification",
+}
+"""Names of other libraries for tasks that there are."""
 LONGEST = 1000
 """Most characters of one problem."""
 
@@ -130,9 +136,9 @@ def _number(number: float) -> str:
 def task_hint(name: object) -> str:
     """Say that a task is not one of nlp_ft's, or which name was meant."""
     known = str(name).lower().replace("-", "_")
-    if known in OTHER_TASKS and known not in RECIPES:
+    if known in OTHER_TASKS:
         return f"; nlp_ft does not learn {OTHER_TASKS[known]}, and no other task takes its place"
-    near = nearest(name, RECIPES, cutoff=0.75)
+    near = OTHER_NAMES.get(known) or nearest(name, RECIPES, cutoff=0.75)
     return f"; did you mean {near}?" if near else ""
 
 

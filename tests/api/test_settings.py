@@ -61,6 +61,8 @@ def test_every_keyword_that_finds_none_is_named_in_one_error(keywords: dict[str,
     ("task", "hint"),
     [
         ("text_clasification", "; did you mean text_classification?"),
+        ("ner", "; did you mean token_classification?"),
+        ("sentiment-analysis", "; did you mean text_classification?"),
         ("text_generation", "; nlp_ft does not learn writing text, and no other task takes its place"),
         ("summarization", "; nlp_ft does not learn writing text, and no other task takes its place"),
         ("object-detection", "; nlp_ft does not learn boxes in images, and no other task takes its place"),

@@ -232,7 +232,7 @@ def test_a_run_with_frozen_blocks_says_that_it_keeps_no_features(
 def test_two_processes_give_the_weights_and_scores_of_one(tmp_path: Path, encoder: Path) -> None:
     # 57 rows: the last effective batch has one, so that one process has none. The gradient of the last bias is 0, and
     # AdamW would make steps out of its rounding.
-    optimizer = {"name": "sgd", "lr": 0.5, "head_lr": 0.5, "weight_decay": 0.0}
+    optimizer = {"name": "sgd", "lr": 0.1, "head_lr": 0.1, "weight_decay": 0.0}
     settings: dict[str, Any] = {"model": {"dropout": 0.0}, "optimizer": optimizer}
     for name, size in (("one", 8), ("two", 4)):
         training = {"per_device_batch_size": size, "keep": "last", "duration": "2ep"}

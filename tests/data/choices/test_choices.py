@@ -145,7 +145,7 @@ def test_the_prompt_loses_its_beginning_first_as_in_plain_transformers(tiny_enco
 
 def test_a_candidate_is_cut_only_where_it_is_too_long_by_itself(tiny_encoder: Path) -> None:
     tokenizer = load_tokenizer(TextModelSection(name=str(tiny_encoder)))
-    batch: dict[str, list[Any]] = {
+    batch: dict[str, Any] = {
         "prompt": ["red green"],
         "candidates": [["cat dog bird big", "cat dog", "cat"]],
         "label": [0],
@@ -162,7 +162,7 @@ def test_a_candidate_is_cut_only_where_it_is_too_long_by_itself(tiny_encoder: Pa
 
 def test_a_batch_is_padded_to_the_most_candidates_and_tokens(tiny_encoder: Path) -> None:
     tokenizer = load_tokenizer(TextModelSection(name=str(tiny_encoder)))
-    batch: dict[str, list[Any]] = {
+    batch: dict[str, Any] = {
         "prompt": ["red", "red"],
         "candidates": [["cat", "dog cat"], ["cat", "dog", "big"]],
         "label": [1, 2],
