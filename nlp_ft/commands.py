@@ -117,9 +117,10 @@ def run_validate(options: argparse.Namespace) -> int:
         print(resolved_yaml(filled(recipe, found.derived), [*layers, *derived_layers(found.derived)]), flush=True)
     if found.problems:
         return fail("\n".join(f"{printable(options.recipe)}: {problem}" for problem in found.problems))
-    lines = [*found.lines(with_derived=not options.resolved), "", f"{printable(options.recipe)}: ready to train"]
+    lines = [wrapped(line) if not options.resolved else line for line in found.lines(not options.resolved)]
+    lines += ["", f"{printable(options.recipe)}: ready to train"]
     # After a resolved recipe these are comments, so that the whole output is one YAML file.
-    print("\n".join(f"# {line}".rstrip() if options.resolved else wrapped(line) for line in lines))
+    print("\n".join(f"# {line}".rstrip() if options.resolved else line for line in lines))
     return 0
 
 

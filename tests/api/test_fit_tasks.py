@@ -130,6 +130,7 @@ def test_any_form_of_label_sets_gives_the_same_model(form: str, tiny_encoder: Pa
     assert list(one.scores) == names
 
 
+@pytest.mark.slow
 def test_words_with_tags_in_any_form_give_the_same_tagger(tiny_encoder: Path, tmp_path: Path) -> None:
     words, tags = [row["tokens"] for row in TAGGED], [row["ner_tags"] for row in TAGGED]
     names = sorted({tag for row in tags for tag in row})
@@ -170,6 +171,7 @@ def test_texts_with_spans_are_words_with_tags(tiny_encoder: Path, tmp_path: Path
     assert run.evaluate(rows).keys() >= {"span_f1", "accuracy"}
 
 
+@pytest.mark.slow
 def test_questions_in_any_form_give_the_same_answers_after_saving_and_loading(
     tiny_encoder: Path, tmp_path: Path
 ) -> None:

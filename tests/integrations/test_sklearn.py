@@ -206,6 +206,7 @@ def test_a_tagger_gives_each_word_a_tag_and_scores_whole_spans(
         clone(fitted).predict(words)
 
 
+@pytest.mark.slow
 def test_a_tagger_goes_through_grid_search_and_cross_validation(
     tagger: TokenClassifier, tagged: tuple[list[list[str]], list[list[str]]]
 ) -> None:

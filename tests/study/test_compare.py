@@ -213,7 +213,12 @@ def test_seeds_are_added_to_a_comparison_and_another_recipe_is_refused(recipe: s
 
 @pytest.mark.parametrize(
     ("of_task", "metric"),
-    [(label_set_recipe, "macro_f1"), (numbers_recipe, "mse"), (question_recipe, "f1"), (words_recipe, "span_f1")],
+    [
+        (label_set_recipe, "macro_f1"),
+        pytest.param(numbers_recipe, "mse", marks=pytest.mark.slow),
+        pytest.param(question_recipe, "f1", marks=pytest.mark.slow),
+        pytest.param(words_recipe, "span_f1", marks=pytest.mark.slow),
+    ],
 )
 def test_other_tasks_are_compared_by_their_metric(
     of_task: Callable[..., dict[str, Any]], metric: str, tmp_path: Path, tiny_encoder: Path
@@ -285,6 +290,7 @@ def test_cells_run_as_processes_of_their_own(recipe: str, tmp_path: Path) -> Non
     assert "2 cells ran at a time" in (plan.folder / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_comparison_of_12_cells_killed_ten_times_ends_with_the_same_result(
     finished: tuple[Plan, dict[str, Any]], recipe: str, tmp_path: Path
 ) -> None:

@@ -241,6 +241,7 @@ def test_cached_features_change_nothing(
     assert max(float((off[name] - auto[name]).abs().max()) for name in off) < 1e-5
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_weights_scores_and_thresholds_of_one(tmp_path: Path, tiny_encoder: Path) -> None:
     model = {"dropout": 0.0, "head": {"dropout": 0.0}}
     for name, size in (("one", 8), ("two", 4)):

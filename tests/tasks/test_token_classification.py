@@ -233,6 +233,7 @@ def test_a_run_that_is_killed_ends_as_the_unbroken_one(tmp_path: Path, tiny_enco
     assert (tmp_path / "run/model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_weights_and_scores_of_one(tmp_path: Path, tiny_encoder: Path) -> None:
     settings: dict[str, Any] = {
         "data": {"max_length": 8, "stride": 2},

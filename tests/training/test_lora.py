@@ -108,6 +108,7 @@ def test_a_killed_run_resumes_to_the_bit_with_its_adapter(tmp_path: Path, tiny_e
         assert (tmp_path / "broken/adapter" / name).read_bytes() == (tmp_path / "whole/adapter" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_two_processes_end_as_one_does(tmp_path: Path, tiny_encoder: Path) -> None:
     settings: dict[str, Any] = {"dropout": 0.0, "head_dropout": 0.0}
     two = write_recipe(tmp_path, tiny_encoder, "two", LORA, per_device_batch_size=4, **settings)
