@@ -114,6 +114,7 @@ def test_two_fits_give_the_same_numbers_and_another_seed_gives_others(
     assert probabilities(None) == probabilities(0) != probabilities(1)
 
 
+@pytest.mark.slow
 def test_grid_search_and_cross_validation(estimator: TextClassifier, rows: pandas.DataFrame) -> None:
     search = GridSearchCV(clone(estimator), {"lr": [1e-6, 1e-2]}, cv=2).fit(rows["text"], rows["label"])
     assert search.best_params_ == {"lr": 1e-2}

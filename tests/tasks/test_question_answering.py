@@ -168,6 +168,7 @@ def test_a_fresh_process_without_nlp_ft_loads_the_saved_folder_and_computes_the_
     assert list(map(float, done.stdout.split())) == [*found[:, 0].tolist(), *found[:, 1].tolist()]
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_weights_and_scores_of_one(tmp_path: Path, tiny_encoder: Path) -> None:
     for name, size in (("one", 8), ("two", 4)):
         recipe = question_recipe(
