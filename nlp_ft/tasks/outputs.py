@@ -5,6 +5,7 @@ The loop, the evaluation, the run folder and `predict` know `Outputs` alone; eac
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -160,7 +161,11 @@ class Predictions:
     inputs: Callable[[np.ndarray], pyarrow.Table]
 
     def scores(self) -> dict[str, float]:
-        """Compute every metric by name, the loss included."""
+        """Compute every metric by name, the loss included; they are computed once."""
+        return dict(self._scores)
+
+    @cached_property
+    def _scores(self) -> dict[str, float]:
         return {"loss": float(self.losses.mean()), **self.outputs.score(self.predicted, self.references)}
 
     def table(self, most: int | None = None) -> str:
