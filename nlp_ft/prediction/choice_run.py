@@ -7,10 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow
 from datasets import Dataset, Features
-from transformers import AutoModelForMultipleChoice, AutoTokenizer
+from transformers import AutoModelForMultipleChoice
 
-from nlp_ft.data.batch import model_inputs
-from nlp_ft.data.batch_sampling import token_batches
 from nlp_ft.data.choices.encoding import (
     ChoiceCollator,
     ChoiceData,
@@ -25,14 +23,13 @@ from nlp_ft.data.row_writers import names_of
 from nlp_ft.data.sources import check_columns, load_files
 from nlp_ft.data.splits import progress_bars
 from nlp_ft.data.streaming import estimated_rows, stream_lines, stream_texts
-from nlp_ft.errors import DataError, ModelError
+from nlp_ft.errors import DataError
 from nlp_ft.models.config_checks import check_vocabulary
 from nlp_ft.models.text import require_model_files
-from nlp_ft.prediction.text_run import TOKENS_PER_BATCH, TOKENS_PER_BATCH_ELSEWHERE
+from nlp_ft.prediction.tokens import predicted_rows, saved_tokenizer
 from nlp_ft.prediction.trained_run import Source, TrainedRun, damage_named, load_whole
 from nlp_ft.recipe import ChoiceRecipe
 from nlp_ft.tasks.task import Data
-from nlp_ft.training.evaluation import joined
 
 Input = tuple[str, Sequence[str]]
 """A prompt and its candidates."""
@@ -53,9 +50,7 @@ class ChoiceRun(TrainedRun):
             require_model_files(folder)
             self.model = load_whole(AutoModelForMultipleChoice, folder, trust_remote_code)
         with damage_named(folder, "tokenizer"):
-            if not (folder / "tokenizer_config.json").is_file():
-                raise ModelError("it has no tokenizer_config.json")
-            self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+            self.tokenizer = saved_tokenizer(folder, trust_remote_code)
             check_vocabulary(self.tokenizer, self.model)
             check_tokenizer(self.tokenizer, recipe.data.max_length)
 
@@ -65,22 +60,7 @@ class ChoiceRun(TrainedRun):
 
     def activated(self, inputs: Sequence[Input], done: Callable[[int], object] = lambda count: None) -> np.ndarray:
         """Choose a candidate for each input, as `Choice`, (inputs,)."""
-        data = self._encoded(inputs)
-        windows = data.windows(SPLIT)
-        limit = TOKENS_PER_BATCH.get(self.device.type, TOKENS_PER_BATCH_ELSEWHERE)
-        batches = token_batches(data.lengths(SPLIT), limit)
-        collator, encoded = ChoiceCollator(self.tokenizer), data.encoded[SPLIT]
-        parts: dict[str, list[np.ndarray]] = {}
-        with self.computing() as compute:
-            for numbers in batches:
-                batch = collator([encoded[int(number)] for number in numbers])
-                kept = self.outputs.of_batch(compute(model_inputs(batch)).cpu(), batch, windows)
-                for key, value in kept.items():
-                    parts.setdefault(key, []).append(value.numpy())
-                done(len(numbers))
-        order = np.argsort(np.concatenate(batches))
-        of_inputs = {key: joined(values)[order] for key, values in parts.items()}
-        return self.outputs.of_rows(of_inputs, windows)["predicted"]
+        return predicted_rows(self, self._encoded(inputs), SPLIT, ChoiceCollator(self.tokenizer), done)
 
     def _encoded(self, inputs: Sequence[Any]) -> ChoiceData:
         checked = [_checked(item, f"input {number} (from 0)") for number, item in enumerate(inputs)]

@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 import pyarrow
 from datasets import Dataset, Features
-from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+from transformers import AutoModelForQuestionAnswering
 
 from nlp_ft.data.answer_checks import SCHEMA
-from nlp_ft.data.batch import model_inputs
-from nlp_ft.data.batch_sampling import token_batches
 from nlp_ft.data.question_windows import (
     QuestionCollator,
     QuestionData,
@@ -24,14 +22,13 @@ from nlp_ft.data.questions import read_questions
 from nlp_ft.data.row_files import Rows
 from nlp_ft.data.splits import progress_bars
 from nlp_ft.data.streaming import estimated_rows, stream_lines, stream_texts
-from nlp_ft.errors import DataError, ModelError
+from nlp_ft.errors import DataError
 from nlp_ft.models.config_checks import check_vocabulary
 from nlp_ft.models.text import require_model_files
-from nlp_ft.prediction.text_run import TOKENS_PER_BATCH, TOKENS_PER_BATCH_ELSEWHERE
+from nlp_ft.prediction.tokens import predicted_rows, saved_tokenizer
 from nlp_ft.prediction.trained_run import Source, TrainedRun, chunked, damage_named, load_whole
 from nlp_ft.recipe import QuestionRecipe
 from nlp_ft.tasks.task import Data
-from nlp_ft.training.evaluation import joined
 
 SPLIT = "questions"
 """The name of the split that questions to answer are in."""
@@ -48,9 +45,7 @@ class QuestionRun(TrainedRun):
             require_model_files(folder)
             self.model = load_whole(AutoModelForQuestionAnswering, folder, trust_remote_code)
         with damage_named(folder, "tokenizer"):
-            if not (folder / "tokenizer_config.json").is_file():
-                raise ModelError("it has no tokenizer_config.json")
-            self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+            self.tokenizer = saved_tokenizer(folder, trust_remote_code)
             check_vocabulary(self.tokenizer, self.model)
             check_tokenizer(self.tokenizer, recipe.data.max_length)
 
@@ -62,22 +57,7 @@ class QuestionRun(TrainedRun):
         self, inputs: Sequence[tuple[str, str]], done: Callable[[int], object] = lambda count: None
     ) -> np.ndarray:
         """Find the best answers of each pair of question and context, as `Candidates`, (inputs,)."""
-        data = self._encoded(inputs)
-        windows, lengths = data.windows(SPLIT), data.lengths(SPLIT)
-        batches = token_batches(lengths, TOKENS_PER_BATCH.get(self.device.type, TOKENS_PER_BATCH_ELSEWHERE))
-        collator, encoded = QuestionCollator(self.tokenizer), data.encoded[SPLIT]
-        begins = np.isin(np.arange(len(lengths)), windows.starts)
-        parts: dict[str, list[np.ndarray]] = {}
-        with self.computing() as compute:
-            for numbers in batches:
-                batch = collator([{**encoded[int(number)], "row": int(number)} for number in numbers])
-                kept = self.outputs.of_batch(compute(model_inputs(batch)).cpu(), batch, windows)
-                for key, value in kept.items():
-                    parts.setdefault(key, []).append(value.numpy())
-                done(int(begins[numbers].sum()))
-        order = np.argsort(np.concatenate(batches))
-        of_windows = {key: joined(values)[order] for key, values in parts.items()}
-        return self.outputs.of_rows(of_windows, windows)["predicted"]
+        return predicted_rows(self, self._encoded(inputs), SPLIT, QuestionCollator(self.tokenizer), done)
 
     def _encoded(self, inputs: Sequence[tuple[str, str]]) -> QuestionData:
         _check_inputs(inputs)

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import pyarrow
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification
 
 import nlp_ft.models.pooled_classifier  # noqa: F401  # registers the class that a run folder may hold
 from nlp_ft.data.batch_loading import PaddingCollator
-from nlp_ft.data.batch_sampling import token_batches
 from nlp_ft.data.row_files import Rows
 from nlp_ft.data.sources import columns_of_texts, load_files, text_columns
 from nlp_ft.data.splits import progress_bars
@@ -20,19 +19,17 @@ from nlp_ft.data.text import TextData, encode_split, load_text_data
 from nlp_ft.data.text_labels import LabelKind
 from nlp_ft.data.tokens import encode_for_prediction
 from nlp_ft.data.windows import BEGINS_ROW, Windows
-from nlp_ft.errors import DataError, ModelError
+from nlp_ft.errors import DataError
 from nlp_ft.models.config_checks import check_vocabulary
 from nlp_ft.models.labels import label_names
 from nlp_ft.models.text import require_model_files
+from nlp_ft.prediction.tokens import batches_of, saved_tokenizer
 from nlp_ft.prediction.trained_run import Source, TrainedRun, chunked, damage_named, load_whole
 from nlp_ft.recipe import TextRecipe
 from nlp_ft.tasks.registry import task_class
 from nlp_ft.tasks.task import Data
 
 Texts = Sequence[str] | Sequence[tuple[str, str]]
-TOKENS_PER_BATCH = {"cpu": 1024}
-"""Tokens of a batch, by device. On a CPU larger batches gain nothing, and no longer fit into its cache."""
-TOKENS_PER_BATCH_ELSEWHERE = 16_384
 
 
 class TextRun(TrainedRun):
@@ -47,10 +44,7 @@ class TextRun(TrainedRun):
             require_model_files(folder)
             self.model = load_whole(AutoModelForSequenceClassification, folder, trust_remote_code)
         with damage_named(folder, "tokenizer"):
-            # Without this file, Transformers would use another length and other sides of truncation and padding.
-            if not (folder / "tokenizer_config.json").is_file():
-                raise ModelError("it has no tokenizer_config.json")
-            self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+            self.tokenizer = saved_tokenizer(folder, trust_remote_code)
             check_vocabulary(self.tokenizer, self.model)
 
     def is_single(self, inputs: Any) -> bool:
@@ -66,7 +60,7 @@ class TextRun(TrainedRun):
         encoded = encode_for_prediction(columns, self.tokenizer, self.recipe.data)
         begins_row = encoded.pop(BEGINS_ROW, None)
         lengths = np.array([len(ids) for ids in encoded["input_ids"]])
-        batches = token_batches(lengths, TOKENS_PER_BATCH.get(self.device.type, TOKENS_PER_BATCH_ELSEWHERE))
+        batches = batches_of(lengths, self.device)
         collator = PaddingCollator(self.tokenizer, list(encoded))
         computed = []
         with self.computing() as compute:

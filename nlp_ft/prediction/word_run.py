@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow
-from transformers import AutoModelForTokenClassification, AutoTokenizer
+from transformers import AutoModelForTokenClassification
 
 from nlp_ft.data.batch import IGNORED_LABEL
-from nlp_ft.data.batch_sampling import token_batches
 from nlp_ft.data.row_files import Rows
 from nlp_ft.data.splits import progress_bars
 from nlp_ft.data.streaming import estimated_rows, stream_columns, stream_lines
@@ -18,11 +17,11 @@ from nlp_ft.data.words.batches import WordCollator
 from nlp_ft.data.words.data import WordData, encode_word_split, load_word_data, load_word_rows
 from nlp_ft.data.words.encoding import encode_for_tagging, word_tokenizer
 from nlp_ft.data.words.plain_rows import check_words, divided
-from nlp_ft.errors import DataError, ModelError
+from nlp_ft.errors import DataError
 from nlp_ft.models.config_checks import check_vocabulary
 from nlp_ft.models.labels import label_names
 from nlp_ft.models.text import require_model_files
-from nlp_ft.prediction.text_run import TOKENS_PER_BATCH, TOKENS_PER_BATCH_ELSEWHERE
+from nlp_ft.prediction.tokens import batches_of, saved_tokenizer
 from nlp_ft.prediction.trained_run import Source, TrainedRun, chunked, damage_named, load_whole
 from nlp_ft.recipe import WordsRecipe
 from nlp_ft.tasks.entities import TaggedWords
@@ -43,9 +42,7 @@ class WordRun(TrainedRun):
             require_model_files(folder)
             self.model = load_whole(AutoModelForTokenClassification, folder, trust_remote_code)
         with damage_named(folder, "tokenizer"):
-            if not (folder / "tokenizer_config.json").is_file():
-                raise ModelError("it has no tokenizer_config.json")
-            self.tokenizer = word_tokenizer(AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code))
+            self.tokenizer = word_tokenizer(saved_tokenizer(folder, trust_remote_code))
             check_vocabulary(self.tokenizer, self.model)
 
     def is_single(self, inputs: Any) -> bool:
@@ -58,7 +55,7 @@ class WordRun(TrainedRun):
         encoded = encode_for_tagging([words for _, words, _ in texts], self.tokenizer, self.recipe.data)
         rows = np.cumsum(encoded.pop(BEGINS_ROW)) - 1
         lengths = np.array([len(ids) for ids in encoded["input_ids"]])
-        batches = token_batches(lengths, TOKENS_PER_BATCH.get(self.device.type, TOKENS_PER_BATCH_ELSEWHERE))
+        batches = batches_of(lengths, self.device)
         collator = WordCollator(self.tokenizer, list(encoded))
         found = [np.zeros((len(words), len(label_names(self.model))), np.float32) for _, words, _ in texts]
         with self.computing() as compute:

@@ -20,7 +20,7 @@ from transformers import pipeline
 from nlp_ft.cli import main
 from nlp_ft.data import streaming
 from nlp_ft.errors import DataError
-from nlp_ft.prediction import text_run, trained_run
+from nlp_ft.prediction import tokens, trained_run
 from nlp_ft.prediction.files import prediction_file
 from nlp_ft.prediction.predict import Source, evaluate_run, predict, predict_to_file
 from nlp_ft.prediction.text_run import TextRun
@@ -34,7 +34,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several chunks of several batches, for few texts."""
     for module in (trained_run, streaming):
         monkeypatch.setattr(module, "CHUNK_ROWS", 40)
-    monkeypatch.setitem(text_run.TOKENS_PER_BATCH, "cpu", 100)
+    monkeypatch.setitem(tokens.TOKENS_PER_BATCH, "cpu", 100)
 
 
 def texts(count: int) -> list[str]:
