@@ -239,10 +239,16 @@ def _add_audit(commands: _Commands) -> None:
 def _add_find_lr(commands: _Commands) -> None:
     summary = "try rising learning rates on the training data, and suggest one for the head and one for the encoder"
     find_lr = _add(
-        commands, "find-lr", run_find_lr, summary, "find-lr RECIPE.yaml", "find-lr RECIPE.yaml strategy=full"
+        commands,
+        "find-lr",
+        run_find_lr,
+        summary,
+        "find-lr RECIPE.yaml",
+        "find-lr RECIPE.yaml strategy=full --plot rates.svg",
     )
     add_recipe(find_lr)
     find_lr.add_argument("--steps", type=count, default=100, help="steps of each test, at least 20 (default: 100)")
+    find_lr.add_argument("--plot", metavar="FILE", help="draw losses and suggestions as .svg, .png or .pdf")
 
 
 def _add_schema(commands: _Commands) -> None:

@@ -66,7 +66,7 @@ INTERFACE = {
     "layers": ["--help", "MODEL_OR_RECIPE", "key=value", "--verbose"],
     "validate": ["--help", "RECIPE", "key=value", "--resolved"],
     "audit": ["--help", "RECIPE", "key=value"],
-    "find-lr": ["--help", "RECIPE", "key=value", "--steps"],
+    "find-lr": ["--help", "RECIPE", "key=value", "--steps", "--plot"],
     "schema": ["--help"],
 }
 TEXTS = ["the cat sleeps", "red", "the small the"]

@@ -4,7 +4,7 @@ While the layers up to k are frozen, their output for a row never changes, so it
 a model can be entered is found from its layer map and proved by trial passes, without knowledge of any architecture.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from nlp_ft.layerwise.blocks import block_modules, first_of_head, hidden_of, output_forms, skipped, with_hidden
 from nlp_ft.layerwise.discovery.undisturbed import only_trainable, pre_hook, undisturbed
 from nlp_ft.layerwise.eval_mode import evaluating
 from nlp_ft.layerwise.layer_map import LayerMap
@@ -79,8 +80,8 @@ class FrozenPrefix:
             return
         blocks = block_modules(model, layer_map)
         with undisturbed(model):
-            self._forms = _forms(model, blocks.values(), example)
-            head = _first_of_head(model, layer_map, example)
+            self._forms = output_forms(model, blocks.values(), example)
+            head = first_of_head(model, layer_map, example)
         for boundary in range(1, layer_map.num_layers + 1):
             entry = head if boundary == layer_map.num_layers else blocks.get(boundary + 1)
             below = tuple(blocks[layer] for layer in range(1, boundary + 1) if layer in blocks)
@@ -127,7 +128,7 @@ class FrozenPrefix:
         found: dict[int, torch.Tensor] = {}
 
         def note(boundary: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            found[boundary] = _hidden(args, kwargs).detach()
+            found[boundary] = hidden_of(args, kwargs).detach()
 
         with ExitStack() as stack:
             for boundary in boundaries:
@@ -145,12 +146,12 @@ class FrozenPrefix:
         def hand_in(
             module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
         ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-            return _with_hidden(args, kwargs, hidden)
+            return with_hidden(args, kwargs, hidden)
 
         with ExitStack() as stack:
             stack.enter_context(pre_hook(entry.module, hand_in))
             for block in entry.below:
-                stack.enter_context(_skipped(block, self._forms.get(block, 0)))
+                stack.enter_context(skipped(block, self._forms.get(block, 0)))
             yield
 
     def _is_proved(self, boundary: int, example: Mapping[str, torch.Tensor]) -> bool:
@@ -190,7 +191,7 @@ class FrozenPrefix:
         found: list[torch.Tensor] = []
 
         def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            found.append(_hidden(args, kwargs))
+            found.append(hidden_of(args, kwargs))
 
         above = [parameter for parameter in self._above[boundary] if parameter.is_floating_point()]
         with ExitStack() as stack:
@@ -223,87 +224,3 @@ class FrozenPrefix:
         # The logits of padding tokens mean nothing.
         is_of_tokens = logits.ndim == 3 and logits.shape[:2] == example["attention_mask"].shape
         return logits * example["attention_mask"][..., None] if is_of_tokens else logits
-
-
-def block_modules(model: nn.Module, layer_map: LayerMap) -> dict[int, nn.Module]:
-    """Find the module of each block.
-
-    Returns:
-        Layer id -> the module that holds all parameters of the block. The module of the last block may lack a final
-        norm. Blocks without such a module are left out.
-    """
-    found: dict[int, nn.Module] = {}
-    for layer in range(1, layer_map.num_layers + 1):
-        names = set(layer_map.parameters(layer))
-        best = 0
-        for path, module in model.named_modules():
-            own = {f"{path}.{name}" for name, _ in module.named_parameters()}
-            if own and own <= names and len(own) > best:
-                found[layer], best = module, len(own)
-        if layer < layer_map.num_layers and best < len(names):
-            del found[layer]
-    return found
-
-
-def _first_of_head(model: nn.Module, layer_map: LayerMap, example: Mapping[str, torch.Tensor]) -> nn.Module | None:
-    """Find the module of the head that runs first, among the largest modules that hold only parameters of the head."""
-    names = set(layer_map.parameters(layer_map.head_layer))
-    candidates: list[nn.Module] = []
-    for path, module in model.named_modules():
-        own = {f"{path}.{name}" for name, _ in module.named_parameters()}
-        if own and own <= names and not any(module in set(other.modules()) for other in candidates):
-            candidates.append(module)
-    order: list[nn.Module] = []
-    with ExitStack() as stack, evaluating(model):
-        for module in candidates:
-            stack.enter_context(pre_hook(module, lambda module, args, kwargs: order.append(module)))
-        model(**example)
-    return order[0] if order else None
-
-
-def _hidden(args: Sequence[Any], kwargs: Mapping[str, Any]) -> torch.Tensor:
-    """Return the first floating-point tensor among the arguments of a block: its hidden states."""
-    tensors = (value for value in [*args, *kwargs.values()] if isinstance(value, torch.Tensor))
-    return next(tensor for tensor in tensors if tensor.is_floating_point())
-
-
-def _with_hidden(
-    args: tuple[Any, ...], kwargs: dict[str, Any], hidden: torch.Tensor
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    replaced = _hidden(args, kwargs)
-    return (
-        tuple(hidden if value is replaced else value for value in args),
-        {key: hidden if value is replaced else value for key, value in kwargs.items()},
-    )
-
-
-def _forms(model: nn.Module, blocks: Iterable[nn.Module], example: Mapping[str, torch.Tensor]) -> dict[nn.Module, int]:
-    """Find the form of each block's output in one pass: the length of its tuple, or 0 if it is a tensor."""
-    forms: dict[nn.Module, int] = {}
-
-    def note(block: nn.Module, args: Any, output: Any) -> None:
-        forms[block] = len(output) if isinstance(output, tuple) else 0
-
-    with ExitStack() as stack, evaluating(model):
-        for block in blocks:
-            stack.callback(block.register_forward_hook(note).remove)
-        model(**example)
-    return forms
-
-
-@contextmanager
-def _skipped(block: nn.Module, length: int) -> Iterator[None]:
-    """Make a block pass its hidden states on: as a tensor if `length` is 0, else as the first entry of a tuple."""
-
-    def hand_on(*args: Any, **kwargs: Any) -> Any:
-        hidden = _hidden(args, kwargs)
-        return (hidden, *[None] * (length - 1)) if length else hidden
-
-    own = block.__dict__.get("forward")
-    block.forward = hand_on
-    try:
-        yield
-    finally:
-        del block.forward
-        if own is not None:
-            block.forward = own

@@ -1,14 +1,11 @@
 """Builds the text classifier of a recipe: a plain Transformers class if one can express it, else `PooledClassifier`."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from copy import deepcopy
-from pathlib import Path
 from typing import Any, get_args
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -19,30 +16,14 @@ from transformers import (
 
 from nlp_ft.defaults import Pooling
 from nlp_ft.errors import ModelError, listed
-from nlp_ft.hub import place_of_model
-from nlp_ft.locations import resolve_location
-from nlp_ft.models.config_checks import check_config
 from nlp_ft.models.configs import PooledClassifierConfig
 from nlp_ft.models.dropouts import set_dropouts, set_head_dropout
-from nlp_ft.models.loading import LoadedModel, load_pretrained, quiet_transformers, reason_of, renew
+from nlp_ft.models.loading import LoadedModel, renew
 from nlp_ft.models.pooled_classifier import PooledClassifier, encoder_options, is_decoder
 from nlp_ft.models.pooling import ClsPosition
 from nlp_ft.models.sentence_transformers import trained_pooling
+from nlp_ft.models.text_source import load, load_config, loading, location, source, structure
 from nlp_ft.recipe.text import TextModelSection
-
-TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
-
-
-def require_model_files(folder: Path) -> None:
-    """Check the files of a model folder: without a vocabulary, Transformers would make a tokenizer that knows no word.
-
-    Raises:
-        ModelError: config.json or every tokenizer file is missing.
-    """
-    if not (folder / "config.json").exists():
-        raise ModelError("it has no config.json")
-    if not any(any(folder.glob(name)) for name in TOKENIZER_FILES):
-        raise ModelError(f"it has no tokenizer, none of: {', '.join(TOKENIZER_FILES)}")
 
 
 def load_tokenizer(
@@ -59,9 +40,9 @@ def load_tokenizer(
     Raises:
         ModelError: the tokenizer cannot be loaded.
     """
-    config = _load_config(model)
-    with _loading(model, "tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(_location(model), **_source(model))
+    config = load_config(model)
+    with loading(model, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(location(model), **source(model))
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
     if is_decoder(config):
         tokenizer.padding_side = "right"
@@ -92,7 +73,7 @@ def build_classifier(
     Raises:
         ModelError: the model cannot be found or loaded, lacks weights, or has no such pooling or head.
     """
-    config = _load_config(model, auto_class)
+    config = load_config(model, auto_class)
     is_of_texts = auto_class is AutoModelForSequenceClassification
     if is_of_texts:
         model = _with_trained_pooling(model, say)
@@ -131,7 +112,7 @@ def build_headed(
     Raises:
         ModelError: the model cannot be found or loaded, or lacks weights, or Transformers has no such head for it.
     """
-    config = _load_config(model, auto_class, purpose)
+    config = load_config(model, auto_class, purpose)
     config.num_labels = num_labels
     set_dropouts(config, model)
     return _plain_classifier(auto_class, model, config, pretrained, say, purpose)
@@ -141,7 +122,7 @@ def _with_trained_pooling(model: TextModelSection, say: Callable[[str], object])
     """Replace pooling `auto` by the one that a model of sentence-transformers was trained with."""
     if model.pooling != "auto" or model.keep_head:
         return model
-    pooling = trained_pooling(_location(model), model.revision or "main")
+    pooling = trained_pooling(location(model), model.revision or "main")
     if pooling is None:
         return model
     say(f"pooling {pooling}, as {model.name} was trained by sentence-transformers (model.pooling)")
@@ -158,10 +139,10 @@ def _plain_classifier(
 ) -> PreTrainedModel:
     """Build the model that Transformers has for the architecture, with its head."""
     if not pretrained:
-        structure: PreTrainedModel = _structure(auto_class, model, config)
-        set_head_dropout(structure, model)
-        return structure
-    loaded = _load(auto_class, model, config)
+        untrained: PreTrainedModel = structure(auto_class, model, config)
+        set_head_dropout(untrained, model)
+        return untrained
+    loaded = load(auto_class, model, config)
     _settle_head(auto_class, model, config, loaded, say, purpose)
     set_head_dropout(loaded.model, model)
     return loaded.model
@@ -182,11 +163,11 @@ def _pooled_classifier(
         _require_pooler(model, config)
     options = encoder_options(config, pooling)
     if pretrained:
-        loaded = _load(AutoModel, model, config, **options)
+        loaded = load(AutoModel, model, config, **options)
         _say_weights(loaded, loaded.new, say)
         encoder = loaded.model
     else:
-        encoder = _structure(AutoModel, model, config, **options)
+        encoder = structure(AutoModel, model, config, **options)
     wrapped = PooledClassifierConfig(
         # A copy, because Transformers would write the attention of the outer model into the encoder's own config.
         encoder_config=deepcopy(config),
@@ -209,37 +190,6 @@ def is_plain(model: TextModelSection, config: PreTrainedConfig) -> bool:
     return own and model.head.type == "linear"
 
 
-def _load_config(
-    model: TextModelSection,
-    auto_class: Any = AutoModelForSequenceClassification,
-    purpose: str = "sequence classification",
-) -> PreTrainedConfig:
-    location = _location(model)
-    with _loading(model, "config"):
-        if Path(location).is_dir():
-            require_model_files(Path(location))
-        elif Path(location).exists():
-            raise ModelError("it is a file, not a folder")
-        config = AutoConfig.from_pretrained(location, **_source(model))
-        check_config(config)
-    if isinstance(config, PooledClassifierConfig):
-        raise ModelError(f"model.name: {model.name} is a finished classifier of nlp_ft; name the encoder it came from")
-    if type(config) not in auto_class._model_mapping:
-        raise ModelError(f"model.name: {model.name} ({config.model_type}) is not an encoder for {purpose}")
-    assert isinstance(config, PreTrainedConfig)
-    return config
-
-
-def _structure(auto_class: Any, model: TextModelSection, config: PreTrainedConfig, **options: Any) -> Any:
-    with _loading(model, "config"):
-        return auto_class.from_config(config, trust_remote_code=model.trust_remote_code, **options)
-
-
-def _load(auto_class: Any, model: TextModelSection, config: PreTrainedConfig, **options: Any) -> LoadedModel:
-    with _loading(model, "weights"):
-        return load_pretrained(auto_class, _location(model), config, may_lack_head=True, **_source(model), **options)
-
-
 def _settle_head(
     auto_class: Any,
     model: TextModelSection,
@@ -258,7 +208,7 @@ def _settle_head(
             raise ModelError(f"model.keep_head: the weights of {model.name} hold no {lacking[0]}; leave keep_head out")
         say(f"kept: the head that {model.name} was trained with")
     elif given or loaded.resized:
-        renew(loaded.model, _structure(auto_class, model, config), given)
+        renew(loaded.model, structure(auto_class, model, config), given)
         finished = "a finished classifier" if purpose == "classification" else f"a finished model of {purpose}"
         say(f"{model.name} is {finished}; a new head replaces its own (model.keep_head: true keeps it)")
     _say_weights(loaded, [name for name in loaded.new if name not in head], say)
@@ -289,7 +239,7 @@ def _require_pooler(model: TextModelSection, config: PreTrainedConfig) -> None:
     from transformers import MODEL_MAPPING
 
     encoder_class: Any = MODEL_MAPPING[type(config)]
-    with _loading(model, "config"), torch.device("meta"):
+    with loading(model, "config"), torch.device("meta"):
         encoder = encoder_class(config)
     if getattr(encoder, "pooler", None) is None:
         *others, last = [name for name in get_args(Pooling) if name != "pooler"]
@@ -311,27 +261,3 @@ def _cls_position(tokenizer: PreTrainedTokenizerBase | None, config: PreTrainedC
     if ids[-1] in marks:
         return "last"
     raise ModelError("model.pooling: the tokenizer puts no CLS token at either end of a text; use mean or max")
-
-
-def _location(model: TextModelSection) -> str:
-    return place_of_model(resolve_location(model.name, ModelError), model.revision)
-
-
-def _source(model: TextModelSection) -> dict[str, Any]:
-    return {"revision": model.revision or "main", "trust_remote_code": model.trust_remote_code}
-
-
-@contextmanager
-def _loading(model: TextModelSection, what: str) -> Iterator[None]:
-    """Turn the many ways in which loading a model fails into one clear error. Raises: ModelError."""
-    try:
-        with quiet_transformers():
-            yield
-    except Exception as error:  # each library raises what it likes, tokenizers bare exceptions
-        reason = reason_of(error)
-        if isinstance(error, ModelError):
-            raise ModelError(f"model.name: {model.name}: its {what} cannot be used: {reason}") from None
-        raise ModelError(
-            f"model.name: {model.name}: its {what} cannot be loaded: {reason} (expected a folder with "
-            "config.json, tokenizer and safetensors weights, a Hub id, or package:NAME/PATH)"
-        ) from None

@@ -25,7 +25,7 @@ from nlp_ft.data.splits import progress_bars
 from nlp_ft.data.streaming import estimated_rows, stream_lines, stream_texts
 from nlp_ft.errors import DataError
 from nlp_ft.models.config_checks import check_vocabulary
-from nlp_ft.models.text import require_model_files
+from nlp_ft.models.text_source import require_model_files
 from nlp_ft.prediction.tokens import predicted_rows, saved_tokenizer
 from nlp_ft.prediction.trained_run import Source, TrainedRun, damage_named, load_whole
 from nlp_ft.recipe import ChoiceRecipe

@@ -33,9 +33,13 @@ def evaluate(options: argparse.Namespace) -> int:
         print(f"{table}\n")
     scores = {options.data or options.split: predictions.scores()}
     print(score_table(scores, predictions.outputs.shown_metrics, terminal_width()))
+    if not is_quiet():
+        print(wrapped(f"\n{predictions.intervals(predictions.margins())}"))
     if options.output and is_main_process():
         write_by_loss(predictions, options.output)
         print(f"\n{len(predictions.losses)} predictions in {printable(options.output)}, the highest loss first")
+    elif not is_quiet():
+        print("--output mistakes.csv writes every row and its prediction, the mistakes first")
     return 0
 
 

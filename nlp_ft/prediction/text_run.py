@@ -22,7 +22,7 @@ from nlp_ft.data.windows import BEGINS_ROW, Windows
 from nlp_ft.errors import DataError
 from nlp_ft.models.config_checks import check_vocabulary
 from nlp_ft.models.labels import label_names
-from nlp_ft.models.text import require_model_files
+from nlp_ft.models.text_source import require_model_files
 from nlp_ft.prediction.tokens import batches_of, saved_tokenizer
 from nlp_ft.prediction.trained_run import Source, TrainedRun, chunked, damage_named, load_whole
 from nlp_ft.recipe import TextRecipe

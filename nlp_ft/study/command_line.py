@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from nlp_ft.errors import printable
 from nlp_ft.recipe.loader import load_recipe
 from nlp_ft.tables import wrapped
 
@@ -27,9 +28,15 @@ def find_lr(options: argparse.Namespace) -> int:
     """Run `nlp-ft find-lr`; return the exit code."""
     recipe = load_recipe(options.recipe, options.overrides)
     from nlp_ft.study.find_lr import find_rates
+    from nlp_ft.study.lr_plot import check_plot, write_plot
 
+    if options.plot:
+        check_plot(options.plot)
     found = find_rates(recipe, options.steps)
     print(f"{found}\n")
+    if options.plot:
+        write_plot(found, options.plot)
+        print(f"plot: {printable(options.plot)}\n")
     if found.settings:
         print(wrapped(f"next: nlp-ft train {options.recipe} {' '.join([*options.overrides, *found.settings])}"))
     print(

@@ -18,11 +18,14 @@ from nlp_ft.data.labels import label_counts
 from nlp_ft.errors import TrainingError, listed, printable
 from nlp_ft.models.labels import label_names as label_names_of
 from nlp_ft.recipe import Recipe
-from nlp_ft.tables import terminal_width, text_table
+from nlp_ft.tables import shortened, terminal_width, text_table, wrapped
 from nlp_ft.tasks.losses import ClassificationLoss
-from nlp_ft.tasks.metrics import confusion_matrix, per_class, score
+from nlp_ft.tasks.metrics import confusion_matrix, most_confused, per_class, score
 from nlp_ft.tasks.row_outputs import RowOutputs
 from nlp_ft.tasks.task import Data
+
+NAME_WIDTH = 26
+"""Most columns of a label in a sentence."""
 
 
 @dataclass(frozen=True)
@@ -87,13 +90,22 @@ class ClassOutputs(RowOutputs):
         return 1.96 * math.sqrt(value * (1 - value) / num_rows)
 
     def table(self, predicted: np.ndarray, references: np.ndarray, most: int | None = None) -> str:
-        """Show precision, recall, F1 and support of each label; of too many labels, those that occur and do worst."""
+        """Show precision, recall, F1 and support of each label, and which labels the model confuses most.
+
+        Of too many labels, it shows those that occur and do worst.
+        """
         rows, fields = per_class(predicted, references, self.label_names), ("precision", "recall", "f1")
         note = ""
         if most is not None and len(rows) > most:
             rows = sorted((row for row in rows if row["support"]), key=lambda row: float(row["f1"]))[:most]
             note = f"\nthe {len(rows)} of {len(self.label_names)} labels with the lowest F1"
         cells = [[row["label"], *(f"{row[field]:.4f}" for field in fields), f"{row['support']:.0f}"] for row in rows]
+        confused = [
+            f"{shortened(true, NAME_WIDTH)} taken for {shortened(taken, NAME_WIDTH)} ({count} rows)"
+            for true, taken, count in most_confused(predicted, references, self.label_names)
+        ]
+        if confused:
+            note += "\n" + wrapped(f"most often confused: {'; '.join(confused)}")
         return text_table(["label", *fields, "support"], cells, range(1, 5), terminal_width()) + note
 
     def write_tables(self, folder: Path, split: str, predicted: np.ndarray, references: np.ndarray) -> None:

@@ -40,3 +40,14 @@ def per_class(predictions: np.ndarray, references: np.ndarray, label_names: Sequ
         {"label": name, **{field: float(column[i]) for field, column in zip(fields, columns)}}
         for i, name in enumerate(label_names)
     ]
+
+
+def most_confused(
+    predictions: np.ndarray, references: np.ndarray, label_names: Sequence[str], most: int = 3
+) -> list[tuple[str, str, int]]:
+    """List the most frequent mistakes: true label, predicted label, and rows, of which there are at least two."""
+    matrix = np.array(confusion_matrix(predictions, references, len(label_names)))
+    np.fill_diagonal(matrix, 0)
+    order = np.argsort(-matrix, axis=None, kind="stable")[:most]
+    pairs = [divmod(int(place), len(label_names)) for place in order]
+    return [(label_names[i], label_names[j], int(matrix[i, j])) for i, j in pairs if matrix[i, j] > 1]

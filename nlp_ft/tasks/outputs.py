@@ -168,6 +168,19 @@ class Predictions:
     def _scores(self) -> dict[str, float]:
         return {"loss": float(self.losses.mean()), **self.outputs.score(self.predicted, self.references)}
 
+    def margins(self, metric: str = "") -> dict[str, float]:
+        """Estimate half the width of the 95 % interval of `metric` and of `progress_metrics`, where it is known."""
+        names = [name for name in dict.fromkeys((metric, *self.outputs.progress_metrics)) if name in self._scores]
+        values = {name: min(max(self._scores[name], -1.0), 1.0) for name in names}
+        margins = {name: self.outputs.margin(name, value, len(self.losses)) for name, value in values.items()}
+        return {name: margin for name, margin in margins.items() if margin > 0}
+
+    def intervals(self, margins: Mapping[str, float]) -> str:
+        """Say how far the scores of so few rows can be from those of many, given `margins`."""
+        rows = f"{len(self.losses):,} rows"
+        said = [f"{name.replace('_', ' ')} {self._scores[name]:.4f} ± {width:.4f}" for name, width in margins.items()]
+        return f"{', '.join(said)} (95 % interval for {rows})" if said else rows
+
     def table(self, most: int | None = None) -> str:
         """Make the table of `Outputs.table` for these predictions."""
         return self.outputs.table(self.predicted, self.references, most)

@@ -43,15 +43,9 @@ def announce(
     model = layered.model
     total, trainable = count_parameters(model)
     has_phases = len(layered.schedule.phases) > 1
+    say(f"{recipe.output_dir}: {recipe.strategy.name} on {recipe.model.name}, seed {recipe.seed}\n")
     say("\n".join([task.format_report(report), *task.notes]))
-    if derived:
-        say(f"\n{format_derived(derived)}")
-    if recipe.baselines == "auto" and not baselines.are_wanted("auto", len(task.data.encoded["train"])):
-        say(f"baselines: none, as train has more than {baselines.MOST_ROWS:,} rows; baselines: true computes them")
-    if layered.unused:
-        say(f"never used by this model's forward pass, so frozen: {', '.join(layered.unused)}")
-    if is_verbose():
-        say("versions: " + ", ".join(f"{name} {version}" for name, version in versions(task.libraries).items()))
+    _say_decided(recipe, task, derived, layered)
     table = layer_table if is_verbose() else short_layer_table
     later = {layer for phase in layered.schedule.phases for layer in phase.layers}
     say(f"\n{table(layered.layer_map, optimizer.param_groups, later)}\n")
@@ -67,11 +61,32 @@ def announce(
     )
     say(
         f"effective batch {stream.batches.describe(stream.lengths)}; "
-        f"{settings.total_steps} steps, {settings.steps_per_epoch} an epoch; {accelerator.device.type} in "
+        f"{settings.total_steps} steps, {settings.steps_per_epoch} an epoch; {_schedule(recipe, settings)}; "
+        f"{accelerator.device.type} in "
         f"{precision_name(accelerator)} with {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() != 1)}\n"
     )
     if settings.metric:
-        say(f"evaluated on validation; `best` marks the best {settings.metric} so far\n")
+        say(
+            f"evaluated on validation, whose loss each line has (the bar has that of train); `best` marks the best "
+            f"{settings.metric.replace('_', ' ')} so far\n"
+        )
+
+
+def _say_decided(recipe: Recipe, task: Task, derived: Sequence[Derived], layered: LayeredModel) -> None:
+    """Say what nobody asked for: derived settings, baselines left out, parameters without use, and versions."""
+    if derived:
+        say(f"\n{format_derived(derived)}")
+    if recipe.baselines == "auto" and not baselines.are_wanted("auto", len(task.data.encoded["train"])):
+        say(f"baselines: none, as train has more than {baselines.MOST_ROWS:,} rows; baselines: true computes them")
+    if layered.unused:
+        say(f"never used by this model's forward pass, so frozen: {', '.join(layered.unused)}")
+    if is_verbose():
+        say("versions: " + ", ".join(f"{name} {version}" for name, version in versions(task.libraries).items()))
+
+
+def _schedule(recipe: Recipe, settings: LoopSettings) -> str:
+    steps = recipe.schedule.warmup.steps(settings.steps_per_epoch, settings.total_steps)
+    return f"{recipe.schedule.name.replace('_', ' ')} schedule" + (f" after {steps} steps of warm-up" if steps else "")
 
 
 def _phases(layered: LayeredModel, optimizer: torch.optim.Optimizer, unfreezer: Unfreezer) -> str:

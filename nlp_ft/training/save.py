@@ -57,8 +57,8 @@ def summarize(
     return {
         "strategy": recipe.strategy.name,
         "seed": recipe.seed,
-        "metrics": (metrics := {split: of_split.scores() for split, of_split in predictions.items()}),
-        "margins": {split: _margins(of_split, metrics[split], recipe) for split, of_split in predictions.items()},
+        "metrics": {split: of_split.scores() for split, of_split in predictions.items()},
+        "margins": {split: of_split.margins(recipe.training.metric) for split, of_split in predictions.items()},
         "baselines": task.score_baselines() if wants_baselines else {},
         "train_seconds": state.train_seconds,
         "train_examples_per_second": state.train_examples / state.train_seconds,
@@ -118,6 +118,8 @@ def _show_result(
             say(f"\n{split} (as a file: {split}_{of_split.outputs.table_file} in the run folder)\n{table}")
     say("")
     show(score_table(_titled(summary), task.outputs.shown_metrics, terminal_width()))
+    for split, of_split in list(predictions.items())[-1:]:
+        say(f"\n{split}: {of_split.intervals(summary['margins'][split])}")
     if summary["best_step"]:
         name, step = summary["metric"].replace("_", " "), f"step {summary['best_step']} of {summary['global_step']}"
         kept = "that model" if summary["keep"] == "best" else "the last model"
@@ -170,15 +172,6 @@ def _report(folder: RunFolder) -> None:
         show(f"warning: no report was written ({type(error).__name__}: {error}); all else of the run is there")
 
 
-def _margins(of_split: Predictions, scores: Mapping[str, float], recipe: Recipe) -> dict[str, float]:
-    """Estimate half the width of the 95 % interval of the scores that count: metric -> width, where it is known."""
-    names = dict.fromkeys((recipe.training.metric, *of_split.outputs.progress_metrics))
-    values = {name: min(max(scores[name], -1.0), 1.0) for name in names if name in scores}
-    rows = len(of_split.losses)
-    margins = {name: of_split.outputs.margin(name, value, rows) for name, value in values.items()}
-    return {name: margin for name, margin in margins.items() if margin > 0}
-
-
 def _phases(unfreezer: Unfreezer) -> list[dict[str, Any]]:
     """Say of each phase after which step it began, why, and which layers train in it."""
     plan, state = unfreezer.plan, unfreezer.state
@@ -191,8 +184,8 @@ def _phases(unfreezer: Unfreezer) -> list[dict[str, Any]]:
 
 def _titled(summary: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Return the scores of the splits, and of the baselines on the last one, under the titles of their rows."""
-    baselines: dict[str, dict[str, float]] = next(reversed(summary["baselines"].values()), {})
-    return {**summary["metrics"], **{f"baseline: {name}": of for name, of in baselines.items()}}
+    split, baselines = next(reversed(summary["baselines"].items()), ("", {}))
+    return {**summary["metrics"], **{f"{split} baseline: {name}": of for name, of in baselines.items()}}
 
 
 def _share_mode(folder: Path) -> None:

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from nlp_ft.cli import main
-from nlp_ft.errors import TrainingError
+from nlp_ft.errors import DataError, TrainingError
 from nlp_ft.recipe.loader import dump_yaml, recipe_from_dict
-from nlp_ft.study.find_lr import find_rates, range_test, restored
+from nlp_ft.study.find_lr import FoundRates, find_rates, range_test, restored
+from nlp_ft.study.lr_plot import check_plot, write_plot
 from tests.tiny import tiny_recipe
 
 
@@ -36,6 +37,29 @@ def test_a_loss_that_breaks_ends_the_test(broken: float) -> None:
     test = range_test(lambda rate: broken if rate > 1e-2 else 1.0, 1e-5, 1e0, 101)
     assert test.rates[-1] == pytest.approx(1e-2, rel=0.3)
     assert len(test.losses) == len(test.rates) < 101
+
+
+def test_the_plot_holds_both_tests_and_their_suggestions(tmp_path: Path) -> None:
+    broken = range_test(lambda rate: math.nan if rate > 1e-2 else falling_then_rising(rate), 1e-7, 1e0, 141, margin=1)
+    whole = range_test(falling_then_rising, 1e-7, 1e0, 141, margin=10)
+    write_plot(FoundRates(whole, broken), str(tmp_path / "rates.svg"))
+    write_plot(FoundRates(whole, None), str(tmp_path / "rates.PNG"))
+    drawn = (tmp_path / "rates.svg").read_text()
+    for words in (
+        "<!-- head -->",
+        "<!-- encoder -->",
+        *(f"suggestion {test.suggestion:g}" for test in (whole, broken)),
+    ):
+        assert words in drawn
+    assert (tmp_path / "rates.PNG").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("file", "said"), [("rates.txt", "must end in .svg, .png, .pdf, got rates.txt"), ("no/rates.svg", "No such file")]
+)
+def test_a_plot_that_cannot_be_written_is_refused(file: str, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        check_plot(file)
 
 
 def test_weights_and_random_numbers_come_back_to_the_bit() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nlp_ft.tasks.class_scores import ClassificationScores
-from nlp_ft.tasks.metrics import confusion_matrix, per_class, score
+from nlp_ft.tasks.metrics import confusion_matrix, most_confused, per_class, score
 
 PREDICTED = np.array([0, 0, 1, 1, 2, 2, 2, 0])
 LABELS = np.array([0, 0, 0, 1, 1, 2, 2, 2])
@@ -28,6 +28,14 @@ def test_scores_are_those_worked_out_by_hand() -> None:
 
 def test_the_confusion_matrix_has_a_row_for_each_true_label_even_an_absent_one() -> None:
     assert confusion_matrix(PREDICTED, LABELS, 4) == [[2, 1, 0, 0], [0, 1, 1, 0], [1, 0, 2, 0], [0, 0, 0, 0]]
+
+
+def test_the_most_frequent_mistakes_come_first_and_single_ones_are_left_out() -> None:
+    mistakes = [(0, 1)] * 2 + [(2, 0)] * 4 + [(1, 2)] + [(1, 0)] * 3
+    references, predicted = np.array([*mistakes, *[(i, i) for i in range(3)] * 5]).T
+    expected = [("c", "a", 4), ("b", "a", 3), ("a", "b", 2)]
+    assert most_confused(predicted, references, ["a", "b", "c"]) == expected
+    assert most_confused(predicted, references, ["a", "b", "c"], most=1) == expected[:1]
 
 
 def test_the_per_class_table_names_labels_and_counts() -> None:

@@ -257,7 +257,7 @@ def test_a_run_by_tokens_learns_and_says_how_many_rows_go_together(
     summary = train(recipe_from_dict(tiny_recipe(tmp_path, tiny_encoder, model=model, training=settings)))
     assert (
         " effective batch about 7 rows = about 4 (at most 30 tokens, or one row) per device x 1 process(es) x "
-        "2 accumulated; 112 steps, 7 an epoch; cpu in fp32 "
+        "2 accumulated; 112 steps, 7 an epoch; linear schedule after 11 steps of warm-up; cpu in fp32 "
     ) in " ".join(capsys.readouterr().out.split())
     saved = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (saved["effective_batch_size"], saved["global_step"]) == (7.1, 112)
@@ -270,7 +270,10 @@ def test_a_run_by_rows_says_how_many_go_together(
 ) -> None:
     settings = {"gradient_accumulation_steps": 2, "duration": "1ep"}
     summary = train(recipe_from_dict(tiny_recipe(tmp_path, tiny_encoder, training=settings)))
-    said = " effective batch 16 = 8 per device x 1 process(es) x 2 accumulated; 4 steps, 4 an epoch; cpu in fp32 "
+    said = (
+        " effective batch 16 = 8 per device x 1 process(es) x 2 accumulated; 4 steps, 4 an epoch; linear schedule; "
+        "cpu in fp32 "
+    )
     assert said in " ".join(capsys.readouterr().out.split())
     assert summary["effective_batch_size"] == 16
 
