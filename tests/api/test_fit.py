@@ -139,6 +139,7 @@ def test_files_stay_where_they_are_and_a_new_folder_has_a_readable_name(
     ]
 
 
+@pytest.mark.slow
 def test_a_taken_folder_is_refused_in_words_of_python_and_overwritten_only_if_asked(
     tiny_encoder: Path, frame: pandas.DataFrame, tmp_path: Path
 ) -> None:

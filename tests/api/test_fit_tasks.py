@@ -115,7 +115,13 @@ MULTI_LABEL: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("form", MULTI_LABEL)
+USUAL = ("two lists", "a column a label")
+"""The forms of every test run; the others are slow."""
+
+
+@pytest.mark.parametrize(
+    "form", [form if form in USUAL else pytest.param(form, marks=pytest.mark.slow) for form in MULTI_LABEL]
+)
 def test_any_form_of_label_sets_gives_the_same_model(form: str, tiny_encoder: Path, tmp_path: Path) -> None:
     data, more = MULTI_LABEL[form]
     run = nlp_ft.fit(data, model=tiny_encoder, output_dir=tmp_path / "run", **QUICK, **more)

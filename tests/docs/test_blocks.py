@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,17 @@ CHECKS = {
     "yaml": ("run", "validate"),
 }
 """Language -> the checks that there are for it."""
+FIRST_PAGES = ("README.md", "docs/getting-started.md", "docs/from-python.md")
+"""The pages whose programs and recipes run in every test run; those of the others are slow."""
 PATH = re.compile(r"(?<![\w./-])(?:nlp_ft|docs|recipes|scripts|tests)/[\w./-]*")
+
+
+def runs(language: str) -> list[Any]:
+    """The blocks of a language as parameters of a test that runs them."""
+    return [
+        pytest.param(block, id=str(block), marks=[pytest.mark.slow] * (block.page not in FIRST_PAGES))
+        for block in of_language(language)
+    ]
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +76,7 @@ def test_a_diff_is_all_that_changes_in_an_example(block: Block) -> None:
     assert block.code.splitlines() in [diff_lines(name) for name in (TRAINER, LOOP, LIGHTNING, *EXAMPLES)]
 
 
-@pytest.mark.parametrize("block", of_language("python"), ids=str)
+@pytest.mark.parametrize("block", runs("python"))
 def test_python(block: Block) -> None:
     exec(compile(block.code, str(block), "exec"), {"__name__": "__main__"})  # noqa: S102
 
@@ -77,10 +88,20 @@ def test_the_paths_in_a_drawing_exist(block: Block) -> None:
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
+@pytest.mark.parametrize("block", of_language("python"), ids=str)
+def test_python_is_python(block: Block) -> None:
+    compile(block.code, str(block), "exec")
+
+
 @pytest.mark.parametrize("block", of_language("yaml"), ids=str)
-def test_recipes_train_and_parts_of_recipes_train_with_the_rest_of_a_recipe(block: Block) -> None:
+def test_recipes_are_valid_and_parts_of_recipes_with_the_rest_of_a_recipe(block: Block) -> None:
     Path("block.yaml").write_text(with_the_rest(block.code))
     assert load_recipe("block.yaml").output_dir
+
+
+@pytest.mark.parametrize("block", runs("yaml"))
+def test_recipes_train_and_parts_of_recipes_train_with_the_rest_of_a_recipe(block: Block) -> None:
+    Path("block.yaml").write_text(with_the_rest(block.code))
     if block.check == "run":
         assert json.loads((train_small("block.yaml") / "summary.json").read_text())["metrics"]
 

@@ -17,7 +17,7 @@ from tests.integrations.processes import in_processes
 from tests.tiny import tiny_config
 
 # Accumulation 1 and 4, processes 1 and 2: 8 rows an update each time.
-COMBINATIONS = [(1, 1), (4, 1), (1, 2), (4, 2)]
+COMBINATIONS = [(1, 1), (4, 1), pytest.param(1, 2, marks=pytest.mark.slow), (4, 2)]
 CONSTANT = {"lr_scheduler_type": "constant", "optim": "sgd", "max_grad_norm": 0.0, "learning_rate": 0.1}
 
 
@@ -57,6 +57,7 @@ def test_loss_and_norm_of_the_gradient_are_true(tmp_path: Path, accumulation: in
         assert result["losses"] == [pytest.approx(pair, abs=2e-6) for pair in reference]
 
 
+@pytest.mark.slow
 def test_micro_batches_of_different_sizes_count_by_their_rows(tmp_path: Path) -> None:
     rows = tiny_data(14)
     changes = {**in_order(14), "gradient_accumulation_steps": 2, "per_device_train_batch_size": 4}

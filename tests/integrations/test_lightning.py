@@ -50,6 +50,7 @@ def layers_of_each_update(run: dict[str, Any]) -> list[str]:
     return ["".join(map(str, of_update)) for of_update in layers]
 
 
+@pytest.mark.slow
 def test_lightnings_own_callback_drifts_apart(tmp_path: Path) -> None:
     # The control of the test above, and a fault that users of Lightning have: pytorch-lightning #20340.
     first, second = trained_on(2, tmp_path, peer=True)
@@ -68,6 +69,7 @@ def test_the_rates_follow_the_schedule_and_the_phases(tmp_path: Path) -> None:
             assert rate == pytest.approx(expected, rel=1e-12, abs=1e-15), (step, layer)
 
 
+@pytest.mark.slow
 def test_a_plateau_is_decided_alike_on_processes_that_see_other_values(tmp_path: Path) -> None:
     # The mean stays 0: the first evaluation is the best, and the second the end of patience, at step 16.
     trigger = Plateau("val_score", patience=1)

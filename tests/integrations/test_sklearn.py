@@ -31,6 +31,9 @@ from tests.tiny_words import tagged_rows
 SETTINGS: dict[str, Any] = {"duration": "60st", "lr": 1e-2, "settings": {"precision": "fp32"}}
 
 
+OTHER_LABELS: list[list[Any]] = [[True, False, True], [1.0, 2.0, 10.0], [" a", "b", "c"]]
+
+
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> pandas.DataFrame:
     return pandas.read_csv(write_tiny_csv(tmp_path_factory.mktemp("rows") / "rows.csv", 60))
@@ -60,7 +63,9 @@ def test_predictions_are_labels_and_probabilities_in_the_order_of_classes(
     assert fitted.score(rows["text"], rows["label"]) == accuracy_score(rows["label"], predicted) > 0.9
 
 
-@pytest.mark.parametrize("labels", [[-5, 20, 7], [True, False, True], [1.0, 2.0, 10.0], [" a", "b", "c"]])
+@pytest.mark.parametrize(
+    "labels", [[-5, 20, 7], *(pytest.param(labels, marks=pytest.mark.slow) for labels in OTHER_LABELS)]
+)
 def test_labels_of_any_kind_come_back_as_they_were(
     labels: list[Any], estimator: TextClassifier, rows: pandas.DataFrame
 ) -> None:
@@ -101,6 +106,7 @@ def test_a_temporary_run_folder_goes_with_the_estimator_and_a_named_one_stays(
     assert (tmp_path / "run/model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_two_fits_give_the_same_numbers_and_another_seed_gives_others(
     estimator: TextClassifier, rows: pandas.DataFrame
 ) -> None:
@@ -123,6 +129,7 @@ def test_grid_search_and_cross_validation(estimator: TextClassifier, rows: panda
     assert scores.mean() == search.best_score_
 
 
+@pytest.mark.slow
 def test_pipeline_voting_and_calibration(estimator: TextClassifier, rows: pandas.DataFrame) -> None:
     texts, labels = rows["text"].str.upper().to_frame(), rows["label"]
     lower = FunctionTransformer(lambda table: table.apply(lambda column: column.str.lower()))
@@ -135,6 +142,7 @@ def test_pipeline_voting_and_calibration(estimator: TextClassifier, rows: pandas
     assert calibrated.predict_proba(rows["text"]).sum(1) == pytest.approx(np.ones(60))
 
 
+@pytest.mark.slow
 def test_pairs_of_texts_and_a_regression(tiny_encoder: Path) -> None:
     pairs = pandas.DataFrame(
         {"one": ["the cat", "red", "big", "the dog"] * 5, "other": ["cat", "cold", "big", "cat"] * 5}
@@ -262,6 +270,7 @@ def test_the_page_lists_every_check_that_fails() -> None:
     assert set(re.findall(r"^- `(check_\w+)`", page, re.MULTILINE)) == set(EXPECTED_FAILURES)
 
 
+@pytest.mark.slow
 def test_a_setting_that_is_none_is_refused_by_fit_and_equal_weights_are_taken(
     estimator: TextClassifier, rows: pandas.DataFrame
 ) -> None:

@@ -199,6 +199,7 @@ def test_html_markdown_and_json_say_the_same(run: Path) -> None:
             assert said in text.replace("\\", ""), (form, said)
 
 
+@pytest.mark.slow
 def test_a_report_of_many_rows_stays_below_one_megabyte(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "large", rows=3000)
     file = folder / "test_predictions.csv"

@@ -62,7 +62,13 @@ def recipe_of(task: str, folder: Path, encoder: Path) -> dict[str, Any]:
     return recipe
 
 
-@pytest.mark.parametrize("task", SHOWN)
+USUAL = ("token_classification", "question_answering")
+"""The tasks of every test run; the others are slow."""
+
+
+@pytest.mark.parametrize(
+    "task", [task if task in USUAL else pytest.param(task, marks=pytest.mark.slow) for task in SHOWN]
+)
 def test_a_run_of_each_task_has_a_report_that_shows_its_rows(task: str, tiny_encoder: Path, tmp_path: Path) -> None:
     if task == "image_classification":
         pytest.importorskip("torchvision")

@@ -182,6 +182,7 @@ def test_the_screen_has_at_most_80_columns_and_names_every_row(
     assert (plan.folder / "README.md").read_text().startswith("# Comparison\n\n|  | lr | accuracy | gain | 95 % |")
 
 
+@pytest.mark.slow
 def test_one_seed_decides_nothing(recipe: str, tmp_path: Path) -> None:
     plan = make_plan(recipe, ["baselines=false"], tmp_path / "c", ["full", "head_only"], 1, 1)
     result = compare(plan, start=here)
@@ -191,6 +192,7 @@ def test_one_seed_decides_nothing(recipe: str, tmp_path: Path) -> None:
     assert "One seed says nothing about the next one" in result["verdicts"][0]
 
 
+@pytest.mark.slow
 def test_seeds_are_added_to_a_comparison_and_another_recipe_is_refused(recipe: str, tmp_path: Path) -> None:
     folder = tmp_path / "c"
     compare(make_plan(recipe, [], folder, ["full"], 1, 1), start=here)
@@ -211,6 +213,7 @@ def test_seeds_are_added_to_a_comparison_and_another_recipe_is_refused(recipe: s
         compare(make_plan(recipe, [], tmp_path / "other", ["full"], 1, 1), start=here)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("of_task", "metric"),
     [
@@ -246,6 +249,7 @@ def test_data_that_change_between_two_cells_are_refused(tmp_path: Path, tiny_enc
         compare(make_plan(file, [], tmp_path / "c", ["full"], 1, 2), start=here)
 
 
+@pytest.mark.slow
 def test_a_cell_that_is_trained_anew_is_scored_anew(tmp_path: Path, tiny_encoder: Path) -> None:
     plan = make_plan(write_recipe(tmp_path, tiny_encoder), [], tmp_path / "c", ["full"], 1, 1)
     first = compare(plan, start=here)["strategies"]["full"]["test"]

@@ -113,13 +113,14 @@ def clustered(seeds: int, experiment: int, metric: str, by_cluster: bool = True)
     return crossed(whole[1] - whole[0], of_groups[1] - of_groups[0])
 
 
-@pytest.mark.parametrize(("seeds", "metric"), [(3, "accuracy"), (5, "f1")])
+@pytest.mark.parametrize(("seeds", "metric"), [(3, "accuracy"), pytest.param(5, "f1", marks=pytest.mark.slow)])
 def test_the_crossed_interval_covers_on_clustered_rows_and_with_f1(seeds: int, metric: str) -> None:
     bounds = [clustered(seeds, experiment, metric).bounds for experiment in range(200)]
     # The deviation of a share of 200 is 1.5 points.
     assert 0.92 <= np.mean([low <= 0 <= high for low, high in bounds]) <= 0.985
 
 
+@pytest.mark.slow
 def test_without_the_clusters_the_interval_covers_less() -> None:
     bounds = [clustered(5, experiment, "accuracy", by_cluster=False).bounds for experiment in range(200)]
     assert np.mean([low <= 0 <= high for low, high in bounds]) < 0.92

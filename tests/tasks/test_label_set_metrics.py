@@ -93,7 +93,7 @@ def test_the_threshold_of_each_label_gives_the_best_f1_that_any_threshold_gives(
             assert r.any() or threshold == 0.5
 
 
-@pytest.mark.parametrize("metric", ["macro_f1", "micro_f1"])
+@pytest.mark.parametrize("metric", ["micro_f1", pytest.param("macro_f1", marks=pytest.mark.slow)])
 def test_one_threshold_for_all_gives_the_best_f1_of_the_grid(metric: str) -> None:
     for number in range(0, CASES, 100):
         probabilities, _, references = case(number)

@@ -167,6 +167,7 @@ def test_a_run_whose_thresholds_are_damaged_is_refused(
         loaded.predict(["the"])
 
 
+@pytest.mark.slow
 def test_one_threshold_is_tuned_for_all_and_a_given_one_is_kept(tmp_path: Path, tiny_encoder: Path) -> None:
     found = {}
     for number, threshold in enumerate(("tuned", 0.3)):
@@ -209,6 +210,7 @@ def test_balanced_weights_are_rows_without_a_label_over_rows_with_it(tmp_path: P
         task_of(recipe_from_dict({**recipe, "loss": {"class_weights": {"animal": 1.0, "colour": 2.0}}})).make_loss()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_ends_as_the_unbroken_one(
     tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,7 +229,9 @@ def test_a_run_that_is_killed_ends_as_the_unbroken_one(
         assert (tmp_path / "broken/run" / name).read_bytes() == (tmp_path / "whole/run" / name).read_bytes()
 
 
-@pytest.mark.parametrize("strategy", ["head_only", "lp_ft", "top_layers"])
+@pytest.mark.parametrize(
+    "strategy", ["lp_ft", *(pytest.param(name, marks=pytest.mark.slow) for name in ("head_only", "top_layers"))]
+)
 def test_cached_features_change_nothing(
     tmp_path: Path, tiny_encoder: Path, strategy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

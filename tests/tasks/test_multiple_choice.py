@@ -221,6 +221,7 @@ def test_validate_layers_and_audit_know_the_task(
     printed(capsys, "audit", str(recipe))
 
 
+@pytest.mark.slow
 def test_a_run_with_frozen_blocks_says_that_it_keeps_no_features(
     tmp_path: Path, tiny_encoder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -195,6 +195,7 @@ def test_two_processes_give_the_weights_and_scores_of_one(tmp_path: Path, tiny_e
         assert of_two["metrics"][split] == pytest.approx(of_one["metrics"][split], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_that_stops_resumes_to_the_bit(
     run: Path, tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

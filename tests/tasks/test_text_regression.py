@@ -122,6 +122,7 @@ def test_the_command_line_prints_numbers_and_writes_a_column_of_them(
     )
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_ends_as_the_unbroken_one(tmp_path: Path, tiny_encoder: Path, run: Path) -> None:
     recipe = numbers_recipe(
         tmp_path, tiny_encoder, training={"duration": "20ep", "metric": "mse", "checkpoint_every": "5st"}

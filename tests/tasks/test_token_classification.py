@@ -25,6 +25,10 @@ from tests.tasks.test_text_regression import killed_after as killed_after
 from tests.tiny_words import save_byte_level_encoder, tagged_rows, words_recipe, write_rows
 from tests.training.test_processes import launch
 
+SLOW_STRATEGIES = [
+    pytest.param(name, marks=pytest.mark.slow) for name in ("head_only", "top_layers", "lp_ft", "scratch")
+]
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
@@ -143,7 +147,7 @@ def test_the_saved_folder_loads_in_plain_transformers_and_its_pipeline_finds_our
     assert sum(map(len, ours)) == 5
 
 
-@pytest.mark.parametrize("model_type", ["roberta", "modernbert"])
+@pytest.mark.parametrize("model_type", ["roberta", pytest.param("modernbert", marks=pytest.mark.slow)])
 def test_a_byte_level_tokenizer_learns_words_with_their_leading_space(tmp_path: Path, model_type: str) -> None:
     encoder = save_byte_level_encoder(tmp_path / "encoder", model_type)
     summary = train(recipe_from_dict(words_recipe(tmp_path, encoder, data={"max_length": 40})))
@@ -168,6 +172,7 @@ def test_windows_give_every_word_one_tag_and_the_scores_count_rows(tmp_path: Pat
     assert [one.tags(answers.outputs.label_names) for one in by_predict] == tags  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_a_word_that_the_tokenizer_drops_is_reported_and_scored_as_o(tmp_path: Path, tiny_encoder: Path) -> None:
     recipe = words_recipe(tmp_path, tiny_encoder, training={"duration": "1ep"})
     write_rows(tmp_path / "test.jsonl", [{"tokens": ["\u200b", "cat", "\u200d"], "ner_tags": ["O", "O", "B-colour"]}])
@@ -181,6 +186,7 @@ def test_a_word_that_the_tokenizer_drops_is_reported_and_scored_as_o(tmp_path: P
     assert answers.outputs.shown(answers.references).to_pylist() == [["O", "O", "B-colour"]]
 
 
+@pytest.mark.slow
 def test_plain_tags_are_learned_word_by_word(tmp_path: Path, tiny_encoder: Path) -> None:
     recipe = words_recipe(tmp_path, tiny_encoder)
     for split in ("train", "validation", "test"):
@@ -195,7 +201,7 @@ def test_plain_tags_are_learned_word_by_word(tmp_path: Path, tiny_encoder: Path)
     assert [(e.text, e.label) for e in predict(tmp_path / "run", ["red cat"])[0]] == [("red", "ADJ"), ("cat", "NOUN")]
 
 
-@pytest.mark.parametrize("strategy", ["head_only", "gradual", "top_layers", "lp_ft", "scratch"])
+@pytest.mark.parametrize("strategy", ["gradual", *SLOW_STRATEGIES])
 def test_every_strategy_trains_with_the_feature_cache_as_without_it(
     tmp_path: Path, tiny_encoder: Path, strategy: str
 ) -> None:
@@ -223,6 +229,7 @@ def test_the_features_of_frozen_blocks_are_kept_for_every_token(
     assert "feature cache: on, for the outputs of block 2" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_ends_as_the_unbroken_one(tmp_path: Path, tiny_encoder: Path, run: Path) -> None:
     recipe = words_recipe(tmp_path, tiny_encoder, training={"checkpoint_every": "50st"})
     with pytest.MonkeyPatch.context() as patch:

@@ -64,7 +64,7 @@ def test_a_recorder_that_is_off_looks_at_nothing() -> None:
     assert looked(Recorder({"head": [parameter(1.0, gradient=(1.0,))]}, 10, is_on=False), 0) is None
 
 
-@pytest.mark.parametrize("strategy", ["gradual", "head_only"])
+@pytest.mark.parametrize("strategy", ["gradual", pytest.param("head_only", marks=pytest.mark.slow)])
 def test_a_run_with_it_has_the_weights_of_a_run_without_it(strategy: str, tiny_encoder: Path, tmp_path: Path) -> None:
     weights = []
     for report in (True, False):
@@ -87,6 +87,7 @@ def test_a_run_with_it_has_the_weights_of_a_run_without_it(strategy: str, tiny_e
     assert not (tmp_path / "False/run/report.html").exists()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_records_what_an_unbroken_one_records(
     tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

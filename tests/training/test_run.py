@@ -332,6 +332,7 @@ def test_bf16_computes_in_bf16_and_saves_float32(tmp_path: Path, tiny_encoder: P
     assert {tensor.dtype for tensor in weights(tmp_path / "run").values()} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_tensorboard_gets_the_metrics(tmp_path: Path, tiny_encoder: Path) -> None:
     pytest.importorskip("tensorboard")
     train(recipe_from_dict(tiny_recipe(tmp_path, tiny_encoder, trackers=["tensorboard"], report=True)))

@@ -42,11 +42,11 @@ def model_folder(folder: Path, kind: str) -> Path:
     ("kind", "pooling"),
     [
         ("gpt2", "auto"),
-        ("llama", "auto"),
-        ("qwen3", "mean"),
         ("bert", "attention"),
-        ("bert", "layer_mix"),
-        ("bert", "last_4"),
+        *(
+            pytest.param(*model, marks=pytest.mark.slow)
+            for model in [("llama", "auto"), ("qwen3", "mean"), ("bert", "layer_mix"), ("bert", "last_4")]
+        ),
     ],
 )
 def test_a_run_predicts_one_text_as_a_batch_and_its_folder_loads_with_the_same_logits(
@@ -66,14 +66,8 @@ def test_a_run_predicts_one_text_as_a_batch_and_its_folder_loads_with_the_same_l
     assert type(model).__name__.startswith("Pooled") is (pooling != "auto")
 
 
-@pytest.mark.parametrize(
-    ("kind", "pooling"),
-    [
-        ("gpt2", "auto"),
-        pytest.param("bert", "attention", marks=pytest.mark.slow),
-        pytest.param("bert", "layer_mix", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "pooling"), [("gpt2", "auto"), ("bert", "attention"), ("bert", "layer_mix")])
 def test_a_killed_run_resumes_to_the_bit(tmp_path: Path, kind: str, pooling: str) -> None:
     folder = model_folder(tmp_path / "model", kind)
     files = [recipe_file(tmp_path, folder, name, pooling) for name in ("whole", "broken")]
@@ -85,7 +79,11 @@ def test_a_killed_run_resumes_to_the_bit(tmp_path: Path, kind: str, pooling: str
 
 @pytest.mark.parametrize(
     ("kind", "pooling", "cached"),
-    [("gpt2", "auto", {"2", "3", "4"}), ("bert", "layer_mix", {"4"}), ("bert", "attention", {"2", "3", "4"})],
+    [
+        ("gpt2", "auto", {"2", "3", "4"}),
+        pytest.param("bert", "layer_mix", {"4"}, marks=pytest.mark.slow),
+        pytest.param("bert", "attention", {"2", "3", "4"}, marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_with_features_ends_with_the_weights_of_one_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, pooling: str, cached: set[str]

@@ -46,7 +46,10 @@ def largest_difference(first: Path, second: Path) -> float:
     return max(float((one[name] - other[name]).abs().max()) for name in one)
 
 
-@pytest.mark.parametrize(("strategy", "boundaries"), [("head_only", {2}), (GRADUAL, {1, 2}), ("lp_ft", {2})])
+@pytest.mark.parametrize(
+    ("strategy", "boundaries"),
+    [pytest.param("head_only", {2}, marks=pytest.mark.slow), (GRADUAL, {1, 2}), ("lp_ft", {2})],
+)
 def test_a_run_with_features_ends_with_the_weights_of_one_without(
     tmp_path: Path, tiny_encoder: Path, cache: Path, strategy: Any, boundaries: set[int]
 ) -> None:
@@ -69,6 +72,7 @@ def test_a_layer_that_trained_and_is_frozen_again_is_not_taken_from_the_cache(
     assert largest_difference(off, auto) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_run_with_features_that_is_killed_ends_as_the_unbroken_one(
     tmp_path: Path, tiny_encoder: Path, cache: Path
 ) -> None:
@@ -139,6 +143,7 @@ def edit_weights(folder: Path) -> list[str]:
     return [f"model.name={encoder}"]
 
 
+@pytest.mark.slow
 def test_other_data_weights_truncation_or_precision_have_features_of_their_own(
     tmp_path: Path, tiny_encoder: Path, cache: Path
 ) -> None:
@@ -157,6 +162,7 @@ def test_other_data_weights_truncation_or_precision_have_features_of_their_own(
     assert [len(after - before) for before, after in pairwise(found)] == [2, 1, 2, 2, 2]
 
 
+@pytest.mark.slow
 def test_features_of_half_precision_change_the_weights_by_no_more_than_their_rounding(
     tmp_path: Path, tiny_encoder: Path, cache: Path
 ) -> None:
@@ -187,6 +193,7 @@ def test_one_pass_is_weighed_against_those_that_it_spares(
     assert (savings.boundaries, savings.work_saved, savings.work_of_pass, savings.pays) == expected
 
 
+@pytest.mark.slow
 def test_features_used_longest_ago_give_way_to_new_ones(tmp_path: Path, tiny_encoder: Path, cache: Path) -> None:
     train_as(tmp_path, tiny_encoder, "first", "head_only")
     first = set(cache.iterdir())
