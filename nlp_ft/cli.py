@@ -9,6 +9,7 @@ from nlp_ft.commands import (
     run_audit,
     run_compare,
     run_eval,
+    run_export,
     run_find_lr,
     run_init,
     run_layers,
@@ -83,6 +84,7 @@ def build_parser() -> "_Parser":
         _add_train,
         _add_eval,
         _add_predict,
+        _add_export,
         _add_compare,
         _add_runs,
         _add_report,
@@ -142,6 +144,21 @@ def _add_train(commands: _Commands) -> None:
     train.add_argument("--resume", action="store_true", help="continue an unfinished run from its last checkpoint")
     train.add_argument("--overwrite", action="store_true", help="replace the run in output_dir")
     add_level(train)
+
+
+def _add_export(commands: _Commands) -> None:
+    summary = "write a run for OpenVINO or ONNX Runtime, after comparing it with the original on labelled rows"
+    examples = ("export runs/quickstart --to openvino", "export runs/quickstart --to openvino --int8 --output served")
+    export = _add(commands, "export", run_export, summary, *examples)
+    export.add_argument("run", type=path, metavar="RUN", help="a run folder")
+    export.add_argument("--to", required=True, choices=["openvino", "onnx"], help="the engine that will compute")
+    export.add_argument("--output", type=path, metavar="FOLDER", help="the folder to write (default: RUN-ENGINE)")
+    export.add_argument("--int8", action="store_true", help="compute with 8-bit integers, which is faster and smaller")
+    loss_help = "how many points of the score 8-bit integers may cost, else nothing is written (default: 0.5)"
+    export.add_argument("--max-loss", type=positive, default=0.5, metavar="POINTS", help=loss_help)
+    data_help = "labelled file(s) to compare on; default: the validation split of the recipe"
+    export.add_argument("--data", type=path, metavar="FILE", help=data_help)
+    export.add_argument("--overwrite", action="store_true", help="replace the export in --output")
 
 
 def _add_compare(commands: _Commands) -> None:

@@ -73,6 +73,13 @@ def run_train(options: argparse.Namespace) -> int:
     return 0
 
 
+def run_export(options: argparse.Namespace) -> int:
+    """Export a run."""
+    from nlp_ft.export.command_line import export
+
+    return export(options)
+
+
 def run_compare(options: argparse.Namespace) -> int:
     """Compare strategies."""
     from nlp_ft.study.command_line import compare

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from nlp_ft.environment import launching
 from nlp_ft.errors import DataError, RunFolderError
+from nlp_ft.prediction.engines import EXPORT
 from nlp_ft.prediction.files import prediction_file
 from nlp_ft.prediction.trained_run import Source, TrainedRun
 from nlp_ft.recipe.loader import load_recipe
@@ -42,7 +43,8 @@ def load_run(folder: str | Path, trust_remote_code: bool = False) -> TrainedRun:
         RunFolderError: the folder is not a finished run, or is damaged.
     """
     folder = Path(folder)
-    missing = [name for name in ("recipe.yaml", "config.json", "model.safetensors") if not (folder / name).exists()]
+    model = EXPORT if (folder / EXPORT).exists() else "model.safetensors"
+    missing = [name for name in ("recipe.yaml", "config.json", model) if not (folder / name).exists()]
     if missing:
         partial = folder.with_name(folder.name + ".partial").exists()
         hint = "; its training has not finished: pass --resume to nlp-ft train" if partial else ""

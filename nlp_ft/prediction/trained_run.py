@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from io import BufferedIOBase
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from nlp_ft.data.streaming import CHUNK_ROWS
 from nlp_ft.errors import DataError, ModelError, RunFolderError
 from nlp_ft.models.config_checks import check_config, check_labels
 from nlp_ft.models.loading import load_pretrained, quiet_transformers, reason_of
+from nlp_ft.prediction.engines import EXPORT, EngineModel
 from nlp_ft.recipe import Recipe
 from nlp_ft.tasks.outputs import Outputs
 from nlp_ft.tasks.registry import task_class
@@ -144,10 +145,16 @@ def chunked(inputs: Sequence[Any]) -> Iterator[Sequence[Any]]:
 
 
 def load_whole(auto_class: Any, folder: Path, trust_remote_code: bool) -> PreTrainedModel:
-    """Load the model of a run folder, in eval mode. Raises: ModelError: the folder lacks a weight or has one more."""
+    """Load the model of a run folder or of an export, in eval mode.
+
+    Raises:
+        ModelError: the folder lacks a weight or has one more, or its graph is not the one that was checked.
+    """
     config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     check_config(config)
     check_labels(config)
+    if (folder / EXPORT).exists():
+        return cast(PreTrainedModel, EngineModel(folder, config))
     loaded = load_pretrained(auto_class, str(folder), config, trust_remote_code=trust_remote_code)
     if loaded.unused:
         raise ModelError(f"its weights hold {loaded.unused[0]}, which the model of its config.json has no place for")

@@ -1,0 +1,117 @@
+"""Compares an exported model with the original on real rows: logits, predictions, scores and speed."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from nlp_ft.data.batch import model_inputs, output_logits
+from nlp_ft.layerwise.eval_mode import evaluating
+from nlp_ft.prediction.predict import evaluate_trained
+from nlp_ft.prediction.trained_run import TrainedRun
+from nlp_ft.study.statistics import deviations, groups_of, over_rows, without_each
+from nlp_ft.tasks.outputs import Predictions
+from nlp_ft.tasks.task import Data
+
+ROWS_TIMED = 256
+BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Check:
+    """What an export costs and gains, on the rows of one split.
+
+    Args:
+        rows: number of the rows.
+        largest_difference: of the logits, on at most 256 rows.
+        changed: share of the predictions that are not those of the original.
+        metric: the metric that chose the run.
+        before: its value with the original.
+        after: its value with the export.
+        interval: 95 % interval of the difference `after - before` over rows.
+        rows_per_second_before: the original's speed, in the same batches.
+        rows_per_second_after: the export's speed.
+    """
+
+    rows: int
+    largest_difference: float
+    changed: float
+    metric: str
+    before: float
+    after: float
+    interval: tuple[float, float]
+    rows_per_second_before: float
+    rows_per_second_after: float
+
+
+def batches(run: TrainedRun, data: Data, split: str, most: int) -> Iterator[dict[str, torch.Tensor]]:
+    """Make batches of the first rows of a split, the longest first, as inputs of the model."""
+    lengths = data.lengths(split)[:most]
+    order, collator = np.argsort(-lengths, kind="stable"), run.labelled_collator(data, split)
+    for start in range(0, len(order), BATCH_SIZE):
+        rows = [data.encoded[split][int(row)] for row in order[start : start + BATCH_SIZE]]
+        yield model_inputs(collator([{**values, "row": number} for number, values in enumerate(rows)]))
+
+
+def compared(original: TrainedRun, exported: TrainedRun, data: str | None, split: str) -> Check:
+    """Compare two loaded runs on a split of the recipe, or on labelled files. Raises: NlpFtError: rows, see `eval`."""
+    rows = original.labelled(data, split)
+    inputs = list(batches(original, rows, split, ROWS_TIMED))
+    difference, seconds_before, seconds_after = _raced(original.model, exported.model, inputs)
+    timed = sum(len(next(iter(batch.values()))) for batch in inputs)
+    before, after = (evaluate_trained(run, data, split) for run in (original, exported))
+    metric = original.recipe.training.metric
+    return Check(
+        rows=len(before.references),
+        largest_difference=difference,
+        changed=float(np.mean([not np.array_equal(a, b) for a, b in zip(before.predicted, after.predicted)])),
+        metric=metric,
+        before=before.scores()[metric],
+        after=after.scores()[metric],
+        interval=_interval(before, after, metric),
+        rows_per_second_before=timed / seconds_before,
+        rows_per_second_after=timed / seconds_after,
+    )
+
+
+def _raced(
+    original: torch.nn.Module, exported: torch.nn.Module, inputs: Sequence[dict[str, torch.Tensor]]
+) -> tuple[float, float, float]:
+    """Compute the logits of every batch with both models in turn.
+
+    Returns:
+        The largest difference of the logits; the seconds of the original; those of the export. A first round is not
+        timed, and in turn, because what else the machine does then slows both.
+    """
+    seconds, difference = [0.0, 0.0], 0.0
+    with evaluating(original), torch.inference_mode():
+        for is_timed in (False, True):
+            for batch in inputs if is_timed else inputs[:1]:
+                found = []
+                for number, model in enumerate((original, exported)):
+                    begun = time.perf_counter()
+                    found.append(output_logits(model(**batch)).float())
+                    seconds[number] += is_timed * (time.perf_counter() - begun)
+                difference = max(difference, float((found[0] - found[1]).abs().max()))
+    return difference, seconds[0], seconds[1]
+
+
+def _interval(before: Predictions, after: Predictions, metric: str) -> tuple[float, float]:
+    """Bound the difference of the scores on new rows like these, by the paired bootstrap."""
+    groups = groups_of(range(len(before.references)))
+
+    def scores(predictions: Predictions) -> tuple[float, np.ndarray]:
+        def score(rows: np.ndarray) -> float:
+            if metric == "loss":
+                return float(predictions.losses[rows].mean())
+            found: Mapping[str, float] = predictions.outputs.score(
+                predictions.predicted[rows], predictions.references[rows]
+            )
+            return found[metric]
+
+        return predictions.scores()[metric], without_each(score, groups)
+
+    (a, a_without), (b, b_without) = scores(before), scores(after)
+    return over_rows(np.array([b - a]), deviations(np.array([b - a]), (b_without - a_without)[None]))

@@ -1,0 +1,48 @@
+"""Traces a model once, for any batch size and length; every format of export is made from the result."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch.export import Dim, ExportedProgram
+
+from nlp_ft.data.batch import output_logits
+from nlp_ft.errors import ModelError
+from nlp_ft.layerwise.eval_mode import evaluating
+
+
+class _Logits(torch.nn.Module):
+    """The model from its inputs, in a fixed order, to its logits alone."""
+
+    def __init__(self, model: torch.nn.Module, names: Sequence[str]) -> None:
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return output_logits(self.model(**dict(zip(self.names, inputs, strict=True))))
+
+
+def traced(model: torch.nn.Module, example: Mapping[str, torch.Tensor]) -> ExportedProgram:
+    """Trace the forward pass of a model, without gradients and dropout.
+
+    Args:
+        model: the model, on the CPU, in float32.
+        example: its inputs, (batch, ...), with a batch and a length of at least 2. The batch size may be another one
+            later, and so may the other axes of ids and masks; those of pixels are fixed.
+
+    Raises:
+        ModelError: the model does something that cannot be traced.
+    """
+    axes = tuple(
+        dict.fromkeys(range(1 if tensor.is_floating_point() else tensor.ndim), Dim.DYNAMIC)
+        for tensor in example.values()
+    )
+    module = _Logits(model, list(example))
+    try:
+        with evaluating(module), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # The program runs in inference mode, whatever mode the modules had.
+            return torch.export.export(module, tuple(example.values()), dynamic_shapes=(axes,), strict=False)
+    except Exception as error:  # torch.export raises what it likes
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ModelError(f"{type(model).__name__} cannot be exported: {reason[0][:300]}") from None
