@@ -61,6 +61,7 @@ INTERFACE = {
         "--jobs",
         "--output",
     ],
+    "export": ["--help", "RUN", "--to", "--output", "--int8", "--max-loss", "--data", "--overwrite"],
     "runs": ["--help", "FOLDER"],
     "report": ["--help", "RUN", "--output", "--format", "--no-texts", "--overwrite"],
     "layers": ["--help", "MODEL_OR_RECIPE", "key=value", "--verbose"],
