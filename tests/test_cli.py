@@ -18,6 +18,7 @@ from transformers import pipeline
 import nlp_ft
 from nlp_ft.cli import build_parser, main
 from nlp_ft.recipe.loader import dump_yaml, load_recipe
+from nlp_ft.tasks.metrics import margin_of_share
 from nlp_ft.training import build
 from tests.tiny import LABELS, tiny_recipe
 
@@ -449,10 +450,13 @@ def test_eval_shows_the_scores_of_the_pipelines_predictions(
     rows = read_csv("test.csv")
     labels = [row["label"] for row in rows]
     predicted = [max(scores, key=scores.__getitem__) for scores in hub_scores([row["text"] for row in rows])]
-    per_class, scores = out.split("\n\n")
+    per_class, scores, intervals = out.split("\n\n")
+    per_class = per_class.partition("\nmost often confused")[0]
     f1 = f1_score(labels, predicted, average=None, labels=LABELS)
     assert columns(per_class, "label", "f1", "support") == [
         (label, f"{value:.4f}", str(labels.count(label))) for label, value in zip(LABELS, f1, strict=True)
     ]
     accuracy, macro_f1 = accuracy_score(labels, predicted), f1_score(labels, predicted, average="macro")
     assert scores.splitlines()[-1].split()[:3] == [title, f"{accuracy:.4f}", f"{macro_f1:.4f}"]
+    margin = margin_of_share(accuracy, len(labels))
+    assert intervals.startswith(f"accuracy {accuracy:.4f} ± {margin:.4f}, macro f1 ")

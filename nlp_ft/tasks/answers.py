@@ -36,6 +36,7 @@ from nlp_ft.tasks.answer_spans import (
     joined_spans,
 )
 from nlp_ft.tasks.losses import span_losses
+from nlp_ft.tasks.metrics import margin_of_share
 
 
 @dataclass(frozen=True)
@@ -170,10 +171,10 @@ class AnswerOutputs:
         return {}
 
     def margin(self, metric: str, value: float, num_rows: int) -> float:
-        """Estimate it as that of a share, which is a little too wide for F1; at 0 for chance, as 3 / rows."""
+        """Estimate it as that of a share, which is a little too wide for F1."""
         if metric == "loss":
             return 0.0
-        return max(1.96 * math.sqrt(max(value * (1 - value), 0.0) / num_rows), 3 / num_rows)
+        return margin_of_share(value, num_rows)
 
     def table(self, predicted: np.ndarray, references: np.ndarray, most: int | None = None) -> str:
         """Show exact match and F1 by question word."""

@@ -17,6 +17,7 @@ from nlp_ft.errors import printable
 from nlp_ft.tables import terminal_width, text_table
 from nlp_ft.tasks.choice_metrics import Gold, grouped, length_of_right, num_candidates, score_choices
 from nlp_ft.tasks.losses import choice_log_shares, choice_losses
+from nlp_ft.tasks.metrics import margin_of_share
 
 
 @dataclass(frozen=True, order=True)
@@ -111,7 +112,7 @@ class ChoiceOutputs:
         """Estimate it for accuracy; that of `above_chance` is the one at 0, for two candidates, which is the widest."""
         if metric == "loss":
             return 0.0
-        return 1.96 * math.sqrt((1.0 if metric == "above_chance" else value * (1 - value)) / num_rows)
+        return 1.96 / math.sqrt(num_rows) if metric == "above_chance" else margin_of_share(value, num_rows)
 
     def table(self, predicted: np.ndarray, references: np.ndarray, most: int | None = None) -> str:
         """Show the accuracy by the length of the right candidate: a model may have learned lengths."""

@@ -20,7 +20,7 @@ from nlp_ft.models.labels import label_names as label_names_of
 from nlp_ft.recipe import Recipe
 from nlp_ft.tables import shortened, terminal_width, text_table, wrapped
 from nlp_ft.tasks.losses import ClassificationLoss
-from nlp_ft.tasks.metrics import confusion_matrix, most_confused, per_class, score
+from nlp_ft.tasks.metrics import confusion_matrix, margin_of_share, most_confused, per_class, score
 from nlp_ft.tasks.row_outputs import RowOutputs
 from nlp_ft.tasks.task import Data
 
@@ -87,7 +87,7 @@ class ClassOutputs(RowOutputs):
             return 0.0
         if metric == "matthews":
             return 1.96 / math.sqrt(num_rows * (len(self.label_names) - 1))
-        return 1.96 * math.sqrt(value * (1 - value) / num_rows)
+        return margin_of_share(value, num_rows)
 
     def table(self, predicted: np.ndarray, references: np.ndarray, most: int | None = None) -> str:
         """Show precision, recall, F1 and support of each label, and which labels the model confuses most.

@@ -3,6 +3,7 @@
 scikit-learn is imported where a score is computed: it takes seconds, and training can begin without it.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,16 @@ def score(predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
         predictions=predictions, references=references
     )
     return scores
+
+
+def margin_of_share(share: float, num_rows: int) -> float:
+    """Estimate half the width of the 95 % interval of a share of rows, with two more rows of each kind.
+
+    Agresti and Coull 1998, https://doi.org/10.1080/00031305.1998.10480550. Other scores from 0 to 1 are taken for
+    shares, which is rough. A share of 0 or 1 has a width, too.
+    """
+    middle = (min(max(share, 0.0), 1.0) * num_rows + 2) / (num_rows + 4)
+    return 1.96 * math.sqrt(middle * (1 - middle) / (num_rows + 4))
 
 
 def confusion_matrix(predictions: np.ndarray, references: np.ndarray, num_labels: int) -> list[list[int]]:

@@ -28,6 +28,7 @@ from nlp_ft.tasks.baselines import Scores, held_out, predict_by_words
 from nlp_ft.tasks.classes import given_weights, refuse_absent
 from nlp_ft.tasks.label_set_metrics import Thresholds, most_frequent_set, per_label, score, tuned
 from nlp_ft.tasks.losses import BinaryLoss
+from nlp_ft.tasks.metrics import margin_of_share
 from nlp_ft.tasks.row_outputs import RowOutputs
 from nlp_ft.tasks.task import Card
 from nlp_ft.tasks.text_inputs import TextInputs
@@ -125,7 +126,7 @@ class LabelSetOutputs(RowOutputs):
             return 0.0
         if metric == "matthews":
             return 1.96 / math.sqrt(num_rows * len(self.label_names))
-        return 1.96 * math.sqrt(value * (1 - value) / num_rows)
+        return margin_of_share(value, num_rows)
 
     def table(self, predicted: np.ndarray, references: np.ndarray, most: int | None = None) -> str:
         """Show a line for each label; of too many labels, those that occur and do worst."""

@@ -1,7 +1,6 @@
 """Outputs of a model that tags words: the tags of each row, put together from its windows, and the spans in them."""
 
 import csv
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from nlp_ft.errors import DataError, printable
 from nlp_ft.recipe.words import TagScheme
 from nlp_ft.tables import terminal_width, text_table
 from nlp_ft.tasks.entities import Entity, TaggedWords, record
-from nlp_ft.tasks.metrics import confusion_matrix
+from nlp_ft.tasks.metrics import confusion_matrix, margin_of_share
 from nlp_ft.tasks.tag_metrics import per_type, score_tags
 
 NO_TAG = -1
@@ -123,7 +122,7 @@ class TagOutputs:
 
     def margin(self, metric: str, value: float, num_rows: int) -> float:
         """Estimate it for a score of spans as if each row held one; that is rough."""
-        return 0.0 if metric == "loss" else 1.96 * math.sqrt(max(0.0, value * (1 - value)) / num_rows)
+        return 0.0 if metric == "loss" else margin_of_share(value, num_rows)
 
     def table(self, predicted: np.ndarray, references: np.ndarray, most: int | None = None) -> str:
         """Show precision, recall, F1 and support of each type; of too many types, those with most spans."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nlp_ft.tasks.class_scores import ClassificationScores
-from nlp_ft.tasks.metrics import confusion_matrix, most_confused, per_class, score
+from nlp_ft.tasks.metrics import confusion_matrix, margin_of_share, most_confused, per_class, score
 
 PREDICTED = np.array([0, 0, 1, 1, 2, 2, 2, 0])
 LABELS = np.array([0, 0, 0, 1, 1, 2, 2, 2])
@@ -52,3 +52,13 @@ def test_batches_added_one_by_one_give_the_same_as_all_at_once() -> None:
     for start, end in ((0, 3), (3, 4), (4, 8)):
         parts.add_batch(predictions=PREDICTED[start:end], references=LABELS[start:end])
     assert parts.compute() == whole
+
+
+def test_the_margin_of_a_share_covers_the_share_in_about_95_percent_of_samples_and_is_never_zero() -> None:
+    generator = np.random.default_rng(0)
+    for share, num_rows in ((0.5, 25), (0.9, 50), (0.97, 100), (0.1, 400)):
+        found = generator.binomial(num_rows, share, 20_000) / num_rows
+        middle = (found * num_rows + 2) / (num_rows + 4)
+        widths = np.array([margin_of_share(value, num_rows) for value in found])
+        assert 0.93 <= float(np.mean(np.abs(middle - share) <= widths)) <= 0.985
+    assert margin_of_share(1.0, 25) == pytest.approx(1.96 * (27 / 29 * 2 / 29 / 29) ** 0.5)
