@@ -1,7 +1,8 @@
 """Traces a model once, for any batch size and length; every format of export is made from the result."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch.export import Dim, ExportedProgram
@@ -39,10 +40,23 @@ def traced(model: torch.nn.Module, example: Mapping[str, torch.Tensor]) -> Expor
     )
     module = _Logits(model, list(example))
     try:
-        with evaluating(module), warnings.catch_warnings():
+        with evaluating(module), _without_cache(model), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # The program runs in inference mode, whatever mode the modules had.
             return torch.export.export(module, tuple(example.values()), dynamic_shapes=(axes,), strict=False)
     except Exception as error:  # torch.export raises what it likes
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(f"{type(model).__name__} cannot be exported: {reason[0][:300]}") from None
+
+
+@contextmanager
+def _without_cache(model: torch.nn.Module) -> Iterator[None]:
+    """Keep a decoder from storing keys and values, which a single pass never reads, inside the block."""
+    configs = {id(config): config for module in model.modules() if (config := getattr(module, "config", None))}
+    changed = [config for config in configs.values() if getattr(config, "use_cache", False)]
+    for config in changed:
+        config.use_cache = False
+    try:
+        yield
+    finally:
+        for config in changed:
+            config.use_cache = True

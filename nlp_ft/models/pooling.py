@@ -42,7 +42,7 @@ def pool(
         chosen = positions.masked_fill(~mask, mask.shape[1]).amin(1).clamp(max=mask.shape[1] - 1)
     else:
         chosen = positions.masked_fill(~mask, -1).amax(1).clamp(min=0)
-    return last_hidden_state[torch.arange(len(chosen), device=chosen.device), chosen]
+    return last_hidden_state[torch.arange(chosen.shape[0], device=chosen.device), chosen]
 
 
 class AttentionPooling(nn.Module):
@@ -84,7 +84,7 @@ class LayerMix(nn.Module):
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         """Mix the pooled vectors of all layers, (batch, num_layers * hidden), to one of (batch, hidden)."""
-        layers = pooled.view(len(pooled), len(self.weights), -1)
+        layers = pooled.unflatten(-1, (self.weights.shape[0], -1))
         mixed: torch.Tensor = self.gamma * (self.weights.softmax(-1).unsqueeze(-1) * layers).sum(1)
         return mixed
 
