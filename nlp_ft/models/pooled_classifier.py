@@ -146,7 +146,7 @@ class PooledClassifier(PreTrainedModel):
 
     def _layers(self, output: Any) -> Sequence[torch.Tensor]:
         """Take the layers that the pooling reads out of the output of the encoder. Raises: ModelError."""
-        layers = output.get("decoder_hidden_states") or output.get("hidden_states") or ()
+        layers: Sequence[torch.Tensor] = output.get("decoder_hidden_states") or output.get("hidden_states") or ()
         expected = num_blocks(self.config.encoder_config) + 1
         if len(layers) != expected or any(layer.shape != layers[0].shape for layer in layers):
             shapes = [list(layer.shape) for layer in layers]

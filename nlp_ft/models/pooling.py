@@ -84,7 +84,8 @@ class LayerMix(nn.Module):
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         """Mix the pooled vectors of all layers, (batch, num_layers * hidden), to one of (batch, hidden)."""
-        layers = pooled.unflatten(-1, (self.weights.shape[0], -1))
+        num_layers = self.weights.shape[0]
+        layers = pooled.view(-1, num_layers, pooled.shape[-1] // num_layers)
         mixed: torch.Tensor = self.gamma * (self.weights.softmax(-1).unsqueeze(-1) * layers).sum(1)
         return mixed
 
