@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from nlp_ft.recipe.strategy import ProbeClassifier
+from nlp_ft.recipe.probe import ProbeClassifier
 
 PENALTIES = (0.001, 0.01, 0.1, 1.0)
 """Inverse strengths of the penalty, of which cross-validation on train chooses one."""
@@ -25,7 +25,7 @@ MOST_ROWS = 2_000
 ABSENT = -100.0
 """Logit of a label that no row of train has."""
 Score = Callable[[np.ndarray, np.ndarray], float]
-"""From predictions and references, (rows, ...), to a score that is better when higher."""
+"""From outputs, (rows, outputs), and labels, (rows, ...), to a score that is better when higher."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ class Validated:
     penalty: float
 
 
-def accuracy(predicted: np.ndarray, references: np.ndarray) -> float:
-    """Compute the share of rows whose prediction is right, in all its labels."""
-    return float((predicted == references).reshape(len(references), -1).all(-1).mean())
+def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Compute the share of rows whose highest output is that of their label."""
+    return float((logits.argmax(-1) == labels).mean())
 
 
 def cross_validated(
@@ -73,7 +73,7 @@ def cross_validated(
     Args:
         features: (rows, hidden).
         labels: see the top of this file.
-        score: judges the predictions of a fold.
+        score: judges the outputs on a fold; accuracy is for ids.
         classifier: the model of labels.
 
     Returns:
@@ -96,7 +96,7 @@ def validate(
     Args:
         features: (rows, hidden).
         labels: see the top of this file.
-        score: judges the predictions of a fold.
+        score: judges the outputs on a fold.
         classifier: the model of labels.
         folds: most folds; there are fewer where the labels have fewer rows.
         class_weight: weights of the labels, as scikit-learn takes them.
@@ -111,8 +111,13 @@ def validate(
         return Validated(np.nan, np.nan, FALLBACK)
     model, key = _model(labels, classifier, class_weight)
     values = [1 / value if key.endswith("alpha") else value for value in PENALTIES]
+    num_outputs = int(labels.max()) + 1 if _are_ids(labels) else labels.reshape(len(labels), -1).shape[1]
     search = GridSearchCV(
-        model, {key: values}, scoring=lambda fitted, x, y: score(fitted.predict(x), y), cv=splits, refit=False
+        model,
+        {key: values},
+        scoring=lambda fitted, x, y: score(_linear(fitted, num_outputs, x.shape[1]).logits(x), y),
+        cv=splits,
+        refit=False,
     )
     with _quiet():
         search.fit(features, labels)
@@ -149,8 +154,13 @@ def fit(
     model.set_params(**{key: 1 / penalty if key.endswith("alpha") else penalty})
     with _quiet():
         model.fit(features, labels)
-    scaler, linear = model[0], model[-1]
-    weight, bias = _weights(linear, num_outputs, features.shape[1])
+    return _linear(model, num_outputs, features.shape[1])
+
+
+def _linear(fitted: Any, num_outputs: int, hidden: int) -> Linear:
+    """Fold the scaler of a fitted pipeline into the weights of its model."""
+    scaler, model = fitted[0], fitted[-1]
+    weight, bias = _weights(model, num_outputs, hidden)
     weight = weight / scaler.scale_
     return Linear(weight, bias - weight @ scaler.mean_)
 
