@@ -90,6 +90,7 @@ def validate(
     classifier: ProbeClassifier = "logistic",
     folds: int = FOLDS,
     class_weight: Any = None,
+    seed: int = 0,
 ) -> Validated:
     """Choose the penalty by cross-validation; see `cross_validated`.
 
@@ -100,13 +101,14 @@ def validate(
         classifier: the model of labels.
         folds: most folds; there are fewer where the labels have fewer rows.
         class_weight: weights of the labels, as scikit-learn takes them.
+        seed: seed of the folds.
     """
     from sklearn.model_selection import GridSearchCV
 
     if len(labels) > MOST_ROWS:
-        rows = np.random.default_rng(0).choice(len(labels), MOST_ROWS, replace=False)
+        rows = np.random.default_rng(seed).choice(len(labels), MOST_ROWS, replace=False)
         features, labels = features[rows], labels[rows]
-    splits = _folds(labels, folds)
+    splits = _folds(labels, folds, seed)
     if splits is None:
         return Validated(np.nan, np.nan, FALLBACK)
     model, key = _model(labels, classifier, class_weight)
@@ -207,18 +209,18 @@ def _model(labels: np.ndarray, classifier: ProbeClassifier, class_weight: Any) -
     return make_pipeline(StandardScaler(), OneVsRestClassifier(of_labels)), "onevsrestclassifier__estimator__C"
 
 
-def _folds(labels: np.ndarray, folds: int) -> Any:
+def _folds(labels: np.ndarray, folds: int, seed: int) -> Any:
     """Make the folds; None where some fold would leave only one label, or fewer than two rows, to learn from."""
     from sklearn.model_selection import KFold, StratifiedKFold
 
     if not _are_ids(labels):
         number = min(folds, len(labels) // 2)
-        return KFold(number, shuffle=True, random_state=0) if number > 1 else None
+        return KFold(number, shuffle=True, random_state=seed) if number > 1 else None
     counts = np.sort(np.unique(labels, return_counts=True)[1])
     number = min(folds, int(counts[-1]))
     if len(counts) < 2 or counts[-2] < 2:
         return None
-    return StratifiedKFold(number, shuffle=True, random_state=0)
+    return StratifiedKFold(number, shuffle=True, random_state=seed)
 
 
 def _are_ids(labels: np.ndarray) -> bool:

@@ -116,7 +116,8 @@ class Probe:
         labels = judge.as_outputs(self.task.data.labels("train"))
         kind, weights = self.section.classifier, self._class_weight()
         found = [
-            validate(_of(features, one), labels, judge.score, kind, self.section.folds, weights) for one in candidates
+            validate(_of(features, one), labels, judge.score, kind, self.section.folds, weights, self.recipe.seed)
+            for one in candidates
         ]
         best = _best(found)
         layer, chosen = candidates[best], found[best]
