@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from nlp_ft.recipe.choices import ChoiceDataSection
 from nlp_ft.recipe.images import ImageDataSection, ImageModelSection
+from nlp_ft.recipe.probe import check_probe
 from nlp_ft.recipe.questions import QuestionDataSection
 from nlp_ft.recipe.sections import (
     ChoiceMetric,
@@ -50,6 +51,8 @@ class Recipe(Section):
     """Whether a row may have any number of labels."""
     takes_columns: ClassVar[bool] = False
     """Whether `data.label` may be a list of columns."""
+    has_row_vectors: ClassVar[bool] = True
+    """Whether the head reads one vector a row, as a probe does."""
 
     task: TaskName = Field(
         "text_classification",
@@ -107,6 +110,7 @@ class Recipe(Section):
                 f"strategy full trains all layers at one rate, but optimizer.layer_decay is "
                 f"{self.optimizer.layer_decay}; set it to 1, or did you mean strategy: llrd?"
             )
+        check_probe(self)
         return self
 
     @model_validator(mode="after")
@@ -202,6 +206,7 @@ class QuestionRecipe(Recipe):
     """Question answering: the part of a context that answers a question, or that there is none."""
 
     metrics: ClassVar[tuple[str, ...]] = get_args(QuestionMetric)
+    has_row_vectors: ClassVar[bool] = False
     data: QuestionDataSection = Field(description="Where the questions, contexts and answers come from.")
     model: TextModelSection = Field(description="The pretrained encoder and its head.")
 
@@ -215,6 +220,7 @@ class ChoiceRecipe(Recipe):
     """Multiple choice: the right one of several candidates for a prompt."""
 
     metrics: ClassVar[tuple[str, ...]] = get_args(ChoiceMetric)
+    has_row_vectors: ClassVar[bool] = False
     data: ChoiceDataSection = Field(description="Where the prompts, candidates and labels come from.")
     model: TextModelSection = Field(description="The pretrained encoder and its head.")
 
@@ -244,6 +250,7 @@ class WordsRecipe(Recipe):
     """Token classification: a tag for each word, such as the names of persons and places in a text."""
 
     metrics: ClassVar[tuple[str, ...]] = get_args(TagMetric)
+    has_row_vectors: ClassVar[bool] = False
 
     data: WordsDataSection = Field(description="Where the words and their tags come from.")
     model: TextModelSection = Field(

@@ -46,6 +46,9 @@ def announce(
     say(f"{recipe.output_dir}: {recipe.strategy.name} on {recipe.model.name}, seed {recipe.seed}\n")
     say("\n".join([task.format_report(report), *task.notes]))
     _say_decided(recipe, task, derived, layered)
+    if recipe.strategy.probe is not None:
+        say(f"\nfeatures of the frozen network ({short_count(total)} parameters) on {accelerator.device.type}\n")
+        return
     table = layer_table if is_verbose() else short_layer_table
     later = {layer for phase in layered.schedule.phases for layer in phase.layers}
     say(f"\n{table(layered.layer_map, optimizer.param_groups, later)}\n")
