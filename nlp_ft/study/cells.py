@@ -137,7 +137,7 @@ def make_plan(
         raise RecipeError(f"--baseline {baseline} is not compared; add it to --strategies, or name one of these")
     task = task_of(recipe)
     names = task.label_names()
-    recipes = {strategy: _of_strategy(values, strategy, recipe.strategy.name, file, names) for strategy in strategies}
+    recipes = {strategy: recipe_of_strategy(values, strategy, recipe.strategy.name, file, names) for strategy in strategies}
     middle = num_rates // 2
     factors = [STEP ** (i - middle) for i in range(num_rates)]
     return Plan(folder, recipe, recipes, factors, num_seeds, baseline)
@@ -198,7 +198,7 @@ def _possible(recipe: Recipe) -> list[str]:
     return [name for name in DEFAULT_STRATEGIES if name != "lora" or has_lora]
 
 
-def _of_strategy(
+def recipe_of_strategy(
     values: Mapping[str, Any], strategy: str, own: str, file: str, label_names: Sequence[str]
 ) -> dict[str, Any]:
     """Lay the preset of a strategy over the recipe, derive its rates, and leave out what only a single run needs."""
