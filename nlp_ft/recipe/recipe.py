@@ -50,6 +50,8 @@ class Recipe(Section):
     """Whether a row may have any number of labels."""
     takes_columns: ClassVar[bool] = False
     """Whether `data.label` may be a list of columns."""
+    has_row_vectors: ClassVar[bool] = True
+    """Whether the head reads one vector a row, as a probe does."""
 
     task: TaskName = Field(
         "text_classification",
@@ -202,6 +204,7 @@ class QuestionRecipe(Recipe):
     """Question answering: the part of a context that answers a question, or that there is none."""
 
     metrics: ClassVar[tuple[str, ...]] = get_args(QuestionMetric)
+    has_row_vectors: ClassVar[bool] = False
     data: QuestionDataSection = Field(description="Where the questions, contexts and answers come from.")
     model: TextModelSection = Field(description="The pretrained encoder and its head.")
 
@@ -215,6 +218,7 @@ class ChoiceRecipe(Recipe):
     """Multiple choice: the right one of several candidates for a prompt."""
 
     metrics: ClassVar[tuple[str, ...]] = get_args(ChoiceMetric)
+    has_row_vectors: ClassVar[bool] = False
     data: ChoiceDataSection = Field(description="Where the prompts, candidates and labels come from.")
     model: TextModelSection = Field(description="The pretrained encoder and its head.")
 
@@ -244,6 +248,7 @@ class WordsRecipe(Recipe):
     """Token classification: a tag for each word, such as the names of persons and places in a text."""
 
     metrics: ClassVar[tuple[str, ...]] = get_args(TagMetric)
+    has_row_vectors: ClassVar[bool] = False
 
     data: WordsDataSection = Field(description="Where the words and their tags come from.")
     model: TextModelSection = Field(

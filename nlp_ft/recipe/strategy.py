@@ -10,6 +10,7 @@ from nlp_ft.recipe.presets import STRATEGY_PRESETS, UNFREEZING, StrategyName
 from nlp_ft.recipe.sections import Metric, Section
 from nlp_ft.recipe.values import MOST_LAYERS, DurationField, MinDelta, Pattern, Real, Text, Whole
 
+ProbeClassifier = Literal["logistic", "svm"]
 REPLACED_BY_LAYERS = ("order", "blocks_per_phase", "embeddings")
 """Settings of `UnfreezeSection` whose place its `layers` takes."""
 

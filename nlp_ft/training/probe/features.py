@@ -1,0 +1,127 @@
+"""The features of a pretrained network: the vector of each row in each layer, from one pass over a split."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from nlp_ft.data.batch import model_inputs
+from nlp_ft.data.batch_loading import load_batches
+from nlp_ft.data.windows import Windows
+from nlp_ft.errors import ModelError, TrainingError
+from nlp_ft.layerwise.eval_mode import evaluating
+from nlp_ft.models.pooling import ClsPosition, pool
+from nlp_ft.models.scaling import last_linear
+from nlp_ft.recipe import Recipe
+from nlp_ft.tasks.task import Task
+
+TokenPooling = Literal["cls", "mean", "max"]
+
+
+def layer_features(
+    recipe: Recipe,
+    task: Task,
+    splits: Sequence[str],
+    pooling: TokenPooling | None = None,
+    model: PreTrainedModel | None = None,
+) -> dict[str, np.ndarray]:
+    """Compute the features of all layers in one pass over each split, with the pretrained weights as they are.
+
+    A text has a vector in each layer: the embeddings, and the output of each block, pooled over its tokens; that of a
+    text of several windows is the mean of theirs. An image has one vector, the input of the head.
+
+    Args:
+        recipe: the recipe.
+        task: its task; each of its rows must have one vector.
+        splits: the splits, such as `train` and `test`.
+        pooling: how the vectors of the tokens become one; None takes that of the model if it is `cls`, `mean` or
+            `max`, else `mean`.
+        model: the network on its device; None builds it, and uses the accelerator if there is one.
+
+    Returns:
+        Split -> features, (layers + 1, rows, hidden), float32; the features of images are (1, rows, hidden).
+
+    Raises:
+        NlpFtError: data or model cannot be read, the rows of the task have no vector each, or the layers differ in
+            shape.
+    """
+    if not recipe.has_row_vectors:
+        raise TrainingError(f"a probe needs one vector a row, which the rows of {recipe.task} do not have")
+    network: Any = model
+    if network is None:
+        network = task.build_model(task.data.label_names)
+        network.to(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
+    return {split: _of_split(recipe, task, split, pooling, network) for split in splits}
+
+
+def _of_split(
+    recipe: Recipe, task: Task, split: str, pooling: TokenPooling | None, model: PreTrainedModel
+) -> np.ndarray:
+    """Compute the features of the rows of a split, (layers, rows, hidden)."""
+    encoded, size = task.data.encoded[split], recipe.training.eval_batch_size
+    order = np.argsort(-task.data.lengths(split), kind="stable")
+    batches = [order[i : i + size] for i in range(0, len(order), size)]
+    loaded = load_batches(encoded, batches, task.collator(training=False), task.num_workers)
+    found: np.ndarray | None = None
+    with evaluating(model), torch.inference_mode():
+        for rows, batch in zip(batches, loaded):
+            inputs = {key: value.to(model.device) for key, value in model_inputs(batch).items()}
+            vectors = _vectors_of_layers(model, inputs, pooling, len(task.data.label_names))
+            if found is None:
+                found = np.empty((len(vectors), len(order), vectors.shape[-1]), np.float32)
+            found[:, rows] = vectors.float().cpu().numpy()
+    assert found is not None  # no split is empty
+    windows = task.data.windows(split)
+    return found if windows.num_rows == len(order) else _of_rows(found, windows)
+
+
+def _of_rows(features: np.ndarray, windows: Windows) -> np.ndarray:
+    """Take the mean over the windows of each row: (layers, windows, hidden) to (layers, rows, hidden)."""
+    counts = np.diff([*windows.starts, len(windows.rows)])
+    sums = np.add.reduceat(features, windows.starts, axis=1)
+    return np.asarray(sums / counts[:, None], dtype=np.float32)
+
+
+def _vectors_of_layers(
+    model: PreTrainedModel, inputs: Mapping[str, torch.Tensor], pooling: TokenPooling | None, num_labels: int
+) -> torch.Tensor:
+    """Compute the vector of each row in each layer, (layers, batch, hidden). Raises: ModelError."""
+    if "input_ids" not in inputs:
+        with _head_input(model, num_labels) as seen:
+            model(**inputs)
+        return seen[0].unsqueeze(0)
+    output = model(**inputs, output_hidden_states=True)
+    layers = output.get("decoder_hidden_states") or output.get("hidden_states") or ()
+    mask = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"]))
+    shapes = {tuple(layer.shape) for layer in layers}
+    if len(shapes) != 1 or next(iter(shapes))[:2] != tuple(mask.shape):
+        raise ModelError(
+            f"a probe reads the layers of an encoder, which must have one shape, (batch, seq_len, hidden); those of "
+            f"this {model.config.model_type} have {sorted(shapes) or 'none'}"
+        )
+    own = getattr(model.config, "pooling", "mean")
+    kind: TokenPooling = pooling or (own if own in ("cls", "max") else "mean")
+    position: ClsPosition = getattr(model.config, "cls_position", "first")
+    return torch.stack([pool(layer, mask, kind, position) for layer in layers])
+
+
+@contextmanager
+def _head_input(model: PreTrainedModel, num_labels: int) -> Iterator[list[torch.Tensor]]:
+    """Note the input of the last linear layer, (batch, hidden), inside the block. Raises: ModelError."""
+    seen: list[torch.Tensor] = []
+    head = last_linear(model, num_labels)
+    if head is None:
+        raise ModelError(f"a probe needs a linear head, which {getattr(model.config, 'backbone', 'this model')} lacks")
+
+    def note(module: nn.Module, args: tuple[Any, ...]) -> None:
+        seen.append(args[0])
+
+    handle = head.register_forward_pre_hook(note)
+    try:
+        yield seen
+    finally:
+        handle.remove()
