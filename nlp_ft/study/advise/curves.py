@@ -71,10 +71,15 @@ class RowCurve:
         return round(self.rows * ((1 - gain / here) ** (-1 / self.power) - 1))
 
 
-def row_curve(points: Sequence[tuple[int, float, float]]) -> RowCurve | None:
-    """Fit the power law through (rows, score, standard error of it), at least two; None if there is nothing to fit.
+def row_curve(points: Sequence[tuple[int, float, float]], num_rows: int) -> RowCurve | None:
+    """Fit a power law by weighted least squares of the logarithms; a perfect score counts as half an error.
 
-    Weighted least squares of the logarithms: a score of 1 counts as half an error in its last row.
+    Args:
+        points: (rows, score, standard error of it).
+        num_rows: rows of train.
+
+    Returns:
+        The curve; None with fewer than two points.
     """
     if len(points) < 2:
         return None
@@ -88,4 +93,4 @@ def row_curve(points: Sequence[tuple[int, float, float]]) -> RowCurve | None:
     slope = float((weights * (x - centre) * y).sum()) / spread
     power = min(max(-slope, 0.0), MOST_ROW_POWER)
     middle = float((weights * y).sum() / weights.sum())
-    return RowCurve(math.exp(middle + power * centre), power, spread**-0.5, int(rows[-1]))
+    return RowCurve(math.exp(middle + power * centre), power, spread**-0.5, num_rows)

@@ -33,7 +33,10 @@ def labels_advice(curve: RowCurve | None, strategy_gain: float) -> tuple[bool, s
     more = curve.rows_for(points / 100)
     is_better = points >= BETTER_ADVICE and points > strategy_gain
     if is_better:
-        return True, f"gather more labels first: about {_rounded(more or 0):,} more rows for {points:.1f} points; {said}"
+        return (
+            True,
+            f"gather more labels first: about {_rounded(more or 0):,} more rows for {points:.1f} points; {said}",
+        )
     return False, f"more labels help: about {_rounded(more or 0):,} more rows for {points:.1f} points; {said}"
 
 

@@ -158,12 +158,13 @@ def difference(trial: Trial, other: Trial, metric: str, sign: int) -> Estimate:
         metric: the compared score.
         sign: -1 if a lower score is better, else 1.
     """
-    groups = statistics.groups_of(range(len(trial.predictions.references)))
-    parts = [_parts(one.predictions, metric, groups) for one in (trial, other)]
-    of_groups = sign * (parts[0] - parts[1])
-    num_groups = of_groups.shape[1]
-    error = float((of_groups**2).sum() / num_groups / max(1, num_groups - 1)) ** 0.5
+    error = _error(_parts(trial.predictions, metric) - _parts(other.predictions, metric))
     return Estimate(sign * (trial.score - other.score), error)
+
+
+def score_error(trial: Trial, metric: str) -> float:
+    """Compute the standard error of the score of a trial: that of other rows."""
+    return _error(_parts(trial.predictions, metric))
 
 
 def row_score(predictions: Predictions, metric: str) -> Callable[[np.ndarray], float]:
@@ -183,11 +184,18 @@ def known(value: float) -> float:
     return 0.0 if value != value else float(value)
 
 
-def _parts(predictions: Predictions, metric: str, groups: np.ndarray) -> np.ndarray:
+def _parts(predictions: Predictions, metric: str) -> np.ndarray:
     """Compute what each group of rows adds to a score, (1, groups)."""
+    groups = statistics.groups_of(range(len(predictions.references)))
     score = row_score(predictions, metric)
     whole = np.array([score(np.ones(len(groups), dtype=bool))])
     return statistics.deviations(whole, statistics.without_each(score, groups)[None])
+
+
+def _error(of_groups: np.ndarray) -> float:
+    """Compute the standard error of a sum of parts of groups, (1, groups)."""
+    num_groups = of_groups.shape[1]
+    return float((of_groups**2).sum() / num_groups / max(1, num_groups - 1)) ** 0.5
 
 
 def _shortened(recipe: Recipe, steps: int, points: int) -> Recipe:
