@@ -59,9 +59,13 @@ class LayerwiseSettings:
                 'strategy "lora" puts adapters into the model of a recipe, but this loop is given its model; '
                 "train a recipe with it, or use PEFT yourself"
             )
+        if self.strategy == "probe":
+            raise UnfreezeError(
+                'strategy "probe" solves the head of a recipe without a loop; train a recipe with it, or use head_only'
+            )
         if self.strategy not in STRATEGY_PRESETS:
             hint = did_you_mean(self.strategy, STRATEGY_PRESETS)
-            names = ", ".join(name for name in STRATEGY_PRESETS if name not in ("lora", "scratch"))
+            names = ", ".join(name for name in STRATEGY_PRESETS if name not in ("lora", "probe", "scratch"))
             raise UnfreezeError(f"strategy must be one of {names}, or an UnfreezeSchedule, got {self.strategy!r}{hint}")
         if self.unfreeze is not None and "unfreeze" not in self.preset["strategy"]:
             raise UnfreezeError(

@@ -20,6 +20,7 @@ class PooledClassifierConfig(PreTrainedConfig):
         encoder_config: configuration of the encoder, or its values as a dictionary.
         pooling: how the token vectors of a text become one vector.
         cls_position: end of the text at which the tokenizer puts the CLS token, for `pooling="cls"`.
+        layer: the layer whose tokens are pooled, 0 for the embeddings; None is the output of the encoder.
         head_type: see `ClassificationHead`; so are `bottleneck_size`, `activation` and `head_dropout`.
         bottleneck_size: units between the two layers of a bottleneck head.
         activation: name of the activation of a bottleneck head.
@@ -38,6 +39,7 @@ class PooledClassifierConfig(PreTrainedConfig):
         encoder_config: PreTrainedConfig | dict[str, Any] | None = None,
         pooling: Pooling = "mean",
         cls_position: ClsPosition = "first",
+        layer: int | None = None,
         head_type: HeadType = "linear",
         bottleneck_size: int = 128,
         activation: str = "relu",
@@ -56,6 +58,7 @@ class PooledClassifierConfig(PreTrainedConfig):
         self.encoder_config = encoder_config
         self.pooling = pooling
         self.cls_position = cls_position
+        self.layer = layer
         self.head_type = head_type
         self.bottleneck_size = bottleneck_size
         self.activation = activation

@@ -65,6 +65,10 @@ class PooledClassifier(PreTrainedModel):
         self._own_hidden_states = bool(inner.output_hidden_states)
         self.post_init()  # type: ignore[no-untyped-call]  # of Transformers
 
+    @property
+    def _reads_layers(self) -> bool:
+        return self.config.pooling in OF_LAYERS or self.config.layer is not None
+
     def _init_weights(self, module: nn.Module) -> None:
         """Initialize linear layers: weights normal with the encoder's standard deviation, biases 0; and poolings."""
         if isinstance(module, nn.Linear):
@@ -113,7 +117,7 @@ class PooledClassifier(PreTrainedModel):
             "inputs_embeds": inputs_embeds,
             "attention_mask": attention_mask,
             "output_attentions": output_attentions,
-            "output_hidden_states": self.config.pooling in OF_LAYERS or output_hidden_states,
+            "output_hidden_states": self._reads_layers or output_hidden_states,
         }
         for key, value in {"token_type_ids": token_type_ids, "position_ids": position_ids}.items():
             if key in self._encoder_takes:
@@ -140,6 +144,8 @@ class PooledClassifier(PreTrainedModel):
         if self.config.pooling in OF_LAYERS:
             layers = pool_layers(self._layers(output), attention_mask)
             return layers if self.pooling is None else self.pooling(layers)
+        if self.config.layer is not None:
+            hidden = self._layers(output)[self.config.layer]
         if self.pooling is not None:
             return self.pooling(hidden, attention_mask)  # type: ignore[no-any-return]
         return pool(hidden, attention_mask, self.config.pooling, self.config.cls_position)
@@ -168,9 +174,11 @@ def pooling_module(config: PooledClassifierConfig) -> AttentionPooling | LayerMi
     """Make the module of a pooling that has weights; None for the others.
 
     Raises:
-        ModelError: the pooling is `last_4` and the encoder has fewer than four blocks.
+        ModelError: the encoder does not have the layers that the pooling reads.
     """
     encoder: Any = config.encoder_config
+    if config.layer is not None and config.layer not in range(num_blocks(encoder) + 1):
+        raise ModelError(f"config.json: layer must be 0 to {num_blocks(encoder)}, got {config.layer!r}")
     if config.pooling == "last_4" and num_blocks(encoder) < LAYERS_CONCATENATED:
         raise ModelError(
             f"model.pooling: last_4 reads the last {LAYERS_CONCATENATED} blocks, but this {encoder.model_type} encoder "

@@ -148,6 +148,14 @@ def _with_trained_pooling(model: TextModelSection, say: Callable[[str], object])
     return model.model_copy(update={"pooling": pooling})
 
 
+def probed(model: TextModelSection, say: Callable[[str], object]) -> TextModelSection:
+    """Settle pooling `auto` for a probe, which reads no pooler: as sentence-transformers trained it, else `mean`."""
+    if model.pooling != "auto" or trained_pooling(_location(model), model.revision or "main") is not None:
+        return model
+    say("pooling mean, because a probe reads the tokens themselves (model.pooling)")
+    return model.model_copy(update={"pooling": "mean"})
+
+
 def _plain_classifier(
     auto_class: Any,
     model: TextModelSection,

@@ -6,7 +6,17 @@ from typing import Any, Literal
 from nlp_ft.defaults import LAYER_DECAY
 
 StrategyName = Literal[
-    "full", "llrd", "head_only", "top_layers", "gradual", "lp_ft", "discriminative", "ulmfit", "lora", "scratch"
+    "full",
+    "llrd",
+    "head_only",
+    "top_layers",
+    "gradual",
+    "lp_ft",
+    "discriminative",
+    "ulmfit",
+    "lora",
+    "probe",
+    "scratch",
 ]
 Preset = dict[str, dict[str, Any]]
 """Section -> its settings, as a recipe writes them."""
@@ -31,13 +41,19 @@ STRATEGY_PRESETS: dict[str, Preset] = {
         "schedule": {"name": "slanted_triangular", "warmup": "10%"},
     },
     "lora": {"strategy": {"trainable_blocks": "all", "lora": {}}, "optimizer": {"layer_decay": 1.0}},
+    "probe": {
+        "strategy": {"trainable_blocks": 0, "probe": {}},
+        "optimizer": {"layer_decay": 1.0},
+        "training": {"feature_cache": "off"},
+    },
     "scratch": {"strategy": {"trainable_blocks": "all"}, "optimizer": {"layer_decay": 1.0}},
 }
 """Strategy -> its preset; what a recipe says itself takes precedence.
 
 `lp_ft`: linear probing, then fine-tuning (Kumar et al. 2022, https://arxiv.org/abs/2202.10054). `ulmfit`: Howard and
 Ruder 2018, https://arxiv.org/abs/1801.06146. `discriminative`: two rates, one for the features and one for the head.
-`lora`: low-rank adapters (Hu et al. 2021, https://arxiv.org/abs/2106.09685).
+`lora`: low-rank adapters (Hu et al. 2021, https://arxiv.org/abs/2106.09685). `probe`: linear classifier probes (Alain
+and Bengio 2016, https://arxiv.org/abs/1610.01644).
 """
 
 TASK_PRESETS: dict[str, Preset] = {

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from nlp_ft.recipe.choices import ChoiceDataSection
 from nlp_ft.recipe.images import ImageDataSection, ImageModelSection
+from nlp_ft.recipe.probe import check_probe
 from nlp_ft.recipe.questions import QuestionDataSection
 from nlp_ft.recipe.sections import (
     ChoiceMetric,
@@ -109,6 +110,7 @@ class Recipe(Section):
                 f"strategy full trains all layers at one rate, but optimizer.layer_decay is "
                 f"{self.optimizer.layer_decay}; set it to 1, or did you mean strategy: llrd?"
             )
+        check_probe(self)
         return self
 
     @model_validator(mode="after")

@@ -7,10 +7,10 @@ from pydantic import Field, model_validator
 from nlp_ft.defaults import Embeddings, Grain, Order
 from nlp_ft.durations import Duration
 from nlp_ft.recipe.presets import STRATEGY_PRESETS, UNFREEZING, StrategyName
+from nlp_ft.recipe.probe import ProbeSection
 from nlp_ft.recipe.sections import Metric, Section
 from nlp_ft.recipe.values import MOST_LAYERS, DurationField, MinDelta, Pattern, Real, Text, Whole
 
-ProbeClassifier = Literal["logistic", "svm"]
 REPLACED_BY_LAYERS = ("order", "blocks_per_phase", "embeddings")
 """Settings of `UnfreezeSection` whose place its `layers` takes."""
 
@@ -145,7 +145,8 @@ class StrategySection(Section):
         "everything, lower layers at lower rates. `head_only`: the head. `top_layers`: the head and the top blocks. "
         "`gradual`: the head, then block by block from the top. `lp_ft`: the head, then everything. `discriminative`: "
         "everything, one rate for the head and one for all below. `ulmfit`: as Howard and Ruder (2018). `lora`: the "
-        "head, and small adapters beside frozen weights (Hu et al. 2021). `scratch`: everything, from random weights.",
+        "head, and small adapters beside frozen weights (Hu et al. 2021). `probe`: a linear model on frozen features, "
+        "solved without steps. `scratch`: everything, from random weights.",
     )
     trainable_blocks: Annotated[Whole, Field(ge=0, le=MOST_LAYERS)] | Literal["all"] = Field(
         "all",
@@ -153,6 +154,7 @@ class StrategySection(Section):
         "for the head alone, `all` for all blocks and the embeddings or stem. Under `lora`: the blocks with adapters.",
     )
     lora: LoraSection | None = Field(None, description="The adapters of `lora`. Null under any other strategy.")
+    probe: ProbeSection | None = Field(None, description="The linear model of `probe`. Null under any other strategy.")
     unfreeze: UnfreezeSection | None = Field(
         None,
         description="When layers begin to train, for gradual, lp_ft and ulmfit. Null: the layers of `trainable_blocks` "
@@ -185,17 +187,24 @@ class StrategySection(Section):
             raise ValueError(f"unfreeze belongs to {', '.join(UNFREEZING)}, got it under {self.name}")
         if self.reinit_top and self.name == "scratch":
             raise ValueError("reinit_top has no meaning under scratch, where all weights are random")
+        if self.reinit_top and self.name == "probe":
+            raise ValueError("reinit_top has no place under probe, which would read the features of random weights")
+        return self
+
+    @model_validator(mode="after")
+    def _check_own_sections(self) -> Self:
+        for section in ("lora", "probe"):
+            if (getattr(self, section) is not None) != (self.name == section):
+                has = (
+                    f"must not be null under {section}; take the line away for its preset"
+                    if self.name == section
+                    else (f"belongs to strategy {section}, got it under {self.name}")
+                )
+                raise ValueError(f"{section} {has}")
         return self
 
     @model_validator(mode="after")
     def _check_lora(self) -> Self:
-        if (self.lora is not None) != (self.name == "lora"):
-            has = (
-                "must not be null under lora; take the line away for its preset"
-                if self.name == "lora"
-                else (f"belongs to strategy lora, got it under {self.name}")
-            )
-            raise ValueError(f"lora {has}")
         if self.lora is not None and self.trainable_blocks == 0:
             raise ValueError("trainable_blocks must be at least 1 under lora; head_only trains the head alone")
         if self.lora is not None and self.reinit_top:

@@ -33,6 +33,8 @@ def figures_of_run(run: Mapping[str, Any]) -> Figures:
     for quantity, layers in of_layers.items():
         if any(len(curve) > 1 for curve in layers.values()):
             found[quantity] = draw_layers(quantity, layers, phases)
+    if run["probe"] and sum(one["score"] is not None for one in run["probe"]["layers"]) > 1:
+        found["probe"] = draw_probe(run["probe"])
     if run["step_time"]:
         found["step_time"] = draw_step_time(run["step_time"])
     for split, of in run["splits"].items():
@@ -91,6 +93,30 @@ def draw_layers(quantity: str, layers: Mapping[str, Curve], phases: Sequence[Map
         figure.legend(loc="outside right center", handlelength=1.2)
         left_out = f" ({len(names)} of {len(layers)} layers)" if len(names) < len(layers) else ""
         return finished(figure, quantity, caption + left_out, alt)
+
+
+def draw_probe(probe: Mapping[str, Any]) -> dict[str, Any]:
+    """Draw the score of a probe on each layer, with its standard error; the chosen one is filled."""
+    name = probe["metric"].replace("_", " ")
+    layers = [one for one in probe["layers"] if one["score"] is not None]
+    said = "; ".join(f"{one['name']}: {one['score']:.4f} ± {one['standard_error']:.4f}" for one in layers)
+    with drawing() as (figure, axes):
+        for place, one in enumerate(layers):
+            color = SERIES[0]
+            axes.errorbar(
+                [place],
+                [one["score"]],
+                yerr=[one["standard_error"]],
+                color=color,
+                marker="o",
+                markersize=7 if one["chosen"] else 5,
+                markerfacecolor=color if one["chosen"] else "none",
+                capsize=3,
+            )
+        axes.set_xticks(range(len(layers)), [one["name"] for one in layers], rotation=45, ha="right")
+        axes.set(ylabel=f"{name} in cross-validation")
+        caption = f"{name.capitalize()} of the probe by layer, ± one standard error; the chosen features are filled"
+        return finished(figure, "probe", caption, f"Dot plot of {name} in cross-validation. {said}.")
 
 
 def draw_step_time(shares: Mapping[str, float]) -> dict[str, Any]:

@@ -65,6 +65,7 @@ def _described(
         "curves": _curves(records),
         "phases": _phases(summary, records),
         "layers": _layers(read_records(place / LAYERS)),
+        "probe": summary.get("probe"),
         "step_time": _step_time(read_records(place / LAYERS)),
         "splits": {
             split: describe_split(place, split, most, texts, _has_lengths(summary, split))

@@ -119,6 +119,7 @@ def render_run(run: Mapping[str, Any], form: Format) -> str:
             [str(number), phase["step"], phase["layers"], phase["why"]]
             for number, phase in enumerate(run["phases"], start=1)
         ],
+        probe_rows=_probe_rows(run["probe"]),
     )
 
 
@@ -174,6 +175,18 @@ def _data_table(data: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list
     names = dict.fromkeys(key for of in data for key in of if key != "split")
     rows = [[name.replace("_", " "), *(of.get(name, "-") for of in data)] for name in names]
     return ["", *(of["split"] for of in data)], rows
+
+
+def _probe_rows(probe: Mapping[str, Any] | None) -> list[list[Any]]:
+    """Make a row for each layer of a probe: its name, its score, the standard error, and whether it was chosen."""
+    return [
+        [
+            one["name"],
+            *("-" if one[key] is None else one[key] for key in ("score", "standard_error")),
+            "chosen" if one["chosen"] else "",
+        ]
+        for one in (probe or {"layers": []})["layers"]
+    ]
 
 
 def _markdown(text: object) -> str:

@@ -71,9 +71,18 @@ class Plan:
         """All cells in the order they run: seed by seed, every second one backwards, so that none is always first."""
         ordered = []
         for seed in range(self.num_seeds):
-            of_seed = [Cell(strategy, factor, seed) for factor in self.factors for strategy in self.recipes]
+            of_seed = [
+                Cell(strategy, factor, seed)
+                for factor in self.factors
+                for strategy in self.recipes
+                if factor in self.factors_of(strategy)
+            ]
             ordered += of_seed if seed % 2 == 0 else of_seed[::-1]
         return ordered
+
+    def factors_of(self, strategy: str) -> Sequence[float]:
+        """The factors on the rates of a strategy; a probe has no rate, so one cell a seed is enough."""
+        return (1.0,) if self.recipes[strategy]["strategy"]["probe"] else self.factors
 
     def folder_of(self, cell: Cell) -> Path:
         """The run folder of a cell."""
@@ -83,9 +92,10 @@ class Plan:
         """The recipe of a cell; `nlp-ft train FILE --resume` runs it."""
         return self.folder / CELLS / f"{cell.name}.yaml"
 
-    def rate(self, cell: Cell) -> float:
-        """The base learning rate of a cell."""
-        return float(self.recipe_of(cell)["optimizer"]["lr"])
+    def rate(self, cell: Cell) -> float | None:
+        """The base learning rate of a cell; None for a probe."""
+        recipe = self.recipe_of(cell)
+        return None if recipe["strategy"]["probe"] else float(recipe["optimizer"]["lr"])
 
     def recipe_of(self, cell: Cell) -> dict[str, Any]:
         """The recipe of a cell, as nested dicts."""

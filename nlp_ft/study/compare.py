@@ -25,7 +25,7 @@ from nlp_ft.training.verdict.facts import points
 
 RESULT, CELLS_CSV, REPORT, CHEAP = "result.json", "cells.csv", "README.md", "cheap.json"
 
-CHEAP_WORDS = "static table and probe: logistic regression on the encoder's embeddings, and on its frozen layers."
+CHEAP_WORDS = "embeddings and probe: logistic regression on the encoder's embeddings, and on its frozen layers."
 
 
 def compare(plan: Plan, margin: float = 0.5, jobs: int = 1, start: Start = start_process) -> dict[str, Any]:
@@ -65,7 +65,8 @@ def _chosen_runs(plan: Plan) -> list[Runs]:
     runs = []
     for strategy, factor in chosen(plan).items():
         cells = [Cell(strategy, factor, seed) for seed in range(plan.num_seeds)]
-        edges = {min(plan.factors): "lowest", max(plan.factors): "highest"} if len(plan.factors) > 1 else {}
+        factors = plan.factors_of(strategy)
+        edges = {min(factors): "lowest", max(factors): "highest"} if len(factors) > 1 else {}
         runs.append(
             Runs(
                 strategy,
@@ -86,7 +87,8 @@ def _cheap(plan: Plan) -> tuple[list[CheapRow], dict[str, Any]]:
         rows = [vars(row) for row in cheap_rows(plan.recipe, task)]
         durable.write_text(file, json.dumps({"rows": rows, "data": task.describe_data()}) + "\n")
     stored = json.loads(file.read_text(encoding="utf-8"))
-    return [CheapRow(**row) for row in stored["rows"]], stored["data"]
+    # The strategy probe, where it is compared, takes the place of the row of that name.
+    return [CheapRow(**row) for row in stored["rows"] if row["title"] not in plan.recipes], stored["data"]
 
 
 def _written(

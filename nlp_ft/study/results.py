@@ -20,14 +20,14 @@ class Runs:
 
     Args:
         strategy: its name.
-        rate: the chosen learning rate.
+        rate: the chosen learning rate; None for a probe.
         edge: `lowest` or `highest` if the rate is at that edge of its grid, else an empty text.
         summaries: what summary.json holds.
         tests: what `scored_on_test` gives.
     """
 
     strategy: str
-    rate: float
+    rate: float | None
     edge: str
     summaries: Sequence[Mapping[str, Any]]
     tests: Sequence[Mapping[str, Any]]

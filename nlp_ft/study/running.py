@@ -172,8 +172,11 @@ def chosen(plan: Plan) -> dict[str, float]:
         return sign * sum(value if value == value else -sign * float("inf") for value in values) / len(values)
 
     # Of equal ones, the one nearest to the preset.
-    factors = sorted(plan.factors, key=lambda factor: max(factor, 1 / factor))
-    return {strategy: max(factors, key=lambda factor: mean(strategy, factor)) for strategy in plan.recipes}
+    factors = {
+        strategy: sorted(plan.factors_of(strategy), key=lambda factor: max(factor, 1 / factor))
+        for strategy in plan.recipes
+    }
+    return {strategy: max(of, key=lambda factor: mean(strategy, factor)) for strategy, of in factors.items()}
 
 
 def is_lower_better(metric: str) -> bool:

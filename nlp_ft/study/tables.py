@@ -25,7 +25,7 @@ def score_rows(judged: Sequence[Judged], cheap: Sequence[CheapRow], metric: str)
         rows.append(
             [
                 one.runs.strategy,
-                short_rate(one.runs.rate),
+                "" if one.runs.rate is None else short_rate(one.runs.rate),
                 shown(metric, float(scores.mean())) + deviation,
                 "" if one.gain is None else signed(metric, one.gain.value),
                 "" if one.gain is None or one.gain.interval is None else bounds(metric, one.gain.interval.bounds),

@@ -16,8 +16,9 @@ from nlp_ft.layerwise import LayerMap
 from nlp_ft.models.config_checks import check_max_length, check_vocabulary
 from nlp_ft.models.labels import label_names as label_names_of
 from nlp_ft.models.pooled_classifier import PooledClassifier
-from nlp_ft.models.text import build_classifier, load_tokenizer
+from nlp_ft.models.text import build_classifier, load_tokenizer, probed
 from nlp_ft.recipe import TextRecipe
+from nlp_ft.recipe.probe import probe_notes
 from nlp_ft.tasks.task import Card, map_layers
 
 MODEL_INPUTS = ("input_ids", "token_type_ids")
@@ -54,7 +55,7 @@ class TextInputs:
     def __init__(self, recipe: TextRecipe) -> None:
         self.recipe = recipe
         self.group_by_length = recipe.training.group_by_length
-        self.notes: list[str] = []
+        self.notes: list[str] = probe_notes(recipe)
         is_pairs = isinstance(recipe.data.text, list)
         self.example_input = '"a first text" "a second text"' if is_pairs else '"a text of your own"'
 
@@ -70,14 +71,15 @@ class TextInputs:
 
     def build_model(self, label_names: Sequence[str], pretrained: bool = True) -> PreTrainedModel:
         """Build the encoder with pooling and a head; check it against tokenizer and lengths. Raises: ModelError."""
+        section = self.recipe.model
+        if self.recipe.strategy.probe is not None:
+            section = probed(section, self.notes.append if pretrained else lambda note: None)
         if not pretrained:
-            structure = build_classifier(self.recipe.model, label_names, pretrained=False)
+            structure = build_classifier(section, label_names, pretrained=False)
             check_vocabulary(self.tokenizer, structure)
             return structure
         is_random = self.recipe.strategy.name == "scratch"
-        model = build_classifier(
-            self.recipe.model, label_names, self.tokenizer, pretrained=not is_random, say=self.notes.append
-        )
+        model = build_classifier(section, label_names, self.tokenizer, pretrained=not is_random, say=self.notes.append)
         check_vocabulary(self.tokenizer, model)
         check_max_length(self.recipe.data.max_length, model)
         return model

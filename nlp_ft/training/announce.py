@@ -52,6 +52,9 @@ def announce(
         say(f"never used by this model's forward pass, so frozen: {', '.join(layered.unused)}")
     if is_verbose():
         say("versions: " + ", ".join(f"{name} {version}" for name, version in versions(task.libraries).items()))
+    if recipe.strategy.probe is not None:
+        say(f"\nfeatures of the frozen network ({short_count(total)} parameters) on {accelerator.device.type}\n")
+        return
     table = layer_table if is_verbose() else short_layer_table
     later = {layer for phase in layered.schedule.phases for layer in phase.layers}
     say(f"\n{table(layered.layer_map, optimizer.param_groups, later)}\n")

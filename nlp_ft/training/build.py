@@ -113,7 +113,8 @@ def with_derived(
     """
     rates = _rates(recipe, task, layered)
     recipe, derived = with_lengths(filled(recipe, rates), task, lengths, num_processes)
-    return recipe, rates + derived
+    # A probe takes no steps, so what is derived for them is not worth a word.
+    return recipe, [] if recipe.strategy.probe is not None else rates + derived
 
 
 def with_lengths(recipe: Recipe, task: Task, lengths: np.ndarray, num_processes: int) -> tuple[Recipe, list[Derived]]:
@@ -171,7 +172,8 @@ def loop_settings(recipe: Recipe, steps_per_epoch: int, has_validation: bool) ->
         checkpoint_every=training.checkpoint_every.steps(steps_per_epoch),
         max_grad_norm=training.max_grad_norm,
         seed=recipe.seed,
-        metric=training.metric if has_validation else None,
+        # A probe is solved, and has no steps to choose from.
+        metric=training.metric if has_validation and recipe.strategy.probe is None else None,
         patience=stopping.patience if stopping else None,
         min_delta=stopping.min_delta if stopping else 0.0,
         restore_best_of_phase=unfreeze is not None and unfreeze.restore_best,

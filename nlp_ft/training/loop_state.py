@@ -62,6 +62,8 @@ class LoopState:
 
     layer_records: list[dict[str, Any]] = field(default_factory=list)
     """What the recorder has seen of the layers so far; a checkpoint holds it, so that a resumed run goes on with it."""
+    probe: dict[str, Any] | None = None
+    """What strategy probe has chosen, and the score of each layer; None under every other strategy."""
 
     def note_score(self, metric: str, value: float, min_delta: float) -> tuple[bool, bool]:
         """Note an evaluation; return whether it is the best of the run, and whether it is the best of its phase."""

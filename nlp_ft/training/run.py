@@ -17,6 +17,7 @@ from nlp_ft.training.features.decide import cache_of_run
 from nlp_ft.training.loop import Loop
 from nlp_ft.training.loop_state import LoopHooks
 from nlp_ft.training.metrics_log import MetricsLog
+from nlp_ft.training.probe.solve import Probe
 from nlp_ft.training.recorder import Recorder
 from nlp_ft.training.run_folder import RunFolder
 from nlp_ft.training.save import save_run, summarize
@@ -80,10 +81,10 @@ def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator, signals:
         shown=task.outputs.progress_metrics,
         asked_to_stop=signals.asked,
     )
-    loss = task.make_loss()
-    loop = Loop(accelerator, model, optimizer, unfreezer, loss, stream, settings, hooks, state, features, recorder)
+    parts = optimizer, unfreezer, task.make_loss(), stream, settings, hooks, state, features, recorder
+    probe = Probe.of(recipe, task, model, state, accelerator, hooks)
     with signals.deferred():
-        loop.run()
+        (probe or Loop(accelerator, model, *parts)).run()
     checkpoints.load_kept(state, settings.metric, recipe.training.keep)
     answers = evaluator.predict_all()
     predictions = {split: of_split for split, of_split in answers.items() if split != "train"}

@@ -27,6 +27,7 @@ from nlp_ft.training.layer_table import layer_table
 from nlp_ft.training.loop_state import LoopState
 from nlp_ft.training.model_card import model_card, peak_memory_bytes, versions, write_json
 from nlp_ft.training.precision import precision_name
+from nlp_ft.training.probe.table import probe_table
 from nlp_ft.training.run_folder import SUMMARY_TO_BE, RunFolder, writing
 from nlp_ft.training.verdict.judge import format_verdict, is_useless
 
@@ -72,6 +73,7 @@ def summarize(
         "keep": recipe.training.keep,
         "stopped_early": state.stopped_early,
         "phases": _phases(unfreezer),
+        **({} if state.probe is None else {"probe": state.probe}),
         "effective_batch_size": stream.effective_batch_size,
         "num_processes": accelerator.num_processes,
         "device": accelerator.device.type,
@@ -152,7 +154,8 @@ def _fill(
     for split, of_split in predictions.items():
         of_split.write_tables(place, split)
     table = score_table(_titled(summary), task.outputs.shown_metrics)
-    layers = layer_table(layered.layer_map, _initial(optimizer))
+    has_probe = "probe" in summary
+    layers = probe_table(summary["probe"]) if has_probe else layer_table(layered.layer_map, _initial(optimizer))
     (place / "layers.txt").write_text(f"{layers}\n", encoding="utf-8")
     (place / "README.md").write_text(model_card(task.card(layered.model), summary, table), encoding="utf-8")
     write_json(place / SUMMARY_TO_BE, summary)

@@ -176,7 +176,7 @@ def test_the_screen_has_at_most_80_columns_and_names_every_row(
     compare(plan, start=here)
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= 80
-    for name in ("full", "head_only", "majority", "TF-IDF", "static table", "probe"):
+    for name in ("full", "head_only", "majority", "TF-IDF", "embeddings", "probe"):
         assert re.search(rf"^{name}  ", out, re.MULTILINE), name
     assert "look: 3 seeds instead of 5: where seeds decide, a difference must be 4.3" in out
     assert (plan.folder / "README.md").read_text().startswith("# Comparison\n\n|  | lr | accuracy | gain | 95 % |")

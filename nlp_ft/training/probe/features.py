@@ -14,7 +14,7 @@ from nlp_ft.data.batch_loading import load_batches
 from nlp_ft.data.windows import Windows
 from nlp_ft.errors import ModelError, TrainingError
 from nlp_ft.layerwise.eval_mode import evaluating
-from nlp_ft.models.pooling import ClsPosition, pool
+from nlp_ft.models.pooling import pool
 from nlp_ft.models.scaling import last_linear
 from nlp_ft.recipe import Recipe
 from nlp_ft.tasks.task import Task
@@ -113,8 +113,8 @@ def _vectors_of_layers(
             f"this {model.config.model_type} have {sorted(shapes) or 'none'}"
         )
     own = getattr(model.config, "pooling", "mean")
-    kind: TokenPooling = pooling or (own if own in ("cls", "max") else "mean")
-    position: ClsPosition = getattr(model.config, "cls_position", "first")
+    kind: Any = pooling or (own if own in ("cls", "max") else "mean")
+    position: Any = getattr(model.config, "cls_position", "first")
     return torch.stack([pool(layer, mask, kind, position) for layer in layers])
 
 
@@ -124,7 +124,9 @@ def _head_input(model: PreTrainedModel, num_labels: int) -> Iterator[list[torch.
     seen: list[torch.Tensor] = []
     head = last_linear(model, num_labels)
     if head is None:
-        raise ModelError(f"a probe needs a linear head, which {getattr(model.config, 'backbone', 'this model')} lacks")
+        raise ModelError(
+            f"model.name: {getattr(model.config, 'backbone', 'this model')} has no linear head, which a probe needs"
+        )
 
     def note(module: nn.Module, args: tuple[Any, ...]) -> None:
         seen.append(args[0])

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from nlp_ft.recipe.strategy import ProbeClassifier
+from nlp_ft.recipe.probe import ProbeClassifier
 
 PENALTIES = (0.001, 0.01, 0.1, 1.0)
 """Inverse strengths of the penalty, of which cross-validation on train chooses one."""
@@ -25,7 +25,7 @@ MOST_ROWS = 2_000
 ABSENT = -100.0
 """Logit of a label that no row of train has."""
 Score = Callable[[np.ndarray, np.ndarray], float]
-"""From predictions and references, (rows, ...), to a score that is better when higher."""
+"""From outputs, (rows, outputs), and labels, (rows, ...), to a score that is better when higher."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ class Validated:
     penalty: float
 
 
-def accuracy(predicted: np.ndarray, references: np.ndarray) -> float:
-    """Compute the share of rows whose prediction is right, in all its labels."""
-    return float((predicted == references).reshape(len(references), -1).all(-1).mean())
+def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Compute the share of rows whose highest output is that of their label."""
+    return float((logits.argmax(-1) == labels).mean())
 
 
 def cross_validated(
@@ -73,7 +73,7 @@ def cross_validated(
     Args:
         features: (rows, hidden).
         labels: see the top of this file.
-        score: judges the predictions of a fold.
+        score: judges the outputs on a fold; accuracy is for ids.
         classifier: the model of labels.
 
     Returns:
@@ -90,29 +90,36 @@ def validate(
     classifier: ProbeClassifier = "logistic",
     folds: int = FOLDS,
     class_weight: Any = None,
+    seed: int = 0,
 ) -> Validated:
     """Choose the penalty by cross-validation; see `cross_validated`.
 
     Args:
         features: (rows, hidden).
         labels: see the top of this file.
-        score: judges the predictions of a fold.
+        score: judges the outputs on a fold.
         classifier: the model of labels.
         folds: most folds; there are fewer where the labels have fewer rows.
         class_weight: weights of the labels, as scikit-learn takes them.
+        seed: seed of the folds.
     """
     from sklearn.model_selection import GridSearchCV
 
     if len(labels) > MOST_ROWS:
-        rows = np.random.default_rng(0).choice(len(labels), MOST_ROWS, replace=False)
+        rows = np.random.default_rng(seed).choice(len(labels), MOST_ROWS, replace=False)
         features, labels = features[rows], labels[rows]
-    splits = _folds(labels, folds)
+    splits = _folds(labels, folds, seed)
     if splits is None:
         return Validated(np.nan, np.nan, FALLBACK)
     model, key = _model(labels, classifier, class_weight)
     values = [1 / value if key.endswith("alpha") else value for value in PENALTIES]
+    num_outputs = int(labels.max()) + 1 if _are_ids(labels) else labels.reshape(len(labels), -1).shape[1]
     search = GridSearchCV(
-        model, {key: values}, scoring=lambda fitted, x, y: score(fitted.predict(x), y), cv=splits, refit=False
+        model,
+        {key: values},
+        scoring=lambda fitted, x, y: score(_linear(fitted, num_outputs, x.shape[1]).logits(x), y),
+        cv=splits,
+        refit=False,
     )
     with _quiet():
         search.fit(features, labels)
@@ -149,8 +156,13 @@ def fit(
     model.set_params(**{key: 1 / penalty if key.endswith("alpha") else penalty})
     with _quiet():
         model.fit(features, labels)
-    scaler, linear = model[0], model[-1]
-    weight, bias = _weights(linear, num_outputs, features.shape[1])
+    return _linear(model, num_outputs, features.shape[1])
+
+
+def _linear(fitted: Any, num_outputs: int, hidden: int) -> Linear:
+    """Fold the scaler of a fitted pipeline into the weights of its model."""
+    scaler, model = fitted[0], fitted[-1]
+    weight, bias = _weights(model, num_outputs, hidden)
     weight = weight / scaler.scale_
     return Linear(weight, bias - weight @ scaler.mean_)
 
@@ -197,18 +209,18 @@ def _model(labels: np.ndarray, classifier: ProbeClassifier, class_weight: Any) -
     return make_pipeline(StandardScaler(), OneVsRestClassifier(of_labels)), "onevsrestclassifier__estimator__C"
 
 
-def _folds(labels: np.ndarray, folds: int) -> Any:
+def _folds(labels: np.ndarray, folds: int, seed: int) -> Any:
     """Make the folds; None where some fold would leave only one label, or fewer than two rows, to learn from."""
     from sklearn.model_selection import KFold, StratifiedKFold
 
     if not _are_ids(labels):
         number = min(folds, len(labels) // 2)
-        return KFold(number, shuffle=True, random_state=0) if number > 1 else None
+        return KFold(number, shuffle=True, random_state=seed) if number > 1 else None
     counts = np.sort(np.unique(labels, return_counts=True)[1])
     number = min(folds, int(counts[-1]))
     if len(counts) < 2 or counts[-2] < 2:
         return None
-    return StratifiedKFold(number, shuffle=True, random_state=0)
+    return StratifiedKFold(number, shuffle=True, random_state=seed)
 
 
 def _are_ids(labels: np.ndarray) -> bool:

@@ -141,6 +141,8 @@ def highest_rate(recipe: Recipe, task: Task, layered: LayeredModel, optimizer: t
     head = layered.layer_map.head_layer
     groups = [group for group in optimizer.param_groups if any(p.requires_grad for p in group["params"])]
     (low, high), suggested = USUAL_RATES[recipe.optimizer.name], SGD_RATE
+    if recipe.strategy.probe is not None:  # it has no rate, which could be too high or too low
+        return Rate("optimizer.lr", low, low, high, low)
     if recipe.optimizer.name != "sgd":
         without = recipe.optimizer.model_copy(update={"lr": None, "head_lr": None})
         suggested = with_rates(recipe.model_copy(update={"optimizer": without}), task, layered).optimizer.lr or LR

@@ -124,6 +124,11 @@ class Facts:
         return next(split for split in ("test", "validation", "train") if split in self.splits)
 
     @property
+    def is_solved(self) -> bool:
+        """Whether the head was solved for, without steps that could be too few or too large."""
+        return not self.losses
+
+    @property
     def learned(self) -> float:
         """How much of the loss of a constant answer is gone on train: 0 is nothing, 1 is all."""
         train = self.splits["train"]

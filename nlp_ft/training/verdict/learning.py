@@ -35,6 +35,8 @@ def cause(facts: Facts, data_is_faulty: bool) -> Remark | None:
     checks = [frozen_random, rate_too_high, no_signal, rate_too_low, overfit]
     if not data_is_faulty:
         checks.append(too_short)
+    if facts.is_solved:
+        checks = [frozen_random, no_signal]
     return next((remark for check in checks if (remark := check(facts))), None)
 
 
@@ -171,7 +173,7 @@ def _has_signal(facts: Facts) -> bool:
 
 
 def _is_short(facts: Facts) -> bool:
-    return facts.losses[-1][0] < SHORT
+    return not facts.is_solved and facts.losses[-1][0] < SHORT
 
 
 def _falls(losses: Sequence[float]) -> bool:

@@ -39,6 +39,8 @@ def below_baseline(facts: Facts, has_cause: bool) -> Remark | None:
     do = (
         ""
         if has_cause
+        else "train layers below the head (strategy: llrd), or use the baseline, which costs less"
+        if facts.is_solved
         else (
             f"try a higher {facts.rate.setting} (now {facts.rate.value:.3g}) or a longer training.duration (now "
             f"{facts.duration}), or use the baseline, which costs less"
@@ -79,8 +81,8 @@ def never_predicted(facts: Facts, has_cause: bool) -> Remark | None:
 
 
 def no_validation(facts: Facts) -> Remark | None:
-    """Without validation, nothing chose the best step."""
-    if "validation" in facts.splits:
+    """Without validation, nothing chose the best step; a solved head needs no choice of it."""
+    if "validation" in facts.splits or facts.is_solved:
         return None
     return Remark(
         "no_validation",
@@ -128,4 +130,6 @@ def _ended(facts: Facts) -> str:
         return "early stopping ended the run"
     if facts.learned > FITTED:
         return f"the loss on train is down to {facts.splits['train'].scores['loss']:.2g}"
+    if facts.is_solved:
+        return "its head was solved for, without steps"
     return "it had stopped improving"
