@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nlp_ft.study.advise.curves import Estimate
-from nlp_ft.study.advise.prior import DEFAULT, Belief, Prior, belief
+from nlp_ft.study.advise.prior import DEFAULT, GAINS, Belief, Prior, belief
 
 SEED = 1.0
 """Deviation of a score between seeds, in points; a difference has twice the variance."""
 CARRIED_ON = 3.0
-"""Deviation, in points, of a difference at the end of a run around that at its beginning."""
+"""Deviation, in points, of a difference at the end of a run around that at its beginning; at least that of the belief."""
 SHOWN = 1.0
 """A gain of so many deviations is above the noise."""
 CHEAP, MARGIN = 1 / 3, 0.5
-"""A strategy that takes at most that share of the time is advised if it loses at most that many points, and it shows."""
+"""A strategy that takes at most that share of the time is advised if it surely loses at most that many points."""
 CLOSE = 1.0
 """Advice is right if no other strategy is that many points better."""
 MOST_GAIN = 0.5
@@ -42,10 +42,10 @@ class Measured:
     source: str
     done: float = 1.0
 
-    @property
-    def error(self) -> float:
-        """The error that counts: of other rows, other seeds, and of what the rest of the run changes."""
-        return math.hypot(self.gain.error, SEED * math.sqrt(2), CARRIED_ON * (1 - self.done))
+    def error(self, believed: Belief) -> float:
+        """Compute the error that counts: of other rows, other seeds, and of what the rest of the run changes."""
+        rest = max(CARRIED_ON, believed.deviation) * (1 - self.done)
+        return math.hypot(self.gain.error, SEED * math.sqrt(2), rest)
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def updated(prior: Belief, measured: Measured | None) -> Belief:
     """Put a belief and a measurement together, each weighted by its precision."""
     if measured is None or not prior.deviation:
         return prior
-    of_prior, of_measured = prior.deviation**-2, measured.error**-2
+    of_prior, of_measured = prior.deviation**-2, measured.error(prior) ** -2
     mean = (of_prior * prior.mean + of_measured * measured.gain.value) / (of_prior + of_measured)
     return Belief(mean, (of_prior + of_measured) ** -0.5)
 
@@ -116,17 +116,19 @@ def combined(estimates: Sequence[Estimate]) -> Estimate:
     return Estimate(value, sum(weights) ** -0.5)
 
 
-def beyond_probe(probe: Estimate, unit: float) -> Estimate:
-    """Predict the score of fine-tuning from that of a probe, whose best possible score is 1.
+def beyond_probe(probe: Estimate, head: Measured | None, unit: float) -> Estimate:
+    """Predict the score of the default from that of a probe, whose best possible score is 1.
 
     Args:
         probe: the score of the probe.
+        head: what was measured of the head alone; the published gain moves with it.
         unit: one point.
     """
-    published = belief("head_only", Prior(DEFAULT, ""))
+    gain = updated(GAINS["head_only"], head)
     most = MOST_GAIN * (1 - probe.value)
-    gain = min(-published.mean * unit, most)
-    return Estimate(probe.value + gain, math.hypot(probe.error, min(published.deviation * unit, most)))
+    return Estimate(
+        probe.value + min(-gain.mean * unit, most), math.hypot(probe.error, min(gain.deviation * unit, most))
+    )
 
 
 def choose(

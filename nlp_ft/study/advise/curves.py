@@ -68,7 +68,8 @@ class RowCurve:
         here = self.error_rate(self.rows)
         if self.power <= 0 or gain >= here:
             return None
-        return round(self.rows * ((1 - gain / here) ** (-1 / self.power) - 1))
+        times: float = (1 - gain / here) ** (-1 / self.power)
+        return round(self.rows * (times - 1))
 
 
 def row_curve(points: Sequence[tuple[int, float, float]], num_rows: int) -> RowCurve | None:

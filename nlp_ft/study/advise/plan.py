@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from nlp_ft.errors import RecipeError
 from nlp_ft.study.advise.prior import DEFAULT
 
-LEAST_STEPS = 16
-"""A shorter trial says nothing."""
+LEAST_STEPS = 40
+"""As long as there are several candidates, each gets so many steps: a shorter trial says little."""
 MOST_SCORED = 500
 """Rows of validation that a trial is scored on."""
 SHARE_OF_SCORING = 0.3

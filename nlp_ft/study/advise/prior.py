@@ -1,7 +1,7 @@
 """What is believed before anything is measured: the textbook's table, and published gains of each strategy.
 
-The table is that of transfer learning courses, such as https://cs231n.github.io/transfer-learning/ (Karpathy): little or
-much data, in a domain that is similar to that of pretraining or different. No textbook gives the borders; these are ours.
+The table is that of courses, such as https://cs231n.github.io/transfer-learning/ (Karpathy): little or much data, in a
+domain that is similar to that of pretraining or different. No textbook gives the borders; these are ours.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,10 @@ DEFAULT = "llrd"
 FEW_ROWS = 1_000
 """Fewer rows of train are little data."""
 SIMILAR = 1.3
-"""Up to so many tokens a word, texts are like those that the tokenizer was made from. Plain English has 1.03 to 1.12, tweets 1.09 to 1.18."""
+"""Up to so many tokens a word, texts are like those that the tokenizer was made from.
+
+With the tokenizer of BERT, plain English has 1.03 to 1.12, and tweets have 1.09 to 1.18.
+"""
 
 
 @dataclass(frozen=True)

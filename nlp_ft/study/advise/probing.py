@@ -1,11 +1,12 @@
 """What a probe says of the data: its cross-validated score in several layers, and its learning curve.
 
-The rows are a sample of train. It is done for tasks with one label a row, whose score is a share.
+The rows are a sample of train. It is done for tasks whose rows have a vector each, and a score that is at most 1.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,15 +16,18 @@ from nlp_ft.study.advise.curves import Estimate, RowCurve, row_curve
 from nlp_ft.tasks.task import Task
 from nlp_ft.training.probe.features import layer_features
 from nlp_ft.training.probe.fit import Score, fit, validate
+from nlp_ft.training.probe.judge import Judge
+from nlp_ft.training.verdict.facts import points
 
 SHARES = (0.25, 0.5, 1.0)
-FOLDS = 5
+FOLDS, FOLDS_OF_PENALTY = 5, 3
 TIMED = 16
 """Rows whose features are timed first."""
 LEAST_ROWS, MOST_ROWS = 50, 1_000
 """Rows of the sample, where train has so many."""
-SHARE_OF_FIT = 0.1
-"""The share of the seconds that one cross-validation may take; if the first takes more, the others are left out."""
+SHARE_OF_FEATURES, SHARE_OF_FIT = 0.5, 0.2
+"""The shares of the seconds for the features, and for the learning curve; where that takes longer, other layers are
+left out."""
 LAST, MIDDLE, MEAN = "last", "middle", "mean"
 
 
@@ -56,14 +60,13 @@ class Probe:
         return Estimate(seen.value + added, float(np.hypot(seen.error, added / 2)))
 
 
-def has_one_label(task: Task, metric: str) -> bool:
-    """Whether each row has one label and the score is a share, so that a probe can be scored."""
-    labels = task.data.labels("train")
-    return labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer) and metric != "loss"
+def is_share(metric: str) -> bool:
+    """Whether the metric is a share or a correlation, whose differences are counted in points of 100."""
+    return points(metric, 0.01) == "1.0 points"
 
 
 def probe(recipe: Recipe, task: Task, seconds: float) -> Probe | None:
-    """Fit probes on features of the frozen network; None if the task has none, or no class has rows for two folds.
+    """Fit probes on features of the frozen network; None if rows have no vector, or are too few for two folds.
 
     Args:
         recipe: a recipe without a test split.
@@ -73,47 +76,40 @@ def probe(recipe: Recipe, task: Task, seconds: float) -> Probe | None:
     Raises:
         NlpFtError: data or model cannot be read.
     """
-    if not recipe.has_row_vectors or not has_one_label(task, recipe.training.metric):
+    if not recipe.has_row_vectors or not is_share(recipe.training.metric):
         return None
-    network = task.build_model(task.data.label_names)
+    network: Any = task.build_model(task.data.label_names)
     network.to(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
     num_rows = task.data.windows("train").num_rows
     order = np.random.default_rng(0).permutation(num_rows)
     begun = time.perf_counter()
     layer_features(recipe, task, ["train"], model=network, rows=np.sort(order[:TIMED]))
     row_seconds = (time.perf_counter() - begun) / min(TIMED, num_rows)
-    chosen = np.sort(order[: min(MOST_ROWS, max(LEAST_ROWS, int(0.6 * seconds / row_seconds)))])
+    chosen = np.sort(order[: min(MOST_ROWS, max(LEAST_ROWS, int(SHARE_OF_FEATURES * seconds / row_seconds)))])
     features = layer_features(recipe, task, ["train"], model=network, rows=chosen)["train"]
-    score = _score(task, recipe.training.metric)
-    return probe_of_features(features, task.data.labels("train")[chosen], score, row_seconds, seconds)
+    judge = Judge(task.outputs, recipe.training.metric)
+    labels = judge.as_outputs(task.data.labels("train")[chosen])
+    return probe_of_features(features, labels, judge.score, row_seconds, seconds)
 
 
 def probe_of_features(
     features: np.ndarray, labels: np.ndarray, score: Score, row_seconds: float = 0.0, seconds: float = float("inf")
 ) -> Probe | None:
-    """Score probes on features, (layers, rows, hidden), of rows with labels, (rows,); see `probe`."""
-    kinds = {LAST: features[-1]}
-    if len(features) > 2:
-        kinds |= {MIDDLE: features[len(features) // 2], MEAN: features.mean(0)}
-    layers: dict[str, Estimate] = {}
-    penalty = 0.0
-    for name, of_layer in kinds.items():
-        begun = time.perf_counter()
-        found = validate(of_layer, labels, score)
-        if np.isnan(found.mean):
-            return None
-        layers[name] = Estimate(found.mean, _error(found.mean, found.standard_error, len(labels)))
-        penalty = penalty or found.penalty
-        if time.perf_counter() - begun > SHARE_OF_FIT * seconds:
-            break
-    return Probe(layers, list(_points(features[-1], labels, score, penalty)), len(labels), row_seconds)
+    """Score probes on features, (layers, rows, hidden), of rows with labels, (rows, ...); see `probe`.
 
-
-def _score(task: Task, metric: str) -> Score:
-    def score(predicted: np.ndarray, references: np.ndarray) -> float:
-        return task.outputs.score(predicted, references)[metric]
-
-    return score
+    The penalty is that of the last layer. All scores are on the same folds, so that they compare.
+    """
+    found = validate(features[-1], labels, score, folds=FOLDS_OF_PENALTY)
+    if np.isnan(found.mean):
+        return None
+    begun = time.perf_counter()
+    points = [_scored(features[-1], labels, score, found.penalty, share) for share in SHARES]
+    layers = {LAST: Estimate(*points[-1][1:])}
+    is_slow = time.perf_counter() - begun > SHARE_OF_FIT * seconds
+    if len(features) > 2 and not is_slow:
+        for name, of_layer in {MIDDLE: features[len(features) // 2], MEAN: features.mean(0)}.items():
+            layers[name] = Estimate(*_scored(of_layer, labels, score, found.penalty, 1.0)[1:])
+    return Probe(layers, points, len(labels), row_seconds)
 
 
 def _error(mean: float, standard_error: float, num_rows: int) -> float:
@@ -121,19 +117,19 @@ def _error(mean: float, standard_error: float, num_rows: int) -> float:
     return max(standard_error, float(np.sqrt(max(mean * (1 - mean), 1 / num_rows) / num_rows)))
 
 
-def _points(
-    features: np.ndarray, labels: np.ndarray, score: Score, penalty: float
-) -> Iterator[tuple[int, float, float]]:
+def _scored(
+    features: np.ndarray, labels: np.ndarray, score: Score, penalty: float, share: float
+) -> tuple[int, float, float]:
     """Score probes that learn from a share of the rows, on the folds that are left out: (rows, mean, error)."""
-    order = np.random.default_rng(0).permutation(len(labels))
-    folds = np.array_split(order, min(FOLDS, len(order)))
-    for share in SHARES:
-        scores = []
-        for number, fold in enumerate(folds):
-            learned = np.concatenate([other for i, other in enumerate(folds) if i != number])
-            learned = learned[: max(2, round(share * len(learned)))]
-            model = fit(features[learned], labels[learned], int(labels.max()) + 1, penalty)
-            scores.append(score(model.logits(features[fold]).argmax(1), labels[fold]))
-        mean = float(np.mean(scores))
-        error = float(np.std(scores, ddof=1) / np.sqrt(len(scores)))
-        yield round(share * len(labels) * (1 - 1 / len(folds))), mean, _error(mean, error, len(labels))
+    folds = np.array_split(np.random.default_rng(0).permutation(len(labels)), min(FOLDS, len(labels)))
+    is_ids = labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
+    num_outputs = int(labels.max()) + 1 if is_ids else labels.reshape(len(labels), -1).shape[1]
+    scores = []
+    for number, fold in enumerate(folds):
+        learned = np.concatenate([other for i, other in enumerate(folds) if i != number])
+        learned = learned[: max(2, round(share * len(learned)))]
+        model = fit(features[learned], labels[learned], num_outputs, penalty)
+        scores.append(score(model.logits(features[fold]), labels[fold]))
+    mean = float(np.mean(scores))
+    error = float(np.std(scores, ddof=1) / np.sqrt(len(scores)))
+    return round(share * len(labels) * (1 - 1 / len(folds))), mean, _error(mean, error, len(labels))

@@ -53,7 +53,7 @@ def settings_of(recipe: Recipe, task: Task, lengths: Lengths | None) -> list[Set
         value = getattr(getattr(full, section), name)
         if key not in given and value is not None:
             found.append(Setting(key, str(value) if isinstance(value, Duration) else value, "as the recipe has it"))
-    return [*found, *length_settings(lengths, _takes_head_tail(recipe)), *_pooling(recipe, task, layered)]
+    return [*found, *length_settings(lengths, _takes_head_tail(recipe)), *_pooling(recipe, layered)]
 
 
 def layers_setting(recipe: Recipe, layered: LayeredModel) -> Setting:
@@ -135,13 +135,15 @@ def _takes_head_tail(recipe: Recipe) -> bool:
     return isinstance(getattr(recipe.data, "text", None), str) and hasattr(recipe.data, "head_tokens")
 
 
-def _pooling(recipe: Recipe, task: Task, layered: LayeredModel) -> list[Setting]:
+def _pooling(recipe: Recipe, layered: LayeredModel) -> list[Setting]:
     """Name the pooling, where the recipe has one."""
     chosen = getattr(recipe.model, "pooling", None)
     if chosen is None or not recipe.has_row_vectors:
         return []
     if chosen != "auto":
         return [Setting("model.pooling", chosen, "as the recipe has it")]
-    note = next((note for note in task.notes if note.startswith("pooling ")), "")
-    reason = note.partition(", ")[2].removesuffix(" (model.pooling)") or "as the architecture's own classifier does it"
-    return [Setting("model.pooling", getattr(layered.model.config, "pooling", "auto"), reason)]
+    pooling = getattr(layered.model.config, "pooling", "auto")
+    own = "as the architecture's own classifier does it"
+    # No architecture's own classifier does these.
+    is_trained = pooling in ("mean", "max")
+    return [Setting("model.pooling", pooling, "as sentence-transformers trained the model" if is_trained else own)]

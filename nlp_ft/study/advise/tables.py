@@ -2,7 +2,7 @@
 
 from nlp_ft.errors import printable
 from nlp_ft.study.advise.advice import Candidate
-from nlp_ft.study.advise.advise import DRAWN, Advice, predicted
+from nlp_ft.study.advise.advise import DRAWN, Advice
 from nlp_ft.study.advise.curves import Estimate
 from nlp_ft.study.advise.evidence import Evidence
 from nlp_ft.study.advise.prior import DEFAULT
@@ -35,6 +35,12 @@ def screen(advice: Advice) -> str:
     return "\n".join(lines)
 
 
+def predicted(advice: Advice) -> str:
+    """Write the predicted score with its interval."""
+    low, high = (shown(advice.metric, bound) for bound in advice.interval)
+    return f"{shown(advice.metric, advice.choice.advised.score.value)} ({low} to {high})"
+
+
 def advice_lines(advice: Advice) -> list[str]:
     """Write the advice in sentences."""
     choice, cost = advice.choice, advice.choice.advised.cost
@@ -43,7 +49,7 @@ def advice_lines(advice: Advice) -> list[str]:
     )
     lines = [
         f"advice: {choice.strategy} ({moved}); {choice.reason}",
-        f"how sure: {100 * choice.sure:.0f} % that no other candidate is more than 1 point better ({_degree(choice.sure)})",
+        f"how sure: {_degree(choice.sure)}; {100 * choice.sure:.0f} % that no other one is more than 1 point better",
         f"predicted {advice.metric.replace('_', ' ')}: {predicted(advice)} on {advice.evidence.validation_rows:,} new "
         "rows, 95 % interval",
         f"predicted cost: {_span(cost.seconds, cost.least, cost.most)} s of training and validation"
@@ -105,7 +111,7 @@ def _trained(facts: Evidence) -> list[tuple[str, str]]:
 def _probe(advice: Advice) -> list[tuple[str, str]]:
     probe = advice.probe
     if probe is None:
-        return [("probe", "not available: it needs one label a row, and a metric that is a share")]
+        return [("probe", "not available: it needs a vector for each row, and a metric of at most 1")]
     layers = ", ".join(f"{name} {_share(advice, one)}" for name, one in probe.layers.items())
     found = [("probe by layer", f"{layers} (cross-validated on {probe.rows:,} rows)")]
     return [*found, ("learning curve", _curve(advice, probe))]
@@ -125,7 +131,7 @@ def _share(advice: Advice, one: Estimate) -> str:
 def _candidates(advice: Advice) -> str:
     ordered = sorted(advice.choice.candidates, key=lambda one: -one.gain.mean)
     rows = [_row(advice, one) for one in ordered]
-    header = ["strategy", "believed", "measured", "both", "", advice.metric.replace("_", " "), "s", "MB", "from"]
+    header = ["strategy", "believed", "measured", "both", "", advice.metric.replace("_", " "), "s", "MB", "steps"]
     return text_table(header, rows, (5, 6, 7), terminal_width(), (8,))
 
 
@@ -133,26 +139,30 @@ def _row(advice: Advice, one: Candidate) -> list[str]:
     if one.strategy == DEFAULT:
         gains = ["0", "0", "0", "default"]
     else:
-        measured = "-" if one.measured is None else f"{one.measured.gain.value:+.1f} ± {one.measured.error:.1f}"
+        measured = (
+            "-" if one.measured is None else f"{one.measured.gain.value:+.1f} ± {one.measured.error(one.prior):.1f}"
+        )
         prior, both = (f"{belief.mean:+.1f} ± {belief.deviation:.1f}" for belief in (one.prior, one.gain))
         gains = [prior, measured, both, one.word]
     memory = "" if one.cost.memory is None else f"{one.cost.memory / MEGA:,.0f}"
     trial = advice.trials.get(one.strategy)
-    source = "" if trial is None else f"{trial.steps}/{trial.full_steps} steps"
-    if one.measured is not None and trial is None:
-        source = one.measured.source
+    source = "" if one.measured is None else one.measured.source
+    if trial is not None:
+        source = f"{trial.steps}/{trial.full_steps}"
     return [one.strategy, *gains, shown(advice.metric, one.score.value), f"{one.cost.seconds:.0f}", memory, source]
 
 
 def _settings(advice: Advice) -> str:
-    rows = [[one.key, str(one.value), one.reason] for one in advice.settings]
-    return text_table(["setting", "value", "because"], rows, width=terminal_width(), shrink=(2,))
+    return "\n".join(["settings", *(wrapped(f"  {line}") for line in _reasons(advice))])
+
+
+def _reasons(advice: Advice) -> list[str]:
+    return [f"{one.key} = {one.value}: {one.reason}" for one in advice.settings]
 
 
 def recipe_comments(advice: Advice, command: str) -> list[str]:
-    """Write the lines that stand above the advised recipe: the command, the advice, and each setting with its reason."""
-    reasons = [f"{one.key}: {one.value} ({one.reason})" for one in advice.settings]
-    return [printable(line) for line in [f"advised by: {command}", *advice_lines(advice), *reasons]]
+    """Write what stands above the advised recipe: the command, the advice, and each setting with its reason."""
+    return [printable(line) for line in [f"advised by: {command}", *advice_lines(advice), *_reasons(advice)]]
 
 
 def _line(name: str, text: str) -> str:

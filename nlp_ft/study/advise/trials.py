@@ -18,7 +18,7 @@ from nlp_ft.recipe.derived import Derived
 from nlp_ft.screen import at_level
 from nlp_ft.study import statistics
 from nlp_ft.study.advise.curves import Estimate
-from nlp_ft.tasks.outputs import Predictions
+from nlp_ft.tasks.outputs import Outputs, Predictions
 from nlp_ft.tasks.registry import task_of
 from nlp_ft.training import build
 from nlp_ft.training.accelerator import start_accelerator
@@ -27,6 +27,8 @@ from nlp_ft.training.loop import Loop
 from nlp_ft.training.loop_state import LoopHooks, LoopState
 from nlp_ft.training.model_card import peak_memory_bytes
 
+MOST_GROUPS = 20
+"""Groups of rows that are left out in turn; the score is computed as often."""
 NEVER = Duration(1_000_000, "st")
 
 
@@ -39,26 +41,26 @@ class Trial:
         steps: optimizer steps of it.
         full_steps: those of the whole run.
         points: (step, score) on the scored rows of validation.
-        predictions: the answers of the last step.
+        parts: what each group of the scored rows adds to the score, (groups,), with mean 0.
+        outputs: the meaning of the outputs of the model.
         step_seconds: seconds of each step but the first.
         row_seconds: seconds to score a row.
         memory: peak of the process, or of the accelerator, in bytes.
         derived: the settings that the recipe leaves out.
         evaluations: evaluations of the whole run.
-        trains_head_alone: whether all blocks stay frozen.
     """
 
     strategy: str
     steps: int
     full_steps: int
     points: Sequence[tuple[int, float]]
-    predictions: Predictions
+    parts: np.ndarray
+    outputs: Outputs
     step_seconds: np.ndarray
     row_seconds: float
     memory: int
     derived: Sequence[Derived]
     evaluations: int
-    trains_head_alone: bool
 
     @property
     def score(self) -> float:
@@ -104,13 +106,13 @@ def run_trial(recipe: Recipe, steps: int, rows: np.ndarray, points: int = 2) -> 
         steps=settings.total_steps,
         full_steps=of_whole.total_steps,
         points=course.points,
-        predictions=course.predictions,
+        parts=parts_of(course.predictions, short.training.metric),
+        outputs=course.predictions.outputs,
         step_seconds=np.diff(course.seconds) if len(course.seconds) > 1 else np.array(course.seconds),
         row_seconds=course.evaluation_seconds / max(1, len(course.points) * len(rows)),
         memory=peak_memory_bytes(accelerator.device),
         derived=derived,
         evaluations=math.ceil(of_whole.total_steps / of_whole.evaluate_every),
-        trains_head_alone=unfreezer.plan.schedule.phases[-1].layers == (layered.layer_map.head_layer,),
     )
 
 
@@ -149,22 +151,21 @@ class _Course:
         return False
 
 
-def difference(trial: Trial, other: Trial, metric: str, sign: int) -> Estimate:
+def difference(trial: Trial, other: Trial, sign: int) -> Estimate:
     """Compute by how much a trial is better than another on the same rows; the error is that of other rows.
 
     Args:
         trial: a trial.
         other: the one to compare with, with as many steps.
-        metric: the compared score.
         sign: -1 if a lower score is better, else 1.
     """
-    error = _error(_parts(trial.predictions, metric) - _parts(other.predictions, metric))
+    error = _error(trial.parts - other.parts)
     return Estimate(sign * (trial.score - other.score), error)
 
 
-def score_error(trial: Trial, metric: str) -> float:
+def score_error(trial: Trial) -> float:
     """Compute the standard error of the score of a trial: that of other rows."""
-    return _error(_parts(trial.predictions, metric))
+    return _error(trial.parts)
 
 
 def row_score(predictions: Predictions, metric: str) -> Callable[[np.ndarray], float]:
@@ -184,18 +185,21 @@ def known(value: float) -> float:
     return 0.0 if value != value else float(value)
 
 
-def _parts(predictions: Predictions, metric: str) -> np.ndarray:
-    """Compute what each group of rows adds to a score, (1, groups)."""
-    groups = statistics.groups_of(range(len(predictions.references)))
+def parts_of(predictions: Predictions, metric: str) -> np.ndarray:
+    """Compute what each group of rows adds to a score, (groups,), with mean 0; for accuracy each row is a group."""
+    predicted, references = predictions.predicted, predictions.references
+    if metric == "accuracy" and predicted.ndim == 1:
+        hits = (predicted == references).astype(float)
+        return np.asarray(hits - hits.mean())
+    groups = statistics.groups_of(range(len(references)), MOST_GROUPS)
     score = row_score(predictions, metric)
     whole = np.array([score(np.ones(len(groups), dtype=bool))])
-    return statistics.deviations(whole, statistics.without_each(score, groups)[None])
+    return np.asarray(statistics.deviations(whole, statistics.without_each(score, groups)[None])[0])
 
 
-def _error(of_groups: np.ndarray) -> float:
-    """Compute the standard error of a sum of parts of groups, (1, groups)."""
-    num_groups = of_groups.shape[1]
-    return float((of_groups**2).sum() / num_groups / max(1, num_groups - 1)) ** 0.5
+def _error(parts: np.ndarray) -> float:
+    """Compute the standard error of a score from the parts of groups, (groups,)."""
+    return float(np.sqrt((parts**2).sum() / len(parts) / max(1, len(parts) - 1)))
 
 
 def _shortened(recipe: Recipe, steps: int, points: int) -> Recipe:
