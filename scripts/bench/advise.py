@@ -1,9 +1,10 @@
 """Scores `nlp-ft advise` by regret: how much worse the advised strategy is on test than the best one, in hindsight.
 
-The truth is a results file of scripts/bench/defaults.py. For each draw in it that has head_only, full and llrd, advice is
-asked for in a process of its own, and compared with constant choices, the textbook's table alone, and a published rule
-by the smallest class (OpenAutoNLU 2026: up to 5 rows contrastive few-shot learning, up to 80 SetFit, above fine-tuning;
-none of the first two is a strategy here, so head_only and then full stand for them).
+The truth is a results file of scripts/bench/defaults.py. For each draw in it that has head_only, full and llrd, advice
+is asked for in a process of its own, and compared with constant choices, the textbook's table alone, and a published
+rule by the smallest class (OpenAutoNLU 2026: up to 5 rows contrastive few-shot learning, up to 80 SetFit, above
+fine-tuning). The first two are no strategies here: head_only stands for few-shot learning, and full or head_only for
+SetFit, which tunes all layers on pairs and fits a head.
 
     python scripts/bench/advise.py --truth runs/defaults.jsonl --data ../shared/data --output runs/advise.jsonl
     python scripts/bench/advise.py --truth runs/defaults.jsonl --output runs/advise.jsonl --table
@@ -21,11 +22,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from defaults import MOST_SCORED, draw, read_set, write
+
 from nlp_ft.tables import text_table
 
-if not __package__:
-    sys.path.insert(0, str(Path(__file__).parents[2]))
-from scripts.bench.defaults import MOST_SCORED, draw, read_set, write
 
 TRUTH = {"head_only": "head_only 1e-2", "full": "full 1e-4 / 1e-2", "llrd": "defaults"}
 """Strategy -> its cell in the results; the defaults are llrd with derived rates."""
@@ -38,7 +38,8 @@ found = advise(sys.argv[1], (), float(sys.argv[2]))
 choice, facts = found.choice, found.evidence
 print("ADVICE " + json.dumps({
     "advised": choice.strategy, "table": found.prior.strategy, "sure": choice.sure, "interval": found.interval,
-    "predicted": choice.advised.score.value, "cost": [vars(one.cost) | {"of": one.strategy} for one in choice.candidates],
+    "predicted": choice.advised.score.value,
+    "cost": [vars(one.cost) | {"of": one.strategy} for one in choice.candidates],
     "smallest": facts.smallest, "tokens_per_word": facts.words.tokens_per_word, "seconds": found.seconds,
     "probe": None if found.probe is None else {name: one.value for name, one in found.probe.layers.items()},
     "trials": {name: [one.steps, one.full_steps, one.score] for name, one in found.trials.items()},

@@ -16,7 +16,7 @@ from nlp_ft.study.advise.prior import DEFAULT, GAINS, Belief, Prior, belief
 SEED = 1.0
 """Deviation of a score between seeds, in points; a difference has twice the variance."""
 CARRIED_ON = 3.0
-"""Deviation, in points, of a difference at the end of a run around that at its beginning; at least that of the belief."""
+"""Least deviation, in points, of a difference at the end of a run around that at its beginning; or that of the belief."""
 SHOWN = 1.0
 """A gain of so many deviations is above the noise."""
 CHEAP, MARGIN = 1 / 3, 0.5
