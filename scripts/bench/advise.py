@@ -26,7 +26,6 @@ from defaults import MOST_SCORED, draw, read_set, write
 
 from nlp_ft.tables import text_table
 
-
 TRUTH = {"head_only": "head_only 1e-2", "full": "full 1e-4 / 1e-2", "llrd": "defaults"}
 """Strategy -> its cell in the results; the defaults are llrd with derived rates."""
 NEAREST = {"probe": "head_only", "top_layers": "llrd", "gradual": "llrd", "lp_ft": "full", "scratch": "full"}

@@ -16,10 +16,10 @@ from nlp_ft.study.advise.prior import DEFAULT, GAINS, Belief, Prior, belief
 SEED = 1.0
 """Deviation of a score between seeds, in points; a difference has twice the variance."""
 CARRIED_ON = 3.0
-"""Least deviation, in points, of a difference at the end of a run around that at its beginning; or that of the belief."""
+"""Deviation, in points, of a difference at the end of a run around that at its beginning; or that of the belief."""
 SHOWN = 1.0
 """A gain of so many deviations is above the noise."""
-CHEAP, MARGIN = 1 / 3, 0.5
+CHEAP, MARGIN = 1 / 3, 1.0
 """A strategy that takes at most that share of the time is advised if it surely loses at most that many points."""
 CLOSE = 1.0
 """Advice is right if no other strategy is that many points better."""
@@ -183,7 +183,7 @@ def _chosen(judged: Sequence[Candidate], prior: Prior) -> tuple[str, str]:
         best = max(cheap, key=lambda one: one.gain.mean)
         share = best.cost.seconds / default.cost.seconds
         return best.strategy, (
-            f"it loses at most {MARGIN} points to {DEFAULT} ({best.gain.mean:+.1f} ± {best.gain.deviation:.1f}), in "
+            f"it loses at most {MARGIN:g} point to {DEFAULT} ({best.gain.mean:+.1f} ± {best.gain.deviation:.1f}), in "
             f"{100 * share:.0f} % of the time"
         )
     return DEFAULT, _why_default(others, prior)

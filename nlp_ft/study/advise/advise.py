@@ -106,7 +106,8 @@ def advise(file: str, overrides: Sequence[str] = (), budget: float = 120.0) -> A
             f"--budget is too short for {LEAST_STEPS} steps of {DEFAULT}, of {first.step_seconds.mean():.1f} s each, "
             "and this task has no probe; give more time"
         )
-    found = settings.settings_of(recipes[choice.strategy], task_of(recipes[choice.strategy]), facts.lengths)
+    advised, given = recipes[choice.strategy], with_strategy(values, choice.strategy, own)
+    found = settings.settings_of(advised, task_of(advised), facts.lengths, given)
     rivals = [one.gain.mean for one in choice.candidates if one.strategy != choice.strategy and one.measured]
     labels_first, labels = labels_advice(
         probed.curve(facts.rows) if probed else None, choice.advised.gain.mean - max(rivals, default=0.0)

@@ -20,6 +20,7 @@ MOST_CUT = 0.01
 STEP = 8
 """Lengths are multiples of it."""
 COMMENT_WIDTH = 100
+AS_GIVEN = "as the recipe has it"
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,14 @@ class Setting:
     reason: str
 
 
-def settings_of(recipe: Recipe, task: Task, lengths: Lengths | None) -> list[Setting]:
+def settings_of(recipe: Recipe, task: Task, lengths: Lengths | None, given: Mapping[str, Any]) -> list[Setting]:
     """Collect the settings of a recipe with the advised strategy.
 
     Args:
         recipe: the recipe, with the strategy and without derived settings.
         task: its task.
         lengths: the lengths of train.
+        given: what the recipe itself says, as nested dicts; it is never changed.
 
     Raises:
         NlpFtError: the model cannot be read.
@@ -47,13 +49,13 @@ def settings_of(recipe: Recipe, task: Task, lengths: Lengths | None) -> list[Set
     found = [layers_setting(full, layered), *map(_of_derived, derived)]
     if full.strategy.trainable_blocks != 0:
         found.append(_decay(full.optimizer.layer_decay))
-    given = [one.key for one in found]
+    found += [*length_settings(lengths, _takes_head_tail(recipe)), *_pooling(recipe, layered)]
+    known = [one.key for one in found]
     for key in ("optimizer.lr", "training.duration", "training.per_device_batch_size"):
-        section, _, name = key.partition(".")
-        value = getattr(getattr(full, section), name)
-        if key not in given and value is not None:
-            found.append(Setting(key, str(value) if isinstance(value, Duration) else value, "as the recipe has it"))
-    return [*found, *length_settings(lengths, _takes_head_tail(recipe)), *_pooling(recipe, layered)]
+        value = _at(given, key)
+        if key not in known and value is not None:
+            found.append(Setting(key, value, AS_GIVEN))
+    return [_as_given(one, _at(given, one.key)) for one in found]
 
 
 def layers_setting(recipe: Recipe, layered: LayeredModel) -> Setting:
@@ -121,6 +123,20 @@ def advised_recipe(
     return comments + dump_yaml(advised_values(values, strategy, own, settings))
 
 
+def _at(given: Mapping[str, Any], key: str) -> Any:
+    """Return what nested dicts hold under a dotted key; None where they hold nothing or a section."""
+    section, _, name = key.partition(".")
+    return (given.get(section) or {}).get(name) if name else None
+
+
+def _as_given(one: Setting, given: Any) -> Setting:
+    """Put the value that the recipe itself has in the place of an advised one, which is still said."""
+    if given is None or one.reason == AS_GIVEN:
+        return one
+    more = "" if given == one.value else f"; advised is {one.value}: {one.reason}"
+    return Setting(one.key, given, AS_GIVEN + more)
+
+
 def _of_derived(one: Derived) -> Setting:
     value = str(one.value) if isinstance(one.value, Duration) else one.value
     return Setting(one.key, value, one.reason)
@@ -141,7 +157,7 @@ def _pooling(recipe: Recipe, layered: LayeredModel) -> list[Setting]:
     if chosen is None or not recipe.has_row_vectors:
         return []
     if chosen != "auto":
-        return [Setting("model.pooling", chosen, "as the recipe has it")]
+        return [Setting("model.pooling", chosen, AS_GIVEN)]
     pooling = getattr(layered.model.config, "pooling", "auto")
     own = "as the architecture's own classifier does it"
     # No architecture's own classifier does these.
