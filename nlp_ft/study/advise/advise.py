@@ -17,7 +17,7 @@ from nlp_ft.study.advise.advice import Choice
 from nlp_ft.study.advise.evidence import Evidence
 from nlp_ft.study.advise.labels import labels_advice
 from nlp_ft.study.advise.measures import PROBED, chosen, interval
-from nlp_ft.study.advise.plan import COST, LEAST_STEPS, plan_trials
+from nlp_ft.study.advise.plan import COST, FEWEST_STEPS, plan_trials
 from nlp_ft.study.advise.prior import DEFAULT, Prior, table_answer
 from nlp_ft.study.advise.probing import Probe, probe
 from nlp_ft.study.advise.settings import Setting
@@ -103,7 +103,7 @@ def advise(file: str, overrides: Sequence[str] = (), budget: float = 120.0) -> A
     choice = chosen(trials, first, probed, prior, facts, metric)
     if choice is None:
         raise TrainingError(
-            f"--budget is too short for {LEAST_STEPS} steps of {DEFAULT}, of {first.step_seconds.mean():.1f} s each, "
+            f"--budget is too short for {FEWEST_STEPS} steps of {DEFAULT}, of {first.step_seconds.mean():.1f} s each, "
             "and this task has no probe; give more time"
         )
     advised, given = recipes[choice.strategy], with_strategy(values, choice.strategy, own)

@@ -7,7 +7,7 @@ import numpy as np
 from nlp_ft.study.advise.advice import Choice, Cost, Measured, beyond_probe, choose, combined
 from nlp_ft.study.advise.curves import Estimate, after_steps
 from nlp_ft.study.advise.evidence import Evidence
-from nlp_ft.study.advise.plan import COST, LEAST_STEPS
+from nlp_ft.study.advise.plan import COST
 from nlp_ft.study.advise.prior import DEFAULT, Prior
 from nlp_ft.study.advise.probing import Probe, is_share
 from nlp_ft.study.advise.trials import Trial, difference, score_error
@@ -44,7 +44,6 @@ def chosen(
     """
     sign = -1 if is_lower_better(metric) else 1
     default = trials.get(DEFAULT)
-    default = None if default is None or default.steps < min(LEAST_STEPS, default.full_steps) else default
     unit = 0.01 if is_share(metric) or default is None else max(1e-9, 0.01 * abs(default.score))
     of_trial = None if default is None else _carried_on(default, sign, unit)
     of_probe = None if probe is None else probe.score(facts.rows)

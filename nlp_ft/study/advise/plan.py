@@ -9,6 +9,8 @@ from nlp_ft.study.advise.prior import DEFAULT
 
 LEAST_STEPS = 40
 """As long as there are several candidates, each gets so many steps: a shorter trial says little."""
+FEWEST_STEPS = 8
+"""With fewer steps, not even the default is tried."""
 MOST_SCORED = 500
 """Rows of validation that a trial is scored on."""
 SHARE_OF_SCORING = 0.3
@@ -59,7 +61,7 @@ def plan_trials(
         validation_rows: rows of validation.
 
     Returns:
-        The plan; the cheapest strategies come first, but after the default. Without time for one trial it has none.
+        The plan; the cheapest strategies come first, but after the default. Without time for `FEWEST_STEPS` it has none.
     """
     chosen = list(candidates)
     while chosen:
@@ -68,7 +70,7 @@ def plan_trials(
         steps = int(left / (step_seconds * sum(COST.get(name, 1.0) for name in chosen)))
         if steps >= LEAST_STEPS or len(chosen) == 1:
             ordered = sorted(chosen, key=lambda name: (name != DEFAULT, COST.get(name, 1.0)))
-            return TrialPlan(ordered if steps > 0 else [], min(steps, full_steps), rows)
+            return TrialPlan(ordered if steps >= min(FEWEST_STEPS, full_steps) else [], min(steps, full_steps), rows)
         chosen.pop()
     return TrialPlan([], 0, 0)
 

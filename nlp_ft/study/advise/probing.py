@@ -19,7 +19,8 @@ from nlp_ft.training.probe.fit import Score, fit, validate
 from nlp_ft.training.probe.judge import Judge
 from nlp_ft.training.verdict.facts import points
 
-SHARES = (0.25, 0.5, 1.0)
+STEPS = (4, 2, 1)
+"""The learning curve has a point for every fourth row, every second one, and all."""
 FOLDS, FOLDS_OF_PENALTY = 5, 3
 TIMED = 16
 """Rows whose features are timed first."""
@@ -103,12 +104,12 @@ def probe_of_features(
     if np.isnan(found.mean):
         return None
     begun = time.perf_counter()
-    points = [_scored(features[-1], labels, score, found.penalty, share) for share in SHARES]
+    points = [_scored(features[-1], labels, score, found.penalty, step) for step in STEPS]
     layers = {LAST: Estimate(*points[-1][1:])}
     is_slow = time.perf_counter() - begun > SHARE_OF_FIT * seconds
     if len(features) > 2 and not is_slow:
         for name, of_layer in {MIDDLE: features[len(features) // 2], MEAN: features.mean(0)}.items():
-            layers[name] = Estimate(*_scored(of_layer, labels, score, found.penalty, 1.0)[1:])
+            layers[name] = Estimate(*_scored(of_layer, labels, score, found.penalty, 1)[1:])
     return Probe(layers, points, len(labels), row_seconds)
 
 
@@ -118,18 +119,22 @@ def _error(mean: float, standard_error: float, num_rows: int) -> float:
 
 
 def _scored(
-    features: np.ndarray, labels: np.ndarray, score: Score, penalty: float, share: float
+    features: np.ndarray, labels: np.ndarray, score: Score, penalty: float, step: int
 ) -> tuple[int, float, float]:
-    """Score probes that learn from a share of the rows, on the folds that are left out: (rows, mean, error)."""
-    folds = np.array_split(np.random.default_rng(0).permutation(len(labels)), min(FOLDS, len(labels)))
+    """Score probes on the folds that are left out, each on every `step`-th of the other rows: (rows, mean, error)."""
     is_ids = labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
     num_outputs = int(labels.max()) + 1 if is_ids else labels.reshape(len(labels), -1).shape[1]
-    scores = []
-    for number, fold in enumerate(folds):
-        learned = np.concatenate([other for i, other in enumerate(folds) if i != number])
-        learned = learned[: max(2, round(share * len(learned)))]
+    order = np.random.default_rng(0).permutation(len(labels))
+    if is_ids:
+        # Class by class, so that each fold, and each part of the others, has its share of each class.
+        order = order[np.argsort(labels[order], kind="stable")]
+    fold_of = np.arange(len(order)) % FOLDS
+    scores, sizes = [], []
+    for fold in range(min(FOLDS, len(order))):
+        learned, left_out = order[fold_of != fold][::step], order[fold_of == fold]
         model = fit(features[learned], labels[learned], num_outputs, penalty)
-        scores.append(score(model.logits(features[fold]), labels[fold]))
+        scores.append(score(model.logits(features[left_out]), labels[left_out]))
+        sizes.append(len(learned))
     mean = float(np.mean(scores))
     error = float(np.std(scores, ddof=1) / np.sqrt(len(scores)))
-    return round(share * len(labels) * (1 - 1 / len(folds))), mean, _error(mean, error, len(labels))
+    return round(float(np.mean(sizes))), mean, _error(mean, error, len(labels))

@@ -33,7 +33,7 @@ def test_advice_is_printed_and_its_recipe_trains_without_reading_test(
     # The file of test does not exist: reading it would be an error.
     file, output = write_recipe(tmp_path, tiny_encoder), tmp_path / "advised.yaml"
     with pytest.raises(SystemExit) as ended:
-        main(["advise", str(file), "--budget", "2s", "--output", str(output)])
+        main(["advise", str(file), "--budget", "1s", "--output", str(output)])
     assert ended.value.code == 0
     shown = capsys.readouterr().out
     assert "textbook's table: head_only, for little data (50 rows" in shown
@@ -93,7 +93,7 @@ def test_a_class_that_validation_cannot_be_drawn_from_is_an_error(tmp_path: Path
 def test_a_task_without_probe_needs_time_for_a_trial(tmp_path: Path, tiny_encoder: Path) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_text(dump_yaml(words_recipe(tmp_path, tiny_encoder)))
-    with pytest.raises(TrainingError, match="--budget is too short for 40 steps of llrd"):
+    with pytest.raises(TrainingError, match="--budget is too short for 8 steps of llrd"):
         advise(str(file), budget=1e-3)
 
 
@@ -102,7 +102,7 @@ def test_a_task_without_probe_needs_time_for_a_trial(tmp_path: Path, tiny_encode
     ("recipe", "metric", "has_probe"),
     [
         (label_set_recipe, "macro_f1", True),
-        (numbers_recipe, "spearman", True),
+        (numbers_recipe, "mse", False),
         (words_recipe, "span_f1", False),
     ],
 )
@@ -123,13 +123,13 @@ def test_other_tasks_get_trials_and_say_which_evidence_they_lack(
 
 @pytest.mark.slow
 def test_support_messages(tmp_path: Path) -> None:
-    found: Advice = advise("recipes/quickstart.yaml", [f"output_dir={tmp_path / 'run'}"], budget=45.0)
+    found: Advice = advise("recipes/quickstart.yaml", [f"output_dir={tmp_path / 'run'}"], budget=90.0)
     assert found.prior.strategy == "head_only"
     assert (found.evidence.rows, found.evidence.smallest, found.evidence.words) != (0, 0, None)
     assert found.probe is not None
-    assert 0.6 < found.probe.layers["last"].value < 0.85
+    assert 0.5 < found.probe.layers["last"].value < 0.85
     low, high = found.interval
     # Test accuracy of the defaults is 77 to 79 %, see docs/defaults.md.
     assert low < 0.78 < high
-    assert found.seconds < 120
+    assert found.seconds < 180
     assert not (tmp_path / "run").exists()

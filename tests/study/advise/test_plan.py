@@ -44,3 +44,6 @@ def test_scoring_takes_at_most_its_share_and_most_rows_are_left_out_of_a_large_v
 
 def test_without_time_there_is_no_trial() -> None:
     assert plan_trials(CANDIDATES, 1.0, 1.0, 0.01, 2.0, 300, 100).strategies == []
+    # 11.5 s less a start of 2 s and 2 x 100 rows leave 7 steps, one too few; but a run of 5 steps is whole.
+    assert plan_trials(["llrd"], 11.5, 1.0, 0.01, 2.0, 300, 100).strategies == []
+    assert plan_trials(["llrd"], 11.5, 1.0, 0.01, 2.0, 5, 100) == TrialPlan(["llrd"], 5, 100)
