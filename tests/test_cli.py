@@ -49,6 +49,7 @@ INTERFACE = {
         "--verbose",
         "--top-k",
     ],
+    "advise": ["--help", "RECIPE", "key=value", "--budget", "--output", "--overwrite", "--quiet", "--verbose"],
     "compare": [
         "--help",
         "RECIPE",

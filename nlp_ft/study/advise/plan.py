@@ -61,7 +61,7 @@ def plan_trials(
         validation_rows: rows of validation.
 
     Returns:
-        The plan; the cheapest strategies come first, but after the default. Without time for `FEWEST_STEPS` it has none.
+        The plan; after the default the cheapest strategies come first. Without time for `FEWEST_STEPS` it has none.
     """
     chosen = list(candidates)
     while chosen:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from nlp_ft.errors import ModelError
 from nlp_ft.recipe import Recipe
 from nlp_ft.study.advise.curves import Estimate, RowCurve, row_curve
 from nlp_ft.tasks.task import Task
@@ -67,7 +68,7 @@ def is_share(metric: str) -> bool:
 
 
 def probe(recipe: Recipe, task: Task, seconds: float) -> Probe | None:
-    """Fit probes on features of the frozen network; None if rows have no vector, or are too few for two folds.
+    """Fit probes on features of the frozen network; None if rows have no vector, or are too few.
 
     Args:
         recipe: a recipe without a test split.
@@ -84,7 +85,10 @@ def probe(recipe: Recipe, task: Task, seconds: float) -> Probe | None:
     num_rows = task.data.windows("train").num_rows
     order = np.random.default_rng(0).permutation(num_rows)
     begun = time.perf_counter()
-    layer_features(recipe, task, ["train"], model=network, rows=np.sort(order[:TIMED]))
+    try:
+        layer_features(recipe, task, ["train"], model=network, rows=np.sort(order[:TIMED]))
+    except ModelError:  # such as an image network without a linear head
+        return None
     row_seconds = (time.perf_counter() - begun) / min(TIMED, num_rows)
     chosen = np.sort(order[: min(MOST_ROWS, max(LEAST_ROWS, int(SHARE_OF_FEATURES * seconds / row_seconds)))])
     features = layer_features(recipe, task, ["train"], model=network, rows=chosen)["train"]

@@ -5,6 +5,7 @@ from nlp_ft.study.advise.advice import Candidate
 from nlp_ft.study.advise.advise import DRAWN, Advice
 from nlp_ft.study.advise.curves import Estimate
 from nlp_ft.study.advise.evidence import Evidence
+from nlp_ft.study.advise.measures import PROBED
 from nlp_ft.study.advise.prior import DEFAULT
 from nlp_ft.study.advise.probing import LAST, Probe
 from nlp_ft.tables import short_count, terminal_width, text_table, wrapped
@@ -12,6 +13,7 @@ from nlp_ft.training.verdict.facts import shown
 
 NAME_WIDTH = 15
 MEGA = 1e6
+SOLVED = "strategy: probe solves for the same head at once, over the layer that suits best; try it, too"
 
 
 def screen(advice: Advice) -> str:
@@ -55,6 +57,7 @@ def advice_lines(advice: Advice) -> list[str]:
         f"predicted cost: {_span(cost.seconds, cost.least, cost.most)} s of training and validation"
         + ("" if cost.memory is None else f", {cost.memory / MEGA:,.0f} MB"),
         worth(advice),
+        SOLVED if choice.strategy == PROBED and advice.probe is not None else "",
         advice.labels,
     ]
     lines = [line for line in lines if line]

@@ -14,7 +14,10 @@ from nlp_ft.study.advise.tables import screen
 from nlp_ft.training.run import train
 from tests.tasks.test_text_regression import numbers_recipe
 from tests.tiny import tiny_recipe
+from tests.tiny_choices import choice_recipe
+from tests.tiny_images import tiny_image_recipe
 from tests.tiny_label_sets import label_set_recipe
+from tests.tiny_questions import question_recipe
 from tests.tiny_words import words_recipe
 
 
@@ -102,23 +105,36 @@ def test_a_task_without_probe_needs_time_for_a_trial(tmp_path: Path, tiny_encode
     ("recipe", "metric", "has_probe"),
     [
         (label_set_recipe, "macro_f1", True),
+        (numbers_recipe, "spearman", True),
         (numbers_recipe, "mse", False),
         (words_recipe, "span_f1", False),
+        (question_recipe, "f1", False),
+        (choice_recipe, "accuracy", False),
     ],
 )
 def test_other_tasks_get_trials_and_say_which_evidence_they_lack(
     recipe: Callable[..., Any], metric: str, has_probe: bool, tmp_path: Path, tiny_encoder: Path
 ) -> None:
     file = tmp_path / "recipe.yaml"
-    values = recipe(tmp_path, tiny_encoder)
-    file.write_text(dump_yaml(values if isinstance(values, dict) else values.model_dump(mode="json")))
-    found = advise(str(file), budget=8.0)
+    file.write_text(dump_yaml(recipe(tmp_path, tiny_encoder)))
+    found = advise(str(file), [f"training.metric={metric}"], budget=8.0)
     assert found.metric == metric
     assert "llrd" in found.trials
     assert (found.probe is not None) is has_probe
     shown = screen(found)
     assert ("probe            not available" in shown) is not has_probe
     assert f"predicted {metric.replace('_', ' ')}: " in shown
+
+
+@pytest.mark.slow
+def test_images_get_trials_and_a_network_without_linear_head_no_probe(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(dump_yaml(tiny_image_recipe(tmp_path)))
+    found = advise(str(file), budget=8.0)
+    assert found.probe is None
+    assert {"llrd", "head_only", "full"} <= set(found.trials)
+    assert (found.evidence.words, found.evidence.lengths) == (None, None)
+    assert found.prior.cell.endswith("similar domain (no measure)")
 
 
 @pytest.mark.slow
