@@ -68,7 +68,7 @@ def plan_trials(
         rows = _rows(len(chosen), seconds, row_seconds, validation_rows)
         left = seconds - len(chosen) * (start_seconds + POINTS * rows * row_seconds)
         steps = int(left / (step_seconds * sum(COST.get(name, 1.0) for name in chosen)))
-        if steps >= LEAST_STEPS or len(chosen) == 1:
+        if steps >= min(LEAST_STEPS, full_steps) or len(chosen) == 1:
             ordered = sorted(chosen, key=lambda name: (name != DEFAULT, COST.get(name, 1.0)))
             return TrialPlan(ordered if steps >= min(FEWEST_STEPS, full_steps) else [], min(steps, full_steps), rows)
         chosen.pop()

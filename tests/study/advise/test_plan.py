@@ -34,6 +34,7 @@ def test_the_last_candidates_are_dropped_where_time_is_short() -> None:
 
 
 def test_a_trial_is_no_longer_than_the_run() -> None:
+    assert plan_trials(CANDIDATES, 62.0, 1.0, 0.01, 2.0, 20, 100) == TrialPlan(["llrd", "head_only", "full"], 20, 100)
     assert plan_trials(CANDIDATES, 1e6, 1.0, 0.01, 2.0, 300, 100).steps == 300
 
 
