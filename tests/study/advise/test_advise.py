@@ -130,7 +130,7 @@ def test_other_tasks_get_trials_and_say_which_evidence_they_lack(
 def test_images_get_trials_and_a_network_without_linear_head_no_probe(tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_text(dump_yaml(tiny_image_recipe(tmp_path)))
-    found = advise(str(file), budget=8.0)
+    found = advise(str(file), budget=30.0)
     assert found.probe is None
     assert {"llrd", "head_only", "full"} <= set(found.trials)
     assert (found.evidence.words, found.evidence.lengths) == (None, None)
