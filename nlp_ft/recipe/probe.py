@@ -35,7 +35,8 @@ class ProbeSection(Section):
     layer: Literal["auto", "mean"] | Annotated[Whole, Field(ge=0, le=MOST_LAYERS)] = Field(
         "auto",
         description="The features: the output of one block, counted from 1 at the input (0 for the embeddings), or the "
-        "`mean` of all of them. `auto` takes the best in cross-validation. Images have the input of the head alone.",
+        "`mean` of all of them. `auto` takes the last block, or what is better in cross-validation by more than one "
+        "standard error. Images have the input of the head alone.",
     )
     classifier: ProbeClassifier = Field(
         "logistic",

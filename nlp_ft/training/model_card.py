@@ -66,6 +66,7 @@ def model_card(card: Card, summary: Mapping[str, Any], scores: str) -> str:
     gives = f"{len(card.labels)} labels: {shown}." if card.labels else "One number for each input."
     if len(card.numbers) > 1:
         gives = f"{len(card.numbers)} numbers for each input: {', '.join(map(markdown_text, card.numbers))}."
+    of_layers = "score" if "probe" in summary else "learning rate"
     return f"""---
 library_name: transformers
 pipeline_tag: {card.pipeline_tag}
@@ -94,7 +95,7 @@ One run with one seed: compare several seeds before you trust a small difference
 ```
 
 `recipe.yaml` holds every setting, `summary.json` every figure, `metrics.jsonl` the course of the training,
-`layers.txt` the learning rate of each layer; `report.html`, if it is there, shows them.
+`layers.txt` the {of_layers} of each layer; `report.html`, if it is there, shows them.
 """
 
 

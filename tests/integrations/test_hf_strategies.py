@@ -211,6 +211,7 @@ def test_weight_decay_and_the_class_of_the_optimizer_come_from_the_arguments(tmp
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
+        ({"strategy": "probe"}, r'strategy "probe" solves the head of a recipe without a loop'),
         ({"strategy": "scratch"}, r'AutoModel\.\.\.from_config\(config\) and use strategy="full"'),
         ({"strategy": "gradul"}, "got 'gradul'; did you mean gradual"),
         ({"strategy": "top_layers", "trainable_blocks": 9}, "must be at most 3"),

@@ -44,7 +44,7 @@ EXPECTED_LINES = [
     "model.pooling must be 'auto', 'cls', 'mean', 'max', 'attention', 'layer_mix', 'last_4' or 'pooler', got 'avg'",
     "model.dropout must be in [0, 1), got -0.1",
     "strategy.name must be 'full', 'llrd', 'head_only', 'top_layers', 'gradual', 'lp_ft', 'discriminative', 'ulmfit', "
-    "'lora' or 'scratch', got 'lrd'; did you mean llrd?",
+    "'lora', 'probe' or 'scratch', got 'lrd'; did you mean llrd?",
     "optimizer.name must be 'adamw', 'adafactor', 'sgd' or 'lion', got 'adam'; did you mean adamw?",
     "optimizer.lr must be in (0, 10), got 0",
     "optimizer.layer_decay must be in (0, 1], got 9.0; did you mean 0.9?",

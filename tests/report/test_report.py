@@ -13,6 +13,7 @@ from nlp_ft.errors import RunFolderError
 from nlp_ft.recipe.loader import dump_yaml
 from nlp_ft.report.calibration import calibration
 from nlp_ft.report.compare import band, describe_runs, interval_of_mean
+from nlp_ft.report.figures import figures_of_run
 from nlp_ft.report.rows import marked_words, read_rows
 from nlp_ft.report.splits import by_length
 from nlp_ft.report.summary import describe_run
@@ -308,3 +309,36 @@ def test_the_page_is_dark_where_the_screen_is_dark(page: Path) -> None:
     assert PROGRAM is not None
     assert measure(PROGRAM, page, 800, dark=True)["color"] == "rgb(20, 24, 29)"
     assert measure(PROGRAM, page, 800)["color"] == "rgb(255, 255, 255)"
+
+
+def test_a_report_shows_the_score_of_a_probe_on_each_layer_and_leaves_it_out_of_other_runs(tmp_path: Path) -> None:
+    plain = make_run(tmp_path / "plain")
+    assert ("probe" in figures_of_run(describe_run(plain)), "## Features" in render_run(describe_run(plain), "md")) == (
+        False,
+        False,
+    )
+    layers = [
+        {"name": "embeddings", "score": 0.5, "standard_error": 0.1, "chosen": False},
+        {"name": "block 1", "score": 0.75, "standard_error": 0.05, "chosen": True},
+    ]
+    probe = {"layer": 1, "classifier": "logistic", "penalty": 0.1, "metric": "macro_f1", "layers": layers}
+    summary = json.loads((plain / "summary.json").read_text())
+    (plain / "summary.json").write_text(json.dumps({**summary, "probe": probe}))
+    run = describe_run(plain)
+    figure = figures_of_run(run)["probe"]
+    assert figure["alt"] == (
+        "Dot plot of macro f1 in cross-validation. embeddings: 0.5000 ± 0.1000; block 1: 0.7500 ± 0.0500."
+    )
+    assert "| embeddings | 0.5000 | 0.1000 |  |\n| block 1 | 0.7500 | 0.0500 | chosen |\n\n" in render_run(run, "md")
+    assert '<section id="probe"><h2>Features</h2>' in render_run(run, "html")
+
+
+def test_one_layer_of_a_probe_is_a_row_of_its_table_and_no_figure(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    layers = [{"name": "input of the head", "score": None, "standard_error": None, "chosen": True}]
+    probe = {"layer": 0, "classifier": "svm", "penalty": 0.01, "metric": "accuracy", "layers": layers}
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps({**summary, "probe": probe}))
+    run = describe_run(folder)
+    assert "probe" not in figures_of_run(run)
+    assert "| input of the head | - | - | chosen |" in render_run(run, "md")

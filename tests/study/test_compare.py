@@ -96,6 +96,22 @@ def test_each_strategy_has_the_rates_around_its_own_preset(recipe: str, tmp_path
     assert {of["data"]["test"] for of in cells.values()} == {None}
 
 
+def test_a_probe_has_no_rate_and_one_cell_a_seed(recipe: str, tmp_path: Path) -> None:
+    plan = make_plan(recipe, [], tmp_path / "c", ["head_only", "probe"], 2, 2)
+    cells = {cell.name: plan.rate(cell) for cell in plan.cells if cell.strategy == "probe"}
+    assert cells == {"probe-x1-seed0": None, "probe-x1-seed1": None}
+    assert len(plan.cells) == 6
+
+
+@pytest.mark.slow
+def test_a_probe_among_the_strategies_takes_the_place_of_the_cheap_row_of_its_name(recipe: str, tmp_path: Path) -> None:
+    result = compare(make_plan(recipe, [], tmp_path / "c", ["head_only", "probe"], 2, 2), start=here)
+    assert result["strategies"]["probe"]["lr"] is None
+    assert result["strategies"]["probe"]["edge_of_grid"] is None
+    assert {"embeddings", "majority"} <= result["cheap"].keys()
+    assert "probe" not in result["cheap"]
+
+
 def test_the_rates_of_the_recipe_hold_for_its_own_strategy_alone(tmp_path: Path, tiny_encoder: Path) -> None:
     file = write_recipe(
         tmp_path, tiny_encoder, strategy="full", optimizer={"lr": 7e-4, "layer_decay": 1.0, "eps": 1e-7}

@@ -27,7 +27,8 @@ def screen(advice: Advice) -> str:
         _candidates(advice),
         wrapped(
             f"points over {DEFAULT}, ± one deviation: believed before (published gains, leaning to the table), "
-            f"measured, and both together; then the predicted {advice.metric} and the cost of a whole run"
+            f"measured, and both together; then the predicted {advice.metric.replace('_', ' ')} and the cost of a whole "
+            "run, and the steps of the trial"
         ),
         "",
         *(wrapped(line) for line in advice_lines(advice)),
@@ -134,7 +135,7 @@ def _share(advice: Advice, one: Estimate) -> str:
 def _candidates(advice: Advice) -> str:
     ordered = sorted(advice.choice.candidates, key=lambda one: -one.gain.mean)
     rows = [_row(advice, one) for one in ordered]
-    header = ["strategy", "believed", "measured", "both", "", advice.metric.replace("_", " "), "s", "MB", "steps"]
+    header = ["strategy", "believed", "measured", "both", "", "score", "s", "MB", "steps"]
     return text_table(header, rows, (5, 6, 7), terminal_width(), (8,))
 
 
@@ -142,10 +143,8 @@ def _row(advice: Advice, one: Candidate) -> list[str]:
     if one.strategy == DEFAULT:
         gains = ["0", "0", "0", "default"]
     else:
-        measured = (
-            "-" if one.measured is None else f"{one.measured.gain.value:+.1f} ± {one.measured.error(one.prior):.1f}"
-        )
-        prior, both = (f"{belief.mean:+.1f} ± {belief.deviation:.1f}" for belief in (one.prior, one.gain))
+        measured = "-" if one.measured is None else _gain(one.measured.gain.value, one.measured.error(one.prior))
+        prior, both = (_gain(belief.mean, belief.deviation) for belief in (one.prior, one.gain))
         gains = [prior, measured, both, one.word]
     memory = "" if one.cost.memory is None else f"{one.cost.memory / MEGA:,.0f}"
     trial = advice.trials.get(one.strategy)
@@ -153,6 +152,10 @@ def _row(advice: Advice, one: Candidate) -> list[str]:
     if trial is not None:
         source = f"{trial.steps}/{trial.full_steps}"
     return [one.strategy, *gains, shown(advice.metric, one.score.value), f"{one.cost.seconds:.0f}", memory, source]
+
+
+def _gain(value: float, error: float) -> str:
+    return f"{value:+.1f}±{error:.1f}"
 
 
 def _settings(advice: Advice) -> str:

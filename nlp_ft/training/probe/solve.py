@@ -119,7 +119,7 @@ class Probe:
             validate(_of(features, one), labels, judge.score, kind, self.section.folds, weights, self.recipe.seed)
             for one in candidates
         ]
-        best = _best(found)
+        best = _chosen(found, candidates.index(len(features) - 1) if len(candidates) > 1 else 0)
         layer, chosen = candidates[best], found[best]
         num_outputs = len(self.model.config.id2label or {})
         linear = fit(_of(features, layer), labels, num_outputs, chosen.penalty, kind, weights)
@@ -161,10 +161,13 @@ class Probe:
         return None if setting is None else dict(enumerate(class_weights(setting, self.task.label_counts())))
 
 
-def _best(found: list[Validated]) -> int:
-    """Find the highest mean score; of equal ones, and where none is known, the last."""
-    means = [-math.inf if math.isnan(one.mean) else one.mean for one in found]
-    return max(range(len(means)), key=lambda place: (means[place], place))
+def _chosen(found: list[Validated], last: int) -> int:
+    """Choose the place of the best score; but that of the last layer, unless it is worse by more than a standard error.
+
+    Among few rows the best of many layers is the best by chance (Breiman et al. 1984, the one-standard-error rule).
+    """
+    best = max(range(len(found)), key=lambda place: np.nan_to_num(found[place].mean, nan=-np.inf))
+    return best if found[last].mean < found[best].mean - found[best].standard_error else last
 
 
 def _of(features: np.ndarray, layer: Layer) -> np.ndarray:
