@@ -6,6 +6,7 @@ from typing import NoReturn, TypeAlias
 
 from nlp_ft import __version__
 from nlp_ft.commands import (
+    run_advise,
     run_audit,
     run_compare,
     run_eval,
@@ -85,6 +86,7 @@ def build_parser() -> "_Parser":
         _add_eval,
         _add_predict,
         _add_export,
+        _add_advise,
         _add_compare,
         _add_runs,
         _add_report,
@@ -183,6 +185,18 @@ def _add_compare(commands: _Commands) -> None:
     compare.add_argument("--jobs", type=count, default=1, metavar="N", help=jobs_help)
     output_help = "the comparison folder; the same command goes on in it (default: the recipe's output_dir + -compare)"
     compare.add_argument("--output", type=path, metavar="DIR", help=output_help)
+
+
+def _add_advise(commands: _Commands) -> None:
+    examples = ("advise recipes/quickstart.yaml", "advise mine.yaml --budget 5m --output advised.yaml")
+    summary = "say which strategy to take on this data and whether it is worth it, from short trials; test is not read"
+    advise = _add(commands, "advise", run_advise, summary, *examples)
+    add_recipe(advise)
+    budget_help = "time that it may take, about, such as 90s, 3m or 1h (default: 2m)"
+    advise.add_argument("--budget", default="2m", metavar="TIME", help=budget_help)
+    advise.add_argument("--output", type=path, metavar="FILE", help="write the advised recipe to this file")
+    advise.add_argument("--overwrite", action="store_true", help="replace the file of --output")
+    add_level(advise)
 
 
 def _add_eval(commands: _Commands) -> None:

@@ -140,6 +140,13 @@ def run_audit(options: argparse.Namespace) -> int:
     return 1 if report.has_errors else 0
 
 
+def run_advise(options: argparse.Namespace) -> int:
+    """Say which strategy to take."""
+    from nlp_ft.study.command_line import advise
+
+    return advise(options)
+
+
 def run_find_lr(options: argparse.Namespace) -> int:
     """Try rising learning rates."""
     from nlp_ft.study.command_line import find_lr

@@ -50,6 +50,7 @@ INTERFACE = {
         "--verbose",
         "--top-k",
     ],
+    "advise": ["--help", "RECIPE", "key=value", "--budget", "--output", "--overwrite", "--quiet", "--verbose"],
     "compare": [
         "--help",
         "RECIPE",

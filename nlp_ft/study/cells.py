@@ -212,14 +212,19 @@ def _of_strategy(
     values: Mapping[str, Any], strategy: str, own: str, file: str, label_names: Sequence[str]
 ) -> dict[str, Any]:
     """Lay the preset of a strategy over the recipe, derive its rates, and leave out what only a single run needs."""
-    if strategy != own:
-        kept = {key: value for key, value in (values.get("optimizer") or {}).items() if key not in OF_STRATEGY}
-        values = {**values, "strategy": strategy, "optimizer": kept}
-    recipe = recipe_from_dict(values, f"{file} with strategy {strategy}")
+    recipe = recipe_from_dict(with_strategy(values, strategy, own), f"{file} with strategy {strategy}")
     task = task_of(recipe)
     recipe = build.with_rates(recipe, task, build.structure(recipe, task, label_names))
     found = recipe_to_dict(recipe)
     return {**found, "data": {**found["data"], "test": None}, "baselines": False, "trackers": []}
+
+
+def with_strategy(values: Mapping[str, Any], strategy: str, own: str) -> dict[str, Any]:
+    """Put a strategy into a recipe, as nested dicts; the settings that belong to its own strategy are left out."""
+    if strategy == own:
+        return dict(values)
+    kept = {key: value for key, value in (values.get("optimizer") or {}).items() if key not in OF_STRATEGY}
+    return {**values, "strategy": strategy, "optimizer": kept}
 
 
 def _different(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -1,9 +1,10 @@
-"""The commands `compare` and `find-lr`: from parsed options to what is printed."""
+"""The commands `compare`, `advise` and `find-lr`: from parsed options to what is printed."""
 
 import argparse
+import shlex
 from pathlib import Path
 
-from nlp_ft.errors import printable
+from nlp_ft.errors import RunFolderError, printable
 from nlp_ft.recipe.loader import load_recipe
 from nlp_ft.tables import wrapped
 
@@ -21,6 +22,34 @@ def compare(options: argparse.Namespace) -> int:
 
     plan = make_plan(options.recipe, overrides, folder, strategies, options.rates, options.seeds, options.baseline)
     compare(plan, options.margin, options.jobs)
+    return 0
+
+
+def advise(options: argparse.Namespace) -> int:
+    """Run `nlp-ft advise`; return the exit code."""
+    from nlp_ft.study.advise.plan import parse_seconds
+
+    budget, file = parse_seconds(options.budget), options.output and Path(options.output)
+    if file and file.exists() and not options.overwrite:
+        raise RunFolderError(f"--output: {file} exists; choose another, or pass --overwrite to replace it")
+    load_recipe(options.recipe, options.overrides)
+    from nlp_ft.study.advise.advise import advise
+    from nlp_ft.study.advise.settings import advised_recipe
+    from nlp_ft.study.advise.tables import recipe_comments, screen
+    from nlp_ft.training import durable
+
+    found = advise(options.recipe, options.overrides, budget)
+    print(f"\n{screen(found)}\n")
+    command = f"nlp-ft advise {options.recipe} {' '.join(options.overrides)}".strip()
+    if file:
+        text = advised_recipe(
+            found.values, found.choice.strategy, found.own, found.settings, recipe_comments(found, command)
+        )
+        durable.write_text(file, text)
+        print(f"recipe: {printable(str(file))}\nnext: nlp-ft train {printable(shlex.quote(str(file)))}")
+    else:
+        print(wrapped("next: the same with --output advised.yaml writes the recipe"))
+    print(wrapped("trials are short: where the choice matters, nlp-ft compare trains and judges the candidates"))
     return 0
 
 

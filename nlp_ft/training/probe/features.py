@@ -28,6 +28,7 @@ def layer_features(
     splits: Sequence[str],
     pooling: TokenPooling | None = None,
     model: PreTrainedModel | None = None,
+    rows: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Compute the features of all layers in one pass over each split, with the pretrained weights as they are.
 
@@ -41,6 +42,7 @@ def layer_features(
         pooling: how the vectors of the tokens become one; None takes that of the model if it is `cls`, `mean` or
             `max`, else `mean`.
         model: the network on its device; None builds it, and uses the accelerator if there is one.
+        rows: numbers of the rows of each split that get features, ascending; None takes all.
 
     Returns:
         Split -> features, (layers + 1, rows, hidden), float32; the features of images are (1, rows, hidden).
@@ -55,27 +57,34 @@ def layer_features(
     if network is None:
         network = task.build_model(task.data.label_names)
         network.to(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
-    return {split: _of_split(recipe, task, split, pooling, network) for split in splits}
+    return {split: _of_split(recipe, task, split, pooling, network, rows) for split in splits}
 
 
 def _of_split(
-    recipe: Recipe, task: Task, split: str, pooling: TokenPooling | None, model: PreTrainedModel
+    recipe: Recipe,
+    task: Task,
+    split: str,
+    pooling: TokenPooling | None,
+    model: PreTrainedModel,
+    rows: np.ndarray | None,
 ) -> np.ndarray:
     """Compute the features of the rows of a split, (layers, rows, hidden)."""
-    encoded, size = task.data.encoded[split], recipe.training.eval_batch_size
-    order = np.argsort(-task.data.lengths(split), kind="stable")
+    lengths, windows, size = task.data.lengths(split), task.data.windows(split), recipe.training.eval_batch_size
+    chosen = np.arange(len(lengths)) if rows is None else windows.of_rows(rows)
+    order = np.argsort(-lengths[chosen], kind="stable")
     batches = [order[i : i + size] for i in range(0, len(order), size)]
-    loaded = load_batches(encoded, batches, task.collator(training=False), task.num_workers)
+    encoded = [chosen[batch] for batch in batches]
+    loaded = load_batches(task.data.encoded[split], encoded, task.collator(training=False), task.num_workers)
     found: np.ndarray | None = None
     with evaluating(model), torch.inference_mode():
-        for rows, batch in zip(batches, loaded):
+        for places, batch in zip(batches, loaded):
             inputs = {key: value.to(model.device) for key, value in model_inputs(batch).items()}
             vectors = _vectors_of_layers(model, inputs, pooling, len(task.data.label_names))
             if found is None:
                 found = np.empty((len(vectors), len(order), vectors.shape[-1]), np.float32)
-            found[:, rows] = vectors.float().cpu().numpy()
+            found[:, places] = vectors.float().cpu().numpy()
     assert found is not None  # no split is empty
-    windows = task.data.windows(split)
+    windows = windows.selected(chosen)
     return found if windows.num_rows == len(order) else _of_rows(found, windows)
 
 

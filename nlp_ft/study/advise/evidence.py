@@ -1,0 +1,174 @@
+"""The facts that advice rests on: rows, labels, lengths, words of the data, and what each strategy would train.
+
+Everything is read from train, but the number of rows of validation; test is not read.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow
+from transformers import PreTrainedTokenizerBase
+
+from nlp_ft.layerwise.freezing import count_parameters, set_trainable_layers
+from nlp_ft.recipe import Recipe
+from nlp_ft.tasks.registry import task_of
+from nlp_ft.tasks.task import Task
+from nlp_ft.training import build
+
+MOST_TEXTS = 1_000
+"""Texts of train whose words are counted."""
+UNLIMITED = 100_000
+"""A tokenizer that allows more tokens knows no limit."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """How the tokenizer divides the words of the data: its measure of how far they are from general text."""
+
+    tokens_per_word: float
+    split: float
+    """Share of the words that become several tokens."""
+    unknown: float
+    """Share of the tokens that stand for something unknown."""
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of the rows of train, special ones included, before anything is cut."""
+
+    median: int
+    p95: int
+    p99: int
+    longest: int
+    max_length: int | None
+    """The setting; None where the task has none."""
+    limit: int | None
+    """The most that the model reads; None where that is not known."""
+    values: np.ndarray
+    """The length of each row, (rows,)."""
+
+    def cut(self, at: int) -> float:
+        """Return the share of the rows that are longer."""
+        return float((self.values > at).mean())
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The facts of the data.
+
+    Args:
+        rows: rows of train.
+        validation_rows: rows of validation.
+        label_counts: rows of train for each label; empty for numbers.
+        lengths: lengths in tokens; None for images.
+        words: None for images.
+        num_parameters: parameters of the model.
+        trainable: strategy -> parameters that it ever trains.
+        num_blocks: blocks of the encoder.
+    """
+
+    rows: int
+    validation_rows: int
+    label_counts: Mapping[str, int]
+    lengths: Lengths | None
+    words: Words | None
+    num_parameters: int
+    trainable: Mapping[str, int]
+    num_blocks: int
+
+    @property
+    def smallest(self) -> int | None:
+        """Rows of the smallest class; None for numbers."""
+        return min(self.label_counts.values(), default=None)
+
+    @property
+    def imbalance(self) -> float | None:
+        """Rows of the largest class / rows of the smallest; None for numbers, infinite where a class has no row."""
+        if self.smallest is None:
+            return None
+        return max(self.label_counts.values()) / self.smallest if self.smallest else float("inf")
+
+
+def gather(task: Task, recipes: Mapping[str, Recipe]) -> Evidence:
+    """Collect the facts of the data, and of what each strategy would train.
+
+    Args:
+        task: the task, whose recipe has no test split.
+        recipes: strategy -> its recipe.
+
+    Raises:
+        NlpFtError: data or model cannot be read.
+    """
+    total, num_blocks, trainable = 0, 0, {}
+    for strategy, recipe in recipes.items():
+        layered = build.structure(recipe, task_of(recipe), task.data.label_names)
+        set_trainable_layers(layered.model, layered.layer_map, layered.schedule.phases[-1].layers, layered.frozen)
+        total, trainable[strategy] = count_parameters(layered.model)
+        num_blocks = layered.layer_map.num_layers
+    return Evidence(
+        rows=task.data.windows("train").num_rows,
+        validation_rows=task.data.windows("validation").num_rows,
+        label_counts=task.label_counts() if task.data.label_names else {},
+        lengths=lengths_of(task, next(iter(recipes.values()))),
+        words=words_of(task),
+        num_parameters=total,
+        trainable=trainable,
+        num_blocks=num_blocks,
+    )
+
+
+def lengths_of(task: Task, recipe: Recipe) -> Lengths | None:
+    """Describe the lengths of train in tokens; None where rows have no length."""
+    encoded = task.data.encoded["train"]
+    whole = "num_tokens" in encoded.column_names
+    values = np.asarray(encoded["num_tokens"]) if whole else task.data.lengths("train")
+    if not values.any():
+        return None
+    limit = None if task.tokenizer is None else task.tokenizer.model_max_length
+    return Lengths(
+        median=int(np.median(values)),
+        p95=int(np.percentile(values, 95)),
+        p99=int(np.percentile(values, 99)),
+        longest=int(values.max()),
+        # Without the lengths before cutting, nothing can be said about cutting.
+        max_length=getattr(recipe.data, "max_length", None) if whole else None,
+        limit=limit if limit is not None and limit < UNLIMITED else None,
+        values=values,
+    )
+
+
+def words_of(task: Task) -> Words | None:
+    """Count the tokens of the words of train; None where there are no words or no tokenizer."""
+    if task.tokenizer is None:
+        return None
+    num_rows = task.data.windows("train").num_rows
+    rows = np.linspace(0, num_rows - 1, min(num_rows, MOST_TEXTS)).round().astype(np.int64)
+    words = words_in(texts_of(task.data.inputs("train", rows)))
+    return count_words(words, task.tokenizer) if words else None
+
+
+def texts_of(inputs: pyarrow.Table) -> list[str]:
+    """Take all texts out of the inputs of rows: columns of texts, and of lists of texts."""
+    found: list[str] = []
+    for name in inputs.column_names:
+        for value in inputs[name].to_pylist():
+            parts: Sequence[Any] = value if isinstance(value, list) else [value]
+            found += [part for part in parts if isinstance(part, str)]
+    return found
+
+
+def words_in(texts: Sequence[str]) -> list[str]:
+    """Divide texts into their words: letters, digits and underscores."""
+    return [word for text in texts for word in re.findall(r"\w+", text)]
+
+
+def count_words(words: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Words:
+    """Count into how many tokens each word is divided, at least one word."""
+    # A blank in front, because some tokenizers divide the first word of a text in another way.
+    tokens = tokenizer([f" {word}" for word in words], add_special_tokens=False)["input_ids"]
+    counts = np.array([len(ids) for ids in tokens])
+    unknown = sum(ids.count(tokenizer.unk_token_id) for ids in tokens)
+    return Words(float(counts.mean()), float((counts > 1).mean()), unknown / max(1, int(counts.sum())))

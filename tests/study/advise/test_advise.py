@@ -1,0 +1,151 @@
+"""Advice from end to end on tiny data: the words, the recipe, and that test is never read."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nlp_ft.cli import main
+from nlp_ft.errors import DataError, TrainingError
+from nlp_ft.recipe.loader import dump_yaml, load_recipe
+from nlp_ft.study.advise.advise import Advice, advise
+from nlp_ft.study.advise.tables import screen
+from nlp_ft.training.run import train
+from tests.tasks.test_text_regression import numbers_recipe
+from tests.tiny import tiny_recipe
+from tests.tiny_choices import choice_recipe
+from tests.tiny_images import tiny_image_recipe
+from tests.tiny_label_sets import label_set_recipe
+from tests.tiny_questions import question_recipe
+from tests.tiny_words import words_recipe
+
+
+def write_recipe(folder: Path, encoder: Path, **changes: Any) -> Path:
+    """The tiny recipe without rates, its test file taken away."""
+    values = {**tiny_recipe(folder, encoder, **changes), "optimizer": {}}
+    (folder / "test.csv").unlink()
+    file = folder / "recipe.yaml"
+    file.write_text(dump_yaml(values))
+    return file
+
+
+def test_advice_is_printed_and_its_recipe_trains_without_reading_test(
+    tmp_path: Path, tiny_encoder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The file of test does not exist: reading it would be an error.
+    file, output = write_recipe(tmp_path, tiny_encoder), tmp_path / "advised.yaml"
+    with pytest.raises(SystemExit) as ended:
+        main(["advise", str(file), "--budget", "1s", "--output", str(output)])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert "textbook's table: head_only, for little data (50 rows" in shown
+    assert "how sure: " in shown
+    assert "predicted accuracy: " in shown
+    assert max(len(line) for line in shown.split("\n") if str(tmp_path) not in line) <= 80
+    recipe = load_recipe(output, ["data.test=null"])
+    told = dict(
+        line.strip().split(": ")[0].split(" = ")
+        for line in shown.split("\n")
+        if line.startswith("  ") and " = " in line
+    )
+    assert recipe.strategy.name == told["strategy"]
+    assert recipe.optimizer.lr == float(told["optimizer.lr"])
+    assert str(recipe.training.duration) == told["training.duration"] == "2ep"
+    assert (told["training.per_device_batch_size"], told["model.pooling"]) == ("8", "mean")
+    assert train(recipe)["strategy"] == told["strategy"]
+
+
+def test_an_existing_file_and_a_wrong_budget_are_refused_before_anything_runs(
+    tmp_path: Path, tiny_encoder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_recipe(tmp_path, tiny_encoder)
+    for options, error in (
+        (["--output", str(file)], "exists; choose another, or pass --overwrite to replace it"),
+        (["--budget", "soon"], "--budget must be a length of time above 0"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(["advise", str(file), *options])
+        assert ended.value.code == 2
+        assert error in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_without_validation_it_is_drawn_from_train(tmp_path: Path, tiny_encoder: Path) -> None:
+    found = advise(str(write_recipe(tmp_path, tiny_encoder, data={"validation": None})), budget=1.0)
+    assert (found.evidence.rows, found.evidence.validation_rows, found.was_drawn) == (40, 10, True)
+    assert "10 drawn from train (20%)" in screen(found)
+
+
+@pytest.mark.slow
+def test_a_budget_without_time_for_trials_leaves_the_default(tmp_path: Path, tiny_encoder: Path) -> None:
+    found = advise(str(write_recipe(tmp_path, tiny_encoder)), budget=1e-3)
+    assert dict(found.trials) == {}
+    assert found.choice.strategy == "llrd"
+    assert found.choice.reason.startswith("nothing else was measured") or "cannot tell" in found.choice.reason
+
+
+def test_a_class_that_validation_cannot_be_drawn_from_is_an_error(tmp_path: Path, tiny_encoder: Path) -> None:
+    file = write_recipe(tmp_path, tiny_encoder, data={"validation": None})
+    with (tmp_path / "train.csv").open("a") as stream:
+        stream.write("the the,lonely\n")
+    with pytest.raises(DataError, match="a class of one row cannot be in both"):
+        advise(str(file), budget=1.0)
+
+
+def test_a_task_without_probe_needs_time_for_a_trial(tmp_path: Path, tiny_encoder: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(dump_yaml(words_recipe(tmp_path, tiny_encoder)))
+    with pytest.raises(TrainingError, match="--budget is too short for 8 steps of llrd"):
+        advise(str(file), budget=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("recipe", "metric", "has_probe"),
+    [
+        (label_set_recipe, "macro_f1", True),
+        (numbers_recipe, "spearman", True),
+        (numbers_recipe, "mse", False),
+        (words_recipe, "span_f1", False),
+        (question_recipe, "f1", False),
+        (choice_recipe, "accuracy", False),
+    ],
+)
+def test_other_tasks_get_trials_and_say_which_evidence_they_lack(
+    recipe: Callable[..., Any], metric: str, has_probe: bool, tmp_path: Path, tiny_encoder: Path
+) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(dump_yaml(recipe(tmp_path, tiny_encoder)))
+    found = advise(str(file), [f"training.metric={metric}"], budget=8.0)
+    assert found.metric == metric
+    assert "llrd" in found.trials
+    assert (found.probe is not None) is has_probe
+    shown = screen(found)
+    assert ("probe            not available" in shown) is not has_probe
+    assert f"predicted {metric.replace('_', ' ')}: " in shown
+
+
+@pytest.mark.slow
+def test_images_get_trials_and_a_network_without_linear_head_no_probe(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(dump_yaml(tiny_image_recipe(tmp_path)))
+    found = advise(str(file), budget=30.0)
+    assert found.probe is None
+    assert {"llrd", "head_only", "full"} <= set(found.trials)
+    assert (found.evidence.words, found.evidence.lengths) == (None, None)
+    assert found.prior.cell.endswith("similar domain (no measure)")
+
+
+@pytest.mark.slow
+def test_support_messages(tmp_path: Path) -> None:
+    found: Advice = advise("recipes/quickstart.yaml", [f"output_dir={tmp_path / 'run'}"], budget=90.0)
+    assert found.prior.strategy == "head_only"
+    assert (found.evidence.rows, found.evidence.smallest, found.evidence.words) != (0, 0, None)
+    assert found.probe is not None
+    assert 0.5 < found.probe.layers["last"].value < 0.85
+    low, high = found.interval
+    # Test accuracy of the defaults is 77 to 79 %, see docs/defaults.md.
+    assert low < 0.78 < high
+    assert found.seconds < 180
+    assert not (tmp_path / "run").exists()

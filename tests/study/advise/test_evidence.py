@@ -1,0 +1,45 @@
+"""The facts of a tiny data set, which are known."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pytest
+from transformers import AutoTokenizer
+
+from nlp_ft.recipe.loader import recipe_from_dict
+from nlp_ft.study.advise.evidence import Words, count_words, gather, texts_of, words_in
+from nlp_ft.tasks.registry import task_of
+from tests.tiny import tiny_recipe
+
+
+def test_words_are_letters_and_digits_of_all_texts() -> None:
+    table = pyarrow.table({"row": [0, 1], "text": ["the cat, it's", "a-b"], "words": [["big"], ["dog"]]})
+    assert words_in(texts_of(table)) == ["the", "cat", "it", "s", "a", "b", "big", "dog"]
+
+
+def test_split_and_unknown_words_are_counted(tiny_encoder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_encoder)
+    assert count_words(["cat", "dog", "the", "zebra"], tokenizer) == Words(1.0, 0.0, 0.25)
+    tokenizer.add_tokens(["z"])
+    assert count_words(["cat", "zcat"], tokenizer) == Words(1.5, 0.5, 0.0)
+
+
+def test_the_facts_of_a_recipe(tmp_path: Path, tiny_encoder: Path) -> None:
+    values = tiny_recipe(tmp_path, tiny_encoder)
+    recipes = {
+        name: recipe_from_dict({**values, "strategy": name, "data": {**values["data"], "test": None}})  # type: ignore[dict-item]
+        for name in ("llrd", "head_only", "gradual")
+    }
+    found = gather(task_of(recipes["llrd"]), recipes)
+    assert (found.rows, found.validation_rows) == (50, 21)
+    assert found.label_counts == {"animal": 17, "colour": 17, "size": 16}
+    assert found.smallest == 16
+    assert found.imbalance == pytest.approx(17 / 16)
+    assert found.trainable["head_only"] == 16 * 3 + 3
+    assert found.trainable["llrd"] == found.trainable["gradual"] == found.num_parameters
+    assert found.words == Words(1.0, 0.0, 0.0)
+    assert found.lengths is not None
+    words = [len(line.split(",")[0].split()) for line in (tmp_path / "train.csv").read_text().splitlines()[1:]]
+    assert found.lengths.longest == max(words) + 2
+    assert found.lengths.cut(max(words) + 1) == np.mean(np.array(words) == max(words))
