@@ -13,7 +13,7 @@ from nlp_ft.layerwise.unfreezing.phase_table import phase_table
 from nlp_ft.recipe import Recipe
 from nlp_ft.recipe.derived import Derived, format_derived
 from nlp_ft.screen import is_verbose, say
-from nlp_ft.tables import short_count, short_share
+from nlp_ft.tables import short_count, short_share, shortened
 from nlp_ft.tasks import baselines
 from nlp_ft.tasks.task import Task
 from nlp_ft.training.build import LayeredModel
@@ -22,6 +22,9 @@ from nlp_ft.training.loop_state import LoopSettings
 from nlp_ft.training.model_card import versions
 from nlp_ft.training.precision import precision_name
 from nlp_ft.training.verdict.collect import highest_rate
+
+NAME_WIDTH = 40
+"""Most columns of a name in the first line."""
 
 
 def announce(
@@ -43,7 +46,8 @@ def announce(
     model = layered.model
     total, trainable = count_parameters(model)
     has_phases = len(layered.schedule.phases) > 1
-    say(f"{recipe.output_dir}: {recipe.strategy.name} on {recipe.model.name}, seed {recipe.seed}\n")
+    place, name = (shortened(text, NAME_WIDTH) for text in (recipe.output_dir, recipe.model.name))
+    say(f"{place}: {recipe.strategy.name} on {name}, seed {recipe.seed}\n")
     say("\n".join([task.format_report(report), *task.notes]))
     _say_decided(recipe, task, derived, layered)
     if recipe.strategy.probe is not None:

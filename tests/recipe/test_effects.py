@@ -17,7 +17,7 @@ from nlp_ft.data.sources import load_raw_splits
 from nlp_ft.durations import Duration
 from nlp_ft.errors import ModelError
 from nlp_ft.layerwise import LayerMap, LossBelow, Plateau, UnfreezeSchedule
-from nlp_ft.models import text
+from nlp_ft.models import text_source
 from nlp_ft.models.text import build_classifier
 from nlp_ft.recipe.loader import recipe_from_dict
 from nlp_ft.recipe.sections import OptimizerSection, ScheduleSection
@@ -144,7 +144,7 @@ def test_revision_and_trust_remote_code_are_those_of_the_hub_model(
         raise OSError("not reached")
 
     monkeypatch.setattr(AutoConfig, "from_pretrained", load)
-    monkeypatch.setattr(text, "place_of_model", lambda location, revision: location)
+    monkeypatch.setattr(text_source, "place_of_model", lambda location, revision: location)
     with pytest.raises(ModelError, match="not reached"):
         build_classifier(TextModelSection(name="nobody/none", **settings), ["a", "b"])
     assert asked == [(("nobody/none",), {"revision": revision, "trust_remote_code": trusts})]
