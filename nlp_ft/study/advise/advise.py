@@ -100,18 +100,10 @@ def advise(file: str, overrides: Sequence[str] = (), budget: float = 120.0) -> A
     probed = probe(recipe, task, SHARE_OF_PROBE * budget)
     trials, first = _run_trials(recipes, candidates, facts.validation_rows, begun + budget)
     metric = recipe.training.metric
-    choice = chosen(trials, first, probed, prior, facts, metric)
-    if choice is None:
-        raise TrainingError(
-            f"--budget is too short for {FEWEST_STEPS} steps of {DEFAULT}, of {first.step_seconds.mean():.1f} s each, "
-            "and this task has no probe; give more time"
-        )
+    choice = _require(chosen(trials, first, probed, prior, facts, metric), first)
     advised, given = recipes[choice.strategy], with_strategy(values, choice.strategy, own)
     found = settings.settings_of(advised, task_of(advised), facts.lengths, given)
-    rivals = [one.gain.mean for one in choice.candidates if one.strategy != choice.strategy and one.measured]
-    labels_first, labels = labels_advice(
-        probed.curve(facts.rows) if probed else None, choice.advised.gain.mean - max(rivals, default=0.0)
-    )
+    labels_first, labels = _labels(choice, probed, facts)
     return Advice(
         values=values,
         own=own,
@@ -128,6 +120,23 @@ def advise(file: str, overrides: Sequence[str] = (), budget: float = 120.0) -> A
         seconds=time.monotonic() - begun,
         was_drawn=recipes.was_drawn,
     )
+
+
+def _require(choice: Choice | None, first: Trial) -> Choice:
+    """Raises: TrainingError: nothing was measured."""
+    if choice is None:
+        raise TrainingError(
+            f"--budget is too short for {FEWEST_STEPS} steps of {DEFAULT}, of {first.step_seconds.mean():.1f} s each, "
+            "and this task has no probe; give more time"
+        )
+    return choice
+
+
+def _labels(choice: Choice, probed: Probe | None, facts: Evidence) -> tuple[bool, str]:
+    """Hold more labels against what the choice of a strategy gains over the next one; see `labels_advice`."""
+    rivals = [one.gain.mean for one in choice.candidates if one.strategy != choice.strategy and one.measured]
+    curve = None if probed is None else probed.curve(facts.rows)
+    return labels_advice(curve, choice.advised.gain.mean - max(rivals, default=0.0))
 
 
 class _Recipes:

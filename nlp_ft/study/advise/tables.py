@@ -27,8 +27,8 @@ def screen(advice: Advice) -> str:
         _candidates(advice),
         wrapped(
             f"points over {DEFAULT}, ± one deviation: believed before (published gains, leaning to the table), "
-            f"measured, and both together; then the predicted {advice.metric.replace('_', ' ')} and the cost of a whole "
-            "run, and the steps of the trial"
+            f"measured, and both together; then the predicted {advice.metric.replace('_', ' ')} and the cost of a "
+            "whole run, and the steps of the trial"
         ),
         "",
         *(wrapped(line) for line in advice_lines(advice)),
