@@ -31,7 +31,9 @@ def test_labels_have_the_scores_of_the_evaluation() -> None:
     logits = np.array([[2.0, 0.0], [2.0, 0.0], [0.0, 2.0], [0.0, 2.0]])
     labels = np.array([0, 0, 0, 1])
     outputs = ClassOutputs(["x", "y"])
-    assert Judge(outputs, "accuracy").score(logits, labels) == 0.75
+    assert (
+        Judge(outputs, "accuracy").score(logits, labels) == 0.75 == outputs.score(logits.argmax(1), labels)["accuracy"]
+    )
     assert Judge(outputs, "macro_f1").score(logits, labels) == pytest.approx((0.8 + 2 / 3) / 2)
     losses = np.log1p(np.exp([-2.0, -2.0, 2.0, -2.0]))
     assert Judge(outputs, "loss").score(logits, labels) == pytest.approx(-losses.mean())
