@@ -1,15 +1,9 @@
 """Compares strategies on one data set: trains the cells, chooses rates on validation, scores test once, and judges."""
 
 import json
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from nlp_ft.errors import Interrupted, printable
+from nlp_ft.errors import printable
 from nlp_ft.screen import say, show
 from nlp_ft.study import tables
 from nlp_ft.study.cells import Cell, Plan, write_plan
@@ -18,9 +12,10 @@ from nlp_ft.study.remarks import remarks, verdict_lines
 from nlp_ft.study.results import Judged, Runs, judge
 from nlp_ft.study.running import Start, chosen, is_lower_better, require_same_data, run_cells, start_process, summary_of
 from nlp_ft.study.scoring import scored_on_test
+from nlp_ft.study.stopping import stoppable
 from nlp_ft.tables import terminal_width, wrapped
 from nlp_ft.tasks.registry import task_of
-from nlp_ft.training import durable
+from nlp_ft.training import durable, lock
 from nlp_ft.training.verdict.facts import points
 
 RESULT, CELLS_CSV, REPORT, CHEAP = "result.json", "cells.csv", "README.md", "cheap.json"
@@ -44,20 +39,21 @@ def compare(plan: Plan, margin: float = 0.5, jobs: int = 1, start: Start = start
         NlpFtError: the folder holds another comparison, or a cell cannot be trained.
         Interrupted: Ctrl-C or SIGTERM; the same command goes on from there.
     """
-    with _stoppable(plan.folder):
+    with stoppable(plan.folder) as stop, lock.held(plan.folder):
         write_plan(plan)
         say(f"{len(plan.cells)} cells in {printable(str(plan.folder))}: {', '.join(plan.recipes)}")
-        run_cells(plan, jobs, start)
+        with stop.deferred():
+            run_cells(plan, jobs, start, stop.check)
         require_same_data(plan)
         runs = _chosen_runs(plan)
         cheap, report = _cheap(plan)
-    sign = -1 if is_lower_better(plan.metric) else 1
-    # The unit of the margin is that in which differences are shown.
-    unit = 0.01 if points(plan.metric, 0.01) == "1.0 points" else 1.0
-    judged = judge(runs, plan.baseline, plan.metric, sign, unit * margin)
-    lines = verdict_lines(judged, plan.baseline, plan.metric, unit * margin)
-    odd = remarks(judged, cheap, report, plan.metric, sign, jobs)
-    return _written(plan, judged, cheap, lines, odd)
+        sign = -1 if is_lower_better(plan.metric) else 1
+        # The unit of the margin is that in which differences are shown.
+        unit = 0.01 if points(plan.metric, 0.01) == "1.0 points" else 1.0
+        judged = judge(runs, plan.baseline, plan.metric, sign, unit * margin)
+        lines = verdict_lines(judged, plan.baseline, plan.metric, unit * margin)
+        odd = remarks(judged, cheap, report, plan.metric, sign, jobs)
+        return _written(plan, judged, cheap, lines, odd)
 
 
 def _chosen_runs(plan: Plan) -> list[Runs]:
@@ -116,26 +112,3 @@ def _written(
     durable.write_text(plan.folder / REPORT, "# Comparison\n\n" + "\n\n".join(report) + "\n")
     durable.write_text(plan.folder / RESULT, json.dumps(result, indent=2) + "\n")
     return result
-
-
-@contextmanager
-def _stoppable(folder: Path) -> Iterator[None]:
-    """Let SIGTERM end as Ctrl-C does, so that the cells are stopped, too. Raises: Interrupted."""
-    received = [signal.SIGINT]
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        received[0] = signal.Signals(number)
-        raise KeyboardInterrupt
-
-    is_main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, on_signal) if is_main else None
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"stopped; what is finished is kept in {folder}, and the same command goes on from there",
-            128 + received[0],
-        ) from None
-    finally:
-        if is_main:
-            signal.signal(signal.SIGTERM, before)

@@ -2,17 +2,20 @@
 
 import json
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait as wait_for
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from nlp_ft.errors import RunFolderError, TrainingError
+from nlp_ft.errors import FolderInUseError, RunFolderError, TrainingError
 from nlp_ft.exits import exit_with
 from nlp_ft.layerwise.unfreezing.triggers import LOWER_IS_BETTER
 from nlp_ft.recipe.loader import load_recipe
@@ -24,6 +27,8 @@ from nlp_ft.training.run_folder import SUMMARY
 
 SECONDS_BETWEEN_LOOKS = 0.2
 LINES_OF_ERROR = 5
+TAKEN = 75
+"""Exit code of a process that found another one in its run folder."""
 PRELOADED = ["nlp_ft.study.running", "nlp_ft.tasks.class_scores"]
 """Modules that the server of processes imports once."""
 
@@ -84,17 +89,37 @@ def _train(recipe: str, log: str, folder: str, environment: dict[str, str]) -> N
     stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(stream, 1)
     os.dup2(stream, 2)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     with at_level("quiet"):
-        exit_with(lambda: 0 if train(load_recipe(recipe), resume=True) else 1)
+        exit_with(lambda: _trained(recipe))
 
 
-def run_cells(plan: Plan, jobs: int, start: Start = start_process) -> None:
+def _trained(recipe: str) -> int:
+    try:
+        train(load_recipe(recipe), resume=True)
+    except FolderInUseError:
+        return TAKEN
+    return 0
+
+
+def _end_with_parent() -> None:
+    """Write a checkpoint and end when the comparison is gone: killed, it cannot ask for that."""
+    parent = parent_process()
+    assert parent is not None
+    wait_for([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def run_cells(
+    plan: Plan, jobs: int, start: Start = start_process, check_stop: Callable[[], None] = lambda: None
+) -> None:
     """Train the cells that are not finished; after each one, say its score and the time that is left.
 
     Args:
         plan: the comparison.
         jobs: processes that train at the same time.
         start: starts the training of a cell.
+        check_stop: raises KeyboardInterrupt if the cells are to end; each leaves a checkpoint.
 
     Raises:
         TrainingError: a cell cannot be trained; the message holds its error.
@@ -105,20 +130,25 @@ def run_cells(plan: Plan, jobs: int, start: Start = start_process) -> None:
     begun, done = time.monotonic(), 0
     try:
         while waiting or running:
+            check_stop()
             free = (cell for cell in list(waiting) if is_free(plan, cell))
             while len(running) < jobs and (cell := next(free, None)) is not None:
                 waiting.remove(cell)
                 if not is_finished(plan, cell):  # another process may have finished it
                     running[cell] = start(plan.recipe_file(cell), _log(plan, cell))
             for cell in [cell for cell, process in running.items() if process.poll() is not None]:
-                _require_success(plan, cell, running.pop(cell).wait())
+                code = running.pop(cell).wait()
+                if code == TAKEN:  # by one that has not ended yet, such as after a kill
+                    waiting.append(cell)
+                    continue
+                _require_success(plan, cell, code)
                 done += 1
                 left = (time.monotonic() - begun) / done * (len(waiting) + len(running))
                 say(_line(plan, cell, total - len(waiting) - len(running), total, left))
             if running or waiting:
                 time.sleep(SECONDS_BETWEEN_LOOKS)
     finally:
-        # After an error or a signal; each leaves a checkpoint.
+        # After an error or a signal.
         for process in running.values():
             with suppress(OSError):
                 process.terminate()
@@ -132,10 +162,10 @@ def is_finished(plan: Plan, cell: Cell) -> bool:
 
 
 def is_free(plan: Plan, cell: Cell) -> bool:
-    """Whether no other process trains the cell, such as one that was left behind when its parent was killed."""
+    """Whether no other process trains the cell, such as one whose comparison was killed and that is about to end."""
     try:
         require_free(plan.folder_of(cell))
-    except RunFolderError:
+    except FolderInUseError:
         return False
     return True
 

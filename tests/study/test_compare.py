@@ -35,7 +35,7 @@ COSTS = ("train_seconds", "peak_memory_bytes", "dominated_by")
 class Done:
     """A process that has ended."""
 
-    def poll(self) -> int:
+    def poll(self) -> int | None:
         return 0
 
     def terminate(self) -> None:
