@@ -4,23 +4,21 @@ import json
 from typing import Any
 
 from nlp_ft.errors import printable
-from nlp_ft.screen import say, show
-from nlp_ft.study import tables
+from nlp_ft.screen import say
 from nlp_ft.study.cells import Cell, Plan, write_plan
 from nlp_ft.study.cheap_rows import CheapRow, cheap_rows
-from nlp_ft.study.remarks import remarks, verdict_lines
-from nlp_ft.study.results import Judged, Runs, judge
+from nlp_ft.study.remarks import front_line, remarks, verdict_lines
+from nlp_ft.study.results import Runs, judge
 from nlp_ft.study.running import Start, chosen, is_lower_better, require_same_data, run_cells, start_process, summary_of
 from nlp_ft.study.scoring import scored_on_test
 from nlp_ft.study.stopping import stoppable
-from nlp_ft.tables import terminal_width, wrapped
+from nlp_ft.study.writing import Findings, write_findings
 from nlp_ft.tasks.registry import task_of
 from nlp_ft.training import durable, lock
 from nlp_ft.training.verdict.facts import points
 
-RESULT, CELLS_CSV, REPORT, CHEAP = "result.json", "cells.csv", "README.md", "cheap.json"
-
-CHEAP_WORDS = "static table and probe: logistic regression on the encoder's embeddings, and on its frozen layers."
+CHEAP = "cheap.json"
+"""The scores of the cheap rows, and the report on the data."""
 
 
 def compare(plan: Plan, margin: float = 0.5, jobs: int = 1, start: Start = start_process) -> dict[str, Any]:
@@ -53,7 +51,7 @@ def compare(plan: Plan, margin: float = 0.5, jobs: int = 1, start: Start = start
         judged = judge(runs, plan.baseline, plan.metric, sign, unit * margin)
         lines = verdict_lines(judged, plan.baseline, plan.metric, unit * margin)
         odd = remarks(judged, cheap, report, plan.metric, sign, jobs)
-        return _written(plan, judged, cheap, lines, odd)
+        return write_findings(Findings(plan, judged, cheap, lines, front_line(judged, plan.metric), odd))
 
 
 def _chosen_runs(plan: Plan) -> list[Runs]:
@@ -69,6 +67,7 @@ def _chosen_runs(plan: Plan) -> list[Runs]:
                 edges.get(factor, ""),
                 [summary_of(plan, cell) for cell in cells],
                 [scored_on_test(plan, cell) for cell in cells],
+                [plan.folder_of(cell) for cell in cells],
             )
         )
     return runs
@@ -83,32 +82,3 @@ def _cheap(plan: Plan) -> tuple[list[CheapRow], dict[str, Any]]:
         durable.write_text(file, json.dumps({"rows": rows, "data": task.describe_data()}) + "\n")
     stored = json.loads(file.read_text(encoding="utf-8"))
     return [CheapRow(**row) for row in stored["rows"]], stored["data"]
-
-
-def _written(
-    plan: Plan, judged: list[Judged], cheap: list[CheapRow], lines: list[str], odd: list[str]
-) -> dict[str, Any]:
-    """Print the tables and write all files."""
-    headline = tables.score_rows(judged, cheap, plan.metric)
-    detail = tables.detail_rows(judged, plan.metric)
-    width = terminal_width()
-    about = (
-        f"test {plan.metric} of {plan.num_seeds} seed(s), {judged[0].runs.tests[0]['rows']:,} rows; gain: mean paired "
-        f"difference to {plan.baseline}, with the interval over new seeds and new rows. {CHEAP_WORDS}"
-    )
-    show(f"\n{tables.screen(headline, width)}\n\n{wrapped(about)}\n\n{tables.screen(detail, width)}\n")
-    show("\n".join([*lines, *(f"look: {remark}" for remark in odd)]))
-    say(f"\ncomparison folder: {printable(str(plan.folder))}")
-    result = {
-        "metric": plan.metric,
-        "baseline": plan.baseline,
-        "num_seeds": plan.num_seeds,
-        **tables.as_json(judged, cheap, plan.metric),
-        "verdicts": lines,
-        "remarks": odd,
-    }
-    report = [tables.markdown(headline), about, tables.markdown(detail), *(f"- {line}" for line in [*lines, *odd])]
-    durable.write_text(plan.folder / CELLS_CSV, tables.cells_csv(plan))
-    durable.write_text(plan.folder / REPORT, "# Comparison\n\n" + "\n\n".join(report) + "\n")
-    durable.write_text(plan.folder / RESULT, json.dumps(result, indent=2) + "\n")
-    return result

@@ -3,6 +3,7 @@
 import statistics as means
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ class Runs:
         edge: `lowest` or `highest` if the rate is at that edge of its grid, else an empty text.
         summaries: what summary.json holds.
         tests: what `scored_on_test` gives.
+        folders: their run folders.
     """
 
     strategy: str
@@ -31,6 +33,7 @@ class Runs:
     edge: str
     summaries: Sequence[Mapping[str, Any]]
     tests: Sequence[Mapping[str, Any]]
+    folders: Sequence[Path] = ()
 
     def scores(self, metric: str) -> np.ndarray:
         """The test score of each seed, (seeds,)."""
@@ -39,6 +42,14 @@ class Runs:
     def without(self) -> np.ndarray:
         """The same without each group of rows, (seeds, groups)."""
         return np.array([test["without"] for test in self.tests])
+
+    def interval(self, metric: str) -> tuple[float, float]:
+        """The bounds of the mean score over new seeds and new rows; with one seed, over new rows alone."""
+        scores, of_groups = self.scores(metric), statistics.deviations(self.scores(metric), self.without())
+        if len(scores) > 1:
+            return statistics.crossed(scores, of_groups).bounds
+        low, high = statistics.over_rows(scores, of_groups)
+        return low, high
 
     def median(self, key: str) -> float:
         """The median of a number of the summaries over the seeds."""

@@ -103,6 +103,7 @@ def _numbers(one: Judged, metric: str) -> dict[str, Any]:
         "lr": one.runs.rate,
         "edge_of_grid": one.runs.edge or None,
         "test": one.runs.scores(metric).tolist(),
+        "test_interval": one.runs.interval(metric),
         "word": one.word,
         "p_holm": one.p_value,
         "dominated_by": one.dominated_by or None,

@@ -7,6 +7,7 @@ import random
 import re
 import signal
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,33 @@ def test_the_screen_has_at_most_80_columns_and_names_every_row(
     assert (plan.folder / "README.md").read_text().startswith("# Comparison\n\n|  | lr | accuracy | gain | 95 % |")
 
 
+def test_the_result_holds_the_front_and_the_intervals_of_the_scores(finished: tuple[Plan, dict[str, Any]]) -> None:
+    _, result = finished
+    strategies = result["strategies"]
+    front = [name for name, of in strategies.items() if of["dominated_by"] is None]
+    assert result["pareto"]["front"] == front != []
+    assert result["pareto"]["dominated"] == {
+        name: strategies[name]["dominated_by"] for name in {*strategies} - {*front}
+    }
+    for of in strategies.values():
+        low, high = of["test_interval"]
+        assert low < np.mean(of["test"]) < high
+
+
+def test_a_report_is_written_where_the_recipe_has_reports(
+    finished: tuple[Plan, dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan, result = finished
+    assert not (plan.folder / "report.html").exists()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparing, "write_plan", lambda _: None)
+        compare(replace(plan, recipe=plan.recipe.model_copy(update={"report": True})), start=here)
+    text = (plan.folder / "report.html").read_text(encoding="utf-8")
+    assert result["pareto"]["line"] in text
+    assert re.findall(r"<h3>(.*?)</h3>", text) == ["Scores and gains", "Parts of the intervals, and cost"]
+    assert "report: " in capsys.readouterr().out
+
+
 def test_one_seed_decides_nothing(recipe: str, tmp_path: Path) -> None:
     plan = make_plan(recipe, ["baselines=false"], tmp_path / "c", ["full", "head_only"], 1, 1)
     result = compare(plan, start=here)
@@ -282,6 +310,7 @@ def test_a_cell_that_fails_says_why_and_where(recipe: str, tmp_path: Path) -> No
         compare(plan, start=fails)
 
 
+@pytest.mark.slow
 def test_cells_run_as_processes_of_their_own(recipe: str, tmp_path: Path) -> None:
     plan = make_plan(recipe, [], tmp_path / "c", ["full", "head_only"], 1, 1)
     assert compare(plan, jobs=2, start=start_process)["num_seeds"] == 1
@@ -333,5 +362,6 @@ def without_costs(folder: Path) -> dict[str, Any]:
             del row[key]
     for row in result["cheap"].values():
         del row["seconds"]
-    result["remarks"] = [line for line in result["remarks"] if "dominated" not in line and "times as long" not in line]
+    del result["pareto"]
+    result["remarks"] = [line for line in result["remarks"] if "times as long" not in line]
     return result
