@@ -4,9 +4,11 @@ import json
 from typing import Any
 
 from nlp_ft.errors import printable
+from nlp_ft.recipe.loader import load_recipe
 from nlp_ft.screen import say
 from nlp_ft.study.cells import Cell, Plan, write_plan
 from nlp_ft.study.cheap_rows import CheapRow, cheap_rows
+from nlp_ft.study.flops import flops_of_phases
 from nlp_ft.study.remarks import front_line, remarks, verdict_lines
 from nlp_ft.study.results import Runs, judge
 from nlp_ft.study.running import Start, chosen, is_lower_better, require_same_data, run_cells, start_process, summary_of
@@ -14,11 +16,13 @@ from nlp_ft.study.scoring import scored_on_test
 from nlp_ft.study.stopping import stoppable
 from nlp_ft.study.writing import Findings, write_findings
 from nlp_ft.tasks.registry import task_of
+from nlp_ft.tasks.task import Task
 from nlp_ft.training import durable, lock
+from nlp_ft.training.same_recipe import RECIPE
 from nlp_ft.training.verdict.facts import points
 
-CHEAP = "cheap.json"
-"""The scores of the cheap rows, and the report on the data."""
+CHEAP, FLOPS = "cheap.json", "flops.json"
+"""The scores of the cheap rows with the report on the data, and the operations of a step in each phase."""
 
 
 def compare(plan: Plan, margin: float = 0.5, jobs: int = 1, start: Start = start_process) -> dict[str, Any]:
@@ -43,8 +47,9 @@ def compare(plan: Plan, margin: float = 0.5, jobs: int = 1, start: Start = start
         with stop.deferred():
             run_cells(plan, jobs, start, stop.check)
         require_same_data(plan)
-        runs = _chosen_runs(plan)
-        cheap, report = _cheap(plan)
+        task = task_of(plan.recipe)
+        runs = _chosen_runs(plan, task)
+        cheap, report = _cheap(plan, task)
         sign = -1 if is_lower_better(plan.metric) else 1
         # The unit of the margin is that in which differences are shown.
         unit = 0.01 if points(plan.metric, 0.01) == "1.0 points" else 1.0
@@ -54,8 +59,8 @@ def compare(plan: Plan, margin: float = 0.5, jobs: int = 1, start: Start = start
         return write_findings(Findings(plan, judged, cheap, lines, front_line(judged, plan.metric), odd))
 
 
-def _chosen_runs(plan: Plan) -> list[Runs]:
-    """Choose the rate of each strategy, and score its runs on test."""
+def _chosen_runs(plan: Plan, task: Task) -> list[Runs]:
+    """Choose the rate of each strategy, score its runs on test, and count the operations of its steps."""
     runs = []
     for strategy, factor in chosen(plan).items():
         cells = [Cell(strategy, factor, seed) for seed in range(plan.num_seeds)]
@@ -68,16 +73,30 @@ def _chosen_runs(plan: Plan) -> list[Runs]:
                 [summary_of(plan, cell) for cell in cells],
                 [scored_on_test(plan, cell) for cell in cells],
                 [plan.folder_of(cell) for cell in cells],
+                _flops(plan, task, cells[0]),
             )
         )
     return runs
 
 
-def _cheap(plan: Plan) -> tuple[list[CheapRow], dict[str, Any]]:
+def _flops(plan: Plan, task: Task, cell: Cell) -> list[int]:
+    """Count the operations of a step in each phase of a strategy once; none if a step cannot be made here."""
+    file = plan.folder / FLOPS
+    stored: dict[str, list[int]] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    if cell.strategy not in stored:
+        try:
+            stored[cell.strategy] = flops_of_phases(load_recipe(str(plan.folder_of(cell) / RECIPE)), task)
+        except RuntimeError as error:  # too little memory
+            say(f"the operations of {cell.strategy} cannot be counted: {error}")
+            return []
+        durable.write_text(file, json.dumps(stored) + "\n")
+    return stored[cell.strategy]
+
+
+def _cheap(plan: Plan, task: Task) -> tuple[list[CheapRow], dict[str, Any]]:
     """Score the cheap rows once, and describe the data."""
     file = plan.folder / CHEAP
     if not file.exists():
-        task = task_of(plan.recipe)
         rows = [vars(row) for row in cheap_rows(plan.recipe, task)]
         durable.write_text(file, json.dumps({"rows": rows, "data": task.describe_data()}) + "\n")
     stored = json.loads(file.read_text(encoding="utf-8"))

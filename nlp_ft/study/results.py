@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nlp_ft.study import statistics
+from nlp_ft.study.flops import flops_of_run
 from nlp_ft.study.statistics import Interval, Variances
 
 SAME_TIME = 1.1
@@ -26,6 +27,7 @@ class Runs:
         summaries: what summary.json holds.
         tests: what `scored_on_test` gives.
         folders: their run folders.
+        flops: floating-point operations of a step in each phase, see flops.py; none if they could not be counted.
     """
 
     strategy: str
@@ -34,6 +36,7 @@ class Runs:
     summaries: Sequence[Mapping[str, Any]]
     tests: Sequence[Mapping[str, Any]]
     folders: Sequence[Path] = ()
+    flops: Sequence[int] = ()
 
     def scores(self, metric: str) -> np.ndarray:
         """The test score of each seed, (seeds,)."""
@@ -50,6 +53,13 @@ class Runs:
             return statistics.crossed(scores, of_groups).bounds
         low, high = statistics.over_rows(scores, of_groups)
         return low, high
+
+    @property
+    def train_flops(self) -> int | None:
+        """The floating-point operations of all training steps; the median over the seeds."""
+        if not self.flops:
+            return None
+        return int(means.median(flops_of_run(summary, self.flops) for summary in self.summaries))
 
     def median(self, key: str) -> float:
         """The median of a number of the summaries over the seeds."""

@@ -42,7 +42,7 @@ def score_rows(judged: Sequence[Judged], cheap: Sequence[CheapRow], metric: str)
 
 def detail_rows(judged: Sequence[Judged], metric: str) -> Table:
     """Make the table beside it: the intervals over seeds and over rows alone, Holm's p, and the cost."""
-    header = ["", "seeds alone", "rows alone", "p", "trained", "MB", "s a point"]
+    header = ["", "seeds alone", "rows alone", "p", "trained", "MB", "FLOPs", "s a point"]
     rows = []
     for one in judged:
         gain = one.gain
@@ -54,6 +54,7 @@ def detail_rows(judged: Sequence[Judged], metric: str) -> Table:
                 "" if one.p_value is None else f"{one.p_value:.2g}",
                 short_count(one.runs.summaries[0]["num_trainable_parameters"]),
                 f"{one.runs.median('peak_memory_bytes') / 1e6:.0f}",
+                "-" if one.runs.train_flops is None else short_rate(one.runs.train_flops),
                 _price(one, judged, gain, metric),
             ]
         )
@@ -109,6 +110,7 @@ def _numbers(one: Judged, metric: str) -> dict[str, Any]:
         "dominated_by": one.dominated_by or None,
         "train_seconds": one.runs.median("train_seconds"),
         "peak_memory_bytes": one.runs.median("peak_memory_bytes"),
+        "train_flops": one.runs.train_flops,
         "num_trainable_parameters": one.runs.summaries[0]["num_trainable_parameters"],
     }
     if gain is not None:

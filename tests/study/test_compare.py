@@ -30,6 +30,8 @@ from tests.tiny_label_sets import label_set_recipe
 from tests.tiny_questions import question_recipe
 from tests.tiny_words import words_recipe
 
+FLOPS = {"full": 4 * 1_529_088, "head_only": 4 * 510_464}
+"""4 steps, counted by hand in test_flops.py."""
 COSTS = ("train_seconds", "peak_memory_bytes", "dominated_by")
 
 
@@ -191,7 +193,8 @@ def test_the_result_holds_the_front_and_the_intervals_of_the_scores(finished: tu
     assert result["pareto"]["dominated"] == {
         name: strategies[name]["dominated_by"] for name in {*strategies} - {*front}
     }
-    for of in strategies.values():
+    for name, of in strategies.items():
+        assert of["train_flops"] == FLOPS[name]
         low, high = of["test_interval"]
         assert low < np.mean(of["test"]) < high
 
