@@ -149,6 +149,7 @@ def _add_compare(commands: _Commands) -> None:
         "compare recipes/quickstart.yaml",
         "compare mine.yaml --strategies full head_only llrd --seeds 5 --rates 3 --output runs/which",
         "compare mine.yaml training.duration=3ep --strategies full llrd --baseline llrd --margin 1 --jobs 2",
+        "compare mine.yaml --strategies full head_only lora --equal seconds",
     )
     summary = "train strategies with several rates and seeds, and say which is better, or what it takes to know"
     compare = _add(commands, "compare", run_compare, summary, *examples)
@@ -162,6 +163,11 @@ def _add_compare(commands: _Commands) -> None:
     compare.add_argument("--baseline", default="", metavar="NAME", help=baseline_help)
     margin_help = "a difference below it counts as equal, in points; of losses and errors in their unit (default: 0.5)"
     compare.add_argument("--margin", type=positive, default=0.5, metavar="X", help=margin_help)
+    equal_help = (
+        "what all strategies have the same of (default: epochs): the recipe's epochs, the same steps without early "
+        "stopping, or the seconds that the baseline trains, by the speed of a first run of each"
+    )
+    compare.add_argument("--equal", choices=["epochs", "steps", "seconds"], default="epochs", help=equal_help)
     jobs_help = "cells that are trained at the same time (default: 1)"
     compare.add_argument("--jobs", type=count, default=1, metavar="N", help=jobs_help)
     output_help = "the comparison folder; the same command goes on in it (default: the recipe's output_dir + -compare)"

@@ -58,6 +58,7 @@ INTERFACE = {
         "--rates",
         "--baseline",
         "--margin",
+        "--equal",
         "--jobs",
         "--output",
     ],

@@ -18,7 +18,9 @@ def compare(options: argparse.Namespace) -> int:
     from nlp_ft.study.cells import make_plan
     from nlp_ft.study.compare import compare
 
-    plan = make_plan(options.recipe, overrides, folder, strategies, options.rates, options.seeds, options.baseline)
+    plan = make_plan(
+        options.recipe, overrides, folder, strategies, options.rates, options.seeds, options.baseline, options.equal
+    )
     compare(plan, options.margin, options.jobs)
     return 0
 

@@ -6,8 +6,9 @@ from typing import Any
 from nlp_ft.errors import printable
 from nlp_ft.recipe.loader import load_recipe
 from nlp_ft.screen import say
-from nlp_ft.study.cells import Cell, Plan, write_plan
+from nlp_ft.study.cells import Cell, Plan, claim_folder, write_recipes
 from nlp_ft.study.cheap_rows import CheapRow, cheap_rows
+from nlp_ft.study.equal import unequal, with_equal_seconds
 from nlp_ft.study.flops import flops_of_phases
 from nlp_ft.study.remarks import front_line, remarks, verdict_lines
 from nlp_ft.study.results import Runs, judge
@@ -42,7 +43,11 @@ def compare(plan: Plan, margin: float = 0.5, jobs: int = 1, start: Start = start
         Interrupted: Ctrl-C or SIGTERM; the same command goes on from there.
     """
     with stoppable(plan.folder) as stop, lock.held(plan.folder):
-        write_plan(plan)
+        claim_folder(plan)
+        if plan.equal == "seconds":
+            with stop.deferred():
+                plan = with_equal_seconds(plan, start, stop.check)
+        write_recipes(plan)
         say(f"{len(plan.cells)} cells in {printable(str(plan.folder))}: {', '.join(plan.recipes)}")
         with stop.deferred():
             run_cells(plan, jobs, start, stop.check)
@@ -56,6 +61,8 @@ def compare(plan: Plan, margin: float = 0.5, jobs: int = 1, start: Start = start
         judged = judge(runs, plan.baseline, plan.metric, sign, unit * margin)
         lines = verdict_lines(judged, plan.baseline, plan.metric, unit * margin)
         odd = remarks(judged, cheap, report, plan.metric, sign, jobs)
+        if plan.equal == "seconds":
+            odd = [*unequal(runs, plan.baseline), *odd]
         return write_findings(Findings(plan, judged, cheap, lines, front_line(judged, plan.metric), odd))
 
 

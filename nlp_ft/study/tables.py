@@ -110,6 +110,7 @@ def _numbers(one: Judged, metric: str) -> dict[str, Any]:
         "dominated_by": one.dominated_by or None,
         "train_seconds": one.runs.median("train_seconds"),
         "peak_memory_bytes": one.runs.median("peak_memory_bytes"),
+        "steps": one.runs.median("global_step"),
         "train_flops": one.runs.train_flops,
         "num_trainable_parameters": one.runs.summaries[0]["num_trainable_parameters"],
     }

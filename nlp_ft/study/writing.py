@@ -45,8 +45,15 @@ class Findings:
         return (
             f"test {self.plan.metric} of {self.plan.num_seeds} seed(s), {self.judged[0].runs.tests[0]['rows']:,} rows; "
             f"gain: mean paired difference to {self.plan.baseline}, with the interval over new seeds and new rows. "
-            f"{CHEAP_WORDS}"
+            f"{CHEAP_WORDS}{self._budget}"
         )
+
+    @property
+    def _budget(self) -> str:
+        if self.plan.equal == "epochs":
+            return ""
+        steps = ", ".join(f"{one.runs.strategy} {one.runs.median('global_step'):,.0f}" for one in self.judged)
+        return f" All strategies have the same {self.plan.equal}; steps: {steps}."
 
     def as_json(self) -> dict[str, Any]:
         """Collect all of it for result.json."""
@@ -54,6 +61,7 @@ class Findings:
             "metric": self.plan.metric,
             "baseline": self.plan.baseline,
             "num_seeds": self.plan.num_seeds,
+            "equal": self.plan.equal,
             **tables.as_json(self.judged, self.cheap, self.plan.metric),
             "pareto": {
                 "front": [one.runs.strategy for one in self.judged if not one.dominated_by],

@@ -205,7 +205,7 @@ def test_a_report_is_written_where_the_recipe_has_reports(
     plan, result = finished
     assert not (plan.folder / "report.html").exists()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(comparing, "write_plan", lambda _: None)
+        patch.setattr(comparing, "claim_folder", lambda _: None)
         compare(replace(plan, recipe=plan.recipe.model_copy(update={"report": True})), start=here)
     text = (plan.folder / "report.html").read_text(encoding="utf-8")
     assert result["pareto"]["line"] in text
