@@ -59,6 +59,7 @@ INTERFACE = {
         "--baseline",
         "--margin",
         "--equal",
+        "--budget",
         "--jobs",
         "--output",
     ],

@@ -21,7 +21,7 @@ def compare(options: argparse.Namespace) -> int:
     plan = make_plan(
         options.recipe, overrides, folder, strategies, options.rates, options.seeds, options.baseline, options.equal
     )
-    compare(plan, options.margin, options.jobs)
+    compare(plan, options.margin, options.jobs, budget=options.budget)
     return 0
 
 

@@ -10,9 +10,19 @@ from nlp_ft.study.cells import Cell, Plan, claim_folder, write_recipes
 from nlp_ft.study.cheap_rows import CheapRow, cheap_rows
 from nlp_ft.study.equal import unequal, with_equal_seconds
 from nlp_ft.study.flops import flops_of_phases
+from nlp_ft.study.race import Clock, race, unfinished
 from nlp_ft.study.remarks import front_line, remarks, verdict_lines
 from nlp_ft.study.results import Runs, judge
-from nlp_ft.study.running import Start, chosen, is_lower_better, require_same_data, run_cells, start_process, summary_of
+from nlp_ft.study.running import (
+    Start,
+    chosen,
+    finished_seeds,
+    is_lower_better,
+    require_same_data,
+    run_cells,
+    start_process,
+    summary_of,
+)
 from nlp_ft.study.scoring import scored_on_test
 from nlp_ft.study.stopping import stoppable
 from nlp_ft.study.writing import Findings, write_findings
@@ -26,7 +36,9 @@ CHEAP, FLOPS = "cheap.json", "flops.json"
 """The scores of the cheap rows with the report on the data, and the operations of a step in each phase."""
 
 
-def compare(plan: Plan, margin: float = 0.5, jobs: int = 1, start: Start = start_process) -> dict[str, Any]:
+def compare(
+    plan: Plan, margin: float = 0.5, jobs: int = 1, start: Start = start_process, budget: float | None = None
+) -> dict[str, Any]:
     """Run what is missing of a comparison, print its tables, and write them into its folder.
 
     Args:
@@ -34,6 +46,7 @@ def compare(plan: Plan, margin: float = 0.5, jobs: int = 1, start: Start = start
         margin: differences below it count as equal; in points of 100, for losses and errors in their unit.
         jobs: cells that are trained at the same time.
         start: starts the training of a cell.
+        budget: seconds that training may take; see race.py. None trains all cells.
 
     Returns:
         The content of result.json.
@@ -44,33 +57,37 @@ def compare(plan: Plan, margin: float = 0.5, jobs: int = 1, start: Start = start
     """
     with stoppable(plan.folder) as stop, lock.held(plan.folder):
         claim_folder(plan)
+        clock = None if budget is None else Clock(plan, budget)
+        # The unit of the margin is that in which differences are shown.
+        margin *= 0.01 if points(plan.metric, 0.01) == "1.0 points" else 1.0
         if plan.equal == "seconds":
             with stop.deferred():
                 plan = with_equal_seconds(plan, start, stop.check)
         write_recipes(plan)
         say(f"{len(plan.cells)} cells in {printable(str(plan.folder))}: {', '.join(plan.recipes)}")
         with stop.deferred():
-            run_cells(plan, jobs, start, stop.check)
+            if clock is None:
+                run_cells(plan, jobs, start, stop.check)
+            dropped = race(plan, jobs, margin, clock, start, stop.check) if clock else {}
         require_same_data(plan)
         task = task_of(plan.recipe)
         runs = _chosen_runs(plan, task)
         cheap, report = _cheap(plan, task)
         sign = -1 if is_lower_better(plan.metric) else 1
-        # The unit of the margin is that in which differences are shown.
-        unit = 0.01 if points(plan.metric, 0.01) == "1.0 points" else 1.0
-        judged = judge(runs, plan.baseline, plan.metric, sign, unit * margin)
-        lines = verdict_lines(judged, plan.baseline, plan.metric, unit * margin)
+        judged = judge(runs, plan.baseline, plan.metric, sign, margin)
+        lines = verdict_lines(judged, plan.baseline, plan.metric, margin)
         odd = remarks(judged, cheap, report, plan.metric, sign, jobs)
         if plan.equal == "seconds":
             odd = [*unequal(runs, plan.baseline), *odd]
-        return write_findings(Findings(plan, judged, cheap, lines, front_line(judged, plan.metric), odd))
+        front, left_out = front_line(judged, plan.metric), unfinished(plan, dropped)
+        return write_findings(Findings(plan, judged, cheap, lines, front, odd, left_out))
 
 
 def _chosen_runs(plan: Plan, task: Task) -> list[Runs]:
     """Choose the rate of each strategy, score its runs on test, and count the operations of its steps."""
     runs = []
     for strategy, factor in chosen(plan).items():
-        cells = [Cell(strategy, factor, seed) for seed in range(plan.num_seeds)]
+        cells = [Cell(strategy, factor, seed) for seed in range(finished_seeds(plan, strategy, factor))]
         edges = {min(plan.factors): "lowest", max(plan.factors): "highest"} if len(plan.factors) > 1 else {}
         runs.append(
             Runs(

@@ -90,7 +90,7 @@ def remarks(
 
 
 def _of_seeds(judged: Sequence[Judged]) -> list[str]:
-    seeds = len(judged[0].runs.tests)
+    seeds = max(len(one.runs.tests) for one in judged)
     if seeds >= USUAL_SEEDS:
         return []
     says = "no interval over seeds, so no strategy is called better, worse or equal"

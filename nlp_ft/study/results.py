@@ -2,7 +2,7 @@
 
 import statistics as means
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,10 @@ class Runs:
     def scores(self, metric: str) -> np.ndarray:
         """The test score of each seed, (seeds,)."""
         return np.array([test["scores"][metric] for test in self.tests])
+
+    def first(self, num_seeds: int) -> "Runs":
+        """The same of the first seeds alone."""
+        return replace(self, summaries=self.summaries[:num_seeds], tests=self.tests[:num_seeds])
 
     def without(self) -> np.ndarray:
         """The same without each group of rows, (seeds, groups)."""
@@ -103,7 +107,7 @@ def judge(runs: Sequence[Runs], baseline: str, metric: str, sign: int, margin: f
     """Compare every strategy with the baseline.
 
     Args:
-        runs: the chosen runs of each strategy; all have the same seeds.
+        runs: the chosen runs of each strategy; a pair is compared by the seeds that both have.
         baseline: name of the baseline.
         metric: the compared score.
         sign: -1 if a lower score is better, else 1.
@@ -112,16 +116,16 @@ def judge(runs: Sequence[Runs], baseline: str, metric: str, sign: int, margin: f
     [base] = [one for one in runs if one.strategy == baseline]
     others = [one for one in runs if one.strategy != baseline]
     gains = {one.strategy: gain_of(one, base, metric, sign) for one in others}
-    intervals = [gain.interval for gain in gains.values() if gain.interval is not None]
-    words = statistics.words(intervals, margin) if intervals else ["cannot tell yet"] * len(others)
-    adjusted = statistics.holm([one.p_different for one in intervals])
     # With one seed there is no p value that speaks of new ones.
-    word_of, p_of = dict(zip(gains, words)), dict(zip(gains, adjusted))
+    intervals = {name: gain.interval for name, gain in gains.items() if gain.interval is not None}
+    known = [*intervals.values()]
+    word_of = {baseline: "baseline", **dict(zip(intervals, statistics.words(known, margin)))}
+    p_of = dict(zip(intervals, statistics.holm([one.p_different for one in known])))
     return [
         Judged(
             one,
             gains.get(one.strategy),
-            word_of.get(one.strategy, "baseline"),
+            word_of.get(one.strategy, "cannot tell yet"),
             p_of.get(one.strategy),
             _dominating(one, runs, metric, sign),
         )
@@ -131,6 +135,7 @@ def judge(runs: Sequence[Runs], baseline: str, metric: str, sign: int, margin: f
 
 def gain_of(runs: Runs, base: Runs, metric: str, sign: int) -> Gain:
     """Compute the gain of a strategy over the baseline, seed by seed and group by group of the same rows."""
+    runs, base = (one.first(min(len(runs.tests), len(base.tests))) for one in (runs, base))
     differences = sign * (runs.scores(metric) - base.scores(metric))
     of_runs, of_base = (statistics.deviations(one.scores(metric), one.without()) for one in (runs, base))
     of_groups = sign * (of_runs - of_base)

@@ -5,8 +5,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.process import BaseProcess
@@ -111,7 +112,12 @@ def _end_with_parent() -> None:
 
 
 def run_cells(
-    plan: Plan, jobs: int, start: Start = start_process, check_stop: Callable[[], None] = lambda: None
+    plan: Plan,
+    jobs: int,
+    start: Start = start_process,
+    check_stop: Callable[[], None] = lambda: None,
+    cells: Sequence[Cell] | None = None,
+    may_begin: Callable[[Cell], bool] = lambda _: True,
 ) -> None:
     """Train the cells that are not finished; after each one, say its score and the time that is left.
 
@@ -120,12 +126,14 @@ def run_cells(
         jobs: processes that train at the same time.
         start: starts the training of a cell.
         check_stop: raises KeyboardInterrupt if the cells are to end; each leaves a checkpoint.
+        cells: the cells to train, in this order; None takes all.
+        may_begin: whether a cell whose turn it is begins; else it is left out.
 
     Raises:
         TrainingError: a cell cannot be trained; the message holds its error.
     """
-    waiting = [cell for cell in plan.cells if not is_finished(plan, cell)]
-    total = len(plan.cells)
+    cells = plan.cells if cells is None else cells
+    waiting, total = [cell for cell in cells if not is_finished(plan, cell)], len(cells)
     running: dict[Cell, Running] = {}
     begun, done = time.monotonic(), 0
     try:
@@ -134,7 +142,7 @@ def run_cells(
             free = (cell for cell in list(waiting) if is_free(plan, cell))
             while len(running) < jobs and (cell := next(free, None)) is not None:
                 waiting.remove(cell)
-                if not is_finished(plan, cell):  # another process may have finished it
+                if not is_finished(plan, cell) and may_begin(cell):  # another process may have finished it
                     running[cell] = start(plan.recipe_file(cell), _log(plan, cell))
             for cell in [cell for cell, process in running.items() if process.poll() is not None]:
                 code = running.pop(cell).wait()
@@ -181,8 +189,8 @@ def summary_of(plan: Plan, cell: Cell) -> dict[str, Any]:
 
 
 def require_same_data(plan: Plan) -> None:
-    """Check that all cells have seen the same rows, as far as the data report tells. Raises: RunFolderError."""
-    first, *others = plan.cells
+    """Check that finished cells have seen the same rows, as far as the data report tells. Raises: RunFolderError."""
+    first, *others = (cell for cell in plan.cells if is_finished(plan, cell))
     expected = summary_of(plan, first)["data"]
     for cell in others:
         if summary_of(plan, cell)["data"] != expected:
@@ -192,18 +200,34 @@ def require_same_data(plan: Plan) -> None:
             )
 
 
-def chosen(plan: Plan) -> dict[str, float]:
-    """Choose for each strategy the factor with the best mean score on validation over its seeds."""
+def chosen(plan: Plan, num_seeds: int | None = None) -> dict[str, float]:
+    """Choose for each strategy the factor with the best mean score on validation over its seeds.
+
+    Only factors with the most finished seeds are compared, of the first `num_seeds` or of all; a strategy that has
+    finished none is left out.
+    """
     sign = -1 if is_lower_better(plan.metric) else 1
 
-    def mean(strategy: str, factor: float) -> float:
-        cells = [cell for cell in plan.cells if (cell.strategy, cell.factor) == (strategy, factor)]
+    def mean(strategy: str, seeds: int, factor: float) -> float:
+        cells = [Cell(strategy, factor, seed) for seed in range(seeds)]
         values = [summary_of(plan, cell)["metrics"]["validation"][plan.metric] for cell in cells]
         return sign * sum(value if value == value else -sign * float("inf") for value in values) / len(values)
 
     # Of equal ones, the one nearest to the preset.
     factors = sorted(plan.factors, key=lambda factor: max(factor, 1 / factor))
-    return {strategy: max(factors, key=lambda factor: mean(strategy, factor)) for strategy in plan.recipes}
+    found = {}
+    for strategy in plan.recipes:
+        seeds = {factor: min(finished_seeds(plan, strategy, factor), num_seeds or plan.num_seeds) for factor in factors}
+        if most := max(seeds.values()):
+            longest = [factor for factor in factors if seeds[factor] == most]
+            found[strategy] = max(longest, key=partial(mean, strategy, most))
+    return found
+
+
+def finished_seeds(plan: Plan, strategy: str, factor: float) -> int:
+    """Count the seeds of a strategy and a rate that are finished, up to the first that is not."""
+    seeds = range(plan.num_seeds)
+    return next((seed for seed in seeds if not is_finished(plan, Cell(strategy, factor, seed))), plan.num_seeds)
 
 
 def is_lower_better(metric: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from nlp_ft.study.cells import Plan
 from nlp_ft.study.cheap_rows import CheapRow
 from nlp_ft.study.results import Gain, Judged
-from nlp_ft.study.running import summary_of
+from nlp_ft.study.running import is_finished, summary_of
 from nlp_ft.tables import short_count, short_rate, text_table
 from nlp_ft.training.verdict.facts import points, shown
 
@@ -24,7 +24,7 @@ def score_rows(judged: Sequence[Judged], cheap: Sequence[CheapRow], metric: str)
         deviation = f" ± {shown(metric, float(scores.std(ddof=1)))}" if len(scores) > 1 else ""
         rows.append(
             [
-                one.runs.strategy,
+                title(one, judged),
                 short_rate(one.runs.rate),
                 shown(metric, float(scores.mean())) + deviation,
                 "" if one.gain is None else signed(metric, one.gain.value),
@@ -48,7 +48,7 @@ def detail_rows(judged: Sequence[Judged], metric: str) -> Table:
         gain = one.gain
         rows.append(
             [
-                one.runs.strategy,
+                title(one, judged),
                 "" if gain is None or gain.of_seeds is None else bounds(metric, gain.of_seeds.bounds),
                 "" if gain is None else bounds(metric, gain.of_rows),
                 "" if one.p_value is None else f"{one.p_value:.2g}",
@@ -59,6 +59,12 @@ def detail_rows(judged: Sequence[Judged], metric: str) -> Table:
             ]
         )
     return header, rows
+
+
+def title(one: Judged, judged: Sequence[Judged]) -> str:
+    """Name a strategy, with its seeds if others have more."""
+    seeds, most = len(one.runs.tests), max(len(other.runs.tests) for other in judged)
+    return one.runs.strategy + (f" ({seeds} seed{'s' * (seeds > 1)})" if seeds < most else "")
 
 
 def screen(table: Table, width: int | None) -> str:
@@ -82,7 +88,7 @@ def cells_csv(plan: Plan) -> str:
     writer.writerow(
         ["strategy", "lr", "factor", "seed", f"validation_{plan.metric}", "train_seconds", "peak_memory_bytes"]
     )
-    for cell in plan.cells:
+    for cell in (cell for cell in plan.cells if is_finished(plan, cell)):
         summary = summary_of(plan, cell)
         value = summary["metrics"]["validation"][plan.metric]
         costs = [summary["train_seconds"], summary["peak_memory_bytes"]]
@@ -102,6 +108,7 @@ def _numbers(one: Judged, metric: str) -> dict[str, Any]:
     gain = one.gain
     found: dict[str, Any] = {
         "lr": one.runs.rate,
+        "num_seeds": len(one.runs.tests),
         "edge_of_grid": one.runs.edge or None,
         "test": one.runs.scores(metric).tolist(),
         "test_interval": one.runs.interval(metric),

@@ -1,7 +1,8 @@
 """Shows what a comparison found, and writes it into its folder: README.md, cells.csv, result.json, report.html."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from nlp_ft.errors import printable
@@ -30,6 +31,7 @@ class Findings:
         lines: what is shown, a sentence for each strategy.
         front: the sentence on the Pareto front.
         remarks: what is odd.
+        unfinished: strategies that have not trained all seeds, see `race.unfinished`.
     """
 
     plan: Plan
@@ -38,6 +40,20 @@ class Findings:
     lines: list[str]
     front: str
     remarks: list[str]
+    unfinished: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def sentences(self) -> list[str]:
+        """What is said below the tables, the remarks left out."""
+        return [*self.lines, self.front, *([self._not_finished] if self.unfinished else [])]
+
+    @property
+    def _not_finished(self) -> str:
+        seeds = self.plan.num_seeds
+        parts = [
+            f"{name} ({of['seeds'] or 'none'} of {seeds} seeds: {of['why']})" for name, of in self.unfinished.items()
+        ]
+        return f"Not finished: {', '.join(parts)}."
 
     @property
     def about(self) -> str:
@@ -68,6 +84,7 @@ class Findings:
                 "dominated": {one.runs.strategy: one.dominated_by for one in self.judged if one.dominated_by},
                 "line": self.front,
             },
+            "unfinished": dict(self.unfinished),
             "verdicts": self.lines,
             "remarks": self.remarks,
         }
@@ -79,8 +96,8 @@ def write_findings(found: Findings) -> dict[str, Any]:
     headline = tables.score_rows(found.judged, found.cheap, plan.metric)
     detail = tables.detail_rows(found.judged, plan.metric)
     show(f"\n{tables.screen(headline, width)}\n\n{wrapped(found.about)}\n\n{tables.screen(detail, width)}\n")
-    show("\n".join([*found.lines, found.front, *(f"look: {remark}" for remark in found.remarks)]))
-    sentences = [f"- {line}" for line in [*found.lines, found.front, *found.remarks]]
+    show("\n".join([*found.sentences, *(f"look: {remark}" for remark in found.remarks)]))
+    sentences = [f"- {line}" for line in [*found.sentences, *found.remarks]]
     readme = [tables.markdown(headline), found.about, tables.markdown(detail), *sentences]
     result = found.as_json()
     durable.write_text(plan.folder / CELLS_CSV, tables.cells_csv(plan))
@@ -126,7 +143,7 @@ def page_of(found: Findings, of_page: list[tuple[str, list[str], list[list[str]]
         "title": f"{len(found.judged)} strategies compared",
         "metric": metric,
         "folder": printable(str(plan.folder)),
-        "answer": [found.front, *found.lines],
+        "answer": found.sentences,
         "remarks": found.remarks,
         "about": found.about,
         "tables": [{"title": title, "header": header, "rows": rows} for title, header, rows in of_page],
