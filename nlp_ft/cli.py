@@ -155,7 +155,7 @@ def _add_compare(commands: _Commands) -> None:
     summary = "train strategies with several rates and seeds, and say which is better, or what it takes to know"
     compare = _add(commands, "compare", run_compare, summary, *examples)
     add_recipe(compare)
-    strategies_help = "names of strategies, with spaces between them; default: all that are possible"
+    strategies_help = "names of strategies, with spaces or commas between them; default: all that are possible"
     compare.add_argument("--strategies", nargs="+", default=[], metavar="NAME", help=strategies_help)
     compare.add_argument("--seeds", type=count, default=5, metavar="N", help="seeds of each cell (default: 5)")
     rates_help = "learning rates of each strategy, a factor of 3 apart, around that of its preset (default: 3)"

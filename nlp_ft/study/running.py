@@ -14,14 +14,13 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol
 
-from tqdm import tqdm
-
 from nlp_ft.errors import FolderInUseError, RunFolderError, TrainingError
 from nlp_ft.exits import exit_with
 from nlp_ft.layerwise.unfreezing.triggers import LOWER_IS_BETTER
 from nlp_ft.recipe.loader import load_recipe
-from nlp_ft.screen import at_level, say
+from nlp_ft.screen import at_level
 from nlp_ft.study.cells import Cell, Plan
+from nlp_ft.study.live import View
 from nlp_ft.training.lock import require_free
 from nlp_ft.training.run import train
 from nlp_ft.training.run_folder import SUMMARY
@@ -119,7 +118,7 @@ def run_cells(
     cells: Sequence[Cell] | None = None,
     may_begin: Callable[[Cell], bool] = lambda _: True,
 ) -> None:
-    """Train the cells that are not finished; after each one, say its score and the time that is left.
+    """Train the cells that are not finished; show how far they are, see live.py.
 
     Args:
         plan: the comparison.
@@ -133,9 +132,11 @@ def run_cells(
         TrainingError: a cell cannot be trained; the message holds its error.
     """
     cells = plan.cells if cells is None else cells
-    waiting, total = [cell for cell in cells if not is_finished(plan, cell)], len(cells)
+    waiting = [cell for cell in cells if not is_finished(plan, cell)]
+    view = View(plan, cells, -1 if is_lower_better(plan.metric) else 1)
+    for finished in set(cells).difference(waiting):
+        view.known(finished, summary_of(plan, finished))
     running: dict[Cell, Running] = {}
-    begun, done = time.monotonic(), 0
     try:
         while waiting or running:
             check_stop()
@@ -150,9 +151,8 @@ def run_cells(
                     waiting.append(cell)
                     continue
                 _require_success(plan, cell, code)
-                done += 1
-                left = (time.monotonic() - begun) / done * (len(waiting) + len(running))
-                say(_line(plan, cell, total - len(waiting) - len(running), total, left))
+                view.finished(cell, summary_of(plan, cell), len(waiting) + len(running))
+            view.draw(running, len(waiting) + len(running), is_last=not (running or waiting))
             if running or waiting:
                 time.sleep(SECONDS_BETWEEN_LOOKS)
     finally:
@@ -233,14 +233,6 @@ def finished_seeds(plan: Plan, strategy: str, factor: float) -> int:
 def is_lower_better(metric: str) -> bool:
     """Whether a lower value of the metric is better."""
     return metric.endswith(LOWER_IS_BETTER)
-
-
-def _line(plan: Plan, cell: Cell, done: int, total: int, seconds_left: float) -> str:
-    summary = summary_of(plan, cell)
-    value = summary["metrics"]["validation"][plan.metric]
-    left = f", about {tqdm.format_interval(seconds_left)} left" if done < total else ""
-    score = f"{plan.metric} {value:.4f}  {summary['train_seconds']:.1f} s"
-    return f"{done:>{len(str(total))}}/{total} {cell.name}  {score}{left}"
 
 
 def _log(plan: Plan, cell: Cell) -> Path:

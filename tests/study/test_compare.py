@@ -26,6 +26,8 @@ from nlp_ft.training import durable
 from nlp_ft.training.run import train
 from tests.tasks.test_text_regression import numbers_recipe
 from tests.tiny import tiny_recipe, write_tiny_csv
+from tests.tiny_choices import choice_recipe
+from tests.tiny_images import tiny_image_recipe
 from tests.tiny_label_sets import label_set_recipe
 from tests.tiny_questions import question_recipe
 from tests.tiny_words import words_recipe
@@ -245,10 +247,12 @@ def test_seeds_are_added_to_a_comparison_and_another_recipe_is_refused(recipe: s
 @pytest.mark.parametrize(
     ("of_task", "metric"),
     [
-        (label_set_recipe, "macro_f1"),
+        pytest.param(label_set_recipe, "macro_f1", marks=pytest.mark.slow),
         pytest.param(numbers_recipe, "mse", marks=pytest.mark.slow),
         pytest.param(question_recipe, "f1", marks=pytest.mark.slow),
         pytest.param(words_recipe, "span_f1", marks=pytest.mark.slow),
+        pytest.param(choice_recipe, "accuracy", marks=pytest.mark.slow),
+        pytest.param(lambda folder, _: tiny_image_recipe(folder), "accuracy", marks=pytest.mark.slow, id="images"),
     ],
 )
 def test_other_tasks_are_compared_by_their_metric(
@@ -257,6 +261,7 @@ def test_other_tasks_are_compared_by_their_metric(
     values = of_task(tmp_path, tiny_encoder)
     values["data"]["test"] = values["data"].get("test") or values["data"]["validation"]
     values["training"] = {**values["training"], "duration": "3st"}
+    values["report"] = metric == "mse"
     file = tmp_path / "recipe.yaml"
     file.write_text(json.dumps(values))
     plan = make_plan(str(file), [], tmp_path / "c", ["full", "head_only"], 1, 2)
@@ -266,6 +271,8 @@ def test_other_tasks_are_compared_by_their_metric(
     low, high = result["strategies"]["head_only"]["interval_over_rows"]
     assert low <= result["strategies"]["head_only"]["gain"] <= high
     assert [of["scores"][metric] for of in result["cheap"].values()] != []
+    assert [of["train_flops"] > 0 for of in result["strategies"].values()] == [True, True]
+    assert (tmp_path / "c/report.html").exists() == values["report"]
 
 
 def test_data_that_change_between_two_cells_are_refused(tmp_path: Path, tiny_encoder: Path) -> None:
