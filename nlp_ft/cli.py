@@ -24,7 +24,7 @@ from nlp_ft.commands import (
 from nlp_ft.environment import check_environment
 from nlp_ft.errors import printable
 from nlp_ft.exits import exit_with
-from nlp_ft.options import OVERRIDES, add_level, add_recipe, add_trust, count, path, positive
+from nlp_ft.options import OVERRIDES, add_level, add_recipe, add_trust, count, path, positive, seconds
 from nlp_ft.screen import at_level
 
 DESCRIPTION = """Fine-tune networks layer by layer: labels, numbers, tags, answers of texts, labels of images.
@@ -168,11 +168,13 @@ def _add_compare(commands: _Commands) -> None:
         "compare recipes/quickstart.yaml",
         "compare mine.yaml --strategies full head_only llrd --seeds 5 --rates 3 --output runs/which",
         "compare mine.yaml training.duration=3ep --strategies full llrd --baseline llrd --margin 1 --jobs 2",
+        "compare mine.yaml --strategies full head_only lora --equal seconds",
+        "compare mine.yaml --seeds 10 --budget 30m",
     )
     summary = "train strategies with several rates and seeds, and say which is better, or what it takes to know"
     compare = _add(commands, "compare", run_compare, summary, *examples)
     add_recipe(compare)
-    strategies_help = "names of strategies, with spaces between them; default: all that are possible"
+    strategies_help = "names of strategies, with spaces or commas between them; default: all that are possible"
     compare.add_argument("--strategies", nargs="+", default=[], metavar="NAME", help=strategies_help)
     compare.add_argument("--seeds", type=count, default=5, metavar="N", help="seeds of each cell (default: 5)")
     rates_help = "learning rates of each strategy, a factor of 3 apart, around that of its preset (default: 3)"
@@ -181,6 +183,16 @@ def _add_compare(commands: _Commands) -> None:
     compare.add_argument("--baseline", default="", metavar="NAME", help=baseline_help)
     margin_help = "a difference below it counts as equal, in points; of losses and errors in their unit (default: 0.5)"
     compare.add_argument("--margin", type=positive, default=0.5, metavar="X", help=margin_help)
+    equal_help = (
+        "what all strategies have the same of (default: epochs): the recipe's epochs, the same steps without early "
+        "stopping, or the seconds that the baseline trains, by the speed of a first run of each"
+    )
+    compare.add_argument("--equal", choices=["epochs", "steps", "seconds"], default="epochs", help=equal_help)
+    budget_help = (
+        "race within this time, such as 20m or 2h, over all starts of the command: seed by seed, strategies that are "
+        "clearly behind on validation are dropped (default: train all)"
+    )
+    compare.add_argument("--budget", type=seconds, metavar="TIME", help=budget_help)
     jobs_help = "cells that are trained at the same time (default: 1)"
     compare.add_argument("--jobs", type=count, default=1, metavar="N", help=jobs_help)
     output_help = "the comparison folder; the same command goes on in it (default: the recipe's output_dir + -compare)"

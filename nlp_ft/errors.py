@@ -9,6 +9,7 @@ NlpFtError
 ├── TrainingError     a training that cannot start or go on (precision, optimizer, tracker, loss)
 ├── MachineError      an environment variable or a launch that cannot be used
 └── RunFolderError    a run folder that is in use, read-only, full, or not a run
+    └── FolderInUseError   it is in use: another process writes it at this moment
 
 `Interrupted` is not one of them: a signal ended the run.
 """
@@ -83,6 +84,10 @@ class MachineError(NlpFtError):
 
 class RunFolderError(NlpFtError):
     """A run folder that is in use, read-only, full, or not a run."""
+
+
+class FolderInUseError(RunFolderError):
+    """A run folder that another process writes at this moment."""
 
 
 class Interrupted(KeyboardInterrupt):

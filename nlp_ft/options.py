@@ -25,6 +25,14 @@ def positive(text: str) -> float:
     raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
 
 
+def seconds(text: str) -> float:
+    """Read an option that is a time, such as `90s`, `20m` or `1.5h`, in seconds. Raises: ArgumentTypeError."""
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smh])", text.strip())
+    if match is None or not float(match[1]):
+        raise argparse.ArgumentTypeError(f"must be a time such as 90s, 20m or 1.5h, got {text!r}")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+
+
 def path(text: str) -> str:
     """Read an option that is a path; a `~` that the shell did not expand means the home folder."""
     if not text.strip() or "\0" in text:

@@ -60,6 +60,8 @@ INTERFACE = {
         "--rates",
         "--baseline",
         "--margin",
+        "--equal",
+        "--budget",
         "--jobs",
         "--output",
     ],

@@ -52,6 +52,7 @@ class Plan:
         factors: factors on these rates.
         num_seeds: seeds 0, 1, ... of each strategy and rate.
         baseline: the strategy that the others are compared with.
+        equal: what all strategies have the same of: `epochs`, `steps` or `seconds`.
     """
 
     folder: Path
@@ -60,6 +61,7 @@ class Plan:
     factors: Sequence[float]
     num_seeds: int
     baseline: str
+    equal: str = "epochs"
 
     @property
     def metric(self) -> str:
@@ -121,6 +123,7 @@ def make_plan(
     num_rates: int = 3,
     num_seeds: int = 5,
     baseline: str = "",
+    equal: str = "epochs",
 ) -> Plan:
     """Read the recipe, and derive the rates of each strategy from the model.
 
@@ -132,11 +135,13 @@ def make_plan(
         num_rates: rates of each strategy, around that of its preset.
         num_seeds: seeds of each strategy and rate.
         baseline: the strategy to compare with; an empty text takes `full`, or else the first one.
+        equal: `epochs`, `steps` or `seconds`, see `Plan`; the last two turn early stopping off.
 
     Raises:
         NlpFtError: the recipe, its data or its model cannot be used, or a strategy is not known.
     """
-    values = apply_overrides(read_yaml(file), overrides)
+    never_early = [] if equal == "epochs" else ["training.early_stopping=null"]
+    values = apply_overrides(read_yaml(file), [*overrides, *never_early])
     recipe = recipe_from_dict(values, file)
     _require_splits(recipe, file)
     strategies = list(dict.fromkeys(strategies)) or _possible(recipe)
@@ -150,11 +155,22 @@ def make_plan(
     recipes = {strategy: _of_strategy(values, strategy, recipe.strategy.name, file, names) for strategy in strategies}
     middle = num_rates // 2
     factors = [STEP ** (i - middle) for i in range(num_rates)]
-    return Plan(folder, recipe, recipes, factors, num_seeds, baseline)
+    return Plan(folder, recipe, recipes, factors, num_seeds, baseline, equal)
 
 
-def write_plan(plan: Plan) -> None:
-    """Write the plan and the recipes of its cells; strategies and seeds may be added to a plan that is there.
+def write_recipes(plan: Plan) -> None:
+    """Write the recipes of the cells into the claimed folder. Raises: RunFolderError: they are not those there."""
+    for cell in plan.cells:
+        text = dump_yaml(plan.recipe_of(cell))
+        recipe = plan.recipe_file(cell)
+        if not recipe.exists():
+            durable.write_text(recipe, text)
+        elif recipe.read_text(encoding="utf-8") != text:
+            raise RunFolderError(f"--output: {recipe} was written by another comparison; choose another folder")
+
+
+def claim_folder(plan: Plan) -> None:
+    """Make the comparison folder with the plan; strategies and seeds may be added to a plan that is there.
 
     Raises:
         RunFolderError: the folder holds another comparison, or something else.
@@ -162,13 +178,15 @@ def write_plan(plan: Plan) -> None:
     settings = recipe_to_dict(plan.recipe)
     # The strategy and its rates stand in the recipes of the cells.
     shared = {key: value for key, value in settings.items() if key not in ("output_dir", "seed")}
-    now = json.loads(json.dumps({"recipe": shared, "factors": list(plan.factors)}))
+    now = json.loads(json.dumps({"recipe": shared, "factors": list(plan.factors), "equal": plan.equal}))
     file = plan.folder / PLAN
     if file.exists():
         before = json.loads(file.read_text(encoding="utf-8"))
         different = _different(before.get("recipe", {}), now["recipe"])
         if before.get("factors") != now["factors"]:
             different.append("--rates")
+        if before.get("equal", "epochs") != plan.equal:
+            different.append("--equal")
         if different:
             raise RunFolderError(
                 f"--output: {plan.folder} holds a comparison of another recipe or with other rates; different: "
@@ -179,13 +197,6 @@ def write_plan(plan: Plan) -> None:
     (plan.folder / CELLS).mkdir(parents=True, exist_ok=True)
     (plan.folder / TEST).mkdir(exist_ok=True)
     durable.write_text(file, json.dumps(now, indent=2) + "\n")
-    for cell in plan.cells:
-        text = dump_yaml(plan.recipe_of(cell))
-        recipe = plan.recipe_file(cell)
-        if not recipe.exists():
-            durable.write_text(recipe, text)
-        elif recipe.read_text(encoding="utf-8") != text:
-            raise RunFolderError(f"--output: {recipe} was written by another comparison; choose another folder")
 
 
 def _require_splits(recipe: Recipe, file: str) -> None:

@@ -13,15 +13,17 @@ def compare(options: argparse.Namespace) -> int:
     """Run `nlp-ft compare`; return the exit code."""
     # Settings may follow the names of strategies, as in `--strategies full llrd optimizer.lr=1e-4`.
     overrides = [*options.overrides, *(word for word in options.strategies if "=" in word)]
-    strategies = [word for word in options.strategies if "=" not in word]
+    strategies = [name for word in options.strategies if "=" not in word for name in word.split(",") if name]
     # Loaded first, so that an error comes before the seconds of importing torch.
     recipe = load_recipe(options.recipe, overrides)
     folder = Path(options.output or f"{recipe.output_dir}-compare")
     from nlp_ft.study.cells import make_plan
     from nlp_ft.study.compare import compare
 
-    plan = make_plan(options.recipe, overrides, folder, strategies, options.rates, options.seeds, options.baseline)
-    compare(plan, options.margin, options.jobs)
+    plan = make_plan(
+        options.recipe, overrides, folder, strategies, options.rates, options.seeds, options.baseline, options.equal
+    )
+    compare(plan, options.margin, options.jobs, budget=options.budget)
     return 0
 
 

@@ -1,34 +1,44 @@
 """Compares strategies on one data set: trains the cells, chooses rates on validation, scores test once, and judges."""
 
 import json
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from nlp_ft.errors import Interrupted, printable
-from nlp_ft.screen import say, show
-from nlp_ft.study import tables
-from nlp_ft.study.cells import Cell, Plan, write_plan
+from nlp_ft.errors import printable
+from nlp_ft.recipe.loader import load_recipe
+from nlp_ft.screen import say
+from nlp_ft.study.cells import Cell, Plan, claim_folder, write_recipes
 from nlp_ft.study.cheap_rows import CheapRow, cheap_rows
-from nlp_ft.study.remarks import remarks, verdict_lines
-from nlp_ft.study.results import Judged, Runs, judge
-from nlp_ft.study.running import Start, chosen, is_lower_better, require_same_data, run_cells, start_process, summary_of
+from nlp_ft.study.equal import unequal, with_equal_seconds
+from nlp_ft.study.flops import flops_of_phases
+from nlp_ft.study.race import Clock, race, unfinished
+from nlp_ft.study.remarks import front_line, remarks, verdict_lines
+from nlp_ft.study.results import Runs, judge
+from nlp_ft.study.running import (
+    Start,
+    chosen,
+    finished_seeds,
+    is_lower_better,
+    require_same_data,
+    run_cells,
+    start_process,
+    summary_of,
+)
 from nlp_ft.study.scoring import scored_on_test
-from nlp_ft.tables import terminal_width, wrapped
+from nlp_ft.study.stopping import stoppable
+from nlp_ft.study.writing import Findings, write_findings
 from nlp_ft.tasks.registry import task_of
-from nlp_ft.training import durable
+from nlp_ft.tasks.task import Task
+from nlp_ft.training import durable, lock
+from nlp_ft.training.same_recipe import RECIPE
 from nlp_ft.training.verdict.facts import points
 
-RESULT, CELLS_CSV, REPORT, CHEAP = "result.json", "cells.csv", "README.md", "cheap.json"
+CHEAP, FLOPS = "cheap.json", "flops.json"
+"""The scores of the cheap rows with the report on the data, and the operations of a step in each phase."""
 
-CHEAP_WORDS = "embeddings and probe: logistic regression on the encoder's embeddings, and on its frozen layers."
 
-
-def compare(plan: Plan, margin: float = 0.5, jobs: int = 1, start: Start = start_process) -> dict[str, Any]:
+def compare(
+    plan: Plan, margin: float = 0.5, jobs: int = 1, start: Start = start_process, budget: float | None = None
+) -> dict[str, Any]:
     """Run what is missing of a comparison, print its tables, and write them into its folder.
 
     Args:
@@ -36,6 +46,7 @@ def compare(plan: Plan, margin: float = 0.5, jobs: int = 1, start: Start = start
         margin: differences below it count as equal; in points of 100, for losses and errors in their unit.
         jobs: cells that are trained at the same time.
         start: starts the training of a cell.
+        budget: seconds that training may take; see race.py. None trains all cells.
 
     Returns:
         The content of result.json.
@@ -44,27 +55,39 @@ def compare(plan: Plan, margin: float = 0.5, jobs: int = 1, start: Start = start
         NlpFtError: the folder holds another comparison, or a cell cannot be trained.
         Interrupted: Ctrl-C or SIGTERM; the same command goes on from there.
     """
-    with _stoppable(plan.folder):
-        write_plan(plan)
+    with stoppable(plan.folder) as stop, lock.held(plan.folder):
+        claim_folder(plan)
+        clock = None if budget is None else Clock(plan, budget)
+        # The unit of the margin is that in which differences are shown.
+        margin *= 0.01 if points(plan.metric, 0.01) == "1.0 points" else 1.0
+        if plan.equal == "seconds":
+            with stop.deferred():
+                plan = with_equal_seconds(plan, start, stop.check)
+        write_recipes(plan)
         say(f"{len(plan.cells)} cells in {printable(str(plan.folder))}: {', '.join(plan.recipes)}")
-        run_cells(plan, jobs, start)
+        with stop.deferred():
+            if clock is None:
+                run_cells(plan, jobs, start, stop.check)
+            dropped = race(plan, jobs, margin, clock, start, stop.check) if clock else {}
         require_same_data(plan)
-        runs = _chosen_runs(plan)
-        cheap, report = _cheap(plan)
-    sign = -1 if is_lower_better(plan.metric) else 1
-    # The unit of the margin is that in which differences are shown.
-    unit = 0.01 if points(plan.metric, 0.01) == "1.0 points" else 1.0
-    judged = judge(runs, plan.baseline, plan.metric, sign, unit * margin)
-    lines = verdict_lines(judged, plan.baseline, plan.metric, unit * margin)
-    odd = remarks(judged, cheap, report, plan.metric, sign, jobs)
-    return _written(plan, judged, cheap, lines, odd)
+        task = task_of(plan.recipe)
+        runs = _chosen_runs(plan, task)
+        cheap, report = _cheap(plan, task)
+        sign = -1 if is_lower_better(plan.metric) else 1
+        judged = judge(runs, plan.baseline, plan.metric, sign, margin)
+        lines = verdict_lines(judged, plan.baseline, plan.metric, margin)
+        odd = remarks(judged, cheap, report, plan.metric, sign, jobs)
+        if plan.equal == "seconds":
+            odd = [*unequal(runs, plan.baseline), *odd]
+        front, left_out = front_line(judged, plan.metric), unfinished(plan, dropped)
+        return write_findings(Findings(plan, judged, cheap, lines, front, odd, left_out))
 
 
-def _chosen_runs(plan: Plan) -> list[Runs]:
-    """Choose the rate of each strategy, and score its runs on test."""
+def _chosen_runs(plan: Plan, task: Task) -> list[Runs]:
+    """Choose the rate of each strategy, score its runs on test, and count the operations of its steps."""
     runs = []
     for strategy, factor in chosen(plan).items():
-        cells = [Cell(strategy, factor, seed) for seed in range(plan.num_seeds)]
+        cells = [Cell(strategy, factor, seed) for seed in range(finished_seeds(plan, strategy, factor))]
         factors = plan.factors_of(strategy)
         edges = {min(factors): "lowest", max(factors): "highest"} if len(factors) > 1 else {}
         runs.append(
@@ -74,70 +97,33 @@ def _chosen_runs(plan: Plan) -> list[Runs]:
                 edges.get(factor, ""),
                 [summary_of(plan, cell) for cell in cells],
                 [scored_on_test(plan, cell) for cell in cells],
+                [plan.folder_of(cell) for cell in cells],
+                _flops(plan, task, cells[0]),
             )
         )
     return runs
 
 
-def _cheap(plan: Plan) -> tuple[list[CheapRow], dict[str, Any]]:
+def _flops(plan: Plan, task: Task, cell: Cell) -> list[int]:
+    """Count the operations of a step in each phase of a strategy once; none if a step cannot be made here."""
+    file = plan.folder / FLOPS
+    stored: dict[str, list[int]] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    if cell.strategy not in stored:
+        try:
+            stored[cell.strategy] = flops_of_phases(load_recipe(str(plan.folder_of(cell) / RECIPE)), task)
+        except RuntimeError as error:  # too little memory
+            say(f"the operations of {cell.strategy} cannot be counted: {error}")
+            return []
+        durable.write_text(file, json.dumps(stored) + "\n")
+    return stored[cell.strategy]
+
+
+def _cheap(plan: Plan, task: Task) -> tuple[list[CheapRow], dict[str, Any]]:
     """Score the cheap rows once, and describe the data."""
     file = plan.folder / CHEAP
     if not file.exists():
-        task = task_of(plan.recipe)
         rows = [vars(row) for row in cheap_rows(plan.recipe, task)]
         durable.write_text(file, json.dumps({"rows": rows, "data": task.describe_data()}) + "\n")
     stored = json.loads(file.read_text(encoding="utf-8"))
     # The strategy probe, where it is compared, takes the place of the row of that name.
     return [CheapRow(**row) for row in stored["rows"] if row["title"] not in plan.recipes], stored["data"]
-
-
-def _written(
-    plan: Plan, judged: list[Judged], cheap: list[CheapRow], lines: list[str], odd: list[str]
-) -> dict[str, Any]:
-    """Print the tables and write all files."""
-    headline = tables.score_rows(judged, cheap, plan.metric)
-    detail = tables.detail_rows(judged, plan.metric)
-    width = terminal_width()
-    about = (
-        f"test {plan.metric} of {plan.num_seeds} seed(s), {judged[0].runs.tests[0]['rows']:,} rows; gain: mean paired "
-        f"difference to {plan.baseline}, with the interval over new seeds and new rows. {CHEAP_WORDS}"
-    )
-    show(f"\n{tables.screen(headline, width)}\n\n{wrapped(about)}\n\n{tables.screen(detail, width)}\n")
-    show("\n".join([*lines, *(f"look: {remark}" for remark in odd)]))
-    say(f"\ncomparison folder: {printable(str(plan.folder))}")
-    result = {
-        "metric": plan.metric,
-        "baseline": plan.baseline,
-        "num_seeds": plan.num_seeds,
-        **tables.as_json(judged, cheap, plan.metric),
-        "verdicts": lines,
-        "remarks": odd,
-    }
-    report = [tables.markdown(headline), about, tables.markdown(detail), *(f"- {line}" for line in [*lines, *odd])]
-    durable.write_text(plan.folder / CELLS_CSV, tables.cells_csv(plan))
-    durable.write_text(plan.folder / REPORT, "# Comparison\n\n" + "\n\n".join(report) + "\n")
-    durable.write_text(plan.folder / RESULT, json.dumps(result, indent=2) + "\n")
-    return result
-
-
-@contextmanager
-def _stoppable(folder: Path) -> Iterator[None]:
-    """Let SIGTERM end as Ctrl-C does, so that the cells are stopped, too. Raises: Interrupted."""
-    received = [signal.SIGINT]
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        received[0] = signal.Signals(number)
-        raise KeyboardInterrupt
-
-    is_main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, on_signal) if is_main else None
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"stopped; what is finished is kept in {folder}, and the same command goes on from there",
-            128 + received[0],
-        ) from None
-    finally:
-        if is_main:
-            signal.signal(signal.SIGTERM, before)

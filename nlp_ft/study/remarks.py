@@ -26,6 +26,19 @@ def verdict_lines(judged: Sequence[Judged], baseline: str, metric: str, margin: 
     return lines
 
 
+def front_line(judged: Sequence[Judged], metric: str) -> str:
+    """Name the strategies on the Pareto front of score and seconds, the fastest first, and who dominates the others."""
+
+    def told(one: Judged) -> str:
+        mean = shown(metric, float(one.runs.scores(metric).mean()))
+        return f"{one.runs.strategy} ({mean} in {one.runs.median('train_seconds'):.3g} s)"
+
+    front = sorted((one for one in judged if not one.dominated_by), key=lambda one: one.runs.median("train_seconds"))
+    dominated = [f"{one.runs.strategy} (by {one.dominated_by})" for one in judged if one.dominated_by]
+    rest = f"; dominated: {', '.join(dominated)}" if dominated else "; none is dominated"
+    return f"Pareto front of score and seconds: {', '.join(map(told, front))}{rest}."
+
+
 def _of_baseline(word: str, baseline: str, metric: str, margin: float) -> str:
     if word in ("better", "worse"):
         return f" than {baseline}"
@@ -77,7 +90,7 @@ def remarks(
 
 
 def _of_seeds(judged: Sequence[Judged]) -> list[str]:
-    seeds = len(judged[0].runs.tests)
+    seeds = max(len(one.runs.tests) for one in judged)
     if seeds >= USUAL_SEEDS:
         return []
     says = "no interval over seeds, so no strategy is called better, worse or equal"
@@ -122,8 +135,6 @@ def _of_cheap(one: Judged, cheap: Sequence[CheapRow], metric: str, sign: int) ->
 
 def _of_cost(one: Judged, base: Judged) -> list[str]:
     found = []
-    if one.dominated_by:
-        found.append(f"{one.runs.strategy} is dominated by {one.dominated_by}, which scores no less in no more time.")
     times = one.runs.median("train_seconds") / max(base.runs.median("train_seconds"), 1e-9)
     if one.word not in ("better", "baseline") and times > DEARER:
         found.append(

@@ -2,12 +2,14 @@
 
 import statistics as means
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nlp_ft.study import statistics
+from nlp_ft.study.flops import flops_of_run
 from nlp_ft.study.statistics import Interval, Variances
 
 SAME_TIME = 1.1
@@ -24,6 +26,8 @@ class Runs:
         edge: `lowest` or `highest` if the rate is at that edge of its grid, else an empty text.
         summaries: what summary.json holds.
         tests: what `scored_on_test` gives.
+        folders: their run folders.
+        flops: floating-point operations of a step in each phase, see flops.py; none if they could not be counted.
     """
 
     strategy: str
@@ -31,14 +35,35 @@ class Runs:
     edge: str
     summaries: Sequence[Mapping[str, Any]]
     tests: Sequence[Mapping[str, Any]]
+    folders: Sequence[Path] = ()
+    flops: Sequence[int] = ()
 
     def scores(self, metric: str) -> np.ndarray:
         """The test score of each seed, (seeds,)."""
         return np.array([test["scores"][metric] for test in self.tests])
 
+    def first(self, num_seeds: int) -> "Runs":
+        """The same of the first seeds alone."""
+        return replace(self, summaries=self.summaries[:num_seeds], tests=self.tests[:num_seeds])
+
     def without(self) -> np.ndarray:
         """The same without each group of rows, (seeds, groups)."""
         return np.array([test["without"] for test in self.tests])
+
+    def interval(self, metric: str) -> tuple[float, float]:
+        """The bounds of the mean score over new seeds and new rows; with one seed, over new rows alone."""
+        scores, of_groups = self.scores(metric), statistics.deviations(self.scores(metric), self.without())
+        if len(scores) > 1:
+            return statistics.crossed(scores, of_groups).bounds
+        low, high = statistics.over_rows(scores, of_groups)
+        return low, high
+
+    @property
+    def train_flops(self) -> int | None:
+        """The floating-point operations of all training steps; the median over the seeds."""
+        if not self.flops:
+            return None
+        return int(means.median(flops_of_run(summary, self.flops) for summary in self.summaries))
 
     def median(self, key: str) -> float:
         """The median of a number of the summaries over the seeds."""
@@ -82,7 +107,7 @@ def judge(runs: Sequence[Runs], baseline: str, metric: str, sign: int, margin: f
     """Compare every strategy with the baseline.
 
     Args:
-        runs: the chosen runs of each strategy; all have the same seeds.
+        runs: the chosen runs of each strategy; a pair is compared by the seeds that both have.
         baseline: name of the baseline.
         metric: the compared score.
         sign: -1 if a lower score is better, else 1.
@@ -91,16 +116,16 @@ def judge(runs: Sequence[Runs], baseline: str, metric: str, sign: int, margin: f
     [base] = [one for one in runs if one.strategy == baseline]
     others = [one for one in runs if one.strategy != baseline]
     gains = {one.strategy: gain_of(one, base, metric, sign) for one in others}
-    intervals = [gain.interval for gain in gains.values() if gain.interval is not None]
-    words = statistics.words(intervals, margin) if intervals else ["cannot tell yet"] * len(others)
-    adjusted = statistics.holm([one.p_different for one in intervals])
     # With one seed there is no p value that speaks of new ones.
-    word_of, p_of = dict(zip(gains, words)), dict(zip(gains, adjusted))
+    intervals = {name: gain.interval for name, gain in gains.items() if gain.interval is not None}
+    known = [*intervals.values()]
+    word_of = {baseline: "baseline", **dict(zip(intervals, statistics.words(known, margin)))}
+    p_of = dict(zip(intervals, statistics.holm([one.p_different for one in known])))
     return [
         Judged(
             one,
             gains.get(one.strategy),
-            word_of.get(one.strategy, "baseline"),
+            word_of.get(one.strategy, "cannot tell yet"),
             p_of.get(one.strategy),
             _dominating(one, runs, metric, sign),
         )
@@ -110,6 +135,7 @@ def judge(runs: Sequence[Runs], baseline: str, metric: str, sign: int, margin: f
 
 def gain_of(runs: Runs, base: Runs, metric: str, sign: int) -> Gain:
     """Compute the gain of a strategy over the baseline, seed by seed and group by group of the same rows."""
+    runs, base = (one.first(min(len(runs.tests), len(base.tests))) for one in (runs, base))
     differences = sign * (runs.scores(metric) - base.scores(metric))
     of_runs, of_base = (statistics.deviations(one.scores(metric), one.without()) for one in (runs, base))
     of_groups = sign * (of_runs - of_base)

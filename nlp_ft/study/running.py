@@ -2,28 +2,33 @@
 
 import json
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from multiprocessing import get_context
+from functools import partial
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait as wait_for
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol
 
-from tqdm import tqdm
-
-from nlp_ft.errors import RunFolderError, TrainingError
+from nlp_ft.errors import FolderInUseError, RunFolderError, TrainingError
 from nlp_ft.exits import exit_with
 from nlp_ft.layerwise.unfreezing.triggers import LOWER_IS_BETTER
 from nlp_ft.recipe.loader import load_recipe
-from nlp_ft.screen import at_level, say
+from nlp_ft.screen import at_level
 from nlp_ft.study.cells import Cell, Plan
+from nlp_ft.study.live import View
 from nlp_ft.training.lock import require_free
 from nlp_ft.training.run import train
 from nlp_ft.training.run_folder import SUMMARY
 
 SECONDS_BETWEEN_LOOKS = 0.2
 LINES_OF_ERROR = 5
+TAKEN = 75
+"""Exit code of a process that found another one in its run folder."""
 PRELOADED = ["nlp_ft.study.running", "nlp_ft.tasks.class_scores"]
 """Modules that the server of processes imports once."""
 
@@ -84,41 +89,74 @@ def _train(recipe: str, log: str, folder: str, environment: dict[str, str]) -> N
     stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(stream, 1)
     os.dup2(stream, 2)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     with at_level("quiet"):
-        exit_with(lambda: 0 if train(load_recipe(recipe), resume=True) else 1)
+        exit_with(lambda: _trained(recipe))
 
 
-def run_cells(plan: Plan, jobs: int, start: Start = start_process) -> None:
-    """Train the cells that are not finished; after each one, say its score and the time that is left.
+def _trained(recipe: str) -> int:
+    try:
+        train(load_recipe(recipe), resume=True)
+    except FolderInUseError:
+        return TAKEN
+    return 0
+
+
+def _end_with_parent() -> None:
+    """Write a checkpoint and end when the comparison is gone: killed, it cannot ask for that."""
+    parent = parent_process()
+    assert parent is not None
+    wait_for([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def run_cells(
+    plan: Plan,
+    jobs: int,
+    start: Start = start_process,
+    check_stop: Callable[[], None] = lambda: None,
+    cells: Sequence[Cell] | None = None,
+    may_begin: Callable[[Cell], bool] = lambda _: True,
+) -> None:
+    """Train the cells that are not finished; show how far they are, see live.py.
 
     Args:
         plan: the comparison.
         jobs: processes that train at the same time.
         start: starts the training of a cell.
+        check_stop: raises KeyboardInterrupt if the cells are to end; each leaves a checkpoint.
+        cells: the cells to train, in this order; None takes all.
+        may_begin: whether a cell whose turn it is begins; else it is left out.
 
     Raises:
         TrainingError: a cell cannot be trained; the message holds its error.
     """
-    waiting = [cell for cell in plan.cells if not is_finished(plan, cell)]
-    total = len(plan.cells)
+    cells = plan.cells if cells is None else cells
+    waiting = [cell for cell in cells if not is_finished(plan, cell)]
+    view = View(plan, cells, -1 if is_lower_better(plan.metric) else 1)
+    for finished in set(cells).difference(waiting):
+        view.known(finished, summary_of(plan, finished))
     running: dict[Cell, Running] = {}
-    begun, done = time.monotonic(), 0
     try:
         while waiting or running:
+            check_stop()
             free = (cell for cell in list(waiting) if is_free(plan, cell))
             while len(running) < jobs and (cell := next(free, None)) is not None:
                 waiting.remove(cell)
-                if not is_finished(plan, cell):  # another process may have finished it
+                if not is_finished(plan, cell) and may_begin(cell):  # another process may have finished it
                     running[cell] = start(plan.recipe_file(cell), _log(plan, cell))
             for cell in [cell for cell, process in running.items() if process.poll() is not None]:
-                _require_success(plan, cell, running.pop(cell).wait())
-                done += 1
-                left = (time.monotonic() - begun) / done * (len(waiting) + len(running))
-                say(_line(plan, cell, total - len(waiting) - len(running), total, left))
+                code = running.pop(cell).wait()
+                if code == TAKEN:  # by one that has not ended yet, such as after a kill
+                    waiting.append(cell)
+                    continue
+                _require_success(plan, cell, code)
+                view.finished(cell, summary_of(plan, cell), len(waiting) + len(running))
+            view.draw(running, len(waiting) + len(running), is_last=not (running or waiting))
             if running or waiting:
                 time.sleep(SECONDS_BETWEEN_LOOKS)
     finally:
-        # After an error or a signal; each leaves a checkpoint.
+        # After an error or a signal.
         for process in running.values():
             with suppress(OSError):
                 process.terminate()
@@ -132,10 +170,10 @@ def is_finished(plan: Plan, cell: Cell) -> bool:
 
 
 def is_free(plan: Plan, cell: Cell) -> bool:
-    """Whether no other process trains the cell, such as one that was left behind when its parent was killed."""
+    """Whether no other process trains the cell, such as one whose comparison was killed and that is about to end."""
     try:
         require_free(plan.folder_of(cell))
-    except RunFolderError:
+    except FolderInUseError:
         return False
     return True
 
@@ -151,8 +189,8 @@ def summary_of(plan: Plan, cell: Cell) -> dict[str, Any]:
 
 
 def require_same_data(plan: Plan) -> None:
-    """Check that all cells have seen the same rows, as far as the data report tells. Raises: RunFolderError."""
-    first, *others = plan.cells
+    """Check that finished cells have seen the same rows, as far as the data report tells. Raises: RunFolderError."""
+    first, *others = (cell for cell in plan.cells if is_finished(plan, cell))
     expected = summary_of(plan, first)["data"]
     for cell in others:
         if summary_of(plan, cell)["data"] != expected:
@@ -162,34 +200,39 @@ def require_same_data(plan: Plan) -> None:
             )
 
 
-def chosen(plan: Plan) -> dict[str, float]:
-    """Choose for each strategy the factor with the best mean score on validation over its seeds."""
+def chosen(plan: Plan, num_seeds: int | None = None) -> dict[str, float]:
+    """Choose for each strategy the factor with the best mean score on validation over its seeds.
+
+    Only factors with the most finished seeds are compared, of the first `num_seeds` or of all; a strategy that has
+    finished none is left out.
+    """
     sign = -1 if is_lower_better(plan.metric) else 1
 
-    def mean(strategy: str, factor: float) -> float:
-        cells = [cell for cell in plan.cells if (cell.strategy, cell.factor) == (strategy, factor)]
+    def mean(strategy: str, seeds: int, factor: float) -> float:
+        cells = [Cell(strategy, factor, seed) for seed in range(seeds)]
         values = [summary_of(plan, cell)["metrics"]["validation"][plan.metric] for cell in cells]
         return sign * sum(value if value == value else -sign * float("inf") for value in values) / len(values)
 
     # Of equal ones, the one nearest to the preset.
-    factors = {
-        strategy: sorted(plan.factors_of(strategy), key=lambda factor: max(factor, 1 / factor))
-        for strategy in plan.recipes
-    }
-    return {strategy: max(of, key=lambda factor: mean(strategy, factor)) for strategy, of in factors.items()}
+    found = {}
+    for strategy in plan.recipes:
+        factors = sorted(plan.factors_of(strategy), key=lambda factor: max(factor, 1 / factor))
+        seeds = {factor: min(finished_seeds(plan, strategy, factor), num_seeds or plan.num_seeds) for factor in factors}
+        if most := max(seeds.values()):
+            longest = [factor for factor in factors if seeds[factor] == most]
+            found[strategy] = max(longest, key=partial(mean, strategy, most))
+    return found
+
+
+def finished_seeds(plan: Plan, strategy: str, factor: float) -> int:
+    """Count the seeds of a strategy and a rate that are finished, up to the first that is not."""
+    seeds = range(plan.num_seeds)
+    return next((seed for seed in seeds if not is_finished(plan, Cell(strategy, factor, seed))), plan.num_seeds)
 
 
 def is_lower_better(metric: str) -> bool:
     """Whether a lower value of the metric is better."""
     return metric.endswith(LOWER_IS_BETTER)
-
-
-def _line(plan: Plan, cell: Cell, done: int, total: int, seconds_left: float) -> str:
-    summary = summary_of(plan, cell)
-    value = summary["metrics"]["validation"][plan.metric]
-    left = f", about {tqdm.format_interval(seconds_left)} left" if done < total else ""
-    score = f"{plan.metric} {value:.4f}  {summary['train_seconds']:.1f} s"
-    return f"{done:>{len(str(total))}}/{total} {cell.name}  {score}{left}"
 
 
 def _log(plan: Plan, cell: Cell) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 from nlp_ft.study.cells import Plan
 from nlp_ft.study.cheap_rows import CheapRow
 from nlp_ft.study.results import Gain, Judged
-from nlp_ft.study.running import summary_of
+from nlp_ft.study.running import is_finished, summary_of
 from nlp_ft.tables import short_count, short_rate, text_table
 from nlp_ft.training.verdict.facts import points, shown
 
@@ -24,7 +24,7 @@ def score_rows(judged: Sequence[Judged], cheap: Sequence[CheapRow], metric: str)
         deviation = f" ± {shown(metric, float(scores.std(ddof=1)))}" if len(scores) > 1 else ""
         rows.append(
             [
-                one.runs.strategy,
+                title(one, judged),
                 "" if one.runs.rate is None else short_rate(one.runs.rate),
                 shown(metric, float(scores.mean())) + deviation,
                 "" if one.gain is None else signed(metric, one.gain.value),
@@ -42,22 +42,29 @@ def score_rows(judged: Sequence[Judged], cheap: Sequence[CheapRow], metric: str)
 
 def detail_rows(judged: Sequence[Judged], metric: str) -> Table:
     """Make the table beside it: the intervals over seeds and over rows alone, Holm's p, and the cost."""
-    header = ["", "seeds alone", "rows alone", "p", "trained", "MB", "s a point"]
+    header = ["", "seeds alone", "rows alone", "p", "trained", "MB", "FLOPs", "s a point"]
     rows = []
     for one in judged:
         gain = one.gain
         rows.append(
             [
-                one.runs.strategy,
+                title(one, judged),
                 "" if gain is None or gain.of_seeds is None else bounds(metric, gain.of_seeds.bounds),
                 "" if gain is None else bounds(metric, gain.of_rows),
                 "" if one.p_value is None else f"{one.p_value:.2g}",
                 short_count(one.runs.summaries[0]["num_trainable_parameters"]),
                 f"{one.runs.median('peak_memory_bytes') / 1e6:.0f}",
+                "-" if one.runs.train_flops is None else short_rate(one.runs.train_flops),
                 _price(one, judged, gain, metric),
             ]
         )
     return header, rows
+
+
+def title(one: Judged, judged: Sequence[Judged]) -> str:
+    """Name a strategy, with its seeds if others have more."""
+    seeds, most = len(one.runs.tests), max(len(other.runs.tests) for other in judged)
+    return one.runs.strategy + (f" ({seeds} seed{'s' * (seeds > 1)})" if seeds < most else "")
 
 
 def screen(table: Table, width: int | None) -> str:
@@ -81,7 +88,7 @@ def cells_csv(plan: Plan) -> str:
     writer.writerow(
         ["strategy", "lr", "factor", "seed", f"validation_{plan.metric}", "train_seconds", "peak_memory_bytes"]
     )
-    for cell in plan.cells:
+    for cell in (cell for cell in plan.cells if is_finished(plan, cell)):
         summary = summary_of(plan, cell)
         value = summary["metrics"]["validation"][plan.metric]
         costs = [summary["train_seconds"], summary["peak_memory_bytes"]]
@@ -101,13 +108,17 @@ def _numbers(one: Judged, metric: str) -> dict[str, Any]:
     gain = one.gain
     found: dict[str, Any] = {
         "lr": one.runs.rate,
+        "num_seeds": len(one.runs.tests),
         "edge_of_grid": one.runs.edge or None,
         "test": one.runs.scores(metric).tolist(),
+        "test_interval": one.runs.interval(metric),
         "word": one.word,
         "p_holm": one.p_value,
         "dominated_by": one.dominated_by or None,
         "train_seconds": one.runs.median("train_seconds"),
         "peak_memory_bytes": one.runs.median("peak_memory_bytes"),
+        "steps": one.runs.median("global_step"),
+        "train_flops": one.runs.train_flops,
         "num_trainable_parameters": one.runs.summaries[0]["num_trainable_parameters"],
     }
     if gain is not None:

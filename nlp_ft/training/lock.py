@@ -6,7 +6,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from nlp_ft.errors import RunFolderError
+from nlp_ft.errors import FolderInUseError, RunFolderError
 
 
 def lock_file(folder: Path) -> Path:
@@ -19,7 +19,8 @@ def held(folder: Path) -> Iterator[None]:
     """Keep other processes out of the run folder; afterwards remove the lock, and folders made for it.
 
     Raises:
-        RunFolderError: another process has the lock, or the lock file cannot be made.
+        FolderInUseError: another process has the lock.
+        RunFolderError: the lock file cannot be made.
     """
     file = lock_file(folder)
     made = [parent for parent in file.absolute().parents if not parent.exists()]
@@ -44,7 +45,7 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def require_free(folder: Path) -> None:
-    """Check that no process writes the run folder. Raises: RunFolderError: one does."""
+    """Check that no process writes the run folder. Raises: FolderInUseError: one does."""
     if not lock_file(folder).exists():
         return
     lock = FileLock(lock_file(folder))
@@ -57,8 +58,8 @@ def require_free(folder: Path) -> None:
     lock.release()
 
 
-def _taken(folder: Path) -> RunFolderError:
-    return RunFolderError(
+def _taken(folder: Path) -> FolderInUseError:
+    return FolderInUseError(
         f"output_dir: {folder} is being written by another process at this moment ({lock_file(folder)} is held); "
         "wait for it, or choose another folder"
     )

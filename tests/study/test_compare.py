@@ -7,6 +7,7 @@ import random
 import re
 import signal
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -25,17 +26,21 @@ from nlp_ft.training import durable
 from nlp_ft.training.run import train
 from tests.tasks.test_text_regression import numbers_recipe
 from tests.tiny import tiny_recipe, write_tiny_csv
+from tests.tiny_choices import choice_recipe
+from tests.tiny_images import tiny_image_recipe
 from tests.tiny_label_sets import label_set_recipe
 from tests.tiny_questions import question_recipe
 from tests.tiny_words import words_recipe
 
+FLOPS = {"full": 4 * 1_529_088, "head_only": 4 * 510_464}
+"""4 steps, counted by hand in test_flops.py."""
 COSTS = ("train_seconds", "peak_memory_bytes", "dominated_by")
 
 
 class Done:
     """A process that has ended."""
 
-    def poll(self) -> int:
+    def poll(self) -> int | None:
         return 0
 
     def terminate(self) -> None:
@@ -198,6 +203,34 @@ def test_the_screen_has_at_most_80_columns_and_names_every_row(
     assert (plan.folder / "README.md").read_text().startswith("# Comparison\n\n|  | lr | accuracy | gain | 95 % |")
 
 
+def test_the_result_holds_the_front_and_the_intervals_of_the_scores(finished: tuple[Plan, dict[str, Any]]) -> None:
+    _, result = finished
+    strategies = result["strategies"]
+    front = [name for name, of in strategies.items() if of["dominated_by"] is None]
+    assert result["pareto"]["front"] == front != []
+    assert result["pareto"]["dominated"] == {
+        name: strategies[name]["dominated_by"] for name in {*strategies} - {*front}
+    }
+    for name, of in strategies.items():
+        assert of["train_flops"] == FLOPS[name]
+        low, high = of["test_interval"]
+        assert low < np.mean(of["test"]) < high
+
+
+def test_a_report_is_written_where_the_recipe_has_reports(
+    finished: tuple[Plan, dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan, result = finished
+    assert not (plan.folder / "report.html").exists()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparing, "claim_folder", lambda _: None)
+        compare(replace(plan, recipe=plan.recipe.model_copy(update={"report": True})), start=here)
+    text = (plan.folder / "report.html").read_text(encoding="utf-8")
+    assert result["pareto"]["line"] in text
+    assert re.findall(r"<h3>(.*?)</h3>", text) == ["Scores and gains", "Parts of the intervals, and cost"]
+    assert "report: " in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_one_seed_decides_nothing(recipe: str, tmp_path: Path) -> None:
     plan = make_plan(recipe, ["baselines=false"], tmp_path / "c", ["full", "head_only"], 1, 1)
@@ -233,10 +266,12 @@ def test_seeds_are_added_to_a_comparison_and_another_recipe_is_refused(recipe: s
 @pytest.mark.parametrize(
     ("of_task", "metric"),
     [
-        (label_set_recipe, "macro_f1"),
+        pytest.param(label_set_recipe, "macro_f1", marks=pytest.mark.slow),
         pytest.param(numbers_recipe, "mse", marks=pytest.mark.slow),
         pytest.param(question_recipe, "f1", marks=pytest.mark.slow),
         pytest.param(words_recipe, "span_f1", marks=pytest.mark.slow),
+        pytest.param(choice_recipe, "accuracy", marks=pytest.mark.slow),
+        pytest.param(lambda folder, _: tiny_image_recipe(folder), "accuracy", marks=pytest.mark.slow, id="images"),
     ],
 )
 def test_other_tasks_are_compared_by_their_metric(
@@ -245,6 +280,7 @@ def test_other_tasks_are_compared_by_their_metric(
     values = of_task(tmp_path, tiny_encoder)
     values["data"]["test"] = values["data"].get("test") or values["data"]["validation"]
     values["training"] = {**values["training"], "duration": "3st"}
+    values["report"] = metric == "mse"
     file = tmp_path / "recipe.yaml"
     file.write_text(json.dumps(values))
     plan = make_plan(str(file), [], tmp_path / "c", ["full", "head_only"], 1, 2)
@@ -254,6 +290,8 @@ def test_other_tasks_are_compared_by_their_metric(
     low, high = result["strategies"]["head_only"]["interval_over_rows"]
     assert low <= result["strategies"]["head_only"]["gain"] <= high
     assert [of["scores"][metric] for of in result["cheap"].values()] != []
+    assert [of["train_flops"] > 0 for of in result["strategies"].values()] == [True, True]
+    assert (tmp_path / "c/report.html").exists() == values["report"]
 
 
 def test_data_that_change_between_two_cells_are_refused(tmp_path: Path, tiny_encoder: Path) -> None:
@@ -302,6 +340,7 @@ def test_a_cell_that_fails_says_why_and_where(recipe: str, tmp_path: Path) -> No
         compare(plan, start=fails)
 
 
+@pytest.mark.slow
 def test_cells_run_as_processes_of_their_own(recipe: str, tmp_path: Path) -> None:
     plan = make_plan(recipe, [], tmp_path / "c", ["full", "head_only"], 1, 1)
     assert compare(plan, jobs=2, start=start_process)["num_seeds"] == 1
@@ -353,5 +392,6 @@ def without_costs(folder: Path) -> dict[str, Any]:
             del row[key]
     for row in result["cheap"].values():
         del row["seconds"]
-    result["remarks"] = [line for line in result["remarks"] if "dominated" not in line and "times as long" not in line]
+    del result["pareto"]
+    result["remarks"] = [line for line in result["remarks"] if "times as long" not in line]
     return result

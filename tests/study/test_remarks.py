@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nlp_ft.study.cheap_rows import CheapRow
-from nlp_ft.study.remarks import remarks, verdict_lines
+from nlp_ft.study.remarks import front_line, remarks, verdict_lines
 from nlp_ft.study.results import Judged, Runs, judge
 
 ROWS = 400
@@ -96,7 +96,6 @@ def test_a_good_comparison_has_no_remark() -> None:
             {"report": {"test": {"also_in_train": 7, "rows": 400}}},
             "7 of 400 test texts are in train",
         ),
-        (runs("llrd", [0.79] * 5, seconds=30), {}, "llrd is dominated by full"),
         (runs("llrd", [0.79] * 5, seconds=30), {}, "llrd takes 3.0 times as long as full, with no gain shown."),
         (runs("llrd", [0.8] * 5), {"jobs": 2}, "2 cells ran at a time"),
     ],
@@ -104,6 +103,17 @@ def test_a_good_comparison_has_no_remark() -> None:
 def test_what_is_odd_is_said(of: Runs, more: dict[str, Any], expected: str) -> None:
     found = said(runs("full", [0.80, 0.81, 0.80, 0.79, 0.80]), of, **more)
     assert [line for line in found if line.startswith(expected)] != [], found
+
+
+def test_the_front_is_named_from_the_fastest_on_and_the_others_with_who_dominates_them() -> None:
+    full = runs("full", [0.80] * 5, seconds=20)
+    found = judged(full, runs("head_only", [0.7] * 5, seconds=2), runs("llrd", [0.79] * 5, seconds=30))
+    assert front_line(found, "accuracy") == (
+        "Pareto front of score and seconds: head_only (70.0 in 2 s), full (80.0 in 20 s); dominated: llrd (by full)."
+    )
+    assert front_line(found[:1], "accuracy") == (
+        "Pareto front of score and seconds: full (80.0 in 20 s); none is dominated."
+    )
 
 
 def test_few_seeds_are_said() -> None:
