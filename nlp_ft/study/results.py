@@ -61,7 +61,8 @@ class Runs:
     @property
     def train_flops(self) -> int | None:
         """The floating-point operations of all training steps; the median over the seeds."""
-        if not self.flops:
+        # A probe takes no steps; what it computes is not counted.
+        if not self.flops or self.rate is None:
             return None
         return int(means.median(flops_of_run(summary, self.flops) for summary in self.summaries))
 
