@@ -17,6 +17,7 @@ from nlp_ft.commands import (
     run_runs,
     run_schema,
     run_train,
+    run_tune,
     run_validate,
 )
 from nlp_ft.environment import check_environment
@@ -84,6 +85,7 @@ def build_parser() -> "_Parser":
         _add_eval,
         _add_predict,
         _add_compare,
+        _add_tune,
         _add_runs,
         _add_report,
         _add_layers,
@@ -178,6 +180,28 @@ def _add_compare(commands: _Commands) -> None:
     compare.add_argument("--jobs", type=count, default=1, metavar="N", help=jobs_help)
     output_help = "the comparison folder; the same command goes on in it (default: the recipe's output_dir + -compare)"
     compare.add_argument("--output", type=path, metavar="DIR", help=output_help)
+
+
+def _add_tune(commands: _Commands) -> None:
+    examples = (
+        "tune mine.yaml --trials 20",
+        "tune mine.yaml strategy=llrd --space optimizer.lr=1e-5..1e-3 optimizer.layer_decay=0.7..1.0",
+        "tune mine.yaml --space training.duration=2ep,3ep,5ep model.dropout=0.0..0.3 --trials 40 --jobs 2",
+    )
+    summary = "search settings of a recipe over trials that are judged on validation, with Optuna"
+    tune = _add(commands, "tune", run_tune, summary, *examples)
+    add_recipe(tune)
+    trials_help = "trials in the folder at the end, those of earlier starts included (default: 20)"
+    tune.add_argument("--trials", type=count, default=20, metavar="N", help=trials_help)
+    space_help = (
+        "settings to search: key=low..high, key=a,b,c, or a YAML file of such lines (default: the learning rates "
+        "around those of the recipe, and layer_decay)"
+    )
+    tune.add_argument("--space", nargs="+", default=[], metavar="KEY=RANGE", help=space_help)
+    jobs_help = "trials that are trained at the same time (default: 1)"
+    tune.add_argument("--jobs", type=count, default=1, metavar="N", help=jobs_help)
+    output_help = "the study folder; the same command goes on in it (default: the recipe's output_dir + -tune)"
+    tune.add_argument("--output", type=path, metavar="DIR", help=output_help)
 
 
 def _add_eval(commands: _Commands) -> None:

@@ -63,6 +63,7 @@ INTERFACE = {
         "--jobs",
         "--output",
     ],
+    "tune": ["--help", "RECIPE", "key=value", "--trials", "--space", "--jobs", "--output"],
     "runs": ["--help", "FOLDER"],
     "report": ["--help", "RUN", "--output", "--format", "--no-texts", "--overwrite"],
     "layers": ["--help", "MODEL_OR_RECIPE", "key=value", "--verbose"],

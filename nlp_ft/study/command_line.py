@@ -1,4 +1,4 @@
-"""The commands `compare` and `find-lr`: from parsed options to what is printed."""
+"""The commands `compare`, `tune` and `find-lr`: from parsed options to what is printed."""
 
 import argparse
 from pathlib import Path
@@ -22,6 +22,18 @@ def compare(options: argparse.Namespace) -> int:
         options.recipe, overrides, folder, strategies, options.rates, options.seeds, options.baseline, options.equal
     )
     compare(plan, options.margin, options.jobs, budget=options.budget)
+    return 0
+
+
+def tune(options: argparse.Namespace) -> int:
+    """Run `nlp-ft tune`; return the exit code."""
+    recipe = load_recipe(options.recipe, options.overrides)
+    folder = Path(options.output or f"{recipe.output_dir}-tune")
+    from nlp_ft.study.tuning.run import make_study, tune
+    from nlp_ft.study.tuning.space import read_space
+
+    study = make_study(options.recipe, tuple(options.overrides), folder, read_space(options.space))
+    tune(study, options.trials, options.jobs)
     return 0
 
 
