@@ -2,16 +2,13 @@
 
 import argparse
 from collections.abc import Callable, Sequence
-from typing import NoReturn, TypeAlias
+from typing import NoReturn
 
 from nlp_ft import __version__
 from nlp_ft.commands import (
-    run_advise,
     run_audit,
-    run_compare,
     run_eval,
     run_export,
-    run_find_lr,
     run_init,
     run_layers,
     run_predict,
@@ -22,10 +19,21 @@ from nlp_ft.commands import (
     run_validate,
 )
 from nlp_ft.environment import check_environment
-from nlp_ft.errors import printable
 from nlp_ft.exits import exit_with
-from nlp_ft.options import OVERRIDES, add_level, add_recipe, add_trust, count, path, positive, seconds
+from nlp_ft.options import (
+    OVERRIDES,
+    Commands,
+    Parser,
+    add_command,
+    add_level,
+    add_recipe,
+    add_trust,
+    count,
+    path,
+    positive,
+)
 from nlp_ft.screen import at_level
+from nlp_ft.study_options import add_advise, add_compare, add_find_lr, add_tune
 
 DESCRIPTION = """Fine-tune networks layer by layer: labels, numbers, tags, answers of texts, labels of images.
 
@@ -53,16 +61,6 @@ def _run(arguments: Sequence[str] | None) -> int:
         return command(options)
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors escape control characters of what was typed."""
-
-    def error(self, message: str) -> NoReturn:
-        super().error(printable(message))
-
-
-_Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
-
-
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse as argparse does, but let settings and texts also follow an option."""
     parser = build_parser()
@@ -75,9 +73,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def build_parser() -> "_Parser":
+def build_parser() -> "Parser":
     """Build the parser of all commands and options."""
-    parser = _Parser(prog="nlp-ft", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="nlp-ft", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"nlp-ft {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     adders = (
@@ -86,14 +84,15 @@ def build_parser() -> "_Parser":
         _add_eval,
         _add_predict,
         _add_export,
-        _add_advise,
-        _add_compare,
+        add_advise,
+        add_compare,
+        add_tune,
         _add_runs,
         _add_report,
         _add_layers,
         _add_validate,
         _add_audit,
-        _add_find_lr,
+        add_find_lr,
         _add_schema,
     )
     for add in adders:
@@ -101,9 +100,9 @@ def build_parser() -> "_Parser":
     return parser
 
 
-def _add_init(commands: _Commands) -> None:
+def _add_init(commands: Commands) -> None:
     examples = ("init --data my.csv", "init --data my.csv --model bert-base-uncased --output mine.yaml")
-    init = _add(
+    init = add_command(
         commands,
         "init",
         run_init,
@@ -120,16 +119,20 @@ def _add_init(commands: _Commands) -> None:
     init.add_argument("--overwrite", action="store_true", help="replace the file of --output")
 
 
-def _add_runs(commands: _Commands) -> None:
+def _add_runs(commands: Commands) -> None:
     examples = ("runs runs", "runs runs/first runs/second")
-    runs = _add(commands, "runs", run_runs, "list the runs under a folder, or what two runs differ in", *examples)
+    runs = add_command(
+        commands, "runs", run_runs, "list the runs under a folder, or what two runs differ in", *examples
+    )
     folder_help = "a folder with runs, which are listed; or several run folders, whose differences are shown"
     runs.add_argument("folders", type=path, nargs="+", metavar="FOLDER", help=folder_help)
 
 
-def _add_report(commands: _Commands) -> None:
+def _add_report(commands: Commands) -> None:
     examples = ("report runs/quickstart", "report runs/seed-0 runs/seed-1 runs/head --output compared.html")
-    report = _add(commands, "report", run_report, "write a report of a run, or compare runs, as one file", *examples)
+    report = add_command(
+        commands, "report", run_report, "write a report of a run, or compare runs, as one file", *examples
+    )
     report.add_argument("runs", type=path, nargs="+", metavar="RUN", help="a run folder; several are compared")
     output_help = "the file to write (default: report.html in the run folder; of several runs, report.html here)"
     report.add_argument("--output", type=path, metavar="FILE", help=output_help)
@@ -139,19 +142,19 @@ def _add_report(commands: _Commands) -> None:
     report.add_argument("--overwrite", action="store_true", help="replace the file of --output")
 
 
-def _add_train(commands: _Commands) -> None:
+def _add_train(commands: Commands) -> None:
     example = "train RECIPE.yaml optimizer.lr=1e-4 --resume"
-    train = _add(commands, "train", run_train, "fine-tune as a recipe says", example)
+    train = add_command(commands, "train", run_train, "fine-tune as a recipe says", example)
     add_recipe(train)
     train.add_argument("--resume", action="store_true", help="continue an unfinished run from its last checkpoint")
     train.add_argument("--overwrite", action="store_true", help="replace the run in output_dir")
     add_level(train)
 
 
-def _add_export(commands: _Commands) -> None:
+def _add_export(commands: Commands) -> None:
     summary = "write a run for OpenVINO or ONNX Runtime, after comparing it with the original on labelled rows"
     examples = ("export runs/quickstart --to openvino", "export runs/quickstart --to openvino --int8 --output served")
-    export = _add(commands, "export", run_export, summary, *examples)
+    export = add_command(commands, "export", run_export, summary, *examples)
     export.add_argument("run", type=path, metavar="RUN", help="a run folder")
     export.add_argument("--to", required=True, choices=["openvino", "onnx"], help="the engine that will compute")
     export.add_argument("--output", type=path, metavar="FOLDER", help="the folder to write (default: RUN-ENGINE)")
@@ -163,57 +166,9 @@ def _add_export(commands: _Commands) -> None:
     export.add_argument("--overwrite", action="store_true", help="replace the export in --output")
 
 
-def _add_compare(commands: _Commands) -> None:
-    examples = (
-        "compare recipes/quickstart.yaml",
-        "compare mine.yaml --strategies full head_only llrd --seeds 5 --rates 3 --output runs/which",
-        "compare mine.yaml training.duration=3ep --strategies full llrd --baseline llrd --margin 1 --jobs 2",
-        "compare mine.yaml --strategies full head_only lora --equal seconds",
-        "compare mine.yaml --seeds 10 --budget 30m",
-    )
-    summary = "train strategies with several rates and seeds, and say which is better, or what it takes to know"
-    compare = _add(commands, "compare", run_compare, summary, *examples)
-    add_recipe(compare)
-    strategies_help = "names of strategies, with spaces or commas between them; default: all that are possible"
-    compare.add_argument("--strategies", nargs="+", default=[], metavar="NAME", help=strategies_help)
-    compare.add_argument("--seeds", type=count, default=5, metavar="N", help="seeds of each cell (default: 5)")
-    rates_help = "learning rates of each strategy, a factor of 3 apart, around that of its preset (default: 3)"
-    compare.add_argument("--rates", type=count, default=3, metavar="N", help=rates_help)
-    baseline_help = "the strategy that the others are compared with (default: full)"
-    compare.add_argument("--baseline", default="", metavar="NAME", help=baseline_help)
-    margin_help = "a difference below it counts as equal, in points; of losses and errors in their unit (default: 0.5)"
-    compare.add_argument("--margin", type=positive, default=0.5, metavar="X", help=margin_help)
-    equal_help = (
-        "what all strategies have the same of (default: epochs): the recipe's epochs, the same steps without early "
-        "stopping, or the seconds that the baseline trains, by the speed of a first run of each"
-    )
-    compare.add_argument("--equal", choices=["epochs", "steps", "seconds"], default="epochs", help=equal_help)
-    budget_help = (
-        "race within this time, such as 20m or 2h, over all starts of the command: seed by seed, strategies that are "
-        "clearly behind on validation are dropped (default: train all)"
-    )
-    compare.add_argument("--budget", type=seconds, metavar="TIME", help=budget_help)
-    jobs_help = "cells that are trained at the same time (default: 1)"
-    compare.add_argument("--jobs", type=count, default=1, metavar="N", help=jobs_help)
-    output_help = "the comparison folder; the same command goes on in it (default: the recipe's output_dir + -compare)"
-    compare.add_argument("--output", type=path, metavar="DIR", help=output_help)
-
-
-def _add_advise(commands: _Commands) -> None:
-    examples = ("advise recipes/quickstart.yaml", "advise mine.yaml --budget 5m --output advised.yaml")
-    summary = "say which strategy to take on this data and whether it is worth it, from short trials; test is not read"
-    advise = _add(commands, "advise", run_advise, summary, *examples)
-    add_recipe(advise)
-    budget_help = "time that it may take, about, such as 90s, 3m or 1h (default: 2m)"
-    advise.add_argument("--budget", default="2m", metavar="TIME", help=budget_help)
-    advise.add_argument("--output", type=path, metavar="FILE", help="write the advised recipe to this file")
-    advise.add_argument("--overwrite", action="store_true", help="replace the file of --output")
-    add_level(advise)
-
-
-def _add_eval(commands: _Commands) -> None:
+def _add_eval(commands: Commands) -> None:
     examples = ("eval runs/quickstart --data new.csv", "eval runs/quickstart --output mistakes.csv")
-    evaluate = _add(commands, "eval", run_eval, "score a run on labelled rows", *examples)
+    evaluate = add_command(commands, "eval", run_eval, "score a run on labelled rows", *examples)
     evaluate.add_argument("run", type=path, metavar="RUN", help="a run folder")
     data_help = "file or glob with the recipe's columns, or class folders of images; default: a split of the recipe"
     evaluate.add_argument("--data", type=path, metavar="FILE", help=data_help)
@@ -226,7 +181,7 @@ def _add_eval(commands: _Commands) -> None:
     evaluate.add_argument("--overwrite", action="store_true", help="replace the file of --output")
 
 
-def _add_predict(commands: _Commands) -> None:
+def _add_predict(commands: Commands) -> None:
     examples = (
         'predict runs/quickstart "my card never arrived"',
         "predict runs/quickstart --file new.csv --output predicted.csv --probabilities",
@@ -234,7 +189,7 @@ def _add_predict(commands: _Commands) -> None:
         'predict runs/xquad "Who wrote it?" "Ada Lovelace wrote it in 1843."',
     )
     summary = "predict labels, numbers, tags or answers for new texts or images"
-    predict = _add(commands, "predict", run_predict, summary, *examples)
+    predict = add_command(commands, "predict", run_predict, summary, *examples)
     predict.add_argument("run", type=path, metavar="RUN", help="a run folder")
     inputs_help = (
         "texts, two for each prediction of a model of pairs; a question and the text that may answer it; image files, "
@@ -255,9 +210,9 @@ def _add_predict(commands: _Commands) -> None:
     predict.add_argument("--top-k", type=count, default=3, help="labels shown for each text (default: 3)")
 
 
-def _add_layers(commands: _Commands) -> None:
+def _add_layers(commands: Commands) -> None:
     example = "layers bert-base-uncased optimizer.lr=2e-5"
-    layers = _add(commands, "layers", run_layers, "show each layer of a model with its learning rate", example)
+    layers = add_command(commands, "layers", run_layers, "show each layer of a model with its learning rate", example)
     layers.add_argument("target", metavar="MODEL_OR_RECIPE", help="a recipe, folder, Hub id or package:NAME/PATH")
     layers.add_argument("overrides", metavar="key=value", nargs="*", default=[], help=OVERRIDES)
     full_help = "show every name and number in full, however wide the table"
@@ -266,47 +221,20 @@ def _add_layers(commands: _Commands) -> None:
     )
 
 
-def _add_validate(commands: _Commands) -> None:
+def _add_validate(commands: Commands) -> None:
     example = "validate RECIPE.yaml strategy=gradual --resolved"
-    validate = _add(commands, "validate", run_validate, "describe the data of a recipe and find every problem", example)
+    validate = add_command(
+        commands, "validate", run_validate, "describe the data of a recipe and find every problem", example
+    )
     add_recipe(validate)
     resolved_help = "first print every setting as YAML, with its origin: file, command line, preset, data or default"
     validate.add_argument("--resolved", action="store_true", help=resolved_help)
 
 
-def _add_audit(commands: _Commands) -> None:
+def _add_audit(commands: Commands) -> None:
     summary = "find what would silently go wrong in a run; exit code 1 if there are errors"
-    add_recipe(_add(commands, "audit", run_audit, summary, "audit RECIPE.yaml strategy=llrd"))
+    add_recipe(add_command(commands, "audit", run_audit, summary, "audit RECIPE.yaml strategy=llrd"))
 
 
-def _add_find_lr(commands: _Commands) -> None:
-    summary = "try rising learning rates on the training data, and suggest one for the head and one for the encoder"
-    find_lr = _add(
-        commands,
-        "find-lr",
-        run_find_lr,
-        summary,
-        "find-lr RECIPE.yaml",
-        "find-lr RECIPE.yaml strategy=full --plot rates.svg",
-    )
-    add_recipe(find_lr)
-    find_lr.add_argument("--steps", type=count, default=100, help="steps of each test, at least 20 (default: 100)")
-    find_lr.add_argument("--plot", metavar="FILE", help="draw losses and suggestions as .svg, .png or .pdf")
-
-
-def _add_schema(commands: _Commands) -> None:
-    _add(commands, "schema", run_schema, "print the JSON Schema of recipes", "schema > recipe.schema.json")
-
-
-def _add(
-    commands: _Commands, name: str, command: Callable[[argparse.Namespace], int], summary: str, *examples: str
-) -> argparse.ArgumentParser:
-    parser = commands.add_parser(
-        name,
-        help=summary,
-        description=summary,
-        epilog="\n".join([f"example{'s' if examples[1:] else ''}:", *(f"  nlp-ft {example}" for example in examples)]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(command=command)
-    return parser
+def _add_schema(commands: Commands) -> None:
+    add_command(commands, "schema", run_schema, "print the JSON Schema of recipes", "schema > recipe.schema.json")

@@ -87,6 +87,13 @@ def run_compare(options: argparse.Namespace) -> int:
     return compare(options)
 
 
+def run_tune(options: argparse.Namespace) -> int:
+    """Search settings."""
+    from nlp_ft.study.command_line import tune
+
+    return tune(options)
+
+
 def run_eval(options: argparse.Namespace) -> int:
     """Score a run on labelled rows."""
     from nlp_ft.prediction.command_line import evaluate

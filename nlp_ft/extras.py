@@ -33,3 +33,14 @@ def require_peft(error: type[NlpFtError]) -> Any:
     except (ImportError, RuntimeError) as problem:
         why = "is not installed" if isinstance(problem, ModuleNotFoundError) else f"cannot be imported: {problem}"
         raise error(f"strategy lora needs peft, which {why}; try: pip install 'nlp-ft[lora]'") from None
+
+
+def require_optuna(error: type[NlpFtError]) -> Any:
+    """Import Optuna, which then says warnings alone. Raises: error: it is not installed, or cannot be imported."""
+    try:
+        optuna = import_module("optuna")
+    except (ImportError, RuntimeError) as problem:
+        why = "is not installed" if isinstance(problem, ModuleNotFoundError) else f"cannot be imported: {problem}"
+        raise error(f"nlp-ft tune needs optuna, which {why}; try: pip install 'nlp-ft[tune]'") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna

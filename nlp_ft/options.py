@@ -2,12 +2,39 @@
 
 import argparse
 import re
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn, TypeAlias
 
+from nlp_ft.errors import printable
 from nlp_ft.locations import expand_home
 
 OVERRIDES = "settings that override the recipe's, such as optimizer.lr=1e-4 or strategy=head_only"
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors escape control characters of what was typed."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
+
+
+def add_command(
+    commands: Commands, name: str, command: Callable[[argparse.Namespace], int], summary: str, *examples: str
+) -> argparse.ArgumentParser:
+    """Add a command with its function, a sentence about it, and examples."""
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        epilog="\n".join([f"example{'s' if examples[1:] else ''}:", *(f"  nlp-ft {example}" for example in examples)]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(command=command)
+    return parser
 
 
 def count(text: str) -> int:
@@ -26,11 +53,13 @@ def positive(text: str) -> float:
 
 
 def seconds(text: str) -> float:
-    """Read an option that is a time, such as `90s`, `20m` or `1.5h`, in seconds. Raises: ArgumentTypeError."""
-    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smh])", text.strip())
-    if match is None or not float(match[1]):
+    """Read an option that is a time, such as `90s`, `2m30s` or `1.5h`, in seconds. Raises: ArgumentTypeError."""
+    number = r"(?:([0-9]{1,9}(?:\.[0-9]{1,9})?)"
+    match = re.fullmatch(f"{number}h)?{number}m)?{number}s)?", text.strip())
+    found = sum(float(part or 0) * unit for part, unit in zip(match.groups(), (3600, 60, 1))) if match else 0.0
+    if not found:
         raise argparse.ArgumentTypeError(f"must be a time such as 90s, 20m or 1.5h, got {text!r}")
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+    return found
 
 
 def path(text: str) -> str:

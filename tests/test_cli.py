@@ -66,6 +66,7 @@ INTERFACE = {
         "--output",
     ],
     "export": ["--help", "RUN", "--to", "--output", "--int8", "--max-loss", "--data", "--overwrite"],
+    "tune": ["--help", "RECIPE", "key=value", "--trials", "--space", "--jobs", "--output"],
     "runs": ["--help", "FOLDER"],
     "report": ["--help", "RUN", "--output", "--format", "--no-texts", "--overwrite"],
     "layers": ["--help", "MODEL_OR_RECIPE", "key=value", "--verbose"],

@@ -1,4 +1,4 @@
-"""The commands `compare`, `advise` and `find-lr`: from parsed options to what is printed."""
+"""The study commands, `compare`, `advise`, `tune` and `find-lr`: from parsed options to what is printed."""
 
 import argparse
 import shlex
@@ -29,9 +29,7 @@ def compare(options: argparse.Namespace) -> int:
 
 def advise(options: argparse.Namespace) -> int:
     """Run `nlp-ft advise`; return the exit code."""
-    from nlp_ft.study.advise.plan import parse_seconds
-
-    budget, file = parse_seconds(options.budget), options.output and Path(options.output)
+    file = options.output and Path(options.output)
     if file and file.exists() and not options.overwrite:
         raise RunFolderError(f"--output: {file} exists; choose another, or pass --overwrite to replace it")
     load_recipe(options.recipe, options.overrides)
@@ -40,7 +38,7 @@ def advise(options: argparse.Namespace) -> int:
     from nlp_ft.study.advise.tables import recipe_comments, screen
     from nlp_ft.training import durable
 
-    found = advise(options.recipe, options.overrides, budget)
+    found = advise(options.recipe, options.overrides, options.budget)
     print(f"\n{screen(found)}\n")
     command = f"nlp-ft advise {options.recipe} {' '.join(options.overrides)}".strip()
     if file:
@@ -52,6 +50,18 @@ def advise(options: argparse.Namespace) -> int:
     else:
         print(wrapped("next: the same with --output advised.yaml writes the recipe"))
     print(wrapped("trials are short: where the choice matters, nlp-ft compare trains and judges the candidates"))
+    return 0
+
+
+def tune(options: argparse.Namespace) -> int:
+    """Run `nlp-ft tune`; return the exit code."""
+    recipe = load_recipe(options.recipe, options.overrides)
+    folder = Path(options.output or f"{recipe.output_dir}-tune")
+    from nlp_ft.study.tuning.run import make_study, tune
+    from nlp_ft.study.tuning.space import read_space
+
+    study = make_study(options.recipe, tuple(options.overrides), folder, read_space(options.space))
+    tune(study, options.trials, options.jobs)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Shows how far a comparison is: a table that is drawn again in a terminal, a line for each cell elsewhere."""
+"""Shows how far a comparison is: a table drawn again and again in a terminal, elsewhere a line for each cell."""
 
 import sys
 import time

@@ -246,9 +246,14 @@ def _require_success(plan: Plan, cell: Cell, code: int) -> None:
     if is_finished(plan, cell):
         return
     log = _log(plan, cell)
+    raise TrainingError(
+        f"{cell.name} cannot be trained: {error_in(log, code)} (all of it: {log}); fix this, then start the same "
+        "command again"
+    )
+
+
+def error_in(log: Path, code: int) -> str:
+    """Read why a process has failed: the errors in its log, else its last lines, else its exit code."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
     error = [line for line in lines if line.startswith("error: ")] or lines
-    said = "; ".join(line.removeprefix("error: ") for line in error[-LINES_OF_ERROR:]) or f"exit code {code}"
-    raise TrainingError(
-        f"{cell.name} cannot be trained: {said} (all of it: {log}); fix this, then start the same command again"
-    )
+    return "; ".join(line.removeprefix("error: ") for line in error[-LINES_OF_ERROR:]) or f"exit code {code}"

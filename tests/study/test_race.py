@@ -132,7 +132,7 @@ def test_the_rate_is_chosen_among_those_with_the_most_seeds(recipe: str, tmp_pat
     assert chosen(plan, 1) == {"full": middle, "llrd": middle}
 
 
-@pytest.mark.parametrize(("text", "expected"), [("90s", 90.0), ("20m", 1200.0), ("1.5h", 5400.0)])
+@pytest.mark.parametrize(("text", "expected"), [("2m30s", 150), ("90s", 90.0), ("20m", 1200.0), ("1.5h", 5400.0)])
 def test_a_time_is_read_with_its_unit(text: str, expected: float) -> None:
     assert seconds(text) == expected
 

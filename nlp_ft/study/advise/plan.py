@@ -1,10 +1,8 @@
 """Divides the time of the trials: which strategies run, for how many steps, scored on how many rows."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nlp_ft.errors import RecipeError
 from nlp_ft.study.advise.prior import DEFAULT
 
 LEAST_STEPS = 40
@@ -29,15 +27,6 @@ class TrialPlan:
     strategies: Sequence[str]
     steps: int
     rows: int
-
-
-def parse_seconds(text: str) -> float:
-    """Read a length of time such as `90s`, `3m`, `2m30s` or `1h`. Raises: RecipeError."""
-    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text.strip())
-    seconds = sum(float(part or 0) * unit for part, unit in zip(match.groups(), (3600, 60, 1))) if match else 0.0
-    if not seconds:
-        raise RecipeError(f"--budget must be a length of time above 0, such as 90s, 3m or 1h, got {text!r}")
-    return seconds
 
 
 def plan_trials(

@@ -1,24 +1,8 @@
 """The time of the trials, divided."""
 
-import pytest
-
-from nlp_ft.errors import RecipeError
-from nlp_ft.study.advise.plan import TrialPlan, parse_seconds, plan_trials
+from nlp_ft.study.advise.plan import TrialPlan, plan_trials
 
 CANDIDATES = ["llrd", "head_only", "full"]
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("90s", 90.0), ("3m", 180.0), ("2m30s", 150.0), ("1h", 3600.0), ("0.5m", 30.0)]
-)
-def test_a_length_of_time_is_read(text: str, seconds: float) -> None:
-    assert parse_seconds(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "3", "m", "0s", "-1m", "3 minutes", "1m1h"])
-def test_another_text_is_refused(text: str) -> None:
-    with pytest.raises(RecipeError, match="--budget must be a length of time above 0"):
-        parse_seconds(text)
 
 
 def test_all_candidates_get_the_same_steps_and_the_cheap_ones_run_first_after_the_default() -> None:

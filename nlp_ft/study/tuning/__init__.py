@@ -1,0 +1,1 @@
+"""Searches settings: the space of a recipe, the trials, and what they found."""

@@ -1,0 +1,89 @@
+"""The space of a search: how it is written, what is searched by default, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from nlp_ft.errors import RecipeError
+from nlp_ft.study.tuning.space import Choice, Range, default_space, read_space, require_valid, setting
+from tests.tiny import tiny_recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("optimizer.lr=1e-5..1e-3", Range(1e-5, 1e-3, True)),
+        ("optimizer.head_lr=2e-3..4e-3", Range(2e-3, 4e-3, True)),  # a rate is always logarithmic
+        ("optimizer.weight_decay=0.01..0.1", Range(0.01, 0.1, True)),  # a factor of ten
+        ("optimizer.layer_decay=0.6..1.0", Range(0.6, 1.0, False)),
+        ("model.dropout=0..0.3", Range(0, 0.3, False)),
+        ("training.per_device_batch_size=8..64", Range(8, 64, False)),
+        ("training.per_device_batch_size=8,16,32", Choice((8, 16, 32))),
+        ("training.duration=2ep,3ep", Choice(("2ep", "3ep"))),
+        ("strategy=full,llrd", Choice(("full", "llrd"))),
+        ("optimizer.head_lr=null,1e-2", Choice((None, 1e-2))),
+    ],
+)
+def test_a_setting_is_searched_in_a_range_or_a_list(text: str, expected: Range | Choice) -> None:
+    assert read_space([text]) == {text.partition("=")[0]: expected}
+
+
+def test_only_a_range_between_whole_numbers_is_of_whole_numbers() -> None:
+    assert (Range(8, 64, False).is_whole, Range(0, 0.3, False).is_whole) == (True, False)
+
+
+def test_a_file_holds_a_space(tmp_path: Path) -> None:
+    file = tmp_path / "space.yaml"
+    file.write_text("optimizer.lr: 1e-5..1e-3\ntraining.per_device_batch_size: [8, 16]\n")
+    space = read_space([str(file), "optimizer.lr=1e-4..2e-4"])  # what comes later holds
+    assert space == {
+        "optimizer.lr": Range(1e-4, 2e-4, True),
+        "training.per_device_batch_size": Choice((8, 16)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("optimizer.lr=1e-3..1e-5", r"--space optimizer\.lr=1e-3\.\.1e-5: a range goes from a number to a higher one"),
+        ("training.duration=2ep..5ep", r"durations and names are listed, such as training\.duration=2ep,3ep"),
+        ("optimizer.lr=1e-4", r"--space optimizer\.lr: must be a range .* or two values or more .*; got \[0\.0001\]"),
+        ("nowhere.yaml", "nowhere.yaml"),
+    ],
+)
+def test_what_is_no_range_is_refused(text: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        read_space([text])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("optimizer.layer_decay=0.5..1.5", r"--space optimizer.layer_decay=1.5: mine.yaml.*layer_decay"),
+        ("optimizer.lrr=1e-5..1e-3", r"optimizer\.lrr is not a key of a recipe; did you mean lr\?"),
+    ],
+)
+def test_a_key_or_an_end_that_the_recipe_refuses_is_named_before_any_trial(
+    text: str, message: str, tmp_path: Path, tiny_encoder: Path
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        require_valid(read_space([text]), tiny_recipe(tmp_path, tiny_encoder), "mine.yaml")
+
+
+def test_by_default_the_rates_are_searched_and_layer_decay_where_layers_train() -> None:
+    recipe = {
+        "optimizer": {"lr": 1e-4, "head_lr": 1e-2},
+        "strategy": {"trainable_blocks": "all", "unfreeze": None},
+    }
+    rates = {"optimizer.lr": Range(2e-5, 5e-4, True), "optimizer.head_lr": Range(2e-3, 5e-2, True)}
+    assert default_space(recipe) == {**rates, "optimizer.layer_decay": Range(0.6, 1.0, False)}
+    head_only = {"optimizer": {"lr": 1e-2, "head_lr": None}, "strategy": {"trainable_blocks": 0, "unfreeze": None}}
+    assert default_space(head_only) == {"optimizer.lr": Range(2e-3, 5e-2, True)}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(1.23456e-5, "a.b=1.23e-05"), (0.8, "a.b=0.8"), (16, "a.b=16"), (True, "a.b=true"), (None, "a.b=null")],
+)
+def test_a_setting_is_written_as_an_override(value: object, expected: str) -> None:
+    assert setting("a.b", value) == expected
