@@ -25,6 +25,8 @@ MOST_DIFFERENCE = 1e-3
 """Difference of a logit from that of the original, up to which a graph in float32 computes the same."""
 CALIBRATION_ROWS = 320
 EXAMPLE_ROWS = 3
+FEWEST_ROWS = 2
+"""Rows that an interval can be computed from."""
 LEFT_OUT = (".safetensors", ".csv", ".html", ".jsonl", ".md")
 """Endings of the files of a run that belong to the training or to the original weights."""
 PACKAGES = {"openvino": ("openvino", "nncf"), "onnx": ("onnx", "onnxruntime")}
@@ -68,8 +70,11 @@ def export_run(
     if data is None and run.recipe.data.validation is None:
         raise DataError("the recipe of this run has no validation split; name labelled files with --data")
     run.model.cpu().float().eval()
+    rows = run.labelled(data, "validation")
+    if rows.windows("validation").num_rows < FEWEST_ROWS:
+        raise DataError(f"{data or 'data.validation'} must hold {FEWEST_ROWS} rows or more to compare on, got 1")
     with written_whole(place, source, overwrite) as partial:
-        example = next(batches(run, run.labelled(data, "validation"), "validation", EXAMPLE_ROWS))
+        example = next(batches(run, rows, "validation", EXAMPLE_ROWS))
         calibration = _calibration(run) if int8 else None
         _write(run, source, partial, engine, example, calibration)
         check = compared(run, load_run(partial), data, "validation")

@@ -26,8 +26,9 @@ def require_free_place(place: Path, run: Path, overwrite: bool) -> None:
     if place.is_symlink():
         raise RunFolderError(f"--output: {place} is a link to {place.readlink()}; name the folder itself")
     if place.exists() and not (overwrite and is_export):
-        hint = "pass --overwrite to replace it" if is_export else "it is no export"
-        raise RunFolderError(f"--output: {place} exists; choose another, or {hint}")
+        found = "exists" if is_export else "exists and is no export"
+        hint = ", or pass --overwrite to replace it" if is_export else ""
+        raise RunFolderError(f"--output: {place} {found}; choose another{hint}")
     if not place.absolute().parent.is_dir():
         raise RunFolderError(f"--output: {place}: No such file or directory")
     if (run / "config.json").exists() and place.resolve().is_relative_to(run.resolve()):
@@ -60,6 +61,8 @@ def written_whole(place: Path, run: Path, overwrite: bool) -> Iterator[Path]:
                 _put_in_place(partial, place)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
+    except RunFolderError as error:
+        raise RunFolderError(str(error).replace("output_dir: ", "--output: ", 1)) from None
     except OSError as error:
         raise _cannot_write(place, error) from None
 

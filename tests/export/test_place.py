@@ -80,6 +80,17 @@ def test_a_killed_export_is_replaced_but_the_checkpoints_of_a_run_never_are(tmp_
     assert (unfinished / "run.json").exists()
 
 
+def test_a_second_export_to_the_same_folder_is_refused_while_the_first_is_written(tmp_path: Path) -> None:
+    run = make(tmp_path / "run", "config.json")
+    with (
+        written_whole(tmp_path / "graph", run, overwrite=False),
+        pytest.raises(RunFolderError, match="^--output: .*graph is being written by another process"),
+        written_whole(tmp_path / "graph", run, overwrite=False),
+    ):
+        pass
+    assert (tmp_path / "graph" / "export.json").exists()
+
+
 def test_a_run_stays_as_it_is_and_a_link_is_not_replaced(tmp_path: Path) -> None:
     run = make(tmp_path / "run", "config.json")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
