@@ -84,7 +84,7 @@ def test_a_second_export_to_the_same_folder_is_refused_while_the_first_is_writte
     run = make(tmp_path / "run", "config.json")
     with (
         written_whole(tmp_path / "graph", run, overwrite=False),
-        pytest.raises(RunFolderError, match="^--output: .*graph is being written by another process"),
+        pytest.raises(RunFolderError, match=r"^--output: .*graph is being written by another process"),
         written_whole(tmp_path / "graph", run, overwrite=False),
     ):
         pass
