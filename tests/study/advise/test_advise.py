@@ -88,6 +88,21 @@ def test_interrupted_advice_says_that_nothing_was_written(
     assert not (tmp_path / "advised.yaml").exists()
 
 
+def test_rows_of_validation_that_are_in_train_are_said(
+    tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_recipe(tmp_path, tiny_encoder, data={"validation": str(tmp_path / "train.csv")})
+
+    def stopped(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nlp_ft.study.advise.evidence.gather", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        advise(str(file))
+    said = capsys.readouterr()
+    assert "row(s) of validation also occur in train" in said.out + said.err
+
+
 @pytest.mark.slow
 def test_without_validation_it_is_drawn_from_train(tmp_path: Path, tiny_encoder: Path) -> None:
     found = advise(str(write_recipe(tmp_path, tiny_encoder, data={"validation": None})), budget=1.0)
