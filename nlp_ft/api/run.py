@@ -60,8 +60,15 @@ class Run:
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """The records of metrics.jsonl, from the first step to the last; `pandas.DataFrame` takes them as they are."""
-        lines = (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        """The records of metrics.jsonl, from the first step to the last; `pandas.DataFrame` takes them as they are.
+
+        Raises:
+            RunFolderError: there is none, as in an export.
+        """
+        file = self.folder / "metrics.jsonl"
+        if not file.exists():
+            raise RunFolderError(f"{self.folder} has no metrics.jsonl; an export leaves it to its run")
+        lines = file.read_text(encoding="utf-8").splitlines()
         return [json.loads(line) for line in lines]
 
     @cached_property

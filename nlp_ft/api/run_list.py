@@ -11,7 +11,7 @@ from nlp_ft.errors import RecipeError, RunFolderError
 from nlp_ft.recipe.loader import read_yaml
 from nlp_ft.tables import short_rate, text_table
 
-SUMMARY, RECIPE = "summary.json", "recipe.yaml"
+SUMMARY, RECIPE, EXPORT = "summary.json", "recipe.yaml", "export.json"
 WITHOUT_MEANING = ("output_dir",)
 """Settings that differ between any two runs."""
 
@@ -112,7 +112,9 @@ def _runs_under(folder: Path) -> list[FinishedRun]:
         raise RunFolderError(f"{folder} is no folder; name one that holds runs, such as runs")
     found = []
     for file in sorted(folder.rglob(SUMMARY)):
-        if (file.parent / RECIPE).exists() and not file.parent.name.endswith(".partial"):
+        # An export has the summary of the run that it came from.
+        is_run = (file.parent / RECIPE).exists() and not (file.parent / EXPORT).exists()
+        if is_run and not file.parent.name.endswith(".partial"):
             found.append(_read(file.parent))
     return found
 

@@ -2,25 +2,30 @@
 
 import argparse
 
-from nlp_ft.errors import printable
+from nlp_ft.errors import Interrupted, printable
+from nlp_ft.exits import INTERRUPTED
 from nlp_ft.export.check import Check
 from nlp_ft.export.export import export_run
+from nlp_ft.export.place import default_place
 from nlp_ft.tables import text_table, wrapped
 from nlp_ft.training.verdict.facts import points, shown
 
 
 def export(options: argparse.Namespace) -> int:
     """Run `nlp-ft export`; return the exit code."""
-    output = options.output or f"{options.run.rstrip('/')}-{options.to}{'-int8' if options.int8 else ''}"
-    check = export_run(
-        options.run,
-        output,
-        options.to,
-        int8=options.int8,
-        max_loss=options.max_loss,
-        data=options.data,
-        overwrite=options.overwrite,
-    )
+    output = options.output or default_place(options.run, options.to, options.int8)
+    try:
+        check = export_run(
+            options.run,
+            output,
+            options.to,
+            int8=options.int8,
+            max_loss=options.max_loss,
+            data=options.data,
+            overwrite=options.overwrite,
+        )
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; nothing was written", INTERRUPTED) from None
     print(f"{report(check, options.to + (' int8' if options.int8 else ''))}\n")
     print(f"export: {printable(output)}")
     print(wrapped(f'next: nlp-ft predict {printable(output)} "a text of your own"'))

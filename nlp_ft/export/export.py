@@ -1,6 +1,7 @@
 """Exports a run: traces the model, writes the graph, compares it with the original, and only then keeps it."""
 
 import json
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -12,6 +13,7 @@ import torch
 from nlp_ft.errors import DataError, ModelError, RunFolderError
 from nlp_ft.export.check import Check, batches, compared
 from nlp_ft.export.formats import WRITERS, Arrays
+from nlp_ft.export.place import require_free_place, writing_graph, written_whole
 from nlp_ft.export.program import traced
 from nlp_ft.layerwise.unfreezing.triggers import LOWER_IS_BETTER
 from nlp_ft.prediction.engines import EXPORT, FILES
@@ -23,6 +25,8 @@ MOST_DIFFERENCE = 1e-3
 """Difference of a logit from that of the original, up to which a graph in float32 computes the same."""
 CALIBRATION_ROWS = 320
 EXAMPLE_ROWS = 3
+FEWEST_ROWS = 2
+"""Rows that an interval can be computed from."""
 LEFT_OUT = (".safetensors", ".csv", ".html", ".jsonl", ".md")
 """Endings of the files of a run that belong to the training or to the original weights."""
 PACKAGES = {"openvino": ("openvino", "nncf"), "onnx": ("onnx", "onnxruntime")}
@@ -58,29 +62,27 @@ def export_run(
         MachineError: the engine is not installed.
         DataError: the rows cannot be read.
     """
-    place = Path(output)
-    require_free_place(place, overwrite)
-    run = load_run(folder)
-    if (Path(folder) / EXPORT).exists():
+    source, place = Path(folder), Path(output)
+    require_free_place(place, source, overwrite)
+    run = load_run(source)
+    if (source / EXPORT).exists():
         raise RunFolderError(f"{folder} is an export itself; export the run that it came from")
     if data is None and run.recipe.data.validation is None:
         raise DataError("the recipe of this run has no validation split; name labelled files with --data")
     run.model.cpu().float().eval()
-    partial = place.with_name(f"{place.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        example = next(batches(run, run.labelled(data, "validation"), "validation", EXAMPLE_ROWS))
+    rows = run.labelled(data, "validation")
+    if rows.windows("validation").num_rows < FEWEST_ROWS:
+        raise DataError(f"{data or 'data.validation'} must hold {FEWEST_ROWS} rows or more to compare on, got 1")
+    with written_whole(place, source, overwrite) as partial:
+        example = next(batches(run, rows, "validation", EXAMPLE_ROWS))
         calibration = _calibration(run) if int8 else None
-        _write(run, Path(folder), partial, engine, example, calibration)
+        _write(run, source, partial, engine, example, calibration)
         check = compared(run, load_run(partial), data, "validation")
         require_same(check, int8, max_loss)
+        if int8:
+            _note_scores(partial, {} if data else {"validation": {check.metric: check.after}})
         settings = json.loads((partial / EXPORT).read_text(encoding="utf-8"))
         durable.write_text(partial / EXPORT, json.dumps({**settings, "check": asdict(check)}, indent=2) + "\n")
-        durable.sync_tree(partial)
-        shutil.rmtree(place, ignore_errors=True)
-        durable.rename(partial, place)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return check
 
 
@@ -93,12 +95,12 @@ def _write(
     calibration: Sequence[Arrays] | None,
 ) -> None:
     """Write an export that is not checked yet."""
-    place.mkdir(parents=True)
     for file in folder.iterdir():
         if file.is_file() and file.suffix not in LEFT_OUT and file.name != "layers.txt":
             shutil.copy(file, place)
     program = traced(run.model, example)
-    WRITERS[engine](program, list(example), place, calibration)
+    with writing_graph(place.with_suffix("")):
+        WRITERS[engine](program, list(example), place, calibration)
     graph = [file for file in place.iterdir() if file.stem == Path(FILES[engine]).stem]
     settings = {
         "engine": engine,
@@ -116,13 +118,11 @@ def _calibration(run: TrainedRun) -> list[Arrays]:
     return [{name: tensor.numpy() for name, tensor in batch.items()} for batch in made]
 
 
-def require_free_place(place: Path, overwrite: bool) -> None:
-    """Check that an export can be written. Raises: RunFolderError."""
-    if place.exists() and not (overwrite and (place / EXPORT).exists()):
-        hint = "pass --overwrite to replace it" if (place / EXPORT).exists() else "it is no export"
-        raise RunFolderError(f"--output: {place} exists; choose another, or {hint}")
-    if not place.absolute().parent.is_dir():
-        raise RunFolderError(f"--output: {place}: No such file or directory")
+def _note_scores(folder: Path, scores: Mapping[str, Mapping[str, float]]) -> None:
+    """Replace the scores in the summary, which are those of the original weights."""
+    file = folder / "summary.json"
+    summary = json.loads(file.read_text(encoding="utf-8"))
+    durable.write_text(file, json.dumps({**summary, "metrics": scores}, indent=2) + "\n")
 
 
 def require_same(check: Check, int8: bool, max_loss: float) -> None:
@@ -135,10 +135,15 @@ def require_same(check: Check, int8: bool, max_loss: float) -> None:
             )
         return
     lower_is_better = check.metric.endswith(LOWER_IS_BETTER)
-    lost = 100 * ((check.after / check.before - 1) if lower_is_better else check.before - check.after)
+    lost = 100 * (_growth(check.before, check.after) if lower_is_better else check.before - check.after)
     if not lost <= max_loss:
         unit = "percent" if lower_is_better else "points"
         raise ModelError(
             f"8-bit integers cost {lost:.2f} {unit} of {check.metric.replace('_', ' ')} on {check.rows:,} rows "
             f"({check.before:.4f} -> {check.after:.4f}), more than --max-loss {max_loss:g}; nothing was written"
         )
+
+
+def _growth(before: float, after: float) -> float:
+    """Compute by which share an error grows; what grows from 0 grows without limit."""
+    return after / before - 1 if before else (math.inf if after else 0.0)

@@ -28,12 +28,13 @@ def traced(model: torch.nn.Module, example: Mapping[str, torch.Tensor]) -> Expor
 
     Args:
         model: the model, on the CPU, in float32.
-        example: its inputs, (batch, ...), with a batch and a length of at least 2. The batch size may be another one
-            later, and so may the other axes of ids and masks; those of pixels are fixed.
+        example: its inputs, (batch, ...). The batch size may be another one later, and so may the other axes of ids and
+            masks; those of pixels are fixed.
 
     Raises:
         ModelError: the model does something that cannot be traced.
     """
+    example = {name: _without_axes_of_one(tensor) for name, tensor in example.items()}
     axes = tuple(
         dict.fromkeys(range(1 if tensor.is_floating_point() else tensor.ndim), Dim.DYNAMIC)
         for tensor in example.values()
@@ -46,6 +47,14 @@ def traced(model: torch.nn.Module, example: Mapping[str, torch.Tensor]) -> Expor
     except Exception as error:  # torch.export raises what it likes
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(f"{type(model).__name__} cannot be exported: {reason[0][:300]}") from None
+
+
+def _without_axes_of_one(tensor: torch.Tensor) -> torch.Tensor:
+    """Repeat what an axis holds once, as tracing would take a size of 1 for one that never changes."""
+    for axis in range(1 if tensor.is_floating_point() else tensor.ndim):
+        if tensor.shape[axis] == 1:
+            tensor = torch.cat([tensor, tensor], axis)
+    return tensor
 
 
 @contextmanager

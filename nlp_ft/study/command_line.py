@@ -1,10 +1,12 @@
 """The study commands, `compare`, `advise`, `tune` and `find-lr`: from parsed options to what is printed."""
 
 import argparse
+import os
 import shlex
 from pathlib import Path
 
-from nlp_ft.errors import RunFolderError, printable
+from nlp_ft.errors import Interrupted, RunFolderError, printable
+from nlp_ft.exits import INTERRUPTED
 from nlp_ft.recipe.loader import load_recipe
 from nlp_ft.tables import wrapped
 
@@ -30,15 +32,18 @@ def compare(options: argparse.Namespace) -> int:
 def advise(options: argparse.Namespace) -> int:
     """Run `nlp-ft advise`; return the exit code."""
     file = options.output and Path(options.output)
-    if file and file.exists() and not options.overwrite:
-        raise RunFolderError(f"--output: {file} exists; choose another, or pass --overwrite to replace it")
+    if file:
+        _check_recipe_file(file, options.recipe, options.overwrite)
     load_recipe(options.recipe, options.overrides)
     from nlp_ft.study.advise.advise import advise
     from nlp_ft.study.advise.settings import advised_recipe
     from nlp_ft.study.advise.tables import recipe_comments, screen
     from nlp_ft.training import durable
 
-    found = advise(options.recipe, options.overrides, options.budget)
+    try:
+        found = advise(options.recipe, options.overrides, options.budget)
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; nothing was written", INTERRUPTED) from None
     print(f"\n{screen(found)}\n")
     command = f"nlp-ft advise {options.recipe} {' '.join(options.overrides)}".strip()
     if file:
@@ -63,6 +68,22 @@ def tune(options: argparse.Namespace) -> int:
     study = make_study(options.recipe, tuple(options.overrides), folder, read_space(options.space))
     tune(study, options.trials, options.jobs)
     return 0
+
+
+def _check_recipe_file(file: Path, recipe: str, overwrite: bool) -> None:
+    """Check, before minutes of trials, that the advised recipe can be written. Raises: RunFolderError."""
+    if file.is_dir():
+        raise RunFolderError(f"--output: {file}: Is a directory")
+    if file.suffix not in (".yaml", ".yml"):
+        raise RunFolderError(f"--output: a recipe's name must end in .yaml or .yml, got {file}")
+    if not file.absolute().parent.is_dir():
+        raise RunFolderError(f"--output: {file}: No such file or directory")
+    if file.resolve() == Path(recipe).resolve():
+        raise RunFolderError(f"--output: {file} is the recipe that is advised on, which stays as it is; choose another")
+    if file.exists() and not overwrite:
+        raise RunFolderError(f"--output: {file} exists; choose another, or pass --overwrite to replace it")
+    if not os.access(file.absolute().parent, os.W_OK):
+        raise RunFolderError(f"--output: nothing can be written in {file.absolute().parent}")
 
 
 def find_lr(options: argparse.Namespace) -> int:

@@ -149,6 +149,8 @@ def find_rates(recipe: Recipe, steps: int = 100) -> FoundRates:
     """
     if num_launched() > 1:
         raise TrainingError("find-lr runs in one process; start it without a launcher")
+    if recipe.strategy.probe is not None:
+        raise TrainingError("strategy probe takes no steps, so it has no learning rate to find")
     if steps < LEAST_STEPS:
         raise TrainingError(f"--steps must be at least {LEAST_STEPS}, got {steps}")
     accelerator = _accelerator(recipe)

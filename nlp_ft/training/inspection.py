@@ -22,6 +22,7 @@ from nlp_ft.training import build, schedules
 from nlp_ft.training.accelerator import check_trackers
 from nlp_ft.training.layer_table import layer_table, short_layer_table
 from nlp_ft.training.precision import mixed_precision
+from nlp_ft.training.probe.solve import require_layer
 from nlp_ft.training.run_folder import RunFolder
 
 
@@ -83,11 +84,17 @@ def inspect_recipe(recipe: Recipe) -> Inspection:
             for layered in found:
                 schedules.unfreeze_plan(layered.schedule, settings)
 
+    def check_probe() -> None:
+        if (probe := recipe.strategy.probe) and found:
+            pooling = getattr(found[0].model.config, "pooling", None)
+            require_layer(probe.layer, found[0].layer_map.num_layers, pooling)
+
     checks: list[Callable[[], object]] = [
         check_data,
         check_encoding,
         check_model,
         check_plan,
+        check_probe,
         lambda: build.optimizer_class(recipe.optimizer.name),
         lambda: mixed_precision(recipe.training.precision, _device()),
         lambda: check_trackers(recipe),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from nlp_ft.api.run import load
 from nlp_ft.api.run_list import compare_runs, list_runs
 from nlp_ft.cli import main
 from nlp_ft.errors import RunFolderError
@@ -79,3 +80,11 @@ def test_a_folder_without_runs_and_a_damaged_run_are_refused_by_name(runs: Path)
     (Path("runs/deep/b") / "summary.json").write_text("{")
     with pytest.raises(RunFolderError, match=r"^runs/deep/b is not a finished run that can be read: "):
         list_runs("runs")
+
+
+def test_an_export_is_no_run_of_its_own(runs: Path) -> None:
+    write_run(Path("runs/b-onnx"), 0.9, 1)
+    Path("runs/b-onnx/export.json").write_text("{}")
+    assert "b-onnx" not in list_runs("runs")
+    with pytest.raises(RunFolderError, match=r"b-onnx has no metrics\.jsonl; an export leaves it to its run"):
+        load("runs/b-onnx").history  # noqa: B018

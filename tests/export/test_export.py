@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from nlp_ft.api.run import load
 from nlp_ft.cli import main
 from nlp_ft.errors import DataError, MachineError, ModelError, RunFolderError
 from nlp_ft.export.check import Check
@@ -87,6 +88,8 @@ def test_integers_of_8_bits_take_a_quarter_and_keep_most_predictions(run: Path, 
     assert check.largest_difference > 1e-4
     assert (tmp_path / "small" / "openvino_model.bin").stat().st_size < (run / "model.safetensors").stat().st_size / 2
     assert json.loads((tmp_path / "small" / "export.json").read_text())["is_int8"] is True
+    # The scores of the original are not those of the export.
+    assert load(tmp_path / "small").metrics == {"validation": {"accuracy": check.after}}
 
 
 @pytest.mark.slow
@@ -169,7 +172,7 @@ def test_a_graph_that_is_not_the_one_that_was_checked_is_refused(run: Path, tmp_
 def test_what_cannot_be_exported_is_refused_and_nothing_is_left(run: Path, exported: Path, tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="graph is an export itself"):
         export_run(exported, tmp_path / "again", "onnx")
-    with pytest.raises(RunFolderError, match=r"--output: .*run exists; choose another, or it is no export"):
+    with pytest.raises(RunFolderError, match=r"--output: .*run exists and is no export; choose another"):
         export_run(run, run, "onnx", overwrite=True)
     with pytest.raises(RunFolderError, match="pass --overwrite to replace it"):
         export_run(run, exported, "openvino")
@@ -180,6 +183,10 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_left(run: Path, expor
     with pytest.raises(DataError, match=r"missing\.csv"):
         export_run(run, tmp_path / "graph", "onnx", data="missing.csv")
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "one.csv").write_text("text,label\nthe cat,animal\n")
+    with pytest.raises(DataError, match=r"one\.csv must hold 2 rows or more to compare on, got 1"):
+        export_run(run, tmp_path / "graph", "onnx", data=str(tmp_path / "one.csv"))
+    assert [file.name for file in tmp_path.iterdir()] == ["one.csv"]
 
 
 def test_a_run_without_validation_is_exported_with_labelled_rows(tmp_path: Path, tiny_encoder: Path) -> None:

@@ -62,6 +62,11 @@ def test_a_plot_that_cannot_be_written_is_refused(file: str, said: str) -> None:
         check_plot(file)
 
 
+def test_a_probe_has_no_rate_to_find(tmp_path: Path, tiny_encoder: Path) -> None:
+    with pytest.raises(TrainingError, match="strategy probe takes no steps"):
+        find_rates(recipe_from_dict(tiny_recipe(tmp_path, tiny_encoder, strategy="probe")))
+
+
 def test_weights_and_random_numbers_come_back_to_the_bit() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3))
     model[0].bias.requires_grad_(False)

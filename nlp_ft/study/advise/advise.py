@@ -23,6 +23,7 @@ from nlp_ft.study.advise.probing import Probe, probe
 from nlp_ft.study.advise.settings import Setting
 from nlp_ft.study.advise.trials import Trial, run_trial
 from nlp_ft.study.cells import with_strategy
+from nlp_ft.tables import wrapped
 from nlp_ft.tasks.registry import task_of
 
 TRIED = ("full", "lp_ft", "top_layers", "gradual")
@@ -94,6 +95,8 @@ def advise(file: str, overrides: Sequence[str] = (), budget: float = 120.0) -> A
     recipe = recipes[DEFAULT]
     task = task_of(recipe)
     say("reading the data")
+    if shared := task.describe_data()["validation"].get("also_in_train"):
+        say(wrapped(f"look: {shared:,} row(s) of validation also occur in train, so scores and advice are too good"))
     prior, candidates = _prior(task, recipe, own)
     facts = evidence.gather(task, {name: recipes[name] for name in candidates})
     say("probing the frozen network")

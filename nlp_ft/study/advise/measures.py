@@ -1,10 +1,11 @@
 """From trials and probe to what advice needs: gains over the default, its predicted score, and costs."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
-from nlp_ft.study.advise.advice import Choice, Cost, Measured, beyond_probe, choose, combined
+from nlp_ft.study.advise.advice import Candidate, Choice, Cost, Measured, beyond_probe, choose, combined
 from nlp_ft.study.advise.curves import Estimate, after_steps
 from nlp_ft.study.advise.evidence import Evidence
 from nlp_ft.study.advise.plan import COST
@@ -58,7 +59,17 @@ def chosen(
         return None
     names = dict.fromkeys([DEFAULT, *trials, *measured, prior.strategy])
     costs = {name: cost_of(name, trials, first, facts) for name in names}
-    return choose(list(names), prior, measured, combined(estimates), costs, unit, sign)
+    choice = choose(list(names), prior, measured, combined(estimates), costs, unit, sign)
+    return bounded(choice) if is_share(metric) else choice
+
+
+def bounded(choice: Choice) -> Choice:
+    """Keep the predicted scores between 0 and 1, beyond which sums of gains can lead."""
+
+    def within(one: Candidate) -> Candidate:
+        return replace(one, score=Estimate(min(max(one.score.value, 0.0), 1.0), one.score.error))
+
+    return replace(choice, candidates=[within(one) for one in choice.candidates])
 
 
 def cost_of(name: str, trials: Mapping[str, Trial], first: Trial, facts: Evidence) -> Cost:

@@ -84,6 +84,11 @@ def _of_split(
                 found = np.empty((len(vectors), len(order), vectors.shape[-1]), np.float32)
             found[:, places] = vectors.float().cpu().numpy()
     assert found is not None  # no split is empty
+    if broken := int((~np.isfinite(found).all((0, 2))).sum()):
+        raise ModelError(
+            f"the frozen network computes no finite numbers for {broken:,} of {len(order):,} inputs of {split}, so a "
+            "probe has nothing to read; check the weights of model.name"
+        )
     windows = windows.selected(chosen)
     return found if windows.num_rows == len(order) else _of_rows(found, windows)
 

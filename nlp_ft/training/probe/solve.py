@@ -100,10 +100,7 @@ class Probe:
         pooling = getattr(self.model.config, "pooling", None)
         if num_layers == 1:
             return [0]
-        if layer == "mean" and pooling != "mean":
-            raise TrainingError(f"strategy.probe.layer mean needs model.pooling mean, but it is {pooling}")
-        if isinstance(layer, int) and layer > top:
-            raise TrainingError(f"strategy.probe.layer must be at most {top}, the blocks of this model, got {layer}")
+        require_layer(layer, top, pooling)
         if layer != "auto":
             return [layer]
         # The embedding of a CLS token is the same for all texts.
@@ -159,6 +156,14 @@ class Probe:
         """Return label id -> weight. Raises: TrainingError: the weights do not fit the labels."""
         setting = self.recipe.loss.class_weights
         return None if setting is None else dict(enumerate(class_weights(setting, self.task.label_counts())))
+
+
+def require_layer(layer: Layer | Literal["auto"], num_blocks: int, pooling: str | None) -> None:
+    """Check that a model has the features that a recipe names. Raises: TrainingError."""
+    if layer == "mean" and pooling != "mean":
+        raise TrainingError(f"strategy.probe.layer mean needs model.pooling mean, but it is {pooling}")
+    if isinstance(layer, int) and layer > num_blocks:
+        raise TrainingError(f"strategy.probe.layer must be at most {num_blocks}, the blocks of this model, got {layer}")
 
 
 def _chosen(found: list[Validated], last: int) -> int:

@@ -4,6 +4,7 @@ import pytest
 
 from nlp_ft.study.advise.advice import Choice, Cost, Measured, beyond_probe, choose, combined, updated
 from nlp_ft.study.advise.curves import Estimate
+from nlp_ft.study.advise.measures import bounded
 from nlp_ft.study.advise.prior import Belief, Prior
 
 LITTLE = Prior("head_only", "little data")
@@ -98,3 +99,9 @@ def test_a_loss_is_predicted_to_fall_where_a_strategy_gains() -> None:
     choice = choose(["llrd", "full"], MUCH, {"full": whole(4.0, 0.0)}, Estimate(0.5, 0.01), COSTS, 0.005, -1)
     assert choice.strategy == "full"
     assert choice.advised.score.value == pytest.approx(0.5 - 0.005 * 4 / 3)
+
+
+def test_no_predicted_score_is_above_1_or_below_0() -> None:
+    for value, kept in ((1.02, 1.0), (-0.1, 0.0), (0.4, 0.4)):
+        choice = choose(["llrd"], MUCH, {}, Estimate(value, 0.1), COSTS, 0.01, 1)
+        assert bounded(choice).advised.score == Estimate(kept, choice.advised.score.error)

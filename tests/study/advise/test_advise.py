@@ -59,15 +59,48 @@ def test_advice_is_printed_and_its_recipe_trains_without_reading_test(
 def test_an_existing_file_and_a_wrong_budget_are_refused_before_anything_runs(
     tmp_path: Path, tiny_encoder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = write_recipe(tmp_path, tiny_encoder)
+    file, other = write_recipe(tmp_path, tiny_encoder), tmp_path / "other.yaml"
+    other.write_text("")
     for options, error in (
-        (["--output", str(file)], "exists; choose another, or pass --overwrite to replace it"),
+        (["--output", str(other)], "exists; choose another, or pass --overwrite to replace it"),
+        (["--output", str(file), "--overwrite"], "is the recipe that is advised on, which stays as it is"),
+        (["--output", str(tmp_path / "no" / "a.yaml")], "a.yaml: No such file or directory"),
+        (["--output", str(tmp_path), "--overwrite"], ": Is a directory"),
+        (["--output", "advised.txt"], "a recipe's name must end in .yaml or .yml, got advised.txt"),
         (["--budget", "soon"], "--budget must be a length of time above 0"),
     ):
         with pytest.raises(SystemExit) as ended:
             main(["advise", str(file), *options])
         assert ended.value.code == 2
         assert error in capsys.readouterr().err
+
+
+def test_interrupted_advice_says_that_nothing_was_written(
+    tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nlp_ft.study.advise.advise.advise", interrupted)
+    with pytest.raises(SystemExit, match="130"):
+        main(["advise", str(write_recipe(tmp_path, tiny_encoder)), "--output", str(tmp_path / "advised.yaml")])
+    assert capsys.readouterr().err == "\ninterrupted; nothing was written\n"
+    assert not (tmp_path / "advised.yaml").exists()
+
+
+def test_rows_of_validation_that_are_in_train_are_said(
+    tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_recipe(tmp_path, tiny_encoder, data={"validation": str(tmp_path / "train.csv")})
+
+    def stopped(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nlp_ft.study.advise.evidence.gather", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        advise(str(file))
+    said = capsys.readouterr()
+    assert "row(s) of validation also occur in train" in said.out + said.err
 
 
 @pytest.mark.slow

@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
-from nlp_ft.errors import TrainingError
+from nlp_ft.errors import ModelError, TrainingError
 from nlp_ft.prediction.predict import predict
 from nlp_ft.recipe.loader import recipe_from_dict
 from nlp_ft.tasks.registry import task_of
+from nlp_ft.training.inspection import find_problems
 from nlp_ft.training.probe.features import layer_features
 from nlp_ft.training.probe.fit import Validated, fit
 from nlp_ft.training.probe.solve import _chosen
@@ -98,6 +99,17 @@ def test_features_that_the_model_does_not_have_are_refused(
     with pytest.raises(TrainingError) as caught:
         train(recipe_from_dict(probe_recipe(tmp_path, tiny_encoder, **probe)))
     assert str(caught.value) == problem
+    assert not (tmp_path / "run").exists()
+    assert find_problems(recipe_from_dict(probe_recipe(tmp_path, tiny_encoder, **probe))) == [problem]
+
+
+def test_features_that_are_no_numbers_are_named(tmp_path: Path) -> None:
+    encoder = save_tiny_encoder(tmp_path / "encoder")
+    weights = load_file(encoder / "model.safetensors")
+    weights["encoder.layer.1.output.LayerNorm.weight"].fill_(3e38)
+    save_file(weights, encoder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"no finite numbers for 50 of 50 inputs of train.*check the weights"):
+        train(recipe_from_dict(probe_recipe(tmp_path, encoder)))
     assert not (tmp_path / "run").exists()
 
 
