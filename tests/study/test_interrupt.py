@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,15 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> str:
     return write_recipe(tmp_path_factory.mktemp("comparison"), tiny_encoder)
 
 
+@pytest.fixture
+def _signals_as_in_a_terminal() -> Iterator[None]:
+    """Where the tests run in the background, Ctrl-C is ignored, and so it is by what they start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_signals_as_in_a_terminal")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_cells_and_says_how_to_go_on(
     number: signal.Signals, code: int, recipe: str, tmp_path: Path
