@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,10 @@ def check_python(arguments: list[str], run: bool, monkeypatch: pytest.MonkeyPatc
         return None
     for recipe in (word for word in arguments if word.startswith("recipes/")):
         load_recipe(ROOT / recipe, [word for word in arguments if re.match(r"[a-z_.]+=", word)])
-    return parse_by_own_parser(lambda: runpy.run_path(str(ROOT / script), run_name="__main__"), arguments, monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(str((ROOT / script).parent))  # as python does
+        start = partial(runpy.run_path, str(ROOT / script), run_name="__main__")
+        return parse_by_own_parser(start, arguments, monkeypatch)
 
 
 def parse_by_own_parser(start: Callable[[], Any], argv: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
