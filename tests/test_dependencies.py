@@ -58,7 +58,9 @@ def imported(nodes: Iterable[ast.AST]) -> Iterator[str]:
 def distributions(file: Path) -> set[str]:
     """Third-party distributions that a file imports, at its top or inside a function."""
     modules = {name.partition(".")[0] for name in imported(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))}
-    outside = modules - OURS - set(sys.stdlib_module_names)
+    # A script finds those beside it.
+    beside = {other.stem for other in file.parent.glob("*.py")} if "scripts" in file.parts else set()
+    outside = modules - OURS - set(sys.stdlib_module_names) - beside
     return {DISTRIBUTIONS.get(name, PART_OF.get(name, name)).lower().replace("_", "-") for name in outside}
 
 

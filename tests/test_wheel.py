@@ -17,7 +17,7 @@ from nlp_ft.recipe.loader import dump_yaml
 from tests.tiny import tiny_recipe
 
 ROOT = Path(__file__).parent.parent
-TEMPLATES = ("base.html", "parts.html", "run.html", "run.md", "runs.html", "runs.md")
+TEMPLATES = ("base.html", "parts.html", "run.html", "run.md", "runs.html", "runs.md", "study.html")
 PARTS = ("nlp_ft", "scripts", "tests", "recipes", "pyproject.toml", "README.md", "LICENSE")
 USE = """
 from typing import Any, assert_type
