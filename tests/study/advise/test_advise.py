@@ -67,7 +67,7 @@ def test_an_existing_file_and_a_wrong_budget_are_refused_before_anything_runs(
         (["--output", str(tmp_path / "no" / "a.yaml")], "a.yaml: No such file or directory"),
         (["--output", str(tmp_path), "--overwrite"], ": Is a directory"),
         (["--output", "advised.txt"], "a recipe's name must end in .yaml or .yml, got advised.txt"),
-        (["--budget", "soon"], "--budget must be a length of time above 0"),
+        (["--budget", "soon"], "argument --budget: must be a time such as 90s, 20m or 1.5h, got 'soon'"),
     ):
         with pytest.raises(SystemExit) as ended:
             main(["advise", str(file), *options])
