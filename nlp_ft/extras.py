@@ -4,7 +4,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from nlp_ft.errors import NlpFtError
+from nlp_ft.errors import MachineError, NlpFtError
 
 
 def require_torchvision(error: type[NlpFtError], module: str = "torchvision") -> ModuleType:
@@ -44,3 +44,11 @@ def require_optuna(error: type[NlpFtError]) -> Any:
         raise error(f"nlp-ft tune needs optuna, which {why}; try: pip install 'nlp-ft[tune]'") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
+
+
+def require_engine(module: str) -> Any:
+    """Import a module of the extra `export`. Raises: MachineError: it is not installed."""
+    try:
+        return import_module(module)
+    except ImportError:
+        raise MachineError(f"this needs the package {module}; try: pip install 'nlp-ft[export]'") from None

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch.export import ExportedProgram
 
-from nlp_ft.prediction.engines import FILES, required
+from nlp_ft.extras import require_engine
+from nlp_ft.prediction.engines import FILES
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -30,14 +31,14 @@ def write_openvino(
     Raises:
         MachineError: OpenVINO or, for 8-bit integers, NNCF is not installed.
     """
-    openvino = required("openvino")
+    openvino = require_engine("openvino")
     with quiet():
         model = openvino.convert_model(program)
         for port, name in zip(model.inputs, names, strict=True):
             port.get_tensor().set_names({name})
         model.outputs[0].get_tensor().set_names({"logits"})
         if calibration is not None:
-            nncf = required("nncf")
+            nncf = require_engine("nncf")
             model = nncf.quantize(
                 model,
                 nncf.Dataset([dict(arrays) for arrays in calibration]),
@@ -57,12 +58,12 @@ def write_onnx(
     Raises:
         MachineError: a package is not installed.
     """
-    required("onnxscript")
+    require_engine("onnxscript")
     file = folder / FILES["onnx"]
     with quiet():
         torch.onnx.export(program, (), file, input_names=list(names), output_names=["logits"], external_data=False)
         if calibration is not None:
-            quantization = required("onnxruntime.quantization")
+            quantization = require_engine("onnxruntime.quantization")
             whole = file.with_name("float32.onnx")
             file.rename(whole)
             quantization.quantize_dynamic(whole, file, weight_type=quantization.QuantType.QInt8)

@@ -5,13 +5,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedConfig
 
-from nlp_ft.errors import MachineError, ModelError
+from nlp_ft.errors import ModelError
+from nlp_ft.extras import require_engine
 from nlp_ft.training.durable import content_hash
 
 EXPORT = "export.json"
@@ -83,7 +83,7 @@ class EngineModel(torch.nn.Module):
 
 def openvino_compute(file: Path) -> Compute:
     """Load a graph of OpenVINO, for float32 where it has no integers. Raises: MachineError: it is not installed."""
-    openvino = required("openvino")
+    openvino = require_engine("openvino")
     settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
     compiled = openvino.Core().compile_model(file, "CPU", settings)
     # A copy, as the engine writes the next result into the same memory.
@@ -92,7 +92,7 @@ def openvino_compute(file: Path) -> Compute:
 
 def onnx_compute(file: Path) -> Compute:
     """Load a graph of ONNX, which ONNX Runtime computes in float32. Raises: MachineError: it is not installed."""
-    onnxruntime = required("onnxruntime")
+    onnxruntime = require_engine("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
@@ -103,16 +103,6 @@ def onnx_compute(file: Path) -> Compute:
         return logits
 
     return compute
-
-
-def required(package: str) -> Any:
-    """Import a package of the extra `export`. Raises: MachineError: it is not installed."""
-    from importlib import import_module
-
-    try:
-        return import_module(package)
-    except ImportError:
-        raise MachineError(f"this needs the package {package}; try: pip install 'nlp-ft[export]'") from None
 
 
 FILES = {"openvino": "openvino_model.xml", "onnx": "model.onnx"}
