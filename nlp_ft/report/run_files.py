@@ -12,6 +12,7 @@ from nlp_ft.errors import RecipeError, RunFolderError
 from nlp_ft.recipe.loader import read_yaml
 
 SUMMARY, RECIPE, METRICS, LAYERS = "summary.json", "recipe.yaml", "metrics.jsonl", "layers.jsonl"
+TRAIN_HARDEST = "train_hardest.csv"
 
 
 def read_summary(folder: Path, file: str = SUMMARY) -> dict[str, Any]:
