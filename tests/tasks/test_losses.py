@@ -87,7 +87,7 @@ TAG_LOGITS = torch.randn(2, 3, 4)
 CHOICES = torch.tensor([[0, 1, 0], [1, 0, -100]])
 SPANS = torch.tensor([[-100, 1, 2], [-100, 3, 0]])
 NUMBERS = torch.tensor([[3.0, 5.0], [1.0, 2.0]])
-OF_ROWS = {
+OF_ROWS: dict[str, tuple[Loss, torch.Tensor, torch.Tensor]] = {
     "labels": (ClassificationLoss(), LOGITS, LABELS),
     "sets": (BinaryLoss(), LOGITS, SETS),
     "tags": (TagLoss(), TAG_LOGITS, TAGS),
@@ -99,7 +99,6 @@ OF_ROWS = {
 
 @pytest.mark.parametrize("kind", OF_ROWS)
 def test_the_loss_of_a_row_is_that_of_a_part_with_this_row_alone(kind: str) -> None:
-    loss: Loss
     loss, logits, labels = OF_ROWS[kind]
     alone = [loss.total(*part) / loss.weight(part[1]) for part in zip(logits.split(1), labels.split(1), strict=True)]
     assert loss.of_rows(logits, labels).tolist() == pytest.approx([float(one) for one in alone], rel=1e-6)

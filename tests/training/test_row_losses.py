@@ -81,7 +81,7 @@ def test_nothing_is_kept_where_it_is_off() -> None:
 
 
 def test_rows_with_a_wrong_label_come_first_in_the_file_and_in_the_report(tmp_path: Path) -> None:
-    recipe = tiny_recipe(
+    recipe: dict[str, Any] = tiny_recipe(
         tmp_path,
         save_tiny_encoder(tmp_path / "encoder"),
         report=True,
