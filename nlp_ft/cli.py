@@ -202,6 +202,7 @@ def _add_predict(commands: Commands) -> None:
     predict.add_argument("--format", choices=["csv", "tsv", "jsonl", "parquet"], help=format_help)
     output_help = "write the input's columns and the predictions to this file, .csv, .jsonl or .parquet"
     predict.add_argument("--output", type=path, metavar="FILE", help=output_help)
+    predict.add_argument("--resume", action="store_true", help="go on with an unfinished file of --output")
     predict.add_argument("--overwrite", action="store_true", help="replace the file of --output")
     probabilities_help = "write a column probability_LABEL for each label, where a text has one probability for each"
     predict.add_argument("--probabilities", action="store_true", help=probabilities_help)

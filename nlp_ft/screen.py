@@ -69,6 +69,12 @@ def say(text: str) -> None:
         show(text)
 
 
+def note(text: str) -> None:
+    """Print on stderr what happens, unless the screen is quiet, where stdout is for the result; one process prints."""
+    if is_main_process() and not is_quiet():
+        print(wrapped(text), file=sys.stderr, flush=True)
+
+
 def show(text: str) -> None:
     """Print a result or a warning, at every level; one process prints. A command to type next stays on one line."""
     if is_main_process():

@@ -43,6 +43,7 @@ INTERFACE = {
         "--file",
         "--format",
         "--output",
+        "--resume",
         "--overwrite",
         "--probabilities",
         "--trust-remote-code",

@@ -45,6 +45,7 @@ class ChoiceRun(TrainedRun):
     input_name = "prompt"
 
     def __init__(self, folder: Path, recipe: ChoiceRecipe, trust_remote_code: bool = False) -> None:
+        self.folder = folder
         self.recipe: ChoiceRecipe = recipe
         with damage_named(folder, "model"):
             require_model_files(folder)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from nlp_ft.environment import is_main_process
 from nlp_ft.errors import DataError, printable
+from nlp_ft.prediction.parts import check_partial, partial_folder
 from nlp_ft.screen import is_quiet
 from nlp_ft.tables import terminal_width, wrapped
 
@@ -50,7 +51,10 @@ def predict(options: argparse.Namespace) -> int:
     if options.probabilities and not options.output:
         raise DataError("--probabilities needs --output; on the screen, --top-k shows the probabilities")
     if options.output:
-        check_output(options.output, options.overwrite)
+        check_output(options.output, options.overwrite, options.resume)
+        check_partial(options.output, options.resume, options.overwrite)
+    elif options.resume:
+        raise DataError("--resume needs --output, whose predictions go on")
     from nlp_ft.prediction.predict import load_run, predict_to_file
     from nlp_ft.prediction.trained_run import Source
 
@@ -60,7 +64,9 @@ def predict(options: argparse.Namespace) -> int:
         lines = standard_input() if from_stdin else None
         source = Source(file, [] if from_stdin else options.inputs, lines)
         if options.output:
-            written = predict_to_file(run, source, options.output, probabilities=options.probabilities)
+            written = predict_to_file(
+                run, source, options.output, probabilities=options.probabilities, resume=options.resume
+            )
             print(f"{written} predictions in {printable(options.output)}")
             return 0
         for inputs, _ in run.read(source):
@@ -73,7 +79,7 @@ def predict(options: argparse.Namespace) -> int:
     return 0
 
 
-def check_output(path: str, overwrite: bool) -> None:
+def check_output(path: str, overwrite: bool, resume: bool = False) -> None:
     """Check, before a model is loaded, that predictions can be written to a file. Raises: DataError."""
     file = Path(path)
     if file.is_dir():
@@ -81,7 +87,8 @@ def check_output(path: str, overwrite: bool) -> None:
     if file.suffix.lower() not in ENDINGS:
         raise DataError(f"--output: the file's name must end in {', '.join(ENDINGS)}, got {path}")
     if file.exists() and not overwrite:
-        raise DataError(f"--output: {path} exists; choose another, or pass --overwrite to replace it")
+        also = "--resume --overwrite" if resume and partial_folder(path).exists() else "--overwrite"
+        raise DataError(f"--output: {path} exists; choose another, or pass {also} to replace it")
     if not file.absolute().parent.is_dir():
         raise DataError(f"--output: {path}: No such file or directory")
 

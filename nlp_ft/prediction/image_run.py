@@ -1,6 +1,8 @@
 """A trained image classifier, which predicts labels for image files, folders or Pillow images."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from PIL import Image, ImageOps
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 import nlp_ft.models.image_classifier  # noqa: F401  # registers the class of the run folder
-from nlp_ft.data.image_files import UNREADABLE, is_image_place, list_images, name_of, reason
+from nlp_ft.data.image_files import UNREADABLE, ZIP_MARK, is_image_place, list_images, name_of, reason
 from nlp_ft.data.image_sources import load_image_places
 from nlp_ft.data.images import ImageData, encode_image_split, load_image_data
 from nlp_ft.data.row_files import Rows
@@ -34,6 +36,7 @@ class ImageRun(TrainedRun):
     input_name = "image"
 
     def __init__(self, folder: Path, recipe: ImageRecipe, trust_remote_code: bool = False) -> None:
+        self.folder = folder
         self.recipe: ImageRecipe = recipe
         with damage_named(folder, "model"):
             self.model = load_whole(AutoModelForImageClassification, folder, trust_remote_code)
@@ -68,6 +71,17 @@ class ImageRun(TrainedRun):
             for images in chunked(_images(places)):
                 yield images, pyarrow.table({self.input_name: [self.shown(image) for image in images]})
 
+    def content_of(self, source: Source) -> str:
+        """Hash the names and sizes of the images, or of the zip files they are in: their bytes may be many. See above.
+
+        Raises:
+            DataError: it is standard input, or not there.
+        """
+        images = [] if source.lines is not None else _images(source.words)
+        return super().content_of(
+            replace(source, words=[f"{self.shown(image)} {os.path.getsize(_file(image))}" for image in images])
+        )
+
     def expected_inputs(self, source: Source) -> int | None:
         """Count the images among the words and in their folders and zip files. Raises: DataError."""
         return len(_images(source.words)) if source.lines is None else None
@@ -97,6 +111,11 @@ class ImageRun(TrainedRun):
             return self.transform(read_pixels(image))
         except UNREADABLE as error:
             raise DataError(f"predict: {name_of(image, 0)} cannot be read: {reason(error)}") from None
+
+
+def _file(image: str) -> str:
+    """Return the file of an image, or the zip file that it is in."""
+    return image.rpartition(ZIP_MARK)[2]
 
 
 def _images(places: Sequence[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """Uses a run folder: predicts for new inputs, and scores the model on a labelled file or split."""
 
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from nlp_ft.environment import launching
 from nlp_ft.errors import DataError, RunFolderError
 from nlp_ft.prediction.engines import EXPORT
 from nlp_ft.prediction.files import prediction_file
+from nlp_ft.prediction.kept import kept_parts
+from nlp_ft.prediction.parts import Parts
 from nlp_ft.prediction.trained_run import Source, TrainedRun
 from nlp_ft.recipe.loader import load_recipe
 from nlp_ft.screen import is_quiet
@@ -76,16 +79,20 @@ def predict(run: Any, inputs: Any, trust_remote_code: bool = False) -> Any:
     return loaded.predict(inputs)
 
 
-def predict_to_file(run: TrainedRun, source: Source, output: str, *, probabilities: bool = False) -> int:
+def predict_to_file(
+    run: TrainedRun, source: Source, output: str, *, probabilities: bool = False, resume: bool = False
+) -> int:
     """Predict for any number of inputs and write the predictions in their order, chunk by chunk.
 
-    Every column of the input stays as it is; the columns of `Outputs.columns` follow.
+    Every column of the input stays as it is; the columns of `Outputs.columns` follow. Until the file is complete, the
+    predictions of finished chunks stand in the folder `OUTPUT.partial`; lines of standard input have no such folder.
 
     Args:
         run: a run, from `load_run`.
         source: the inputs, such as `Source(file="new.csv")`.
         output: path of the file to write, ending in .csv, .jsonl or .parquet; it appears once it is complete.
         probabilities: whether to write a column `probability_LABEL` for each label.
+        resume: whether to go on with what `OUTPUT.partial` holds, rather than to begin anew.
 
     Returns:
         The number of predictions written.
@@ -93,18 +100,32 @@ def predict_to_file(run: TrainedRun, source: Source, output: str, *, probabiliti
     Raises:
         DataError: there is no input, or one cannot be read; the file cannot be written, or cannot hold a value; or
             the outputs have no probabilities.
+        RunFolderError: another process writes the file; or what was begun is another prediction.
     """
+    if source.lines is not None:
+        if resume:
+            raise DataError("--resume needs inputs that can be read again: a file (--file), texts or images")
+        kept: AbstractContextManager[Parts | None] = nullcontext()
+    else:
+        kept = kept_parts(run, source, output, probabilities=probabilities, resume=resume)
     written = 0
-    with (
-        prediction_file(output) as write,
-        tqdm(total=run.expected_inputs(source), unit=run.input_name, disable=is_quiet() or None, leave=False) as bar,
-    ):
-        for inputs, rows in run.read(source):
-            write(rows, run.outputs.columns(run.activated(inputs, bar.update), probabilities))
+    with kept as parts, prediction_file(output, parts.folder if parts else None) as write, _bar(run, source) as bar:
+        for chunk, (inputs, rows) in enumerate(run.read(source)):
+            columns = parts.read(chunk) if parts else None
+            if columns is None:
+                columns = run.outputs.columns(run.activated(inputs, bar.update), probabilities)
+                columns = parts.keep(chunk, columns) if parts else columns
+            else:
+                bar.update(len(inputs))
+            write(rows, columns)
             written += len(inputs)
         if not written:
             raise DataError(f"predict needs one {run.input_name} or more, got none")
     return written
+
+
+def _bar(run: TrainedRun, source: Source) -> Any:
+    return tqdm(total=run.expected_inputs(source), unit=run.input_name, disable=is_quiet() or None, leave=False)
 
 
 def evaluate_run(

@@ -40,6 +40,7 @@ class QuestionRun(TrainedRun):
     input_name = "question"
 
     def __init__(self, folder: Path, recipe: QuestionRecipe, trust_remote_code: bool = False) -> None:
+        self.folder = folder
         self.recipe: QuestionRecipe = recipe
         with damage_named(folder, "model"):
             require_model_files(folder)

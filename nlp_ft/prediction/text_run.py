@@ -38,6 +38,7 @@ class TextRun(TrainedRun):
     input_name = "text"
 
     def __init__(self, folder: Path, recipe: TextRecipe, trust_remote_code: bool = False) -> None:
+        self.folder = folder
         self.recipe: TextRecipe = recipe
         self.label_kind: LabelKind = task_class(recipe.task).label_kind
         with damage_named(folder, "model"):

@@ -15,7 +15,10 @@ from transformers import AutoConfig, PreTrainedModel
 
 from nlp_ft.data.batch import output_logits
 from nlp_ft.data.batch_loading import Collator
+from nlp_ft.data.columns import content_of
 from nlp_ft.data.row_files import Rows
+from nlp_ft.data.sources import expand
+from nlp_ft.data.stored import content_hash
 from nlp_ft.data.streaming import CHUNK_ROWS
 from nlp_ft.errors import DataError, ModelError, RunFolderError
 from nlp_ft.models.config_checks import check_config, check_labels
@@ -48,6 +51,7 @@ class TrainedRun(ABC):
 
     input_name: str
     """The word for an input in tables and messages: `text` or `image`."""
+    folder: Path
     recipe: Recipe
     model: PreTrainedModel
 
@@ -60,6 +64,16 @@ class TrainedRun(ABC):
     @abstractmethod
     def read(self, source: Source) -> Iterator[tuple[Sequence[Any], Rows]]:
         """Read inputs, at most `CHUNK_ROWS` at a time, each with the whole row it is from. Raises: DataError."""
+
+    def content_of(self, source: Source) -> str:
+        """Hash what `read` reads, whatever the files are called. Raises: DataError: lines cannot be read twice."""
+        if source.lines is not None:
+            raise DataError("lines of standard input cannot be read a second time; name a file with --file")
+        if source.file is None:
+            return content_of(list(source.words))
+        files = [Path(place) for place in expand([source.file], "--file")]
+        inside = [sorted(place.rglob("*")) if place.is_dir() else [place] for place in files]
+        return content_hash(file for group in inside for file in group if file.is_file())
 
     @abstractmethod
     def expected_inputs(self, source: Source) -> int | None:

@@ -37,6 +37,7 @@ class WordRun(TrainedRun):
     input_name = "text"
 
     def __init__(self, folder: Path, recipe: WordsRecipe, trust_remote_code: bool = False) -> None:
+        self.folder = folder
         self.recipe: WordsRecipe = recipe
         with damage_named(folder, "model"):
             require_model_files(folder)

@@ -28,6 +28,7 @@ from nlp_ft.training.checkpoint import (
 )
 from nlp_ft.training.identity import changes, environment_of, identity_of, refuse_other_identity
 from nlp_ft.training.loop_state import LoopSettings, LoopState
+from nlp_ft.training.precision import precision_name
 from nlp_ft.training.run_folder import RunFolder, writing
 
 
@@ -55,7 +56,7 @@ class CheckpointManager:
         self.run_folder, self.accelerator = folder, accelerator
         self.model, self.optimizer, self.total_steps = model, optimizer, settings.total_steps
         self.identity = identity_of(task, model, settings, accelerator.num_processes)
-        self.environment = environment_of(task, accelerator)
+        self.environment = environment_of(accelerator.device, precision_name(accelerator), task.libraries)
         self.folder = folder.checkpoints
         self.metrics_so_far = ""
         """Content of metrics.jsonl at the restored checkpoint."""

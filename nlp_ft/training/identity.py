@@ -5,12 +5,11 @@ A difference in data, model or settings is refused by name; one that changes res
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from nlp_ft.data.columns import content_of
@@ -18,7 +17,6 @@ from nlp_ft.errors import RunFolderError
 from nlp_ft.tasks.task import Task
 from nlp_ft.training.loop_state import LoopSettings
 from nlp_ft.training.model_card import versions
-from nlp_ft.training.precision import precision_name
 
 VERSION_KEYS = ("transformers_version", "_name_or_path")
 """Keys of a model's configuration that say which version wrote it and where it was loaded from."""
@@ -51,15 +49,15 @@ def refuse_other_identity(folder: Path, before: Mapping[str, Any], now: Mapping[
         )
 
 
-def environment_of(task: Task, accelerator: Accelerator) -> dict[str, str]:
+def environment_of(device: torch.device, precision: str, libraries: Sequence[str]) -> dict[str, str]:
     """Collect what can change results by rounding: threads, processor, device, precision, versions."""
     return {
         "threads": str(torch.get_num_threads()),
         "processor": f"{_processor()} ({torch.backends.cpu.get_cpu_capability()})",
-        "device": _device(accelerator),
-        "precision": precision_name(accelerator),
+        "device": str(torch.cuda.get_device_name(device)) if device.type == "cuda" else device.type,
+        "precision": precision,
         "MKL_CBWR": os.environ.get("MKL_CBWR", "not set"),
-        **versions(task.libraries),
+        **versions(libraries),
     }
 
 
@@ -70,12 +68,6 @@ def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
         for name in {**before, **now}
         if before.get(name) != now.get(name)
     ]
-
-
-def _device(accelerator: Accelerator) -> str:
-    if accelerator.device.type == "cuda":
-        return str(torch.cuda.get_device_name(accelerator.device))
-    return str(accelerator.device.type)
 
 
 def _processor() -> str:
