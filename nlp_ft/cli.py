@@ -31,6 +31,7 @@ from nlp_ft.options import (
     count,
     path,
     positive,
+    shard,
 )
 from nlp_ft.screen import at_level
 from nlp_ft.study_options import add_advise, add_compare, add_find_lr, add_tune
@@ -203,6 +204,8 @@ def _add_predict(commands: Commands) -> None:
     output_help = "write the input's columns and the predictions to this file, .csv, .jsonl or .parquet"
     predict.add_argument("--output", type=path, metavar="FILE", help=output_help)
     predict.add_argument("--resume", action="store_true", help="go on with an unfinished file of --output")
+    shard_help = "predict only the K-th of N parts; once all are there, --resume instead of it writes the file"
+    predict.add_argument("--shard", type=shard, metavar="K/N", help=shard_help)
     predict.add_argument("--overwrite", action="store_true", help="replace the file of --output")
     probabilities_help = "write a column probability_LABEL for each label, where a text has one probability for each"
     predict.add_argument("--probabilities", action="store_true", help=probabilities_help)

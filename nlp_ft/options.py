@@ -62,6 +62,15 @@ def seconds(text: str) -> float:
     return found
 
 
+def shard(text: str) -> tuple[int, int]:
+    """Read an option that is a part of several, such as `2/5`. Raises: ArgumentTypeError."""
+    match = re.fullmatch("([0-9]{1,9})/([0-9]{1,9})", text.strip())
+    number, of = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= number <= of:
+        raise argparse.ArgumentTypeError(f"must be K/N, the K-th of N parts, such as 2/5, got {text!r}")
+    return number, of
+
+
 def path(text: str) -> str:
     """Read an option that is a path; a `~` that the shell did not expand means the home folder."""
     if not text.strip() or "\0" in text:

@@ -44,6 +44,7 @@ INTERFACE = {
         "--format",
         "--output",
         "--resume",
+        "--shard",
         "--overwrite",
         "--probabilities",
         "--trust-remote-code",

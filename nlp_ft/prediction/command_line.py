@@ -8,12 +8,16 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from nlp_ft.environment import is_main_process
+from nlp_ft.environment import is_main_process, num_launched
 from nlp_ft.errors import DataError, printable
 from nlp_ft.prediction.parts import check_partial, partial_folder
 from nlp_ft.screen import is_quiet
 from nlp_ft.tables import terminal_width, wrapped
+
+if TYPE_CHECKING:
+    from nlp_ft.prediction.trained_run import Source, TrainedRun
 
 STDIN = "-"
 ENDINGS = (".csv", ".jsonl", ".parquet")
@@ -48,14 +52,14 @@ def predict(options: argparse.Namespace) -> int:
     """Predict, and print or write the predictions. Raises: NlpFtError."""
     # Checked here, so that an error comes before the seconds of loading the model.
     check_inputs(options.inputs, options.file, options.format)
-    if options.probabilities and not options.output:
-        raise DataError("--probabilities needs --output; on the screen, --top-k shows the probabilities")
     if options.output:
-        check_output(options.output, options.overwrite, options.resume)
-        check_partial(options.output, options.resume, options.overwrite)
-    elif options.resume:
-        raise DataError("--resume needs --output, whose predictions go on")
-    from nlp_ft.prediction.predict import load_run, predict_to_file
+        _check_file_to_write(options)
+    elif option := next((name for name in ("probabilities", "resume", "shard") if getattr(options, name)), None):
+        shows = "; on the screen, --top-k shows the probabilities" if option == "probabilities" else ""
+        raise DataError(f"--{option} needs --output{shows}")
+    elif num_launched() > 1:
+        raise DataError(f"{num_launched()} processes need --output; start one process to see predictions")
+    from nlp_ft.prediction.predict import load_run
     from nlp_ft.prediction.trained_run import Source
 
     run = load_run(options.run, options.trust_remote_code)
@@ -64,19 +68,51 @@ def predict(options: argparse.Namespace) -> int:
         lines = standard_input() if from_stdin else None
         source = Source(file, [] if from_stdin else options.inputs, lines)
         if options.output:
-            written = predict_to_file(
-                run, source, options.output, probabilities=options.probabilities, resume=options.resume
-            )
-            print(f"{written} predictions in {printable(options.output)}")
-            return 0
-        for inputs, _ in run.read(source):
-            for item, prediction in zip(inputs, run.predict(inputs), strict=True):
-                print(wrapped(printable(run.shown(item))))
-                for line in run.outputs.lines(prediction, options.top_k):
-                    print(wrapped(f"  {line}"))
-            # So that whoever writes lines to standard input sees the predictions of those that are there.
-            sys.stdout.flush()
+            _write(run, source, options)
+        else:
+            _show(run, source, options.top_k)
     return 0
+
+
+def _check_file_to_write(options: argparse.Namespace) -> None:
+    """Check what `predict --output` was asked for. Raises: DataError, RunFolderError."""
+    if num_launched() > 1:
+        if options.shard:
+            raise DataError("the processes of a launch are its shards: leave out --shard, or start each one alone")
+        if STDIN in (*options.inputs, options.file):
+            raise DataError("the processes of a launch cannot share standard input; name a file with --file")
+        if not is_main_process():
+            return
+    check_output(options.output, options.overwrite, options.resume)
+    check_partial(options.output, options.resume or bool(options.shard), options.overwrite)
+
+
+def _write(run: "TrainedRun", source: "Source", options: argparse.Namespace) -> None:
+    from nlp_ft.prediction.predict import predict_to_file
+    from nlp_ft.prediction.shards import predict_launched, predict_shard
+
+    output, probabilities = options.output, options.probabilities
+    if options.shard:
+        written = predict_shard(run, source, output, options.shard, probabilities=probabilities)
+        place = printable(str(partial_folder(output)))
+        print("shard {}/{}: {} predictions in {}".format(*options.shard, written, place))
+        if not is_quiet():
+            print(wrapped("once all shards are done, the same command with --resume instead of --shard joins them"))
+        return
+    write = predict_launched if num_launched() > 1 else predict_to_file
+    written = write(run, source, output, probabilities=probabilities, resume=options.resume)
+    if is_main_process():
+        print(f"{written} predictions in {printable(output)}")
+
+
+def _show(run: "TrainedRun", source: "Source", top_k: int) -> None:
+    for inputs, _ in run.read(source):
+        for item, prediction in zip(inputs, run.predict(inputs), strict=True):
+            print(wrapped(printable(run.shown(item))))
+            for line in run.outputs.lines(prediction, top_k):
+                print(wrapped(f"  {line}"))
+        # So that whoever writes lines to standard input sees the predictions of those that are there.
+        sys.stdout.flush()
 
 
 def check_output(path: str, overwrite: bool, resume: bool = False) -> None:

@@ -10,7 +10,7 @@ from nlp_ft.data.columns import content_of
 from nlp_ft.errors import DataError, Interrupted, NlpFtError, RunFolderError
 from nlp_ft.exits import INTERRUPTED
 from nlp_ft.prediction.disk import DiskError, disk_named
-from nlp_ft.prediction.parts import Parts, check_partial
+from nlp_ft.prediction.parts import Parts, check_partial, partial_folder
 from nlp_ft.prediction.trained_run import Source, TrainedRun
 from nlp_ft.screen import note, show
 from nlp_ft.tasks.registry import task_class
@@ -35,20 +35,51 @@ def kept_parts(run: TrainedRun, source: Source, output: str, *, probabilities: b
         DataError: the input cannot be read twice.
     """
     parts = Parts(output, identity := identity_of(run, source, probabilities))
-    with _one_writer(output):
-        check_partial(output, resume, overwrite=True)
-        with disk_named(output):
-            if parts.folder.exists() and not resume:
-                parts.remove()
-            _begin(parts, run, identity)
+    with _one_writer(Path(output)):
+        if not resume:
+            discard(output)
+        _require_no_shard(parts.folder)
+        _begin(parts, run, output, identity)
         try:
             yield parts
         except BaseException as error:
             if not parts.count() or (isinstance(error, NlpFtError) and not isinstance(error, DiskError)):
                 parts.remove()
                 raise
-            raise _with_advice(error, parts) from None
+            raise _with_advice(error, parts, "pass --resume to go on from there") from None
         parts.remove()
+
+
+@contextmanager
+def shared_parts(
+    run: TrainedRun, source: Source, output: str, shard: tuple[int, int], *, probabilities: bool
+) -> Iterator[Parts]:
+    """Yield the finished chunks of an output, which several processes make, each another shard; none is removed.
+
+    Raises:
+        RunFolderError: see `kept_parts`; or another process has this shard.
+        DataError: the input cannot be read twice.
+    """
+    parts = Parts(output, identity := identity_of(run, source, probabilities))
+    with _named():
+        lock.require_free(Path(output))
+    check_partial(output, resume=True, overwrite=False)
+    with _one_writer(parts.folder / "shard-{}-of-{}".format(*shard)):
+        _begin(parts, run, output, identity)
+        try:
+            yield parts
+        except BaseException as error:
+            raise _with_advice(error, parts, "the same command goes on from there") from None
+
+
+def discard(output: str) -> None:
+    """Remove the finished chunks of an output. Raises: RunFolderError: they are not ours, or a shard is written."""
+    folder = partial_folder(output)
+    check_partial(output, resume=False, overwrite=True)
+    _require_no_shard(folder)
+    if folder.exists():
+        with disk_named(output):
+            Parts(output, {}).remove()
 
 
 def identity_of(run: TrainedRun, source: Source, probabilities: bool) -> dict[str, Any]:
@@ -62,11 +93,13 @@ def identity_of(run: TrainedRun, source: Source, probabilities: bool) -> dict[st
     }
 
 
-def _begin(parts: Parts, run: TrainedRun, identity: dict[str, Any]) -> None:
+def _begin(parts: Parts, run: TrainedRun, output: str, identity: dict[str, Any]) -> None:
     """Make the folder, or compare this prediction with the one that made it. Raises: RunFolderError."""
+    check_partial(output, resume=True, overwrite=False)
     precision = precision_of_use(run.recipe.training.precision, run.device)
     environment = environment_of(run.device, precision, task_class(run.recipe.task).libraries)
-    before = parts.begin({"identity": identity, "environment": environment})
+    with disk_named(output):
+        before = parts.begin({"identity": identity, "environment": environment})
     refuse_other_identity(parts.folder, before["identity"], identity)
     if different := changes(before["environment"], environment):
         show(
@@ -77,17 +110,30 @@ def _begin(parts: Parts, run: TrainedRun, identity: dict[str, Any]) -> None:
         note(f"going on with the finished chunks in {parts.folder}: {kept} of {streaming.CHUNK_ROWS:,} rows each")
 
 
-def _with_advice(error: BaseException, parts: Parts) -> BaseException:
-    advice = f"finished chunks are kept in {parts.folder}; pass --resume to go on from there"
+def _with_advice(error: BaseException, parts: Parts, advice: str) -> BaseException:
+    """Say in the message of a full disk or of Ctrl-C that finished chunks are kept."""
+    kept = f"finished chunks are kept in {parts.folder}; {advice}"
     if isinstance(error, DiskError):
-        return DataError(f"{error}; {advice}")
-    return Interrupted(f"interrupted; {advice}", INTERRUPTED) if isinstance(error, KeyboardInterrupt) else error
+        return DataError(f"{error}; {kept}")
+    return Interrupted(f"interrupted; {kept}", INTERRUPTED) if isinstance(error, KeyboardInterrupt) else error
+
+
+def _require_no_shard(folder: Path) -> None:
+    with _named():
+        for file in folder.glob("*.lock"):
+            lock.require_free(file.with_suffix(""))
 
 
 @contextmanager
-def _one_writer(output: str) -> Iterator[None]:
+def _one_writer(path: Path) -> Iterator[None]:
+    with _named(), lock.held(path):
+        yield
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """Name the option in the errors of a lock, which are those of runs."""
     try:
-        with lock.held(Path(output)):
-            yield
+        yield
     except RunFolderError as error:
         raise type(error)(str(error).replace("output_dir: ", "--output: ", 1)) from None

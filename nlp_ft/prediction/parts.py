@@ -21,6 +21,7 @@ from nlp_ft.screen import note
 from nlp_ft.training import durable
 
 MARK = "prediction.json"
+CHUNKS = "chunk-*.arrow"
 DIGEST_BYTES = 16
 
 
@@ -39,7 +40,7 @@ def check_partial(output: str, resume: bool, overwrite: bool) -> None:
             f"--output: {folder} is not an unfinished prediction (it holds no {MARK}) and is left as it is; move it "
             "away, or choose another output"
         )
-    if not (resume or overwrite):
+    if not (resume or overwrite) and any(folder.glob(CHUNKS)):
         raise RunFolderError(
             f"--output: {folder} holds an unfinished prediction; pass --resume to go on with it, or --overwrite to "
             "begin anew"
@@ -59,14 +60,14 @@ class Parts:
         self._key = json.dumps(identity, sort_keys=True).encode()
 
     def begin(self, mark: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Make the folder with its mark where there is none yet; return the mark that it was begun with.
+        """Make the folder with its mark where no chunk is finished yet; return the mark that it was begun with.
 
         Raises:
             RunFolderError: the mark cannot be read.
         """
         self.folder.mkdir(exist_ok=True)
         file = self.folder / MARK
-        if not file.exists():
+        if not self.count():
             # Not `write_text` to the mark itself: several shards may begin at once.
             begun = self.folder / f"{uuid.uuid4().hex}.json"
             durable.write_text(begun, json.dumps(mark, indent=2) + "\n")
@@ -108,7 +109,7 @@ class Parts:
 
     def count(self) -> int:
         """Count the files of chunks."""
-        return sum(1 for _ in self.folder.glob("chunk-*.arrow"))
+        return sum(1 for _ in self.folder.glob(CHUNKS))
 
     def remove(self) -> None:
         """Remove the folder, the mark last: if this process is killed, the next one still knows it as its own."""
@@ -131,7 +132,9 @@ def _table(content: pyarrow.Buffer) -> pyarrow.Table:
 
 
 def _is_prediction(folder: Path) -> bool:
-    """Whether a folder has the mark of a prediction, or holds nothing but a half-written one."""
+    """Whether a folder has the mark of a prediction, or holds nothing but what is there before it."""
     if not folder.is_dir() or folder.is_symlink():
         return False
-    return (folder / MARK).is_file() or all(".json" in file.name for file in folder.iterdir())
+    return (folder / MARK).is_file() or all(
+        file.name.endswith((".json", ".json.writing", ".lock")) for file in folder.iterdir()
+    )

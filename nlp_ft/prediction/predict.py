@@ -1,15 +1,17 @@
 """Uses a run folder: predicts for new inputs, and scores the model on a labelled file or split."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from tqdm import tqdm
 
-from nlp_ft.environment import launching
+from nlp_ft.environment import is_main_process, launching
 from nlp_ft.errors import DataError, RunFolderError
 from nlp_ft.prediction.engines import EXPORT
 from nlp_ft.prediction.files import prediction_file
@@ -102,30 +104,40 @@ def predict_to_file(
             the outputs have no probabilities.
         RunFolderError: another process writes the file; or what was begun is another prediction.
     """
-    if source.lines is not None:
-        if resume:
-            raise DataError("--resume needs inputs that can be read again: a file (--file), texts or images")
-        kept: AbstractContextManager[Parts | None] = nullcontext()
-    else:
-        kept = kept_parts(run, source, output, probabilities=probabilities, resume=resume)
+    # Lines are predicted as they arrive, and cannot be read a second time.
+    is_kept = source.lines is None or resume
+    keeping = kept_parts(run, source, output, probabilities=probabilities, resume=resume) if is_kept else nullcontext()
     written = 0
-    with kept as parts, prediction_file(output, parts.folder if parts else None) as write, _bar(run, source) as bar:
+    with keeping as parts, prediction_file(output, parts and parts.folder) as write, progress(run, source) as bar:
         for chunk, (inputs, rows) in enumerate(run.read(source)):
-            columns = parts.read(chunk) if parts else None
-            if columns is None:
-                columns = run.outputs.columns(run.activated(inputs, bar.update), probabilities)
-                columns = parts.keep(chunk, columns) if parts else columns
-            else:
-                bar.update(len(inputs))
-            write(rows, columns)
+            write(rows, predicted_columns(run, inputs, probabilities, parts, chunk, bar.update))
             written += len(inputs)
         if not written:
             raise DataError(f"predict needs one {run.input_name} or more, got none")
     return written
 
 
-def _bar(run: TrainedRun, source: Source) -> Any:
-    return tqdm(total=run.expected_inputs(source), unit=run.input_name, disable=is_quiet() or None, leave=False)
+def predicted_columns(
+    run: TrainedRun,
+    inputs: Sequence[Any],
+    probabilities: bool,
+    parts: Parts | None,
+    chunk: int,
+    done: Callable[[int], object],
+) -> pyarrow.Table:
+    """Take the columns of a chunk from the finished ones, or compute and keep them. Raises: DataError."""
+    found = parts.read(chunk) if parts else None
+    if found is not None:
+        done(len(inputs))
+        return found
+    columns = run.outputs.columns(run.activated(inputs, done), probabilities)
+    return parts.keep(chunk, columns) if parts else columns
+
+
+def progress(run: TrainedRun, source: Source) -> Any:
+    """Make the bar of a prediction, which one process shows."""
+    is_hidden = is_quiet() or not is_main_process()
+    return tqdm(total=run.expected_inputs(source), unit=run.input_name, disable=is_hidden or None, leave=False)
 
 
 def evaluate_run(

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from hashlib import blake2b
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import gather_object
 from torch import nn
 
@@ -38,7 +38,7 @@ def require_equal_weights(accelerator: Accelerator, model: nn.Module) -> list[st
 
 
 @contextmanager
-def errors_of_all(accelerator: Accelerator) -> Iterator[None]:
+def errors_of_all(accelerator: Accelerator | PartialState) -> Iterator[None]:
     """Raise an error that one process meets inside on all processes, so that none waits; collective."""
     own: NlpFtError | None = None
     try:

@@ -221,7 +221,7 @@ def test_one_process_writes_an_output(run: TextRun, source: Source, tmp_path: Pa
 @pytest.mark.parametrize(
     ("made", "options", "message"),
     [
-        ("out.csv.partial/prediction.json", "", "--output: out.csv.partial holds an unfinished prediction; pass"),
+        ("out.csv.partial/chunk-000000.arrow", "", "--output: out.csv.partial holds an unfinished prediction; pass"),
         ("out.csv.partial/mine.txt", "", "--output: out.csv.partial is not an unfinished prediction (it holds no"),
         ("out.csv.partial/mine.txt", "--resume", "--output: out.csv.partial is not an unfinished prediction (it"),
         ("out.csv.partial/mine.txt", "--overwrite", "--output: out.csv.partial is not an unfinished prediction (it"),
@@ -239,6 +239,8 @@ def test_what_is_in_the_way_is_said_before_the_model_is_loaded(
     monkeypatch.chdir(tmp_path)
     Path(made).parent.mkdir(exist_ok=True)
     Path(made).write_text("{}")
+    if "chunk" in made:
+        Path(made).with_name("prediction.json").write_text("{}")
     with pytest.raises(SystemExit, match="2"):
         main(["predict", "no_run", "red", "--output", "out.csv", *options.split()])
     assert capsys.readouterr().err.startswith(f"error: {message}")
@@ -248,10 +250,10 @@ def test_what_is_in_the_way_is_said_before_the_model_is_loaded(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["red", "--resume"], "--resume needs --output, whose predictions go on"),
+        (["red", "--resume"], "--resume needs --output\n"),
         (
             ["-", "--output", "o.csv", "--resume"],
-            "--resume needs inputs that can be read again: a file (--file), texts or",
+            "lines of standard input cannot be read a second time; name a file with",
         ),
     ],
 )
