@@ -209,6 +209,11 @@ def _add_predict(commands: Commands) -> None:
     predict.add_argument("--overwrite", action="store_true", help="replace the file of --output")
     probabilities_help = "write a column probability_LABEL for each label, where a text has one probability for each"
     predict.add_argument("--probabilities", action="store_true", help=probabilities_help)
+    engine_help = (
+        "torch: the run itself; openvino, onnxruntime: its export in the default place of nlp-ft export; auto: the "
+        "fastest of them that changed no prediction (default: RUN as it is)"
+    )
+    predict.add_argument("--engine", choices=["auto", "torch", "openvino", "onnxruntime"], help=engine_help)
     add_trust(predict)
     add_level(predict)
     predict.add_argument("--top-k", type=count, default=3, help="labels shown for each text (default: 3)")

@@ -47,6 +47,7 @@ INTERFACE = {
         "--shard",
         "--overwrite",
         "--probabilities",
+        "--engine",
         "--trust-remote-code",
         "--quiet",
         "--verbose",

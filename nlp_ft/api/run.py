@@ -27,15 +27,16 @@ class Run:
     Args:
         folder: the run folder.
         trust_remote_code: whether Python code in the folder may run; only for authors that you trust.
+        engine: see `load`.
 
     Raises:
         RunFolderError: the folder is not a finished run.
     """
 
-    def __init__(self, folder: str | Path, trust_remote_code: bool = False) -> None:
+    def __init__(self, folder: str | Path, trust_remote_code: bool = False, engine: str | None = None) -> None:
         self.folder = Path(folder)
         """The run folder."""
-        self._trust_remote_code = trust_remote_code
+        self._trust_remote_code, self._engine = trust_remote_code, engine
         try:
             self.summary: dict[str, Any] = json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -73,10 +74,10 @@ class Run:
 
     @cached_property
     def trained(self) -> "TrainedRun":
-        """The loaded model. Raises: RunFolderError: the folder is damaged."""
+        """The loaded model. Raises: RunFolderError: the folder is damaged, or has no export for the engine."""
         from nlp_ft.prediction.predict import load_run
 
-        return load_run(self.folder, self._trust_remote_code)
+        return load_run(self.folder, self._trust_remote_code, self._engine)
 
     @property
     def labels(self) -> list[str]:
@@ -178,17 +179,18 @@ class Run:
         return run_as_html(self.folder, self.summary)
 
 
-def load(folder: str | Path, trust_remote_code: bool = False) -> Run:
+def load(folder: str | Path, trust_remote_code: bool = False, engine: str | None = None) -> Run:
     """Load a finished run as `nlp_ft.fit` returns it.
 
     Args:
         folder: a run folder.
         trust_remote_code: whether Python code in the folder may run; only for authors that you trust.
+        engine: `torch`, `openvino`, `onnxruntime` or `auto`, see `load_run`; None takes the folder as it is.
 
     Raises:
         RunFolderError: the folder is not a finished run.
     """
-    return Run(folder, trust_remote_code)
+    return Run(folder, trust_remote_code, engine)
 
 
 def _first_score(values: Mapping[str, float]) -> str:

@@ -6,7 +6,7 @@ from nlp_ft.errors import Interrupted, printable
 from nlp_ft.exits import INTERRUPTED
 from nlp_ft.export.check import Check
 from nlp_ft.export.export import export_run
-from nlp_ft.export.place import default_place
+from nlp_ft.prediction.exports import default_place
 from nlp_ft.tables import text_table, wrapped
 from nlp_ft.training.verdict.facts import points, shown
 

@@ -17,6 +17,7 @@ from nlp_ft.export.place import require_free_place, writing_graph, written_whole
 from nlp_ft.export.program import traced
 from nlp_ft.layerwise.unfreezing.triggers import LOWER_IS_BETTER
 from nlp_ft.prediction.engines import EXPORT, FILES
+from nlp_ft.prediction.exports import made_from
 from nlp_ft.prediction.predict import load_run
 from nlp_ft.prediction.trained_run import TrainedRun
 from nlp_ft.training import durable
@@ -107,6 +108,7 @@ def _write(
         "inputs": list(example),
         "is_int8": calibration is not None,
         "hashes": {file.name: durable.content_hash(file) for file in graph},
+        "made_from": made_from(folder),
         "versions": {name: version(name) for name in PACKAGES[engine]},
         "weights_hashes": json.loads((folder / "summary.json").read_text(encoding="utf-8")).get("weights_hashes"),
     }

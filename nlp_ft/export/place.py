@@ -13,13 +13,6 @@ from nlp_ft.training import durable
 from nlp_ft.training.lock import held
 
 
-def default_place(run: str, engine: str, int8: bool) -> str:
-    """Name the export of a run: beside the run, after the engine."""
-    # `.` and `runs/mine/..` have no name of their own.
-    folder = run if Path(run).name not in ("", "..") else os.path.abspath(run)
-    return str(Path(folder).with_name(f"{Path(folder).name}-{engine}{'-int8' if int8 else ''}"))
-
-
 def require_free_place(place: Path, run: Path, overwrite: bool) -> None:
     """Check that an export of a run can be written. Raises: RunFolderError."""
     is_export = (place / EXPORT).exists()

@@ -62,7 +62,7 @@ def predict(options: argparse.Namespace) -> int:
     from nlp_ft.prediction.predict import load_run
     from nlp_ft.prediction.trained_run import Source
 
-    run = load_run(options.run, options.trust_remote_code)
+    run = load_run(options.run, options.trust_remote_code, options.engine)
     from_stdin = options.inputs == [STDIN]
     with readable_file(options.file, options.format) as file:
         lines = standard_input() if from_stdin else None

@@ -10,6 +10,7 @@ from nlp_ft.data.columns import content_of
 from nlp_ft.errors import DataError, Interrupted, NlpFtError, RunFolderError
 from nlp_ft.exits import INTERRUPTED
 from nlp_ft.prediction.disk import DiskError, disk_named
+from nlp_ft.prediction.exports import engine_of
 from nlp_ft.prediction.parts import Parts, check_partial, partial_folder
 from nlp_ft.prediction.trained_run import Source, TrainedRun
 from nlp_ft.screen import note, show
@@ -88,6 +89,7 @@ def identity_of(run: TrainedRun, source: Source, probabilities: bool) -> dict[st
     return {
         "input": run.content_of(source),
         "run": content_of([(file.name, durable.content_hash(file)) for file in files]),
+        "engine": engine_of(run.folder),
         "--probabilities": probabilities,
         "rows of a chunk": streaming.CHUNK_ROWS,
     }

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from nlp_ft.environment import is_main_process, launching
 from nlp_ft.errors import DataError, RunFolderError
 from nlp_ft.prediction.engines import EXPORT
+from nlp_ft.prediction.exports import folder_with
 from nlp_ft.prediction.files import prediction_file
 from nlp_ft.prediction.kept import kept_parts
 from nlp_ft.prediction.parts import Parts
@@ -36,16 +37,19 @@ RUNS = {
 """`Task.inputs` -> module and class of the trained run that reads such inputs."""
 
 
-def load_run(folder: str | Path, trust_remote_code: bool = False) -> TrainedRun:
+def load_run(folder: str | Path, trust_remote_code: bool = False, engine: str | None = None) -> TrainedRun:
     """Load a finished run.
 
     Args:
         folder: a run folder.
         trust_remote_code: whether Python code in the folder may run. The same setting in the folder's recipe is
             ignored, because the folder may come from someone else.
+        engine: `torch` for the run itself; `openvino` or `onnxruntime` for the export beside it in the place that
+            `nlp-ft export` gives it; `auto` for the fastest of them that changed no prediction when it was exported.
+            None takes the folder as it is, a run or an export.
 
     Raises:
-        RunFolderError: the folder is not a finished run, or is damaged.
+        RunFolderError: the folder is not a finished run, or is damaged; or there is no export of it for the engine.
     """
     folder = Path(folder)
     model = EXPORT if (folder / EXPORT).exists() else "model.safetensors"
@@ -54,13 +58,14 @@ def load_run(folder: str | Path, trust_remote_code: bool = False) -> TrainedRun:
         partial = folder.with_name(folder.name + ".partial").exists()
         hint = "; its training has not finished: pass --resume to nlp-ft train" if partial else ""
         raise RunFolderError(f"{folder} is not a finished run: it has no {', '.join(missing)}{hint}")
+    folder = folder_with(folder, engine)
     recipe = load_recipe(folder / "recipe.yaml")
     module, _, class_name = RUNS[task_class(recipe.task).inputs].partition(":")
     run: TrainedRun = getattr(import_module(module), class_name)(folder, recipe, trust_remote_code)
     return run
 
 
-def predict(run: Any, inputs: Any, trust_remote_code: bool = False) -> Any:
+def predict(run: Any, inputs: Any, trust_remote_code: bool = False, engine: str | None = None) -> Any:
     """Predict for texts, pairs of texts, lists of words or images; they are encoded as in the run's own evaluation.
 
     Args:
@@ -68,6 +73,7 @@ def predict(run: Any, inputs: Any, trust_remote_code: bool = False) -> Any:
         inputs: a text, or a tuple of two if the run was trained on pairs or on questions and contexts, or an image
             file or Pillow image; or a list, array or column of such, or of lists of words for a tagger.
         trust_remote_code: see `load_run`.
+        engine: see `load_run`; a run that is loaded has its engine.
 
     Returns:
         The prediction for a single input: label and probabilities, numbers, entities, or an answer. A list of them
@@ -75,10 +81,14 @@ def predict(run: Any, inputs: Any, trust_remote_code: bool = False) -> Any:
 
     Raises:
         RunFolderError: the folder is not a finished run.
-        DataError: single texts for a model of pairs, or the other way round; or an image that cannot be read.
+        DataError: single texts for a model of pairs, or the other way round; an image that cannot be read; or an engine
+            for a run that is loaded.
     """
-    loaded = load_run(run, trust_remote_code) if isinstance(run, str | Path) else run
-    return loaded.predict(inputs)
+    if isinstance(run, str | Path):
+        return load_run(run, trust_remote_code, engine).predict(inputs)
+    if engine is not None:
+        raise DataError("this run is loaded already; pass engine to nlp_ft.load or load_run")
+    return run.predict(inputs)
 
 
 def predict_to_file(

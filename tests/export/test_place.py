@@ -14,8 +14,9 @@ from nlp_ft.cli import main
 from nlp_ft.errors import ModelError, RunFolderError
 from nlp_ft.export.check import Check
 from nlp_ft.export.export import require_same
-from nlp_ft.export.place import default_place, require_free_place, writing_graph, written_whole
+from nlp_ft.export.place import require_free_place, writing_graph, written_whole
 from nlp_ft.export.program import traced
+from nlp_ft.prediction.exports import default_place
 from nlp_ft.training import durable
 
 
