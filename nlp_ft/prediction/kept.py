@@ -37,9 +37,11 @@ def kept_parts(run: TrainedRun, source: Source, output: str, *, probabilities: b
     """
     parts = Parts(output, identity := identity_of(run, source, probabilities))
     with _one_writer(Path(output)):
-        if not resume:
+        if resume:
+            check_partial(output, resume=True, overwrite=False)
+            _require_no_shard(parts.folder)
+        else:
             discard(output)
-        _require_no_shard(parts.folder)
         _begin(parts, run, output, identity)
         try:
             yield parts
@@ -97,7 +99,6 @@ def identity_of(run: TrainedRun, source: Source, probabilities: bool) -> dict[st
 
 def _begin(parts: Parts, run: TrainedRun, output: str, identity: dict[str, Any]) -> None:
     """Make the folder, or compare this prediction with the one that made it. Raises: RunFolderError."""
-    check_partial(output, resume=True, overwrite=False)
     precision = precision_of_use(run.recipe.training.precision, run.device)
     environment = environment_of(run.device, precision, task_class(run.recipe.task).libraries)
     with disk_named(output):

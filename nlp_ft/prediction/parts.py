@@ -9,6 +9,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ class Parts:
 
     def __init__(self, output: str, identity: Mapping[str, Any]) -> None:
         self._output, self.folder = output, partial_folder(output)
-        self._key = json.dumps(identity, sort_keys=True).encode()
+        self._key = json.dumps(identity, sort_keys=True)
 
     def begin(self, mark: Mapping[str, Any]) -> Mapping[str, Any]:
         """Make the folder with its mark where no chunk is finished yet; return the mark that it was begun with.
@@ -88,7 +89,7 @@ class Parts:
         writing = self.folder / f"{uuid.uuid4().hex}.writing"
         with disk_named(self._output):
             with writing.open("xb") as stream:
-                stream.write(self._digest(content))
+                stream.write(self._digest(chunk, content))
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -96,14 +97,14 @@ class Parts:
         return _table(content)
 
     def read(self, chunk: int) -> pyarrow.Table | None:
-        """Read the columns of a chunk; None if they are not there, not whole, or of another prediction."""
+        """Read the columns of a chunk; None if they are not there, not whole, or of another chunk or prediction."""
         try:
             stored = pyarrow.py_buffer(self._file(chunk).read_bytes())
         except FileNotFoundError:
             return None
         content = stored[DIGEST_BYTES:]
-        if stored[:DIGEST_BYTES].to_pybytes() != self._digest(content):
-            note(f"{self._file(chunk)} is damaged or of another prediction; its chunk is predicted again")
+        if stored[:DIGEST_BYTES].to_pybytes() != self._digest(chunk, content):
+            note(f"{self._file(chunk)} is damaged or of another chunk; its rows are predicted again")
             return None
         return _table(content)
 
@@ -113,16 +114,17 @@ class Parts:
 
     def remove(self) -> None:
         """Remove the folder, the mark last: if this process is killed, the next one still knows it as its own."""
-        for file in self.folder.iterdir():
-            if file.name != MARK:
-                file.unlink()
-        shutil.rmtree(self.folder)
+        with suppress(FileNotFoundError):
+            for file in self.folder.iterdir():
+                if file.name != MARK:
+                    file.unlink()
+            shutil.rmtree(self.folder)
 
     def _file(self, chunk: int) -> Path:
         return self.folder / f"chunk-{chunk:06d}.arrow"
 
-    def _digest(self, content: pyarrow.Buffer) -> bytes:
-        digest = blake2b(self._key, digest_size=DIGEST_BYTES)
+    def _digest(self, chunk: int, content: pyarrow.Buffer) -> bytes:
+        digest = blake2b(f"{chunk} {self._key}".encode(), digest_size=DIGEST_BYTES)
         digest.update(content)
         return digest.digest()
 

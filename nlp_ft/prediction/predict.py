@@ -118,7 +118,11 @@ def predict_to_file(
     is_kept = source.lines is None or resume
     keeping = kept_parts(run, source, output, probabilities=probabilities, resume=resume) if is_kept else nullcontext()
     written = 0
-    with keeping as parts, prediction_file(output, parts and parts.folder) as write, progress(run, source) as bar:
+    with (
+        keeping as parts,
+        prediction_file(output, parts.folder if parts else None) as write,
+        progress(run, source) as bar,
+    ):
         for chunk, (inputs, rows) in enumerate(run.read(source)):
             write(rows, predicted_columns(run, inputs, probabilities, parts, chunk, bar.update))
             written += len(inputs)

@@ -12,7 +12,7 @@ from nlp_ft.prediction.predict import predict_to_file, predicted_columns, progre
 from nlp_ft.prediction.trained_run import Source, TrainedRun
 from nlp_ft.training.agreement import errors_of_all
 
-LONGEST_WAIT = timedelta(days=30)
+LONGEST_WAIT = timedelta(days=1)
 """Time that a launched process waits for a slower one; one that has died is noticed at once."""
 
 

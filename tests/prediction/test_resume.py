@@ -114,7 +114,22 @@ def test_a_chunk_that_is_cut_changed_or_foreign_is_predicted_again(
     computed.clear()
     predict_to_file(run, source, str(output), resume=True)
     assert (computed, output.read_bytes()) == ([40, 40, 21], whole.read_bytes())
-    assert capsys.readouterr().err.count("is damaged or of another prediction") == 3
+    assert capsys.readouterr().err.count("is damaged or of another chunk") == 3
+
+
+def test_chunks_under_each_others_names_are_predicted_again(
+    run: TextRun, source: Source, tmp_path: Path, computed: list[int]
+) -> None:
+    whole, output = tmp_path / "whole.csv", tmp_path / "out.csv"
+    predict_to_file(run, source, str(whole))
+    killed(2, run, source, output)
+    first, second = (Path(f"{output}.partial", f"chunk-00000{number}.arrow") for number in (0, 1))
+    first.rename(second.with_name("moved"))
+    second.rename(first)
+    second.with_name("moved").rename(second)
+    computed.clear()
+    predict_to_file(run, source, str(output), resume=True)
+    assert (computed, output.read_bytes()) == ([40, 40, 21], whole.read_bytes())
 
 
 def test_another_input_run_or_setting_is_refused_by_name_and_nothing_is_lost(
