@@ -110,7 +110,9 @@ def _unfit(record: Mapping[str, Any], source: Mapping[str, str], engine: str) ->
     check = record.get("check")
     if not isinstance(check, dict) or record.get("made_from") != source:
         return "was not made from the run as it is now"
-    if record["is_int8"] or check["changed"]:
+    if record["is_int8"]:
+        return "computes with 8-bit integers"
+    if check["changed"]:
         return "changed predictions"
     if find_spec(engine) is None:
         return f"needs the package {engine}"
