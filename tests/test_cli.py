@@ -63,6 +63,7 @@ INTERFACE = {
         "--equal",
         "--budget",
         "--jobs",
+        "--executor",
         "--output",
     ],
     "export": ["--help", "RUN", "--to", "--output", "--int8", "--max-loss", "--data", "--overwrite"],
