@@ -21,7 +21,7 @@ from nlp_ft.training import durable, lock
 from tests.study.test_compare import Done, here, without_costs, write_recipe
 
 LONG = {"duration": "300st", "checkpoint_every": "50st"}
-SECONDS = 120
+SECONDS = 300
 
 
 class Endless(Done):

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +25,7 @@ from nlp_ft.study.on_ray import Cluster
 from nlp_ft.study.process import TAKEN
 from nlp_ft.training import lock
 from tests.study.test_compare import without_costs, write_recipe
-from tests.study.test_interrupt import LONG, wait_until_training
+from tests.study.test_interrupt import LONG, SECONDS, wait_until_training
 
 ROOT = Path(__file__).parents[2]
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'nlp-ft[ray]'")
@@ -55,7 +56,7 @@ def environment() -> Iterator[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def long_recipe(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> str:
-    return write_recipe(tmp_path_factory.mktemp("long"), tiny_encoder, training=LONG)
+    return write_recipe(tmp_path_factory.mktemp("long"), tiny_encoder, training={**LONG, "duration": "600st"})
 
 
 @pytest.fixture(scope="module")
@@ -79,13 +80,13 @@ def begin(recipe: str, folder: Path, environment: dict[str, str], executor: str 
 
 
 def worker_of(log: Path) -> psutil.Process:
-    """The worker of Ray that has started the process that writes a log."""
-    [training] = [
-        process
-        for process in psutil.process_iter(["open_files"])
-        if any(file.path == str(log) for file in process.info["open_files"] or [])
-    ]
-    return next(parent for parent in training.parents() if parent.cmdline()[0].startswith("ray::"))
+    """The worker of Ray that has started the process that writes a log; waits for it."""
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        for process in psutil.process_iter(["open_files"]):
+            if any(file.path == str(log) for file in process.info["open_files"] or []):
+                return next(parent for parent in process.parents() if parent.cmdline()[0].startswith("ray::"))
+    raise AssertionError(f"no process writes {log}")
 
 
 @needs_ray
@@ -106,8 +107,9 @@ def test_a_killed_worker_loses_no_cell(
     long_recipe: str, tmp_path: Path, environment: dict[str, str], expected: dict[str, Any]
 ) -> None:
     process = begin(long_recipe, tmp_path / "c", environment)
+    worker = worker_of(tmp_path / "c/cells/full-x1-seed0.log")
     wait_until_training(tmp_path / "c", "full-x1-seed0")
-    worker_of(tmp_path / "c/cells/full-x1-seed0.log").kill()
+    worker.kill()
     process.communicate()
     assert process.returncode == 0
     assert without_costs(tmp_path / "c") == expected
