@@ -52,3 +52,12 @@ def require_engine(module: str) -> Any:
         return import_module(module)
     except ImportError:
         raise MachineError(f"this needs the package {module}; try: pip install 'nlp-ft[export]'") from None
+
+
+def require_ray() -> Any:
+    """Import Ray. Raises: MachineError: it is not installed, or cannot be imported."""
+    try:
+        return import_module("ray")
+    except (ImportError, RuntimeError, OSError) as problem:
+        why = "is not installed" if isinstance(problem, ModuleNotFoundError) else f"cannot be imported: {problem}"
+        raise MachineError(f"--executor ray needs ray, which {why}; try: pip install 'nlp-ft[ray]'") from None

@@ -12,6 +12,7 @@ def add_compare(commands: Commands) -> None:
         "compare mine.yaml training.duration=3ep --strategies full llrd --baseline llrd --margin 1 --jobs 2",
         "compare mine.yaml --strategies full head_only lora --equal seconds",
         "compare mine.yaml --seeds 10 --budget 30m",
+        "compare mine.yaml --executor ray --jobs 16",
     )
     summary = "train strategies with several rates and seeds, and say which is better, or what it takes to know"
     compare = add_command(commands, "compare", run_compare, summary, *examples)
@@ -37,6 +38,12 @@ def add_compare(commands: Commands) -> None:
     compare.add_argument("--budget", type=seconds, metavar="TIME", help=budget_help)
     jobs_help = "cells that are trained at the same time (default: 1)"
     compare.add_argument("--jobs", type=count, default=1, metavar="N", help=jobs_help)
+    executor_help = (
+        "where they are trained (default: local): on this machine; on a running Ray cluster, that of RAY_ADDRESS or of "
+        "this machine, whose machines all see the comparison folder; or none, which writes their recipes for another "
+        "scheduler"
+    )
+    compare.add_argument("--executor", choices=["local", "ray", "none"], default="local", help=executor_help)
     output_help = "the comparison folder; the same command goes on in it (default: the recipe's output_dir + -compare)"
     compare.add_argument("--output", type=path, metavar="DIR", help=output_help)
 

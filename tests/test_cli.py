@@ -66,6 +66,7 @@ INTERFACE = {
         "--equal",
         "--budget",
         "--jobs",
+        "--executor",
         "--output",
     ],
     "export": ["--help", "RUN", "--to", "--output", "--int8", "--max-loss", "--data", "--overwrite"],

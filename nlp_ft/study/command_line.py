@@ -8,6 +8,8 @@ from pathlib import Path
 from nlp_ft.errors import Interrupted, RunFolderError, printable
 from nlp_ft.exits import INTERRUPTED
 from nlp_ft.recipe.loader import load_recipe
+from nlp_ft.study.on_ray import Cluster
+from nlp_ft.study.process import start_process
 from nlp_ft.tables import wrapped
 
 
@@ -19,13 +21,17 @@ def compare(options: argparse.Namespace) -> int:
     # Loaded first, so that an error comes before the seconds of importing torch.
     recipe = load_recipe(options.recipe, overrides)
     folder = Path(options.output or f"{recipe.output_dir}-compare")
+    start = Cluster().start if options.executor == "ray" else start_process
     from nlp_ft.study.cells import make_plan
-    from nlp_ft.study.compare import compare
+    from nlp_ft.study.compare import compare, prepare
 
     plan = make_plan(
         options.recipe, overrides, folder, strategies, options.rates, options.seeds, options.baseline, options.equal
     )
-    compare(plan, options.margin, options.jobs, budget=options.budget)
+    if options.executor == "none":
+        prepare(plan)
+    else:
+        compare(plan, options.margin, options.jobs, start, options.budget)
     return 0
 
 

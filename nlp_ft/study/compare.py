@@ -1,26 +1,26 @@
 """Compares strategies on one data set: trains the cells, chooses rates on validation, scores test once, and judges."""
 
 import json
+import shlex
 from typing import Any
 
-from nlp_ft.errors import printable
+from nlp_ft.errors import RecipeError, printable
 from nlp_ft.recipe.loader import load_recipe
 from nlp_ft.screen import say
-from nlp_ft.study.cells import Cell, Plan, claim_folder, write_recipes
+from nlp_ft.study.cells import CELLS, Cell, Plan, claim_folder, write_recipes
 from nlp_ft.study.cheap_rows import CheapRow, cheap_rows
 from nlp_ft.study.equal import unequal, with_equal_seconds
 from nlp_ft.study.flops import flops_of_phases
+from nlp_ft.study.process import Start, start_process
 from nlp_ft.study.race import Clock, race, unfinished
 from nlp_ft.study.remarks import front_line, remarks, verdict_lines
 from nlp_ft.study.results import Runs, judge
 from nlp_ft.study.running import (
-    Start,
     chosen,
     finished_seeds,
     is_lower_better,
     require_same_data,
     run_cells,
-    start_process,
     summary_of,
 )
 from nlp_ft.study.scoring import scored_on_test
@@ -81,6 +81,24 @@ def compare(
             odd = [*unequal(runs, plan.baseline), *odd]
         front, left_out = front_line(judged, plan.metric), unfinished(plan, dropped)
         return write_findings(Findings(plan, judged, cheap, lines, front, odd, left_out))
+
+
+def prepare(plan: Plan) -> None:
+    """Write the recipes of the cells, and train none; another scheduler may do that, before `compare` judges.
+
+    Raises:
+        NlpFtError: the folder holds another comparison, or the recipes depend on runs that come first.
+    """
+    if plan.equal == "seconds":
+        raise RecipeError(
+            "--executor none: --equal seconds trains a run of each strategy first; choose steps or epochs"
+        )
+    with lock.held(plan.folder):
+        claim_folder(plan)
+        write_recipes(plan)
+    say(f"{len(plan.cells)} recipes in {printable(str(plan.folder / CELLS))}; compare judges what is trained of them")
+    first = printable(shlex.quote(str(plan.recipe_file(plan.cells[0]))))
+    say(f"next: nlp-ft train {first} --resume")
 
 
 def _chosen_runs(plan: Plan, task: Task) -> list[Runs]:

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 from nlp_ft.screen import say
 from nlp_ft.study.cells import Plan, claim_folder, write_recipes
+from nlp_ft.study.process import Start
 from nlp_ft.study.results import Runs
-from nlp_ft.study.running import Start, run_cells, summary_of
+from nlp_ft.study.running import run_cells, summary_of
 
 PILOTS = "pilots"
 """Folder of the runs whose speed is measured: one of each strategy, over the duration of the recipe."""

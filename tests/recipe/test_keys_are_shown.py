@@ -27,12 +27,7 @@ SHOWN_BY = {
         "test_the_end_is_kept_by_hand": ["data.truncation"],
     },
     "data/test_transforms.py": {
-        "test_a_random_crop_of_a_padded_image_moves_by_the_padding": [
-            "data.augmentation.crop",
-            "data.augmentation.crop_padding",
-        ],
         "test_a_flip_turns_the_image_over": ["data.augmentation.horizontal_flip", "data.augmentation.vertical_flip"],
-        "test_sizes_are_the_recipes_or_the_weights_own": ["data.image_size", "data.resize_size"],
     },
     "data/words/test_words.py": {
         "test_conll_files_are_read_by_their_columns_and_document_lines_are_left_out": ["data.conll_columns"],
@@ -114,7 +109,6 @@ SHOWN_BY = {
         "test_every_optimizer_learns_the_tiny_task": ["optimizer.name"],
         "test_another_seed_gives_other_weights": ["seed"],
         "test_tensorboard_gets_the_metrics": ["trackers"],
-        "test_early_stopping_ends_the_run_and_keeps_the_best_model": ["training.evaluate_every"],
         "test_accumulated_small_batches_equal_one_large_batch": ["training.gradient_accumulation_steps"],
         "test_a_run_by_tokens_learns_and_says_how_many_rows_go_together": ["training.max_tokens_per_batch"],
         "test_bf16_computes_in_bf16_and_saves_float32": ["training.precision"],

@@ -21,7 +21,8 @@ from nlp_ft.study import compare as comparing
 from nlp_ft.study import scoring
 from nlp_ft.study.cells import Cell, Plan, make_plan
 from nlp_ft.study.compare import compare
-from nlp_ft.study.running import Running, chosen, start_process
+from nlp_ft.study.process import Running, start_process
+from nlp_ft.study.running import chosen
 from nlp_ft.training import durable
 from nlp_ft.training.run import train
 from tests.tasks.test_text_regression import numbers_recipe

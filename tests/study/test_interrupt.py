@@ -14,13 +14,14 @@ import pytest
 from nlp_ft.errors import FolderInUseError, Interrupted
 from nlp_ft.study.cells import make_plan
 from nlp_ft.study.compare import compare
-from nlp_ft.study.running import TAKEN, Running, run_cells
+from nlp_ft.study.process import TAKEN, Running
+from nlp_ft.study.running import run_cells
 from nlp_ft.study.writing import RESULT
 from nlp_ft.training import durable, lock
 from tests.study.test_compare import Done, here, without_costs, write_recipe
 
 LONG = {"duration": "300st", "checkpoint_every": "50st"}
-SECONDS = 120
+SECONDS = 300
 
 
 class Endless(Done):

@@ -14,8 +14,9 @@ from nlp_ft.options import seconds
 from nlp_ft.study import compare as comparing
 from nlp_ft.study.cells import Cell, Plan, claim_folder, make_plan
 from nlp_ft.study.compare import compare
+from nlp_ft.study.process import Running
 from nlp_ft.study.race import Clock, Deficit, behind, is_behind, race, unfinished
-from nlp_ft.study.running import Running, chosen
+from nlp_ft.study.running import chosen
 from tests.study.test_compare import Done, here, write_recipe
 
 STRATEGIES = ("full", "head_only", "llrd")

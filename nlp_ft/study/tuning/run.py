@@ -18,15 +18,8 @@ from nlp_ft.extras import require_optuna
 from nlp_ft.recipe import Recipe
 from nlp_ft.recipe.loader import apply_overrides, dump_yaml, read_yaml, recipe_from_dict, recipe_to_dict
 from nlp_ft.screen import say
-from nlp_ft.study.running import (
-    SECONDS_BETWEEN_LOOKS,
-    TAKEN,
-    Running,
-    Start,
-    error_in,
-    is_lower_better,
-    start_process,
-)
+from nlp_ft.study.process import SECONDS_BETWEEN_LOOKS, TAKEN, Running, Start, start_process
+from nlp_ft.study.running import error_in, is_lower_better
 from nlp_ft.study.stopping import stoppable
 from nlp_ft.study.tuning.results import Trial, write_results
 from nlp_ft.study.tuning.space import Choice, Space, default_space, require_valid, setting

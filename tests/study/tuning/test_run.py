@@ -13,7 +13,7 @@ import pytest
 from nlp_ft.cli import main
 from nlp_ft.errors import Interrupted, RunFolderError, TrainingError
 from nlp_ft.recipe.loader import load_recipe
-from nlp_ft.study.running import Running
+from nlp_ft.study.process import Running
 from nlp_ft.study.tuning import run
 from nlp_ft.study.tuning.run import Study, make_study, scores_in, tune
 from nlp_ft.study.tuning.space import read_space

@@ -1,0 +1,101 @@
+"""Starts the training of a recipe in a process of its own. Its imports are light: a worker of Ray needs no more."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait as wait_for
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Protocol
+
+from nlp_ft.errors import FolderInUseError
+from nlp_ft.exits import exit_with
+from nlp_ft.screen import at_level
+
+SECONDS_BETWEEN_LOOKS = 0.2
+TAKEN = 75
+"""Exit code of a process that found another one in its run folder."""
+PRELOADED = ["nlp_ft.training.run", "nlp_ft.tasks.class_scores"]
+"""Modules that the server of processes imports once."""
+
+
+class Running(Protocol):
+    """A process that trains a cell."""
+
+    def poll(self) -> int | None:
+        """Return its exit code; None while it runs."""
+        ...
+
+    def terminate(self) -> None:
+        """Ask it to write a checkpoint and end."""
+        ...
+
+    def wait(self) -> int:
+        """Wait for its end."""
+        ...
+
+
+Start = Callable[[Path, Path], Running]
+"""Starts the training of a recipe file; what it prints goes to the second file."""
+
+
+class _Child:
+    """A process of multiprocessing as `Running`."""
+
+    def __init__(self, process: BaseProcess) -> None:
+        self.process = process
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+    def terminate(self) -> None:
+        self.process.terminate()
+
+    def wait(self) -> int:
+        self.process.join()
+        return self.process.exitcode or 0
+
+
+def start_process(recipe: Path, log: Path) -> Running:
+    """Start `nlp-ft train RECIPE --resume --quiet` in a process whose memory and time are its own.
+
+    It is forked from a server that has imported the libraries, which takes seconds, and has done nothing else.
+    """
+    context = get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    process = context.Process(target=_train, args=(str(recipe), str(log), os.getcwd(), dict(os.environ)))
+    process.start()
+    return _Child(process)
+
+
+def _train(recipe: str, log: str, folder: str, environment: dict[str, str]) -> None:
+    # The server may have been started in another folder, and with another environment.
+    os.environ.update(environment)
+    os.chdir(folder)
+    stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(stream, 1)
+    os.dup2(stream, 2)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with at_level("quiet"):
+        exit_with(lambda: _trained(recipe))
+
+
+def _trained(recipe: str) -> int:
+    from nlp_ft.recipe.loader import load_recipe
+    from nlp_ft.training.run import train
+
+    try:
+        train(load_recipe(recipe), resume=True)
+    except FolderInUseError:
+        return TAKEN
+    return 0
+
+
+def _end_with_parent() -> None:
+    """Write a checkpoint and end when the comparison is gone: killed, it cannot ask for that."""
+    parent = parent_process()
+    assert parent is not None
+    wait_for([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
