@@ -35,6 +35,7 @@ KINDS = {
     "per_label.csv": Kind("By label", show_label, False),
     "per_type.csv": Kind("By type of span", show_tags, False),
     "by_question_word.csv": Kind("By question word", show_answer, True),
+    "by_length.csv": Kind("By length of the right candidate", show_label, True),
     "per_number.csv": Kind("By number", show_number, False, False),
 }
 """Ending of the table that the outputs write -> what their rows are. One number has no table."""

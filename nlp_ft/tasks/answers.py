@@ -157,6 +157,9 @@ class AnswerOutputs:
         margins = np.array([min(found.margin, 1.0) for found in predicted])
         return replace(self, threshold=best_threshold(margins, of_answer, of_none))
 
+    def undecided(self) -> None:
+        """Return None: an answer is no label."""
+
     def write_to(self, model: PreTrainedModel) -> None:
         """Save the threshold and the greatest length, which `Task.outputs_of` reads."""
         model.config.no_answer_threshold = self.threshold

@@ -89,6 +89,13 @@ class Outputs(Protocol):
         """
         ...
 
+    def undecided(self) -> "Outputs | None":
+        """Return outputs whose predictions are still logits, (rows, labels), and whose references are label ids.
+
+        They are what a temperature is fitted on; None where a prediction is not one label of several.
+        """
+        ...
+
     def write_to(self, model: PreTrainedModel) -> None:
         """Prepare a trained model for saving: put into it, and its configuration, what `Task.outputs_of` relies on."""
         ...

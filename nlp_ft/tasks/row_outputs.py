@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from nlp_ft.data.windows import Windows
+from nlp_ft.tasks.outputs import Outputs
 
 
 class RowOutputs(ABC):
@@ -30,6 +31,10 @@ class RowOutputs(ABC):
     def tuned(self, predicted: np.ndarray, references: np.ndarray) -> Self:
         """Return the same outputs: nothing is tuned."""
         return self
+
+    def undecided(self) -> Outputs | None:
+        """Return None: most outputs are not one label of several."""
+        return None
 
     def write_to(self, model: PreTrainedModel) -> None:  # noqa: B027  # most outputs have nothing to write
         """Write nothing: the labels say all."""

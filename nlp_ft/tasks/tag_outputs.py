@@ -85,6 +85,9 @@ class TagOutputs:
         """Return the same outputs: nothing is tuned."""
         return self
 
+    def undecided(self) -> None:
+        """Return None: a row has many tags."""
+
     def write_to(self, model: PreTrainedModel) -> None:
         """Write nothing: the configuration has the tags and their scheme since the model was built."""
 

@@ -126,6 +126,8 @@ def _show_result(
         name, step = summary["metric"].replace("_", " "), f"step {summary['best_step']} of {summary['global_step']}"
         kept = "that model" if summary["keep"] == "best" else "the last model"
         say(f"\nthe best {name} on validation, {summary['best_value']:.4f}, was at {step}; {kept} is kept")
+    if "calibration" in summary:
+        say(f"\n{calibration_line(summary['calibration'])}")
     say(f"\n{format_verdict(summary['verdict'])}\n")
     say(f"{summary['train_seconds']:.1f} s of training, {summary['train_examples_per_second']:.0f} examples/s")
     say(f"run folder: {place}")
@@ -135,6 +137,13 @@ def _show_result(
         say("next: make the first change above, and train again with --overwrite")
     else:
         say(f"next: {program()} predict {printable(shlex.quote(str(folder.final)))} {task.example_input}")
+
+
+def calibration_line(calibration: Mapping[str, Any]) -> str:
+    """Say what the temperature has done to the calibration error of each split."""
+    before, after = calibration["ece_before"], calibration["ece_after"]
+    errors = ", ".join(f"{split} {before[split]:.4f} -> {after[split]:.4f}" for split in before)
+    return f"temperature {calibration['temperature']:.3f}, fitted on validation: calibration error (ECE) {errors}"
 
 
 def _fill(
