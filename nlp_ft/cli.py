@@ -26,6 +26,7 @@ from nlp_ft.options import (
     Parser,
     add_command,
     add_level,
+    add_min_confidence,
     add_recipe,
     add_trust,
     count,
@@ -176,6 +177,9 @@ def _add_eval(commands: Commands) -> None:
     add_level(evaluate)
     split_help = "the split of the recipe to score if --data is not given (default: test)"
     evaluate.add_argument("--split", default="test", choices=["train", "validation", "test"], help=split_help)
+    add_min_confidence(
+        evaluate, "also say how many rows have a prediction that is at least this probable, and score these"
+    )
     output_help = "write each row's prediction to this file (.csv, .jsonl or .parquet), the highest loss first"
     evaluate.add_argument("--output", type=path, metavar="FILE", help=output_help)
     evaluate.add_argument("--overwrite", action="store_true", help="replace the file of --output")
@@ -205,6 +209,7 @@ def _add_predict(commands: Commands) -> None:
     predict.add_argument("--overwrite", action="store_true", help="replace the file of --output")
     probabilities_help = "write a column probability_LABEL for each label, where a text has one probability for each"
     predict.add_argument("--probabilities", action="store_true", help=probabilities_help)
+    add_min_confidence(predict, "abstain where the prediction is less probable than this, from 0 to 1")
     add_trust(predict)
     add_level(predict)
     predict.add_argument("--top-k", type=count, default=3, help="labels shown for each text (default: 3)")

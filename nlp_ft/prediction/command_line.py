@@ -25,16 +25,22 @@ def evaluate(options: argparse.Namespace) -> int:
     """Score a run and print the scores. Raises: NlpFtError."""
     if options.output:
         check_output(options.output, options.overwrite)
-    from nlp_ft.prediction.predict import evaluate_run, write_by_loss
+    from nlp_ft.prediction.abstain import format_kept, require_confidence
+    from nlp_ft.prediction.predict import evaluate_trained, load_run, write_by_loss
     from nlp_ft.tasks.outputs import score_table
 
-    predictions = evaluate_run(options.run, options.data, options.split, options.trust_remote_code)
+    run, least = load_run(options.run, options.trust_remote_code), options.min_confidence
+    if least is not None:
+        require_confidence(run.outputs)
+    predictions = evaluate_trained(run, options.data, options.split)
     if not is_quiet() and (table := predictions.table()):
         print(f"{table}\n")
     scores = {options.data or options.split: predictions.scores()}
     print(score_table(scores, predictions.outputs.shown_metrics, terminal_width()))
     if not is_quiet():
         print(wrapped(f"\n{predictions.intervals(predictions.margins())}"))
+    if least is not None:
+        print(f"\n{wrapped(format_kept(predictions, least, terminal_width()))}")
     if options.output and is_main_process():
         write_by_loss(predictions, options.output)
         print(f"\n{len(predictions.losses)} predictions in {printable(options.output)}, the highest loss first")
@@ -51,22 +57,28 @@ def predict(options: argparse.Namespace) -> int:
         raise DataError("--probabilities needs --output; on the screen, --top-k shows the probabilities")
     if options.output:
         check_output(options.output, options.overwrite)
+    from nlp_ft.prediction.abstain import require_confidence, unsure_line
     from nlp_ft.prediction.predict import load_run, predict_to_file
     from nlp_ft.prediction.trained_run import Source
 
-    run = load_run(options.run, options.trust_remote_code)
+    run, least = load_run(options.run, options.trust_remote_code), options.min_confidence
+    if least is not None:
+        require_confidence(run.outputs)
     from_stdin = options.inputs == [STDIN]
     with readable_file(options.file, options.format) as file:
         lines = standard_input() if from_stdin else None
         source = Source(file, [] if from_stdin else options.inputs, lines)
         if options.output:
-            written = predict_to_file(run, source, options.output, probabilities=options.probabilities)
+            written = predict_to_file(
+                run, source, options.output, probabilities=options.probabilities, min_confidence=least
+            )
             print(f"{written} predictions in {printable(options.output)}")
             return 0
         for inputs, _ in run.read(source):
             for item, prediction in zip(inputs, run.predict(inputs), strict=True):
                 print(wrapped(printable(run.shown(item))))
-                for line in run.outputs.lines(prediction, options.top_k):
+                unsure = [] if least is None else unsure_line(prediction, least)
+                for line in (*unsure, *run.outputs.lines(prediction, options.top_k)):
                     print(wrapped(f"  {line}"))
             # So that whoever writes lines to standard input sees the predictions of those that are there.
             sys.stdout.flush()

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from nlp_ft.environment import launching
 from nlp_ft.errors import DataError, RunFolderError
+from nlp_ft.prediction.abstain import require_confidence, without_unsure
 from nlp_ft.prediction.engines import EXPORT
 from nlp_ft.prediction.files import prediction_file
 from nlp_ft.prediction.trained_run import Source, TrainedRun
@@ -76,7 +77,14 @@ def predict(run: Any, inputs: Any, trust_remote_code: bool = False) -> Any:
     return loaded.predict(inputs)
 
 
-def predict_to_file(run: TrainedRun, source: Source, output: str, *, probabilities: bool = False) -> int:
+def predict_to_file(
+    run: TrainedRun,
+    source: Source,
+    output: str,
+    *,
+    probabilities: bool = False,
+    min_confidence: float | None = None,
+) -> int:
     """Predict for any number of inputs and write the predictions in their order, chunk by chunk.
 
     Every column of the input stays as it is; the columns of `Outputs.columns` follow.
@@ -86,6 +94,7 @@ def predict_to_file(run: TrainedRun, source: Source, output: str, *, probabiliti
         source: the inputs, such as `Source(file="new.csv")`.
         output: path of the file to write, ending in .csv, .jsonl or .parquet; it appears once it is complete.
         probabilities: whether to write a column `probability_LABEL` for each label.
+        min_confidence: leave a prediction empty whose probability is lower, in [0, 1]; a column `abstained` says so.
 
     Returns:
         The number of predictions written.
@@ -94,13 +103,16 @@ def predict_to_file(run: TrainedRun, source: Source, output: str, *, probabiliti
         DataError: there is no input, or one cannot be read; the file cannot be written, or cannot hold a value; or
             the outputs have no probabilities.
     """
+    if min_confidence is not None:
+        require_confidence(run.outputs)
     written = 0
     with (
         prediction_file(output) as write,
         tqdm(total=run.expected_inputs(source), unit=run.input_name, disable=is_quiet() or None, leave=False) as bar,
     ):
         for inputs, rows in run.read(source):
-            write(rows, run.outputs.columns(run.activated(inputs, bar.update), probabilities))
+            columns = run.outputs.columns(run.activated(inputs, bar.update), probabilities)
+            write(rows, columns if min_confidence is None else without_unsure(columns, min_confidence))
             written += len(inputs)
         if not written:
             raise DataError(f"predict needs one {run.input_name} or more, got none")

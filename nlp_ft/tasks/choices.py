@@ -47,6 +47,7 @@ class ChoiceOutputs:
     shown_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "above_chance", "loss")
     correlation: ClassVar[str] = "above_chance"
     progress_metrics: ClassVar[tuple[str, str]] = ("accuracy", "above_chance")
+    without_confidence: ClassVar[str] = ""
     table_file: ClassVar[str] = "by_length.csv"
     without_probabilities: ClassVar[str] = "chooses among the candidates of each row; each choice has their scores"
 

@@ -15,6 +15,7 @@ class RowOutputs(ABC):
     """Gives a row one prediction, one loss and one score, all from its logits. See `Outputs`."""
 
     without_probabilities: ClassVar[str] = ""
+    without_confidence: ClassVar[str] = ""
 
     @abstractmethod
     def row_losses(self, logits: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
