@@ -12,6 +12,7 @@ from nlp_ft.commands import (
     run_init,
     run_layers,
     run_predict,
+    run_push,
     run_report,
     run_runs,
     run_schema,
@@ -85,6 +86,7 @@ def build_parser() -> "Parser":
         _add_eval,
         _add_predict,
         _add_export,
+        _add_push,
         add_advise,
         add_compare,
         add_tune,
@@ -165,6 +167,21 @@ def _add_export(commands: Commands) -> None:
     data_help = "labelled file(s) to compare on; default: the validation split of the recipe"
     export.add_argument("--data", type=path, metavar="FILE", help=data_help)
     export.add_argument("--overwrite", action="store_true", help="replace the export in --output")
+
+
+def _add_push(commands: Commands) -> None:
+    summary = "publish a run on the Hugging Face Hub: model, card and recipe, without texts of your data"
+    examples = (
+        "push runs/quickstart my-name/support-messages --dry-run",
+        "push runs/quickstart my-name/support-messages",
+    )
+    push = add_command(commands, "push", run_push, summary, *examples)
+    push.add_argument("run", type=path, metavar="RUN", help="a run folder")
+    push.add_argument("repo", metavar="ORG/NAME", help="the model on the Hub; ORG may be your user name")
+    push.add_argument("--public", action="store_true", help="let all see a new model; else it is private")
+    license_help = "the licence of the model as the Hub names it, such as apache-2.0 (default: unknown)"
+    push.add_argument("--license", metavar="ID", help=license_help)
+    push.add_argument("--dry-run", action="store_true", help="show files, sizes and card, and send nothing")
 
 
 def _add_eval(commands: Commands) -> None:

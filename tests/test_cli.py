@@ -68,6 +68,7 @@ INTERFACE = {
         "--output",
     ],
     "export": ["--help", "RUN", "--to", "--output", "--int8", "--max-loss", "--data", "--overwrite"],
+    "push": ["--help", "RUN", "ORG/NAME", "--public", "--license", "--dry-run"],
     "tune": ["--help", "RECIPE", "key=value", "--trials", "--space", "--jobs", "--output"],
     "runs": ["--help", "FOLDER"],
     "report": ["--help", "RUN", "--output", "--format", "--no-texts", "--overwrite"],

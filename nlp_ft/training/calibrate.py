@@ -23,7 +23,7 @@ SAME_SHARE = 0.05
 """Difference of a probability that half precision may cause."""
 
 
-def calibrate(method: str | None, model: PreTrainedModel, evaluator: Evaluator) -> dict[str, Any] | None:
+def calibrate(method: str | None, model: PreTrainedModel, evaluator: Evaluator) -> dict[str, Any]:
     """Fit a temperature on validation and divide the last layer of the model by it, in place; collective.
 
     Args:
@@ -32,23 +32,23 @@ def calibrate(method: str | None, model: PreTrainedModel, evaluator: Evaluator) 
         evaluator: evaluates this model on the splits of the run.
 
     Returns:
-        `temperature`, and the expected calibration error of each split but train, `ece_before` and `ece_after`; None
-        if nothing was changed.
+        `calibration`: `temperature`, and the expected calibration error of each split but train, `ece_before` and
+        `ece_after`; empty if nothing was changed.
     """
     outputs = evaluator.outputs.undecided()
     if method is None or outputs is None:
-        return None
+        return {}
     reader = replace(evaluator, outputs=outputs)
     found = {split: reader.predict(split) for split in evaluator.data.encoded if split != "train"}
     temperature = fit_temperature(found["validation"].predicted, found["validation"].references)
     if not _divide(model, temperature, reader):
         show(f"warning: no calibration: the logits of {type(model).__name__} do not come from a last linear layer")
-        return None
+        return {}
     errors = {
         f"ece_{name}": {split: ece(of.predicted / divisor, of.references) for split, of in found.items()}
         for name, divisor in (("before", 1.0), ("after", temperature))
     }
-    return {"temperature": temperature, **errors}
+    return {"calibration": {"temperature": temperature, **errors}}
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:

@@ -15,6 +15,7 @@ from nlp_ft.training.calibrate import calibrate
 from nlp_ft.training.checkpoint_manager import CheckpointManager
 from nlp_ft.training.claim import claimed, create_folder, interruptions_explained
 from nlp_ft.training.features.decide import cache_of_run
+from nlp_ft.training.identity import hashes_of_data
 from nlp_ft.training.loop import Loop
 from nlp_ft.training.loop_state import LoopHooks
 from nlp_ft.training.metrics_log import MetricsLog
@@ -92,7 +93,7 @@ def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator, signals:
     predictions = {split: of_split for split, of_split in answers.items() if split != "train"}
     summary = summarize(recipe, task, model, stream, state, unfreezer, predictions, accelerator)
     summary |= {"total_seconds": time.perf_counter() - started, "data": report, "derived": in_words(derived)}
-    summary |= {"calibration": calibration} if calibration else {}
+    summary |= {"data_hashes": hashes_of_data(checkpoints.identity, report), **calibration}
     summary["verdict"] = verdict_of_run(recipe, task, layered, optimizer, settings, state, answers, summary, log.read())
     with signals.deferred():
         log.close(summary["metrics"])

@@ -23,9 +23,10 @@ from nlp_ft.tasks.outputs import Predictions, score_table
 from nlp_ft.tasks.task import Task
 from nlp_ft.training.agreement import errors_of_all, require_equal_weights
 from nlp_ft.training.build import LayeredModel
+from nlp_ft.training.facts import peak_memory_bytes, versions, write_json
 from nlp_ft.training.layer_table import layer_table
 from nlp_ft.training.loop_state import LoopState
-from nlp_ft.training.model_card import model_card, peak_memory_bytes, versions, write_json
+from nlp_ft.training.model_card import calibration_line, model_card
 from nlp_ft.training.precision import precision_name
 from nlp_ft.training.probe.table import probe_table
 from nlp_ft.training.run_folder import SUMMARY_TO_BE, RunFolder, writing
@@ -102,7 +103,7 @@ def save_run(
     with errors_of_all(accelerator):
         if accelerator.is_main_process:
             with writing(folder.final), quiet_transformers():
-                _fill(folder.partial, task, layered, optimizer, summary, predictions)
+                _fill(folder.partial, recipe, task, layered, optimizer, summary, predictions)
                 if recipe.report:
                     _report(folder)
                 _share_mode(folder.partial)
@@ -139,15 +140,9 @@ def _show_result(
         say(f"next: {program()} predict {printable(shlex.quote(str(folder.final)))} {task.example_input}")
 
 
-def calibration_line(calibration: Mapping[str, Any]) -> str:
-    """Say what the temperature has done to the calibration error of each split."""
-    before, after = calibration["ece_before"], calibration["ece_after"]
-    errors = ", ".join(f"{split} {before[split]:.4f} -> {after[split]:.4f}" for split in before)
-    return f"temperature {calibration['temperature']:.3f}, fitted on validation: calibration error (ECE) {errors}"
-
-
 def _fill(
     place: Path,
+    recipe: Recipe,
     task: Task,
     layered: LayeredModel,
     optimizer: torch.optim.Optimizer,
@@ -164,11 +159,12 @@ def _fill(
     task.save_preprocessor(place)
     for split, of_split in predictions.items():
         of_split.write_tables(place, split)
-    table = score_table(_titled(summary), task.outputs.shown_metrics)
+    scores = score_table(_titled(summary), task.outputs.shown_metrics)
     has_probe = "probe" in summary
     layers = probe_table(summary["probe"]) if has_probe else layer_table(layered.layer_map, _initial(optimizer))
     (place / "layers.txt").write_text(f"{layers}\n", encoding="utf-8")
-    (place / "README.md").write_text(model_card(task.card(layered.model), summary, table), encoding="utf-8")
+    card = model_card(task.card(layered.model), recipe, summary, scores, layers)
+    (place / "README.md").write_text(card, encoding="utf-8")
     write_json(place / SUMMARY_TO_BE, summary)
 
 

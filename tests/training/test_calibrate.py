@@ -21,8 +21,8 @@ from nlp_ft.report.calibration import calibration
 from nlp_ft.report.summary import describe_run
 from nlp_ft.report.write import Format, render_run
 from nlp_ft.training.calibrate import _divide, ece, fit_temperature
+from nlp_ft.training.model_card import calibration_line
 from nlp_ft.training.run import train
-from nlp_ft.training.save import calibration_line
 from tests.tasks.test_text_regression import killed_after
 from tests.tiny import LABELS, save_tiny_encoder, tiny_recipe
 from tests.tiny_choices import choice_recipe
