@@ -5,6 +5,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard
 
+from nlp_ft.errors import HubError
 from nlp_ft.hub import is_hub_id
 from nlp_ft.training.model_card import PLACE
 
@@ -36,8 +37,14 @@ def hub_card(
         license_id: its licence; None keeps the one of the card, or says `unknown`.
         recipe: the recipe of the run, as nested settings.
         summary: summary.json.
+
+    Raises:
+        HubError: the metadata of the card cannot be read.
     """
-    card = ModelCard(text.replace(PLACE, repo_id), ignore_metadata_errors=True)
+    try:
+        card = ModelCard(text.replace(PLACE, repo_id), ignore_metadata_errors=True)
+    except Exception as error:  # of YAML, or of what the Hub wants of it
+        raise HubError(f"README.md: the metadata between its --- cannot be read: {error}") from None
     data: Any = card.data
     data.license = license_id or data.license or UNKNOWN
     model, source = recipe["model"]["name"], _hub_data(recipe)

@@ -10,7 +10,8 @@ from typing import Any
 from nlp_ft.errors import RunFolderError
 from nlp_ft.export.hub_card import hub_card
 from nlp_ft.prediction.engines import EXPORT
-from nlp_ft.report.run_files import RECIPE, SUMMARY, read_recipe, read_summary
+from nlp_ft.recipe.loader import load_recipe, recipe_to_dict
+from nlp_ft.report.run_files import RECIPE, SUMMARY, read_summary
 from nlp_ft.training.model_card import markdown_text
 
 CARD, CONFIG = "README.md", "config.json"
@@ -72,30 +73,40 @@ def hub_files(run: str, repo_id: str, license_id: str | None) -> HubFiles:
         license_id: its licence, as the Hub names it; None leaves it to be filled in.
 
     Raises:
-        RunFolderError: the folder is no finished run, or an export.
+        RunFolderError: the folder is no finished run, or an export, or a file is damaged.
+        RecipeError: recipe.yaml is damaged.
+        HubError: the metadata of the card are damaged.
     """
     folder = Path(run)
-    summary, recipe = read_summary(folder), read_recipe(folder)
+    summary, recipe = read_summary(folder), recipe_to_dict(load_recipe(folder / RECIPE))
     if (folder / EXPORT).exists():
         raise RunFolderError(f"{run} is an export; push the run that it came from")
     missing = [name for name in (CARD, CONFIG) if not (folder / name).exists()]
     if missing or not any((folder / name).exists() for name in WEIGHTS):
         raise RunFolderError(f"{run} is not a whole run: it has no {(missing or WEIGHTS)[0]}")
     names = sorted(file.name for file in folder.iterdir())
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config = _read_config(folder)
     patterns = (*OF_CLIENT, *((CODE,) if "auto_map" in config else ()))
     chosen = [name for name in names if (folder / name).is_file() and any(fnmatch(name, one) for one in patterns)]
     replaced = _replaced(folder, recipe, config, summary.get("command"))
-    contents: dict[str, Path | bytes] = {name: folder / name for name in chosen}
-    for name in CLEANED:
-        if name in contents:
-            contents[name] = _without_folders((folder / name).read_text(encoding="utf-8"), replaced).encode()
-    card = hub_card(_text(contents[CARD]), repo_id, license_id, recipe, summary)
-    return HubFiles({**contents, CARD: card.encode()}, tuple(name for name in names if name not in chosen))
+    texts = {
+        name: _without_folders((folder / name).read_text(encoding="utf-8"), replaced)
+        for name in CLEANED
+        if name in chosen
+    }
+    texts[CARD] = hub_card(texts[CARD], repo_id, license_id, recipe, summary)
+    contents = {name: texts[name].encode() if name in texts else folder / name for name in chosen}
+    return HubFiles(contents, tuple(name for name in names if name not in chosen))
 
 
-def _text(content: Path | bytes) -> str:
-    return content.decode() if isinstance(content, bytes) else content.read_text(encoding="utf-8")
+def _read_config(folder: Path) -> dict[str, Any]:
+    try:
+        config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("it is no section")
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{folder}: its {CONFIG} is damaged: {error}") from None
+    return config
 
 
 def _replaced(

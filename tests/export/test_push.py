@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard, constants
 from transformers import AutoModelForSequenceClassification, pipeline
 
 from nlp_ft.cli import main
-from nlp_ft.errors import HubError, RunFolderError
+from nlp_ft.errors import HubError, NlpFtError, RunFolderError
 from nlp_ft.export.hub_card import hub_card
 from nlp_ft.export.hub_files import hub_files
 from nlp_ft.export.push import push_files, require_repo_id
@@ -216,14 +216,26 @@ def test_a_place_that_is_none_is_refused(repo_id: str) -> None:
         ("model.safetensors", "it has no model.safetensors"),
         ("README.md", "it has no README.md"),
         ("summary.json", "is not a finished run"),
-        ("export.json", "is an export; push the run that it came from"),
     ],
 )
 def test_what_is_no_whole_run_is_refused(run: Path, tmp_path: Path, change: str, says: str) -> None:
     shutil.copytree(run, tmp_path / "copy")
-    if change == "export.json":
-        (tmp_path / "copy" / change).write_text("{}")
-    else:
-        (tmp_path / "copy" / change).unlink()
+    (tmp_path / "copy" / change).unlink()
     with pytest.raises(RunFolderError, match=says):
+        hub_files(str(tmp_path / "copy"), REPO, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("export.json", "{}", "is an export; push the run that it came from"),
+        ("config.json", "[]", "its config.json is damaged: it is no section"),
+        ("recipe.yaml", "data: {}", "recipe.yaml: "),
+        ("README.md", "---\na: [\n---\n", "README.md: the metadata between its --- cannot be read"),
+    ],
+)
+def test_a_damaged_file_is_named(run: Path, tmp_path: Path, name: str, content: str, says: str) -> None:
+    shutil.copytree(run, tmp_path / "copy")
+    (tmp_path / "copy" / name).write_text(content)
+    with pytest.raises(NlpFtError, match=says):
         hub_files(str(tmp_path / "copy"), REPO, None)
