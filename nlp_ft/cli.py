@@ -12,6 +12,7 @@ from nlp_ft.commands import (
     run_init,
     run_layers,
     run_predict,
+    run_push,
     run_report,
     run_runs,
     run_schema,
@@ -26,6 +27,7 @@ from nlp_ft.options import (
     Parser,
     add_command,
     add_level,
+    add_min_confidence,
     add_recipe,
     add_trust,
     count,
@@ -85,6 +87,7 @@ def build_parser() -> "Parser":
         _add_eval,
         _add_predict,
         _add_export,
+        _add_push,
         add_advise,
         add_compare,
         add_tune,
@@ -167,6 +170,21 @@ def _add_export(commands: Commands) -> None:
     export.add_argument("--overwrite", action="store_true", help="replace the export in --output")
 
 
+def _add_push(commands: Commands) -> None:
+    summary = "publish a run on the Hugging Face Hub: model, card and recipe, without texts of your data"
+    examples = (
+        "push runs/quickstart my-name/support-messages --dry-run",
+        "push runs/quickstart my-name/support-messages",
+    )
+    push = add_command(commands, "push", run_push, summary, *examples)
+    push.add_argument("run", type=path, metavar="RUN", help="a run folder")
+    push.add_argument("repo", metavar="ORG/NAME", help="the model on the Hub; ORG may be your user name")
+    push.add_argument("--public", action="store_true", help="let all see a new model; else it is private")
+    license_help = "the licence of the model as the Hub names it, such as apache-2.0 (default: unknown)"
+    push.add_argument("--license", metavar="ID", help=license_help)
+    push.add_argument("--dry-run", action="store_true", help="show files, sizes and card, and send nothing")
+
+
 def _add_eval(commands: Commands) -> None:
     examples = ("eval runs/quickstart --data new.csv", "eval runs/quickstart --output mistakes.csv")
     evaluate = add_command(commands, "eval", run_eval, "score a run on labelled rows", *examples)
@@ -177,6 +195,9 @@ def _add_eval(commands: Commands) -> None:
     add_level(evaluate)
     split_help = "the split of the recipe to score if --data is not given (default: test)"
     evaluate.add_argument("--split", default="test", choices=["train", "validation", "test"], help=split_help)
+    add_min_confidence(
+        evaluate, "also say how many rows have a prediction that is at least this probable, and score these"
+    )
     output_help = "write each row's prediction to this file (.csv, .jsonl or .parquet), the highest loss first"
     evaluate.add_argument("--output", type=path, metavar="FILE", help=output_help)
     evaluate.add_argument("--overwrite", action="store_true", help="replace the file of --output")
@@ -214,6 +235,7 @@ def _add_predict(commands: Commands) -> None:
         "fastest of them that changed no prediction (default: RUN as it is)"
     )
     predict.add_argument("--engine", choices=["auto", "torch", "openvino", "onnxruntime"], help=engine_help)
+    add_min_confidence(predict, "abstain where the prediction is less probable than this, from 0 to 1")
     add_trust(predict)
     add_level(predict)
     predict.add_argument("--top-k", type=count, default=3, help="labels shown for each text (default: 3)")

@@ -80,6 +80,13 @@ def run_export(options: argparse.Namespace) -> int:
     return export(options)
 
 
+def run_push(options: argparse.Namespace) -> int:
+    """Push a run to the Hub."""
+    from nlp_ft.export.command_line import push
+
+    return push(options)
+
+
 def run_compare(options: argparse.Namespace) -> int:
     """Compare strategies."""
     from nlp_ft.study.command_line import compare

@@ -82,6 +82,10 @@ class MachineError(NlpFtError):
     """An environment variable, or a launch of processes, that cannot be used."""
 
 
+class HubError(NlpFtError):
+    """A push to the Hugging Face Hub that is not possible, or did not succeed."""
+
+
 class RunFolderError(NlpFtError):
     """A run folder that is in use, read-only, full, or not a run."""
 

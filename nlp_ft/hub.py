@@ -36,7 +36,7 @@ def place_of_model(location: str, revision: str | None) -> str:
     Raises:
         ModelError: the model is not in the cache, and the Hub does not answer or may not be asked.
     """
-    if os.path.exists(location) or not _is_hub_id(location):
+    if not is_hub_id(location):
         return location
     problem = "" if constants.HF_HUB_OFFLINE else _problem_of_hub()
     if not problem and not constants.HF_HUB_OFFLINE:
@@ -58,6 +58,15 @@ def place_of_model(location: str, revision: str | None) -> str:
     )
 
 
+def is_hub_id(location: str) -> bool:
+    """Whether a location is the id of a model or data set of the Hub, and no file or folder here."""
+    try:
+        validate_repo_id(location)
+    except HFValidationError:
+        return False
+    return not os.path.exists(location)
+
+
 @contextmanager
 def offline_if_unreachable() -> Iterator[str]:
     """Let the Hub's client read its cache alone inside the `with` block, if the Hub does not answer.
@@ -75,14 +84,6 @@ def offline_if_unreachable() -> Iterator[str]:
         yield problem
     finally:
         constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
-
-
-def _is_hub_id(location: str) -> bool:
-    try:
-        validate_repo_id(location)
-    except HFValidationError:
-        return False
-    return True
 
 
 def _problem_of_hub() -> str:

@@ -52,6 +52,14 @@ def positive(text: str) -> float:
     raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
 
 
+def share(text: str) -> float:
+    """Read an option that is a number from 0 to 1. Raises: ArgumentTypeError."""
+    with suppress(ValueError):
+        if 0 <= (number := float(text)) <= 1:
+            return number
+    raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, got {text!r}")
+
+
 def seconds(text: str) -> float:
     """Read an option that is a time, such as `90s`, `2m30s` or `1.5h`, in seconds. Raises: ArgumentTypeError."""
     number = r"(?:([0-9]{1,9}(?:\.[0-9]{1,9})?)"
@@ -91,6 +99,11 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
     """Add the option that lets Python code of a run folder run."""
     trust_help = "run Python code from the run folder; use it only if you trust the author"
     parser.add_argument("--trust-remote-code", action="store_true", help=trust_help)
+
+
+def add_min_confidence(parser: argparse.ArgumentParser, help_text: str) -> None:
+    """Add the option that leaves out predictions that are not sure enough."""
+    parser.add_argument("--min-confidence", type=share, metavar="PROBABILITY", help=help_text)
 
 
 def add_level(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""What `nlp-ft export` does: it exports a run and prints what that costs and gains."""
+"""What `nlp-ft export` and `nlp-ft push` do, and what they print."""
 
 import argparse
 
@@ -49,3 +49,23 @@ def report(check: Check, title: str) -> str:
             ),
         ]
     )
+
+
+def push(options: argparse.Namespace) -> int:
+    """Run `nlp-ft push`; return the exit code."""
+    from nlp_ft.export.hub_files import CARD, hub_files
+    from nlp_ft.export.push import push_files, require_repo_id
+
+    require_repo_id(options.repo)
+    files = hub_files(options.run, options.repo, options.license)
+    rows = [[printable(name), f"{size / 1000:,.0f}"] for name, size in files.sizes().items()]
+    print(text_table(["file", "kB"], [*rows, ["together", f"{sum(files.sizes().values()) / 1000:,.0f}"]], (1,)))
+    print(wrapped(f"stays here: {', '.join(map(printable, files.left_out)) or 'nothing'}\n"))
+    if options.dry_run:
+        content = files.contents[CARD]
+        assert isinstance(content, bytes)
+        print(printable(content.decode(), keep="\n"))
+        return 0
+    url, is_private = push_files(files, options.repo, public=options.public)
+    print(f"model: {printable(url)} ({'private' if is_private else 'public'})")
+    return 0

@@ -1,4 +1,4 @@
-"""Scales the outputs of a model by changing the weights of its last linear layer."""
+"""Scales the outputs of a model by changing the weights of its last layer."""
 
 import torch
 from torch import nn
@@ -7,6 +7,12 @@ from torch import nn
 def last_linear(model: nn.Module, num_outputs: int) -> nn.Linear | None:
     """Find the linear layer that gives the outputs: the last one with that number of units; None if there is none."""
     layers = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == num_outputs]
+    return layers[-1] if layers else None
+
+
+def output_layer(model: nn.Module, num_outputs: int) -> nn.Linear | nn.Conv2d | None:
+    """Find the layer that gives the outputs, which is a convolution in some image networks; None if there is none."""
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d) and len(m.weight) == num_outputs]
     return layers[-1] if layers else None
 
 

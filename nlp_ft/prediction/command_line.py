@@ -30,16 +30,22 @@ def evaluate(options: argparse.Namespace) -> int:
     """Score a run and print the scores. Raises: NlpFtError."""
     if options.output:
         check_output(options.output, options.overwrite)
-    from nlp_ft.prediction.predict import evaluate_run, write_by_loss
+    from nlp_ft.prediction.abstain import format_kept, require_confidence
+    from nlp_ft.prediction.predict import evaluate_trained, load_run, write_by_loss
     from nlp_ft.tasks.outputs import score_table
 
-    predictions = evaluate_run(options.run, options.data, options.split, options.trust_remote_code)
+    run, least = load_run(options.run, options.trust_remote_code), options.min_confidence
+    if least is not None:
+        require_confidence(run.outputs)
+    predictions = evaluate_trained(run, options.data, options.split)
     if not is_quiet() and (table := predictions.table()):
         print(f"{table}\n")
     scores = {options.data or options.split: predictions.scores()}
     print(score_table(scores, predictions.outputs.shown_metrics, terminal_width()))
     if not is_quiet():
         print(wrapped(f"\n{predictions.intervals(predictions.margins())}"))
+    if least is not None:
+        print(f"\n{wrapped(format_kept(predictions, least, terminal_width()))}")
     if options.output and is_main_process():
         write_by_loss(predictions, options.output)
         print(f"\n{len(predictions.losses)} predictions in {printable(options.output)}, the highest loss first")
@@ -59,10 +65,13 @@ def predict(options: argparse.Namespace) -> int:
         raise DataError(f"--{option} needs --output{shows}")
     elif num_launched() > 1:
         raise DataError(f"{num_launched()} processes need --output; start one process to see predictions")
+    from nlp_ft.prediction.abstain import require_confidence
     from nlp_ft.prediction.predict import load_run
     from nlp_ft.prediction.trained_run import Source
 
     run = load_run(options.run, options.trust_remote_code, options.engine)
+    if options.min_confidence is not None:
+        require_confidence(run.outputs)
     from_stdin = options.inputs == [STDIN]
     with readable_file(options.file, options.format) as file:
         lines = standard_input() if from_stdin else None
@@ -70,7 +79,7 @@ def predict(options: argparse.Namespace) -> int:
         if options.output:
             _write(run, source, options)
         else:
-            _show(run, source, options.top_k)
+            _show(run, source, options.top_k, options.min_confidence)
     return 0
 
 
@@ -100,16 +109,20 @@ def _write(run: "TrainedRun", source: "Source", options: argparse.Namespace) -> 
             print(wrapped("once all shards are done, the same command with --resume instead of --shard joins them"))
         return
     write = predict_launched if num_launched() > 1 else predict_to_file
-    written = write(run, source, output, probabilities=probabilities, resume=options.resume)
+    least = options.min_confidence
+    written = write(run, source, output, probabilities=probabilities, min_confidence=least, resume=options.resume)
     if is_main_process():
         print(f"{written} predictions in {printable(output)}")
 
 
-def _show(run: "TrainedRun", source: "Source", top_k: int) -> None:
+def _show(run: "TrainedRun", source: "Source", top_k: int, least: float | None) -> None:
+    from nlp_ft.prediction.abstain import unsure_line
+
     for inputs, _ in run.read(source):
         for item, prediction in zip(inputs, run.predict(inputs), strict=True):
             print(wrapped(printable(run.shown(item))))
-            for line in run.outputs.lines(prediction, top_k):
+            unsure = [] if least is None else unsure_line(prediction, least)
+            for line in (*unsure, *run.outputs.lines(prediction, top_k)):
                 print(wrapped(f"  {line}"))
         # So that whoever writes lines to standard input sees the predictions of those that are there.
         sys.stdout.flush()

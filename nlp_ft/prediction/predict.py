@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from nlp_ft.environment import is_main_process, launching
 from nlp_ft.errors import DataError, RunFolderError
+from nlp_ft.prediction.abstain import require_confidence, without_unsure
 from nlp_ft.prediction.engines import EXPORT
 from nlp_ft.prediction.exports import folder_with
 from nlp_ft.prediction.files import prediction_file
@@ -92,7 +93,13 @@ def predict(run: Any, inputs: Any, trust_remote_code: bool = False, engine: str 
 
 
 def predict_to_file(
-    run: TrainedRun, source: Source, output: str, *, probabilities: bool = False, resume: bool = False
+    run: TrainedRun,
+    source: Source,
+    output: str,
+    *,
+    probabilities: bool = False,
+    min_confidence: float | None = None,
+    resume: bool = False,
 ) -> int:
     """Predict for any number of inputs and write the predictions in their order, chunk by chunk.
 
@@ -104,6 +111,7 @@ def predict_to_file(
         source: the inputs, such as `Source(file="new.csv")`.
         output: path of the file to write, ending in .csv, .jsonl or .parquet; it appears once it is complete.
         probabilities: whether to write a column `probability_LABEL` for each label.
+        min_confidence: leave a prediction empty whose probability is lower, in [0, 1]; a column `abstained` says so.
         resume: whether to go on with what `OUTPUT.partial` holds, rather than to begin anew.
 
     Returns:
@@ -114,6 +122,8 @@ def predict_to_file(
             the outputs have no probabilities.
         RunFolderError: another process writes the file; or what was begun is another prediction.
     """
+    if min_confidence is not None:
+        require_confidence(run.outputs)
     # Lines are predicted as they arrive, and cannot be read a second time.
     is_kept = source.lines is None or resume
     keeping = kept_parts(run, source, output, probabilities=probabilities, resume=resume) if is_kept else nullcontext()
@@ -124,7 +134,8 @@ def predict_to_file(
         progress(run, source) as bar,
     ):
         for chunk, (inputs, rows) in enumerate(run.read(source)):
-            write(rows, predicted_columns(run, inputs, probabilities, parts, chunk, bar.update))
+            columns = predicted_columns(run, inputs, probabilities, parts, chunk, bar.update)
+            write(rows, columns if min_confidence is None else without_unsure(columns, min_confidence))
             written += len(inputs)
         if not written:
             raise DataError(f"predict needs one {run.input_name} or more, got none")

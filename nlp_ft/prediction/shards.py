@@ -57,7 +57,13 @@ def predict_shard(
 
 
 def predict_launched(
-    run: TrainedRun, source: Source, output: str, *, probabilities: bool = False, resume: bool = False
+    run: TrainedRun,
+    source: Source,
+    output: str,
+    *,
+    probabilities: bool = False,
+    min_confidence: float | None = None,
+    resume: bool = False,
 ) -> int:
     """Predict to a file with all processes of a launch; collective. See `predict_to_file`; other processes return 0."""
     cpu = is_on("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
@@ -72,4 +78,4 @@ def predict_launched(
     state.destroy_process_group()
     if not state.is_main_process:
         return 0
-    return predict_to_file(run, source, output, probabilities=probabilities, resume=True)
+    return predict_to_file(run, source, output, probabilities=probabilities, min_confidence=min_confidence, resume=True)

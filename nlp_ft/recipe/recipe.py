@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
+from nlp_ft.recipe.checks import check_calibration, refuse_other_heads
 from nlp_ft.recipe.choices import ChoiceDataSection
 from nlp_ft.recipe.images import ImageDataSection, ImageModelSection
 from nlp_ft.recipe.probe import check_probe
@@ -53,6 +54,8 @@ class Recipe(Section):
     """Whether `data.label` may be a list of columns."""
     has_row_vectors: ClassVar[bool] = True
     """Whether the head reads one vector a row, as a probe does."""
+    has_one_label: ClassVar[bool] = False
+    """Whether a prediction is one of several labels or candidates, whose probabilities add up to 1."""
 
     task: TaskName = Field(
         "text_classification",
@@ -111,6 +114,7 @@ class Recipe(Section):
                 f"{self.optimizer.layer_decay}; set it to 1, or did you mean strategy: llrd?"
             )
         check_probe(self)
+        check_calibration(self)
         return self
 
     @model_validator(mode="after")
@@ -165,6 +169,7 @@ class Recipe(Section):
 class TextRecipe(Recipe):
     """Text classification: a label for each text or pair of texts."""
 
+    has_one_label: ClassVar[bool] = True
     data: TextDataSection = Field(description="Where the texts and labels come from.")
     model: TextModelSection = Field(description="The pretrained encoder, its pooling and its head.")
 
@@ -179,6 +184,7 @@ class MultiLabelRecipe(TextRecipe):
     """Multi-label classification: any number of labels, also none, for each text or pair of texts."""
 
     metrics: ClassVar[tuple[str, ...]] = get_args(MultiLabelMetric)
+    has_one_label: ClassVar[bool] = False
     has_label_sets: ClassVar[bool] = True
     takes_columns: ClassVar[bool] = True
 
@@ -187,6 +193,7 @@ class RegressionRecipe(TextRecipe):
     """Text regression: a number, or several, for each text or pair of texts, such as how alike the two are."""
 
     metrics: ClassVar[tuple[str, ...]] = get_args(NumberMetric)
+    has_one_label: ClassVar[bool] = False
     takes_columns: ClassVar[bool] = True
 
     @model_validator(mode="after")
@@ -212,7 +219,7 @@ class QuestionRecipe(Recipe):
 
     @model_validator(mode="after")
     def _check_questions(self) -> Self:
-        _refuse_other_heads(self, "one linear layer that scores each token as the start and as the end of the answer")
+        refuse_other_heads(self, "one linear layer that scores each token as the start and as the end of the answer")
         return self
 
 
@@ -220,30 +227,15 @@ class ChoiceRecipe(Recipe):
     """Multiple choice: the right one of several candidates for a prompt."""
 
     metrics: ClassVar[tuple[str, ...]] = get_args(ChoiceMetric)
+    has_one_label: ClassVar[bool] = True
     has_row_vectors: ClassVar[bool] = False
     data: ChoiceDataSection = Field(description="Where the prompts, candidates and labels come from.")
     model: TextModelSection = Field(description="The pretrained encoder and its head.")
 
     @model_validator(mode="after")
     def _check_choices(self) -> Self:
-        _refuse_other_heads(self, "the one that Transformers has, with a score for each candidate")
+        refuse_other_heads(self, "the one that Transformers has, with a score for each candidate")
         return self
-
-
-def _refuse_other_heads(recipe: Recipe, own: str) -> None:
-    """Refuse settings of heads and labels where the head is Transformers' own. Raises: ValueError."""
-    model = recipe.model
-    refused = {
-        f"strategy.grain {recipe.strategy.grain}": recipe.strategy.grain != "block",
-        "loss.class_weights": recipe.loss.class_weights is not None,
-        "loss.label_smoothing": recipe.loss.label_smoothing != 0,
-        f"model.pooling {getattr(model, 'pooling', None)}": getattr(model, "pooling", "auto") != "auto",
-        f"model.head.type {model.head.type}": model.head.type != "linear",
-        "model.head.dropout": model.head.dropout is not None,
-    }
-    for field, is_set in refused.items():
-        if is_set:
-            raise ValueError(f"{field} is not for {recipe.task}, whose head is {own}; leave it out")
 
 
 class WordsRecipe(Recipe):
@@ -273,6 +265,7 @@ class WordsRecipe(Recipe):
 class ImageRecipe(Recipe):
     """Image classification: a label for each image."""
 
+    has_one_label: ClassVar[bool] = True
     data: ImageDataSection = Field(description="Where the images and labels come from.")
     model: ImageModelSection = Field(description="The torchvision network, its weights and its head.")
 

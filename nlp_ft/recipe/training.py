@@ -89,6 +89,12 @@ class TrainingSection(Section):
         "labels, or `tuned_per_label`, one for each, with the best F1 on validation. The thresholds are saved with the "
         "model. For multi_label_classification only.",
     )
+    calibration: Literal["temperature"] | None = Field(
+        None,
+        description="`temperature`: after training, divide the logits by one number, fitted on validation, so that the "
+        "probabilities are as high as the predictions are right; no prediction changes. Null leaves them as they are. "
+        "For text_classification, multiple_choice and image_classification.",
+    )
     keep: Literal["best", "last"] = Field(
         "best",
         description="Which model the run saves: `best` by `metric`, or `last`. Without validation it is the last.",

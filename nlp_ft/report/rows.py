@@ -19,6 +19,9 @@ CONFIDENT = 0.9
 SHOWN = ("inputs", "reference", "predicted", "passage", "true_spans", "predicted_spans", "perhaps_mislabelled")
 """What a report may say of a row beside numbers; None where it does not."""
 
+PREDICTED = ("predicted", "predicted_answer", "predicted_candidate")
+"""Columns with a prediction: a label, an answer, a chosen candidate."""
+
 Segment = dict[str, str | None]
 """A piece of a text, `text`, and the name of the span that it is, `span`; None outside all spans."""
 
@@ -70,14 +73,14 @@ def _row(names: Sequence[str], inputs: Sequence[str], found: Mapping[str, str]) 
     columns = dict(zip(names, inputs, strict=True))
     number = columns.pop("row", "")
     is_answer = "predicted_answer" in found
-    predicted = found["predicted_answer"] if is_answer else found.get("predicted", "")
+    predicted = next((found[name] for name in PREDICTED if name in found), "")
     start, end = found.get("predicted_start", ""), found.get("predicted_end", "")
     return Row(
         number,
         columns,
         found["reference"],
         predicted,
-        _number(found.get("predicted_score", "") if is_answer else found.get("score", "")),
+        _number(found.get("predicted_score", found.get("score", ""))),
         _number(found.get("loss", "")),
         (int(start), int(end)) if start.isdigit() and end.isdigit() else None,
         tuple(found["reference"].split(" | ")) if is_answer else (),

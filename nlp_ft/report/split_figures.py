@@ -14,6 +14,8 @@ def figures_of_split(split: str, of: Mapping[str, Any]) -> Figures:
     found: Figures = {}
     if of.get("calibration"):
         found["calibration"] = draw_calibration(split, of["calibration"])
+    if of.get("coverage") and len(of["coverage"]["points"]) > 1:
+        found["coverage"] = draw_coverage(split, of["coverage"])
     if len(of.get("by_length", [])) > 1:
         found["by_length"] = draw_by_length(split, of["by_length"])
     if of.get("numbers"):
@@ -48,6 +50,18 @@ def draw_calibration(split: str, of: Mapping[str, Any]) -> dict[str, Any]:
         caption = f"Reliability on {split}: mean probability {of['mean_score']:.3f}, right {of['share_right']:.3f}, "
         caption += f"calibration error {of['ece']:.3f}; the numbers are rows"
         return finished(figure, f"{split}-calibration", caption, f"{alt}.")
+
+
+def draw_coverage(split: str, of: Mapping[str, Any]) -> dict[str, Any]:
+    """Draw the share of right predictions among the rows that are kept, by how many are kept."""
+    kept, right = zip(*((one["kept"], one["share_right"]) for one in of["points"]))
+    said = "; ".join(f"of the surest {one['kept']:.0%} of the rows, {one['share_right']:.1%}" for one in of["shown"])
+    with drawing(height=3.2) as (figure, axes):
+        axes.plot(kept, right, color=SERIES[0])
+        axes.set(xlabel="share of rows kept, the surest first", ylabel="share of these that is right", xlim=(0, 1.03))
+        axes.set_ylim(max(0.0, min(right) - 0.05), 1.01)
+        caption = f"Right predictions on {split} if rows below a probability are left out"
+        return finished(figure, f"{split}-coverage", caption, f"Line chart of the share that is right: {said}.")
 
 
 def draw_by_length(split: str, groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

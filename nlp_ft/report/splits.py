@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nlp_ft.errors import printable
-from nlp_ft.report.calibration import calibration
+from nlp_ft.report.calibration import calibration, coverage
 from nlp_ft.report.rows import CONFIDENT, Row, read_rows, show_answer, show_label, show_number, show_tags, shown_row
 from nlp_ft.report.run_files import TRAIN_HARDEST, read_table
 
@@ -35,6 +35,7 @@ KINDS = {
     "per_label.csv": Kind("By label", show_label, False),
     "per_type.csv": Kind("By type of span", show_tags, False),
     "by_question_word.csv": Kind("By question word", show_answer, True),
+    "by_length.csv": Kind("By length of the right candidate", show_label, True),
     "per_number.csv": Kind("By number", show_number, False, False),
 }
 """Ending of the table that the outputs write -> what their rows are. One number has no table."""
@@ -58,6 +59,7 @@ def describe_split(folder: Path, split: str, most: int, texts: bool, has_lengths
     title = kind.table if len(lines) <= TABLE_ROWS else f"{kind.table}: the first {TABLE_ROWS} of {len(lines)}"
     found: dict[str, Any] = {
         "calibration": None,
+        "coverage": None,
         "by_length": [],
         "numbers": [],
         "rows": len(rows),
@@ -91,11 +93,12 @@ def hardest_of_train(folder: Path, most: int, texts: bool) -> list[dict[str, Any
 
 
 def _scored(rows: Sequence[Row], kind: Kind) -> dict[str, Any]:
-    """Compute the calibration, where each row has a probability."""
+    """Compute calibration and coverage, where each row has a probability."""
     scores = [row.score for row in rows if row.score is not None]
     if not kind.has_probabilities or not rows or len(scores) < len(rows):
         return {}
-    return {"calibration": calibration(scores, [row.is_right for row in rows])}
+    are_right = [row.is_right for row in rows]
+    return {"calibration": calibration(scores, are_right), "coverage": coverage(scores, are_right)}
 
 
 def _listed(rows: Sequence[Row], kind: Kind, most: int, texts: bool) -> dict[str, Any]:

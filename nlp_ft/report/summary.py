@@ -66,6 +66,7 @@ def _described(
         "phases": _phases(summary, records),
         "layers": _layers(read_records(place / LAYERS)),
         "probe": summary.get("probe"),
+        "temperature": summary.get("calibration"),
         "step_time": _step_time(read_records(place / LAYERS)),
         "splits": {
             split: describe_split(place, split, most, texts, _has_lengths(summary, split))

@@ -1,6 +1,7 @@
 """Writes the report of a run, or of several, as one file of HTML, Markdown or JSON, all from one dictionary."""
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ Format = Literal["html", "md", "json"]
 MOST_BYTES = 1_000_000
 """Most bytes of a report; beyond them it lists fewer rows."""
 SPECIAL_IN_MARKDOWN = re.compile(r"[\\`*_\[\]<>&#!|~$]")
+COVERAGE = ("rows kept", "right of these", "--min-confidence")
 COST = {
     "train_seconds": ("training", "{:,.1f} s"),
     "total_seconds": ("whole run", "{:,.1f} s"),
@@ -120,6 +122,7 @@ def render_run(run: Mapping[str, Any], form: Format) -> str:
             for number, phase in enumerate(run["phases"], start=1)
         ],
         probe_rows=_probe_rows(run["probe"]),
+        coverage_header=COVERAGE,
     )
 
 
@@ -144,6 +147,7 @@ def render(template: str, **values: Any) -> str:
         "metric_names": _metric_names,
         "md": _markdown,
         "spans": _spans,
+        "coverage_row": _coverage_row,
     }
     return environment.get_template(template).render(**values)
 
@@ -187,6 +191,15 @@ def _probe_rows(probe: Mapping[str, Any] | None) -> list[list[Any]]:
         ]
         for one in (probe or {"layers": []})["layers"]
     ]
+
+
+def _coverage_row(point: Mapping[str, float]) -> list[str]:
+    return [f"{point['kept']:.1%}", f"{point['share_right']:.1%}", f"{_below(point['min_confidence']):.4f}"]
+
+
+def _below(number: float) -> float:
+    """Round down to four decimals, so that what is as high as the number is as high as the result."""
+    return math.floor(number * 1e4) / 1e4
 
 
 def _markdown(text: object) -> str:

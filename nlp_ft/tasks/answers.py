@@ -63,6 +63,7 @@ class AnswerOutputs:
     correlation: ClassVar[str] = "exact_match"
     progress_metrics: ClassVar[tuple[str, str]] = ("f1", "exact_match")
     without_probabilities: ClassVar[str] = "predicts answers, each with its probability as score"
+    without_confidence: ClassVar[str] = ""
     table_file: ClassVar[str] = "by_question_word.csv"
 
     def of_batch(
@@ -156,6 +157,9 @@ class AnswerOutputs:
         of_none = row_scores([""] * len(golds), golds)[1]
         margins = np.array([min(found.margin, 1.0) for found in predicted])
         return replace(self, threshold=best_threshold(margins, of_answer, of_none))
+
+    def undecided(self) -> None:
+        """Return None: an answer is no label."""
 
     def write_to(self, model: PreTrainedModel) -> None:
         """Save the threshold and the greatest length, which `Task.outputs_of` reads."""

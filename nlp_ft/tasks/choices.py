@@ -11,6 +11,7 @@ import pyarrow
 import torch
 from transformers import PreTrainedModel
 
+from nlp_ft.data.batch import IGNORED_LABEL
 from nlp_ft.data.choices.encoding import ChoiceWindows
 from nlp_ft.data.windows import Windows
 from nlp_ft.errors import printable
@@ -46,6 +47,7 @@ class ChoiceOutputs:
     shown_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "above_chance", "loss")
     correlation: ClassVar[str] = "above_chance"
     progress_metrics: ClassVar[tuple[str, str]] = ("accuracy", "above_chance")
+    without_confidence: ClassVar[str] = ""
     table_file: ClassVar[str] = "by_length.csv"
     without_probabilities: ClassVar[str] = "chooses among the candidates of each row; each choice has their scores"
 
@@ -97,6 +99,10 @@ class ChoiceOutputs:
         """Return the same outputs: nothing is tuned."""
         return self
 
+    def undecided(self) -> "UndecidedChoices":
+        """Return outputs whose predictions are the logarithms of the probabilities."""
+        return UndecidedChoices()
+
     def write_to(self, model: PreTrainedModel) -> None:
         """Write nothing: the model says all."""
 
@@ -146,6 +152,16 @@ class ChoiceOutputs:
         """Write a line for each of the `top_k` most likely candidates."""
         order = sorted(range(len(prediction.scores)), key=lambda index: -prediction.scores[index])
         return [f"{prediction.scores[i]:.4f}  {printable(prediction.candidates[i])}" for i in order[:top_k]]
+
+
+class UndecidedChoices(ChoiceOutputs):
+    """Outputs of multiple choice whose predictions are logits, (rows, candidates), and references are indices."""
+
+    def of_rows(self, kept: dict[str, np.ndarray], windows: Windows) -> dict[str, np.ndarray]:
+        """Take the logarithms of the probabilities; a candidate that a row lacks has one that is minus infinity."""
+        with np.errstate(divide="ignore"):
+            logits = np.log(np.where(kept["labels"] == IGNORED_LABEL, 0, kept["scores"]))
+        return {"predicted": logits, "references": kept["labels"].argmax(-1), "losses": kept["losses"]}
 
 
 def _indices(predicted: np.ndarray) -> np.ndarray:

@@ -60,6 +60,10 @@ class ClassOutputs(RowOutputs):
         """Take the id of the most likely label."""
         return logits.argmax(-1)
 
+    def undecided(self) -> "UndecidedClasses":
+        """Return outputs whose predictions are the logits."""
+        return UndecidedClasses(self.label_names)
+
     def shown(self, decoded: np.ndarray) -> pyarrow.Array:
         """Write label ids as names."""
         return pyarrow.array(self.label_names, pyarrow.string()).take(pyarrow.array(decoded))
@@ -138,6 +142,14 @@ class ClassOutputs(RowOutputs):
         """Write a line for each of the `top_k` most likely labels."""
         likeliest = sorted(prediction.scores, key=lambda name: -prediction.scores[name])[:top_k]
         return [f"{prediction.scores[label]:.4f}  {printable(label)}" for label in likeliest]
+
+
+class UndecidedClasses(ClassOutputs):
+    """Outputs of a classifier whose predictions are the logits, (rows, num_labels)."""
+
+    def decode(self, logits: torch.Tensor) -> torch.Tensor:
+        """Keep the logits."""
+        return logits
 
 
 class Classification(ABC):

@@ -71,6 +71,9 @@ class LabelSetOutputs(RowOutputs):
     )
     progress_metrics: ClassVar[tuple[str, str]] = ("macro_f1", "micro_f1")
     correlation: ClassVar[str] = "matthews"
+    without_confidence: ClassVar[str] = (
+        "predicts each label from a threshold of its own on, which training.threshold sets"
+    )
     table_file: ClassVar[str] = "per_label.csv"
 
     def row_losses(self, logits: torch.Tensor, references: torch.Tensor) -> torch.Tensor:

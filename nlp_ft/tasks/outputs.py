@@ -33,6 +33,8 @@ class Outputs(Protocol):
     """Scores that the line of an evaluation shows; the first gives way to the metric that selects the weights."""
     without_probabilities: ClassVar[str]
     """Why an input has no probability for each label, after "this run"; empty where it has."""
+    without_confidence: ClassVar[str]
+    """Why a prediction has no probability that it is right, after "this run"; empty where it has."""
     table_file: ClassVar[str]
     """Ending of the file, after the split and an underscore, that `write_tables` writes for the rows of `table`."""
 
@@ -86,6 +88,13 @@ class Outputs(Protocol):
         Args:
             predicted: predictions for these rows, (rows, ...); they do not depend on what is tuned.
             references: labels of these rows, (rows, ...).
+        """
+        ...
+
+    def undecided(self) -> "Outputs | None":
+        """Return outputs whose predictions are still logits, (rows, labels), and whose references are label ids.
+
+        They are what a temperature is fitted on; None where a prediction is not one label of several.
         """
         ...
 
@@ -159,6 +168,25 @@ class Predictions:
     losses: np.ndarray
     row_scores: np.ndarray | None
     inputs: Callable[[np.ndarray], pyarrow.Table]
+
+    @property
+    def confidences(self) -> np.ndarray | None:
+        """The probability of each prediction, (rows,); None where `Outputs.without_confidence` says why."""
+        if self.outputs.without_confidence or self.row_scores is not None:
+            return self.row_scores
+        found: np.ndarray = self.outputs.shown(self.predicted).field("score").to_numpy()
+        return found
+
+    def kept(self, rows: np.ndarray) -> "Predictions":
+        """Keep some rows, given by their numbers, (kept,)."""
+        return Predictions(
+            self.outputs,
+            self.predicted[rows],
+            self.references[rows],
+            self.losses[rows],
+            None if self.row_scores is None else self.row_scores[rows],
+            lambda places: self.inputs(rows[places]),
+        )
 
     def scores(self) -> dict[str, float]:
         """Compute every metric by name, the loss included; they are computed once."""

@@ -8,12 +8,14 @@ import torch
 from transformers import PreTrainedModel
 
 from nlp_ft.data.windows import Windows
+from nlp_ft.tasks.outputs import Outputs
 
 
 class RowOutputs(ABC):
     """Gives a row one prediction, one loss and one score, all from its logits. See `Outputs`."""
 
     without_probabilities: ClassVar[str] = ""
+    without_confidence: ClassVar[str] = ""
 
     @abstractmethod
     def row_losses(self, logits: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
@@ -30,6 +32,10 @@ class RowOutputs(ABC):
     def tuned(self, predicted: np.ndarray, references: np.ndarray) -> Self:
         """Return the same outputs: nothing is tuned."""
         return self
+
+    def undecided(self) -> Outputs | None:
+        """Return None: most outputs are not one label of several."""
+        return None
 
     def write_to(self, model: PreTrainedModel) -> None:  # noqa: B027  # most outputs have nothing to write
         """Write nothing: the labels say all."""

@@ -52,6 +52,7 @@ class TagOutputs:
     progress_metrics: ClassVar[tuple[str, str]] = ("span_f1", "accuracy")
     correlation: ClassVar[str] = "span_f1"
     without_probabilities: ClassVar[str] = "tags words; each entity that it predicts has its score"
+    without_confidence: ClassVar[str] = "tags words; each entity that it predicts has its score"
     table_file: ClassVar[str] = "per_type.csv"
 
     def of_batch(
@@ -84,6 +85,9 @@ class TagOutputs:
     def tuned(self, predicted: np.ndarray, references: np.ndarray) -> Self:
         """Return the same outputs: nothing is tuned."""
         return self
+
+    def undecided(self) -> None:
+        """Return None: a row has many tags."""
 
     def write_to(self, model: PreTrainedModel) -> None:
         """Write nothing: the configuration has the tags and their scheme since the model was built."""

@@ -17,9 +17,9 @@ from nlp_ft.tables import short_count, short_share, shortened
 from nlp_ft.tasks import baselines
 from nlp_ft.tasks.task import Task
 from nlp_ft.training.build import LayeredModel
+from nlp_ft.training.facts import versions
 from nlp_ft.training.layer_table import layer_table, short_layer_table
 from nlp_ft.training.loop_state import LoopSettings
-from nlp_ft.training.model_card import versions
 from nlp_ft.training.precision import precision_name
 from nlp_ft.training.verdict.collect import highest_rate
 

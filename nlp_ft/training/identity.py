@@ -5,7 +5,7 @@ A difference in data, model or settings is refused by name; one that changes res
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 from nlp_ft.data.columns import content_of
 from nlp_ft.errors import RunFolderError
 from nlp_ft.tasks.task import Task
+from nlp_ft.training.facts import versions
 from nlp_ft.training.loop_state import LoopSettings
-from nlp_ft.training.model_card import versions
 
 VERSION_KEYS = ("transformers_version", "_name_or_path")
 """Keys of a model's configuration that say which version wrote it and where it was loaded from."""
@@ -32,6 +32,20 @@ def identity_of(task: Task, model: PreTrainedModel, settings: LoopSettings, num_
         "label names": content_of(task.data.label_names),
         **task.identity(),
         "configuration of the model": content_of(sorted(config.items(), key=str)),
+    }
+
+
+def hashes_of_data(identity: Mapping[str, Any], splits: Iterable[str]) -> dict[str, str]:
+    """Hash the inputs and labels of each split, as they are without a tokenizer: split -> hash."""
+    return {
+        split: content_of(
+            [
+                (name, value)
+                for name, value in sorted(identity.items())
+                if name.endswith(f" of {split}") and not name.startswith("token ids")
+            ]
+        )
+        for split in splits
     }
 
 

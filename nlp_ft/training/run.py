@@ -11,9 +11,11 @@ from nlp_ft.tasks.registry import task_of
 from nlp_ft.training import build
 from nlp_ft.training.accelerator import start_accelerator
 from nlp_ft.training.announce import announce
+from nlp_ft.training.calibrate import calibrate
 from nlp_ft.training.checkpoint_manager import CheckpointManager
 from nlp_ft.training.claim import claimed, create_folder, interruptions_explained
 from nlp_ft.training.features.decide import cache_of_run
+from nlp_ft.training.identity import hashes_of_data
 from nlp_ft.training.loop import Loop
 from nlp_ft.training.loop_state import LoopHooks
 from nlp_ft.training.metrics_log import MetricsLog
@@ -88,11 +90,13 @@ def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator, signals:
     with signals.deferred():
         (probe or Loop(accelerator, model, *parts)).run()
     checkpoints.load_kept(state, settings.metric, recipe.training.keep)
+    calibration = calibrate(recipe.training.calibration, layered.model, evaluator)
     answers = evaluator.predict_all()
     predictions = {split: of_split for split, of_split in answers.items() if split != "train"}
     hardest = row_losses.hardest(evaluator, answers["train"].outputs)
     summary = summarize(recipe, task, model, stream, state, unfreezer, predictions, accelerator)
     summary |= {"total_seconds": time.perf_counter() - started, "data": report, "derived": in_words(derived)}
+    summary |= {"data_hashes": hashes_of_data(checkpoints.identity, report), **calibration}
     summary["verdict"] = verdict_of_run(recipe, task, layered, optimizer, settings, state, answers, summary, log.read())
     with signals.deferred():
         log.close(summary["metrics"])

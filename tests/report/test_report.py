@@ -11,7 +11,7 @@ import pytest
 from nlp_ft.cli import main
 from nlp_ft.errors import RunFolderError
 from nlp_ft.recipe.loader import dump_yaml
-from nlp_ft.report.calibration import calibration
+from nlp_ft.report.calibration import calibration, coverage
 from nlp_ft.report.compare import band, describe_runs, interval_of_mean
 from nlp_ft.report.figures import figures_of_run
 from nlp_ft.report.rows import marked_words, read_rows
@@ -103,6 +103,26 @@ def test_calibration_is_that_of_a_case_counted_by_hand() -> None:
     assert found["ece"] == pytest.approx((0.45 + 0.85 + 2 * 0.05) / 4)
     assert [(one["rows"], one["share_right"]) for one in found["bins"]] == [(1, 1.0), (1, 0.0), (2, 1.0)]
     assert calibration([0.5, 0.0, 1.0], [True] * 3, 2)["bins"][0]["rows"] == 2  # 0.5 is in the bin that ends there
+
+
+def test_coverage_is_that_of_a_case_counted_by_hand() -> None:
+    found = coverage([0.6, 0.9, 0.8, 0.8, 0.7], [False, True, True, False, True])
+    # The two rows of 0.8 are kept together.
+    assert [list(point.values()) for point in found["points"]] == [
+        [0.2, 1.0, 0.9],
+        [0.6, pytest.approx(2 / 3), 0.8],
+        [0.8, 0.75, 0.7],
+        [1.0, 0.6, 0.6],
+    ]
+    assert [point["kept"] for point in found["shown"]] == [1.0, 0.8, 0.6]
+    many = coverage([row / 1000 for row in range(1000)], [True] * 1000)
+    assert (len(many["points"]), many["points"][0]["kept"], many["points"][-1]["kept"]) == (200, 0.001, 1.0)
+
+
+def test_a_report_shows_what_is_right_among_the_kept_rows(tmp_path: Path) -> None:
+    run = describe_run(make_run(tmp_path / "run"))
+    assert "| 75.0% | 66.7% | 0.9000 |\n" in render_run(run, "md")
+    assert "| 100.0% | 50.0% | 0.6000 |\n" in render_run(run, "md")
 
 
 def test_the_answer_comes_with_its_interval_and_its_baselines(run: Path) -> None:
@@ -212,11 +232,13 @@ def test_a_report_of_many_rows_stays_below_one_megabyte(tmp_path: Path) -> None:
 
 def test_every_figure_has_an_alt_text_with_its_numbers(page: Path) -> None:
     labels = re.findall(r'<svg viewBox="[^"]*" style="[^"]*" role="img" aria-label="([^"]*)"', page.read_text())
-    assert len(labels) == page.read_text().count("<svg") == 13
+    assert len(labels) == page.read_text().count("<svg") == 15
     assert (
         "Line chart: the training loss goes from 0.2 to 0.05 at step 20. On validation it is 0.6 at the end, "
         in labels[0]
     )
+    said = "of the surest 100% of the rows, 50.0%; of the surest 75% of the rows, 66.7%."
+    assert f"Line chart of the share that is right: {said}" in labels
     assert "Bar chart of the time of a step: forward 25%, backward 75%." in labels
 
 

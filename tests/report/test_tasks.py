@@ -11,6 +11,7 @@ from nlp_ft.report.summary import describe_run
 from nlp_ft.training.run import train
 from tests.report.browser import browser, measure
 from tests.tiny import tiny_recipe
+from tests.tiny_choices import choice_recipe
 from tests.tiny_images import tiny_image_recipe
 from tests.tiny_label_sets import label_set_recipe
 from tests.tiny_questions import question_recipe
@@ -24,6 +25,7 @@ SHOWN = {
     "text_regression": {"inputs", "reference", "predicted"},
     "token_classification": {"true_spans", "predicted_spans"},
     "question_answering": {"inputs", "reference", "predicted", "passage"},
+    "multiple_choice": {"inputs", "reference", "predicted"},
     "image_classification": {"inputs", "reference", "predicted"},
 }
 """Task -> what its report says of a row."""
@@ -32,6 +34,7 @@ FIGURES = {
     "text_regression": {"numbers"},
     "token_classification": {"by_length", "confusion"},
     "question_answering": {"by_length", "calibration"},
+    "multiple_choice": {"by_length", "calibration"},
     "image_classification": {"confusion", "calibration"},
 }
 
@@ -57,6 +60,7 @@ def recipe_of(task: str, folder: Path, encoder: Path) -> dict[str, Any]:
         "multi_label_classification": label_set_recipe,
         "token_classification": words_recipe,
         "question_answering": question_recipe,
+        "multiple_choice": choice_recipe,
     }[task]
     recipe: dict[str, Any] = make(folder, encoder, **QUICK, **SHORT)
     return recipe

@@ -375,9 +375,7 @@ def test_a_resumed_run_is_one_run_of_tensorboard_and_each_step_occurs_once(
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs the system's own count of a process")
 def test_the_peak_memory_is_that_of_the_process_and_not_of_the_one_that_started_it() -> None:
-    child = (
-        "from nlp_ft.training.model_card import peak_memory_bytes, torch; print(peak_memory_bytes(torch.device('cpu')))"
-    )
+    child = "from nlp_ft.training.facts import peak_memory_bytes, torch; print(peak_memory_bytes(torch.device('cpu')))"
     parent = f"import subprocess, sys; held = b'x' * 3 * 2**30; subprocess.run([sys.executable, '-c', {child!r}])"
     done = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 2 * 2**30

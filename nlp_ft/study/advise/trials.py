@@ -23,9 +23,9 @@ from nlp_ft.tasks.registry import task_of
 from nlp_ft.training import build
 from nlp_ft.training.accelerator import start_accelerator
 from nlp_ft.training.evaluation import Evaluator
+from nlp_ft.training.facts import peak_memory_bytes
 from nlp_ft.training.loop import Loop
 from nlp_ft.training.loop_state import LoopHooks, LoopState
-from nlp_ft.training.model_card import peak_memory_bytes
 
 MOST_GROUPS = 20
 """Groups of rows that are left out in turn; the score is computed as often."""
