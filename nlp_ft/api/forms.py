@@ -87,6 +87,12 @@ def see(view: View) -> Seen:
         return Seen("multi_label_classification", "label_separator is set", columns)
     for name in as_names(view.label):
         if not view.has(name):
+            if view.has("question", "context") and any(
+                one.lower().startswith("answer") for one in view.rows.column_names
+            ):
+                return Seen(
+                    "question_answering", "there are columns question and context", DEFAULTS["question_answering"]
+                )
             return Seen("text_classification", f"column {name!r} is the label", columns)
     if isinstance(view.label, str):
         return Seen(*seen_task(view.labels(view.label)), columns)
