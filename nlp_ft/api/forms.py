@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow
 import pyarrow.compute
 
+from nlp_ft.api.choices_seen import seen_choices
 from nlp_ft.api.task_seen import Labels, seen_task
 from nlp_ft.data.label_sets import INDICATORS
 from nlp_ft.errors import DataError, listed
@@ -163,6 +164,8 @@ def _tags_name(view: View) -> str:
 def _choice_columns(view: View) -> dict[str, Names]:
     """Name the columns of prompts, candidates and labels; none where the rows have another form."""
     candidates = view.named.get("candidates", CANDIDATES)
+    if "candidates" not in view.named and not view.has_text_and_label and (found := seen_choices(view.rows)):
+        return found
     is_seen = "candidates" in view.named or view.holds_lists(CANDIDATES, is_text)
     return {"text": view.text, "candidates": candidates, "label": view.label} if is_seen else {}
 

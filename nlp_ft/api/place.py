@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow
 from datasets import Dataset
 
+from nlp_ft.api.choices_seen import candidate_columns
 from nlp_ft.api.forms import FORM_COLUMNS, View, as_names
 from nlp_ft.data.questions import has_form_of_squad, read_questions
 from nlp_ft.data.row_files import RowFiles
@@ -81,6 +82,8 @@ def _wanted(found: Sequence[str], asked: View) -> Columns:
     if all(name in found for _, name in named) and not {"words", "spans", "question"} & asked.named.keys():
         return named
     usual = [*(name for _, name in named), *FORM_COLUMNS]
+    if candidate_columns(found) and not asked.named:
+        return [("label", name) for name in found]
     further = [str(asked.named[key]) for key in (*FORM_COLUMNS, "words") if isinstance(asked.named.get(key), str)]
     return [("label", name) for name in dict.fromkeys([*usual, *further]) if name in found] or named
 
@@ -89,7 +92,7 @@ def _may_be_seen(found: Sequence[str], asked: View) -> bool:
     """Whether a form is seen by columns other than text and label; what is missing then is said there."""
     empty = pyarrow.table({name: [] for name in found})
     has_form = bool(set(found) & set(FORM_COLUMNS)) or any(key in asked.named for key in (*FORM_COLUMNS, "words"))
-    return replace(asked, rows=empty).has_text_and_label or has_form
+    return replace(asked, rows=empty).has_text_and_label or has_form or bool(candidate_columns(found))
 
 
 def _named(asked: View) -> Columns:

@@ -70,6 +70,8 @@ def predict(options: argparse.Namespace) -> int:
                     print(wrapped(f"  {line}"))
             # So that whoever writes lines to standard input sees the predictions of those that are there.
             sys.stdout.flush()
+    if run.outputs.numbers_shown and not is_quiet():
+        print(f"(numbers: {run.outputs.numbers_shown})")
     return 0
 
 

@@ -10,7 +10,6 @@ from tqdm import tqdm
 
 from nlp_ft.environment import launching
 from nlp_ft.errors import DataError, RunFolderError
-from nlp_ft.prediction.engines import EXPORT
 from nlp_ft.prediction.files import prediction_file
 from nlp_ft.prediction.trained_run import Source, TrainedRun
 from nlp_ft.recipe.loader import load_recipe
@@ -19,6 +18,7 @@ from nlp_ft.tasks.outputs import Predictions
 from nlp_ft.tasks.registry import task_class
 from nlp_ft.training.evaluation import Evaluator
 from nlp_ft.training.precision import precision_of_use
+from nlp_ft.training.run_folder import EXPORT
 
 __all__ = ["Source", "TrainedRun", "evaluate_run", "load_run", "predict", "predict_to_file", "write_by_loss"]
 RUNS = {

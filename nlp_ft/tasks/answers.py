@@ -63,6 +63,7 @@ class AnswerOutputs:
     correlation: ClassVar[str] = "exact_match"
     progress_metrics: ClassVar[tuple[str, str]] = ("f1", "exact_match")
     without_probabilities: ClassVar[str] = "predicts answers, each with its probability as score"
+    numbers_shown: ClassVar[str] = "the probability of each answer"
     table_file: ClassVar[str] = "by_question_word.csv"
 
     def of_batch(

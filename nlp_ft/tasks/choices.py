@@ -48,6 +48,7 @@ class ChoiceOutputs:
     progress_metrics: ClassVar[tuple[str, str]] = ("accuracy", "above_chance")
     table_file: ClassVar[str] = "by_length.csv"
     without_probabilities: ClassVar[str] = "chooses among the candidates of each row; each choice has their scores"
+    numbers_shown: ClassVar[str] = "the probability of each candidate"
 
     def of_batch(
         self, logits: torch.Tensor, batch: dict[str, torch.Tensor], windows: Windows

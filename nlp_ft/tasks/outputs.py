@@ -33,6 +33,8 @@ class Outputs(Protocol):
     """Scores that the line of an evaluation shows; the first gives way to the metric that selects the weights."""
     without_probabilities: ClassVar[str]
     """Why an input has no probability for each label, after "this run"; empty where it has."""
+    numbers_shown: ClassVar[str]
+    """What the numbers in `lines` are, in words; empty where they are the prediction itself."""
     table_file: ClassVar[str]
     """Ending of the file, after the split and an underscore, that `write_tables` writes for the rows of `table`."""
 
