@@ -108,11 +108,8 @@ def _looked_at(data: str) -> File:
     split, splits = split_column(view.rows)
     train = view if split is None else replace(view, rows=_of_split(view.rows, split, splits["train"]))
     if choices := seen_choices(train.rows):
-        seen = Seen(
-            "multiple_choice",
-            f"there are columns of candidates ({listed(as_names(choices['candidates']), 4)})",
-            choices,
-        )
+        found = listed(as_names(choices["candidates"]), 4)
+        seen = Seen("multiple_choice", f"there are columns of candidates ({found})", choices)
         reasons = dict.fromkeys(choices, "by its name") | {"label": "it names a candidate in each row"}
     elif any(columns_of(view) for columns_of in FORMS.values()):
         seen = see(train)

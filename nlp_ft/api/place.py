@@ -82,7 +82,7 @@ def _wanted(found: Sequence[str], asked: View) -> Columns:
     if all(name in found for _, name in named) and not {"words", "spans", "question"} & asked.named.keys():
         return named
     usual = [*(name for _, name in named), *FORM_COLUMNS]
-    if candidate_columns(found) and not asked.named:
+    if candidate_columns(found) and not set(FORM_COLUMNS) & asked.named.keys():
         return [("label", name) for name in found]
     further = [str(asked.named[key]) for key in (*FORM_COLUMNS, "words") if isinstance(asked.named.get(key), str)]
     return [("label", name) for name in dict.fromkeys([*usual, *further]) if name in found] or named

@@ -9,11 +9,9 @@ from typing import Any
 
 from nlp_ft.errors import RecipeError, RunFolderError
 from nlp_ft.recipe.loader import read_yaml
-from nlp_ft.report.run_files import refuse_export
+from nlp_ft.report.run_files import EXPORT, RECIPE, SUMMARY, refuse_export
 from nlp_ft.tables import short_rate, text_table
-from nlp_ft.training.run_folder import EXPORT, SUMMARY
 
-RECIPE = "recipe.yaml"
 WITHOUT_MEANING = ("output_dir",)
 """Settings that differ between any two runs."""
 

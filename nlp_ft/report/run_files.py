@@ -10,9 +10,9 @@ from typing import Any
 
 from nlp_ft.errors import RecipeError, RunFolderError
 from nlp_ft.recipe.loader import read_yaml
-from nlp_ft.training.run_folder import EXPORT, SUMMARY
 
-RECIPE, METRICS, LAYERS = "recipe.yaml", "metrics.jsonl", "layers.jsonl"
+SUMMARY, RECIPE, METRICS, LAYERS = "summary.json", "recipe.yaml", "metrics.jsonl", "layers.jsonl"
+EXPORT = "export.json"
 
 
 def read_summary(folder: Path, file: str = SUMMARY) -> dict[str, Any]:

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from nlp_ft.errors import RunFolderError, printable
-from nlp_ft.report.run_files import LAYERS, METRICS, read_recipe, read_records, read_summary
+from nlp_ft.report.run_files import LAYERS, METRICS, SUMMARY, read_recipe, read_records, read_summary
 from nlp_ft.report.splits import describe_split
-from nlp_ft.training.run_folder import SUMMARY
 
 ROWS_LISTED = 20
 SHOWN_OF_LAYERS = ("gradient_norm", "update_ratio", "drift")

@@ -11,8 +11,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from nlp_ft.errors import RunFolderError, printable
 from nlp_ft.report.compare import describe_runs
 from nlp_ft.report.figures import figures_of_run, figures_of_runs
+from nlp_ft.report.run_files import SUMMARY
 from nlp_ft.report.summary import ROWS_LISTED, describe_run
-from nlp_ft.training.run_folder import SUMMARY
 
 Format = Literal["html", "md", "json"]
 MOST_BYTES = 1_000_000
