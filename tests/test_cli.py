@@ -156,7 +156,7 @@ def test_the_help_names_what_every_task_predicts_and_reads(capsys: pytest.Captur
     assert "predict labels, numbers, tags or answers for new texts or images" in said
     assert "a question and the text that may answer it" in said
     _, out, _ = run_cli(capsys, "init", "--help")
-    assert "Parquet, CoNLL or SQuAD: texts, words or questions" in " ".join(out.split())
+    assert "Parquet, CoNLL or SQuAD: texts, words, questions or choices" in " ".join(out.split())
 
 
 def test_help_is_there_without_loading_torch_or_reading_recipes() -> None:

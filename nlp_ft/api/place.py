@@ -61,18 +61,19 @@ def rows_of_own_format(files: Sequence[str], field: str) -> Dataset | None:
 def _rows(section: TextFilesSection, asked: View, task: str | None) -> tuple[Dataset, View]:
     if section.source is not None:
         is_local = section.split_column is not None
-        names = RowFiles(expand(_as_list(section.source), "data.source"), "data.source").columns if is_local else []
-        columns = _wanted(names, asked) if is_local else []
+        found = RowFiles(expand(_as_list(section.source), "data.source"), "data.source").columns if is_local else []
+        columns = _wanted(found, asked) if is_local else []
         rows = rows_from_source(section, "train", section.train, columns)
     else:
         files = expand(_as_list(section.train), "data.train")
         if (own := rows_of_own_format(files, "data.train")) is not None:
             return own, replace(asked, text="text", label="label")
         are_folders = all(Path(file).is_dir() for file in files)
-        columns = [] if are_folders else _wanted(RowFiles(files, "data.train").columns, asked)
-        rows = load_files(section.train, "data.train", None if are_folders else columns)
-    if task is None and not _may_be_seen(rows.column_names, asked):
-        check_columns(rows.column_names, _named(asked), f"data.train ({section.train})")
+        found = [] if are_folders else RowFiles(files, "data.train").columns
+        rows = load_files(section.train, "data.train", None if are_folders else _wanted(found, asked))
+    found = found or rows.column_names
+    if task is None and not _may_be_seen(found, asked):
+        check_columns(found, _named(asked), f"data.train ({section.train})")
     return rows, asked
 
 
