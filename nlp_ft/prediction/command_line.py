@@ -61,7 +61,7 @@ def predict(options: argparse.Namespace) -> int:
         source = Source(file, [] if from_stdin else options.inputs, lines)
         if options.output:
             written = predict_to_file(run, source, options.output, probabilities=options.probabilities)
-            print(f"{written} predictions in {printable(options.output)}")
+            print(f"{written} prediction{'' if written == 1 else 's'} in {printable(options.output)}")
             return 0
         for inputs, _ in run.read(source):
             for item, prediction in zip(inputs, run.predict(inputs), strict=True):

@@ -44,7 +44,7 @@ STRATEGY_PRESETS: dict[str, Preset] = {
     "probe": {
         "strategy": {"trainable_blocks": 0, "probe": {}},
         "optimizer": {"layer_decay": 1.0},
-        "training": {"feature_cache": "off"},
+        "training": {"feature_cache": "off", "precision": "fp32"},
     },
     "scratch": {"strategy": {"trainable_blocks": "all"}, "optimizer": {"layer_decay": 1.0}},
 }
@@ -53,7 +53,8 @@ STRATEGY_PRESETS: dict[str, Preset] = {
 `lp_ft`: linear probing, then fine-tuning (Kumar et al. 2022, https://arxiv.org/abs/2202.10054). `ulmfit`: Howard and
 Ruder 2018, https://arxiv.org/abs/1801.06146. `discriminative`: two rates, one for the features and one for the head.
 `lora`: low-rank adapters (Hu et al. 2021, https://arxiv.org/abs/2106.09685). `probe`: linear classifier probes (Alain
-and Bengio 2016, https://arxiv.org/abs/1610.01644).
+and Bengio 2016, https://arxiv.org/abs/1610.01644); its features are computed in float32, and a model that reads them
+rounded to bf16 is not the one that was solved for.
 """
 
 TASK_PRESETS: dict[str, Preset] = {

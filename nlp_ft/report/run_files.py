@@ -13,6 +13,7 @@ from nlp_ft.recipe.loader import read_yaml
 
 SUMMARY, RECIPE, METRICS, LAYERS = "summary.json", "recipe.yaml", "metrics.jsonl", "layers.jsonl"
 EXPORT = "export.json"
+TRAIN_HARDEST = "train_hardest.csv"
 
 
 def read_summary(folder: Path, file: str = SUMMARY) -> dict[str, Any]:

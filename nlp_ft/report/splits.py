@@ -10,7 +10,7 @@ import numpy as np
 from nlp_ft.errors import printable
 from nlp_ft.report.calibration import calibration
 from nlp_ft.report.rows import CONFIDENT, Row, read_rows, show_answer, show_label, show_number, show_tags, shown_row
-from nlp_ft.report.run_files import read_table
+from nlp_ft.report.run_files import TRAIN_HARDEST, read_table
 
 PAIRS_SHOWN = 6
 POINTS_SHOWN = 400
@@ -74,6 +74,20 @@ def describe_split(folder: Path, split: str, most: int, texts: bool, has_lengths
     if rows and not kind.is_exact:
         found["numbers"] = _numbers(rows)
     return {**found, **_scored(rows, kind), **_listed(rows, kind, most, texts)}
+
+
+def hardest_of_train(folder: Path, most: int, texts: bool) -> list[dict[str, Any]]:
+    """List the rows of train with the highest losses of the last epochs; none where the run has not kept them."""
+    name = next((ending for ending in KINDS if any(folder.glob(f"*_{ending}"))), "")
+    kind = KINDS.get(name, ONE_NUMBER)
+    return [
+        {
+            **shown_row(row, kind.show, texts),
+            "is_right": row.is_right if kind.is_exact else None,
+            "perhaps_mislabelled": kind.has_probabilities and not row.is_right and (row.score or 0.0) >= CONFIDENT,
+        }
+        for row in read_rows(folder / TRAIN_HARDEST)[:most]
+    ]
 
 
 def _scored(rows: Sequence[Row], kind: Kind) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from nlp_ft.errors import RunFolderError, printable
 from nlp_ft.report.run_files import LAYERS, METRICS, SUMMARY, read_recipe, read_records, read_summary
-from nlp_ft.report.splits import describe_split
+from nlp_ft.report.splits import describe_split, hardest_of_train
 
 ROWS_LISTED = 20
 SHOWN_OF_LAYERS = ("gradient_norm", "update_ratio", "drift")
@@ -71,6 +71,7 @@ def _described(
             split: describe_split(place, split, most, texts, _has_lengths(summary, split))
             for split in reversed(summary["metrics"])
         },
+        "train_hardest": hardest_of_train(place, most, texts),
         "texts": texts,
         "data": _data(summary),
         "cost": _cost(summary),

@@ -35,5 +35,6 @@ class ClassificationScores(evaluate.Metric):  # type: ignore[misc]  # evaluate i
             # Where each row has one label, they are equal.
             "micro_f1": accuracy,
             "weighted_f1": float((rows / rows.sum()) @ f1s),
-            "matthews": float(sk.matthews_corrcoef(references, predictions)),
+            # Of one label, where scikit-learn warns, the correlation is 0.
+            "matthews": float(sk.matthews_corrcoef(references, predictions)) if len(rows) > 1 else 0.0,
         }

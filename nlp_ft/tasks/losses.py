@@ -20,6 +20,10 @@ class Loss(Protocol):
         """Compute what one part adds to the divisor."""
         ...
 
+    def of_rows(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Compute the plain loss of each row of a part, without weights and smoothing, (batch,); NaN without labels."""
+        ...
+
 
 class ClassificationLoss:
     """Weighted, smoothed cross-entropy of an effective batch that arrives in parts.
@@ -63,6 +67,13 @@ class ClassificationLoss:
             return (labels if weights is None else labels * weights).sum()
         return self._weights(labels).sum()
 
+    def of_rows(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Compute the plain loss of each row, (batch,); NaN for a row without a label, or mixed of two rows."""
+        if labels.is_floating_point():
+            return logits.new_full((len(logits),), math.nan)
+        losses = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED_LABEL, reduction="none")
+        return losses.masked_fill(labels == IGNORED_LABEL, math.nan)
+
     def _total_of_shares(self, logits: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
         losses = F.cross_entropy(
             logits.float(),
@@ -90,6 +101,10 @@ class TagLoss(ClassificationLoss):
     def total(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Sum the loss over the tokens of one part; those with the label -100 are left out."""
         return super().total(logits.flatten(0, 1), labels.flatten())
+
+    def of_rows(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Compute the mean loss of each row over its labelled tokens, (batch,); NaN for a row without any."""
+        return super().of_rows(logits.flatten(0, 1), labels.flatten()).view(labels.shape).nanmean(-1)
 
 
 class BinaryLoss:
@@ -120,6 +135,11 @@ class BinaryLoss:
         """Count the labels of one part that are not left out, those that a row has and those that it has not."""
         return (labels != IGNORED_LABEL).sum().float()
 
+    def of_rows(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Compute the plain mean loss of each row over its labels, (batch,); NaN for a row without any."""
+        losses = F.binary_cross_entropy_with_logits(logits.float(), labels.float(), reduction="none")
+        return losses.masked_fill(labels == IGNORED_LABEL, math.nan).nanmean(-1)
+
 
 class SpanLoss:
     """Cross-entropy of the first and of the last token of an answer, their mean; see `span_losses`.
@@ -136,6 +156,10 @@ class SpanLoss:
     def weight(self, labels: torch.Tensor) -> torch.Tensor:
         """Count the rows of one part that have something to learn."""
         return _has_span(labels).sum().float()
+
+    def of_rows(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Compute `span_losses`, (batch,)."""
+        return span_losses(logits, labels)
 
 
 def span_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -171,6 +195,10 @@ class ChoiceLoss:
         """Count the rows of one part that have a right candidate."""
         return (labels == 1).sum().float()
 
+    def of_rows(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Compute `choice_losses`, (batch,); NaN for a row without a right candidate."""
+        return choice_losses(logits, labels).masked_fill(~(labels == 1).any(-1), math.nan)
+
 
 def choice_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Compute the cross-entropy of the right candidate of each row, (batch,); 0 for a row without one.
@@ -204,11 +232,18 @@ class SquaredLoss:
 
     def total(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Sum the loss over one part: logits (batch, numbers), labels of as many values; -100 is left out."""
-        self.means, self.deviations = self.means.to(logits.device), self.deviations.to(logits.device)
-        labels = labels.view_as(logits)
-        squares = (logits.float() - (labels - self.means) / self.deviations).square()
-        return squares.where(labels != IGNORED_LABEL, 0).sum()
+        squares = self._squares(logits, labels)
+        return squares.where(labels.view_as(logits) != IGNORED_LABEL, 0).sum()
 
     def weight(self, labels: torch.Tensor) -> torch.Tensor:
         """Count the numbers of one part that are not left out."""
         return (labels != IGNORED_LABEL).sum().float()
+
+    def of_rows(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Compute the mean squared error of each row over its numbers, (batch,); NaN for a row without any."""
+        squares = self._squares(logits, labels)
+        return squares.masked_fill(labels.view_as(logits) == IGNORED_LABEL, math.nan).nanmean(-1)
+
+    def _squares(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        self.means, self.deviations = self.means.to(logits.device), self.deviations.to(logits.device)
+        return (logits.float() - (labels.view_as(logits) - self.means) / self.deviations).square()

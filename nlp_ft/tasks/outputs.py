@@ -211,12 +211,16 @@ class Predictions:
 
     def write_tables(self, folder: Path, split: str) -> None:
         """Write `<split>_predictions.csv`, see `by_loss`, and the tables of `Outputs.write_tables`."""
-        with (folder / f"{split}_predictions.csv").open("wb") as stream:
+        self.write_rows(folder / f"{split}_predictions.csv")
+        self.outputs.write_tables(folder, split, self.predicted, self.references)
+
+    def write_rows(self, file: Path) -> None:
+        """Write the rows of `by_loss` to a CSV file."""
+        with file.open("wb") as stream:
             writer = CsvWriter(stream)
             for inputs, predicted in self.by_loss():
                 writer.write(inputs, predicted)
             writer.finish()
-        self.outputs.write_tables(folder, split, self.predicted, self.references)
 
 
 def score_table(scores: Mapping[str, Mapping[str, float]], shown: Sequence[str], width: int | None = None) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
+import pyarrow
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -76,7 +77,12 @@ class Evaluator:
         outputs = self.outputs
         if split == "validation":
             outputs = outputs.tuned(of_rows["predicted"], of_rows["references"])
-        return Predictions(outputs, **of_rows, row_scores=row_scores, inputs=partial(self.data.inputs, split))
+        inputs = partial(self._inputs, split, rows)
+        return Predictions(outputs, **of_rows, row_scores=row_scores, inputs=inputs)
+
+    def _inputs(self, split: str, rows: np.ndarray | None, places: np.ndarray) -> pyarrow.Table:
+        """Read the inputs of predictions, given by their places among `rows`, or among all rows."""
+        return self.data.inputs(split, places if rows is None else rows[places])
 
     def predict_all(self) -> dict[str, Predictions]:
         """Predict for a sample of train and for every other split; what is tuned on validation holds for all."""

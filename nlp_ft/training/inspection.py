@@ -54,60 +54,72 @@ def inspect_recipe(recipe: Recipe) -> Inspection:
         task = task_of(recipe)
     except NlpFtError as error:
         return Inspection([str(error)], "", [])
-    rows: dict[str, int] = {}
-    found: list[build.LayeredModel] = []
-    reports: list[str] = []
-    derived: list[Derived] = []
-
-    def check_data() -> None:
-        rows.update(task.label_counts())
-
-    def check_encoding() -> None:
-        if rows:
-            reports.append(task.format_report(task.describe_data()))
-
-    def check_model() -> None:
-        found.append(build.layered_model(recipe, task, list(rows) or ["0", "1"]))
-
-    def check_plan() -> None:
-        if rows:
-            task.make_loss()
-            lengths = _lengths(recipe, task, None if reports else task.num_rows())
-            if found:
-                settled, settings_derived = build.with_derived(recipe, task, found[0], lengths, num_processes=1)
-                derived.extend(settings_derived)
-            else:
-                settled, _ = build.with_lengths(recipe, task, lengths, num_processes=1)
-            steps_per_epoch = build.effective_batches(settled, task, num_processes=1).steps_per_epoch(lengths)
-            settings = build.loop_settings(settled, steps_per_epoch, has_validation=False)
-            schedules.lr_schedule(recipe.schedule, settings)
-            for layered in found:
-                schedules.unfreeze_plan(layered.schedule, settings)
-
-    def check_probe() -> None:
-        if (probe := recipe.strategy.probe) and found:
-            pooling = getattr(found[0].model.config, "pooling", None)
-            require_layer(probe.layer, found[0].layer_map.num_layers, pooling)
-
-    checks: list[Callable[[], object]] = [
-        check_data,
-        check_encoding,
-        check_model,
-        check_plan,
-        check_probe,
-        lambda: build.optimizer_class(recipe.optimizer.name),
-        lambda: mixed_precision(recipe.training.precision, _device()),
-        lambda: check_trackers(recipe),
-        # `overwrite`, because an existing run in output_dir is not a problem of the recipe.
-        lambda: RunFolder(recipe.output_dir, overwrite=True),
-    ]
+    inspector = _Inspector(recipe, task)
     problems = []
-    for check in checks:
+    for check in inspector.checks():
         try:
             check()
         except NlpFtError as error:
             problems.append(str(error))
-    return Inspection(list(dict.fromkeys(problems)), "".join(reports), derived)
+    return Inspection(list(dict.fromkeys(problems)), inspector.report, inspector.derived)
+
+
+class _Inspector:
+    """Checks one part of a recipe after another; a check that needs what an earlier one could not read does nothing."""
+
+    def __init__(self, recipe: Recipe, task: Task) -> None:
+        self.recipe = recipe
+        self.task = task
+        self.labels: list[str] = []
+        self.layered: build.LayeredModel | None = None
+        self.report = ""
+        self.derived: list[Derived] = []
+
+    def checks(self) -> list[Callable[[], object]]:
+        """List the checks in their order."""
+        recipe = self.recipe
+        return [
+            self.read_data,
+            self.encode,
+            self.load_model,
+            self.plan,
+            self.check_probe,
+            lambda: build.optimizer_class(recipe.optimizer.name),
+            lambda: mixed_precision(recipe.training.precision, _device()),
+            lambda: check_trackers(recipe),
+            # `overwrite`, because an existing run in output_dir is not a problem of the recipe.
+            lambda: RunFolder(recipe.output_dir, overwrite=True),
+        ]
+
+    def read_data(self) -> None:
+        self.labels = list(self.task.label_counts())
+
+    def encode(self) -> None:
+        if self.labels:
+            self.report = self.task.format_report(self.task.describe_data())
+
+    def load_model(self) -> None:
+        self.layered = build.layered_model(self.recipe, self.task, self.labels or ["0", "1"])
+
+    def plan(self) -> None:
+        if not self.labels:
+            return
+        self.task.make_loss()
+        lengths = _lengths(self.recipe, self.task, None if self.report else self.task.num_rows())
+        if self.layered:
+            settled, self.derived = build.with_derived(self.recipe, self.task, self.layered, lengths, num_processes=1)
+        else:
+            settled, _ = build.with_lengths(self.recipe, self.task, lengths, num_processes=1)
+        steps_per_epoch = build.effective_batches(settled, self.task, num_processes=1).steps_per_epoch(lengths)
+        settings = build.loop_settings(settled, steps_per_epoch, has_validation=False)
+        schedules.lr_schedule(self.recipe.schedule, settings)
+        if self.layered:
+            schedules.unfreeze_plan(self.layered.schedule, settings)
+
+    def check_probe(self) -> None:
+        if (probe := self.recipe.strategy.probe) and self.layered:
+            pooling = getattr(self.layered.model.config, "pooling", None)
+            require_layer(probe.layer, self.layered.layer_map.num_layers, pooling)
 
 
 def _device() -> torch.device:

@@ -20,6 +20,7 @@ from nlp_ft.training.features.cache import FeatureCache, logits_of
 from nlp_ft.training.loop_state import Batch, EpochBatches, LoopHooks, LoopSettings, LoopState, Loss
 from nlp_ft.training.progress import Progress, shown_first
 from nlp_ft.training.recorder import Recorder
+from nlp_ft.training.row_losses import RowLosses
 from nlp_ft.training.wrapping import rewrapped
 
 STEPS_BETWEEN_RECORDS = 10
@@ -40,6 +41,7 @@ class Loop:
         state: the state to begin with; changed in place.
         features: the cached outputs of the frozen blocks, for batches with a `row`; None computes them.
         recorder: looks at how the layers train; None records nothing of it.
+        row_losses: keeps the losses of rows of train; None keeps none.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Loop:
         state: LoopState,
         features: FeatureCache | None = None,
         recorder: Recorder | None = None,
+        row_losses: RowLosses | None = None,
     ) -> None:
         self.accelerator = accelerator
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
@@ -66,6 +69,7 @@ class Loop:
         self.state = state
         self.features = features
         self.recorder = recorder or Recorder({}, settings.total_steps, is_on=False)
+        self.row_losses = row_losses
         self.trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.progress = Progress(
             settings.total_steps,
@@ -143,6 +147,8 @@ class Loop:
                 logits = logits_of(self.model, batch, "train", self.features)
                 loss = self.loss.total(logits, batch["labels"]) / divisor
                 self.recorder.passed("forward")
+                if self.row_losses:
+                    self.row_losses.note(self.state.global_step, batch, logits, self.loss)
                 accelerator.backward(loss)
                 total += loss.detach()
                 self.recorder.passed("backward")
@@ -192,6 +198,8 @@ class Loop:
             if self._losses:
                 self.state.unrecorded_losses = self._losses_so_far().tolist()
                 self._losses.clear()
+            if self.row_losses:
+                self.row_losses.save(self.state)
             self.hooks.save(self.state)
 
     def _losses_so_far(self) -> torch.Tensor:
@@ -209,6 +217,8 @@ class Loop:
         state.train_seconds += time.perf_counter() - started
         self._losses.clear()
         state.unrecorded_losses = []
+        if self.row_losses:
+            self.row_losses.settle()
         if not math.isfinite(value):
             raise TrainingError(
                 f"the loss is {value} at step {step}; try a lower optimizer.lr, a longer schedule.warmup, "

@@ -62,6 +62,8 @@ class LoopState:
 
     layer_records: list[dict[str, Any]] = field(default_factory=list)
     """What the recorder has seen of the layers so far; a checkpoint holds it, so that a resumed run goes on with it."""
+    row_losses: dict[str, list[float | None]] = field(default_factory=dict)
+    """Epoch -> loss of each row of train that is kept; None for a row that has not been in it. See `RowLosses`."""
     probe: dict[str, Any] | None = None
     """What strategy probe has chosen, and the score of each layer; None under every other strategy."""
 
@@ -91,6 +93,10 @@ class Loss(Protocol):
 
     def weight(self, labels: torch.Tensor) -> torch.Tensor:
         """Compute what one part adds to the divisor."""
+        ...
+
+    def of_rows(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Compute the plain loss of each row of a part, (batch,); NaN where a row has none."""
         ...
 
 

@@ -19,6 +19,7 @@ from nlp_ft.training.loop_state import LoopHooks
 from nlp_ft.training.metrics_log import MetricsLog
 from nlp_ft.training.probe.solve import Probe
 from nlp_ft.training.recorder import Recorder
+from nlp_ft.training.row_losses import RowLosses
 from nlp_ft.training.run_folder import RunFolder
 from nlp_ft.training.save import save_run, summarize
 from nlp_ft.training.signals import StopSignals
@@ -81,17 +82,19 @@ def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator, signals:
         shown=task.outputs.progress_metrics,
         asked_to_stop=signals.asked,
     )
-    parts = optimizer, unfreezer, task.make_loss(), stream, settings, hooks, state, features, recorder
+    row_losses = RowLosses(data.windows("train"), settings, state, accelerator, recipe.report)
+    parts = optimizer, unfreezer, task.make_loss(), stream, settings, hooks, state, features, recorder, row_losses
     probe = Probe.of(recipe, task, model, state, accelerator, hooks)
     with signals.deferred():
         (probe or Loop(accelerator, model, *parts)).run()
     checkpoints.load_kept(state, settings.metric, recipe.training.keep)
     answers = evaluator.predict_all()
     predictions = {split: of_split for split, of_split in answers.items() if split != "train"}
+    hardest = row_losses.hardest(evaluator, answers["train"].outputs)
     summary = summarize(recipe, task, model, stream, state, unfreezer, predictions, accelerator)
     summary |= {"total_seconds": time.perf_counter() - started, "data": report, "derived": in_words(derived)}
     summary["verdict"] = verdict_of_run(recipe, task, layered, optimizer, settings, state, answers, summary, log.read())
     with signals.deferred():
         log.close(summary["metrics"])
-        save_run(folder, recipe, task, layered, optimizer, summary, predictions, accelerator)
+        save_run(folder, recipe, task, layered, optimizer, summary, predictions, hardest, accelerator)
     return summary

@@ -16,6 +16,7 @@ from nlp_ft.layerwise.freezing import count_parameters
 from nlp_ft.models.loading import quiet_transformers
 from nlp_ft.models.lora import FOLDER as ADAPTER_FOLDER
 from nlp_ft.recipe import Recipe
+from nlp_ft.report.run_files import TRAIN_HARDEST
 from nlp_ft.screen import program, say, show, typed_command
 from nlp_ft.tables import terminal_width
 from nlp_ft.tasks.baselines import are_wanted
@@ -92,6 +93,7 @@ def save_run(
     optimizer: torch.optim.Optimizer,
     summary: dict[str, Any],
     predictions: Mapping[str, Predictions],
+    hardest: Predictions | None,
     accelerator: Accelerator,
 ) -> None:
     """Fill the partial folder, give it its name, and print the scores; collective.
@@ -102,7 +104,7 @@ def save_run(
     with errors_of_all(accelerator):
         if accelerator.is_main_process:
             with writing(folder.final), quiet_transformers():
-                _fill(folder.partial, task, layered, optimizer, summary, predictions)
+                _fill(folder.partial, task, layered, optimizer, summary, predictions, hardest)
                 if recipe.report:
                     _report(folder)
                 _share_mode(folder.partial)
@@ -118,8 +120,9 @@ def _show_result(
     for split, of_split in list(predictions.items())[-1:]:
         if table := of_split.table(most=ROWS_SHOWN):
             say(f"\n{split} (as a file: {split}_{of_split.outputs.table_file} in the run folder)\n{table}")
-    say("")
-    show(score_table(_titled(summary), task.outputs.shown_metrics, terminal_width()))
+    if scores := _titled(summary):
+        say("")
+        show(score_table(scores, task.outputs.shown_metrics, terminal_width()))
     for split, of_split in list(predictions.items())[-1:]:
         say(f"\n{split}: {of_split.intervals(summary['margins'][split])}")
     if summary["best_step"]:
@@ -144,6 +147,7 @@ def _fill(
     optimizer: torch.optim.Optimizer,
     summary: dict[str, Any],
     predictions: Mapping[str, Predictions],
+    hardest: Predictions | None,
 ) -> None:
     """Write model, preprocessor, tables, model card and summary; adapters go into a folder and into the weights."""
     outputs = next((of_split.outputs for of_split in predictions.values()), task.outputs)
@@ -155,6 +159,8 @@ def _fill(
     task.save_preprocessor(place)
     for split, of_split in predictions.items():
         of_split.write_tables(place, split)
+    if hardest is not None:
+        hardest.write_rows(place / TRAIN_HARDEST)
     table = score_table(_titled(summary), task.outputs.shown_metrics)
     has_probe = "probe" in summary
     layers = probe_table(summary["probe"]) if has_probe else layer_table(layered.layer_map, _initial(optimizer))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nlp_ft.tasks.losses import BinaryLoss, ClassificationLoss
+from nlp_ft.tasks.losses import BinaryLoss, ChoiceLoss, ClassificationLoss, Loss, SpanLoss, SquaredLoss, TagLoss
 
 torch.manual_seed(3)
 LOGITS = torch.randn(11, 4)
@@ -80,3 +80,43 @@ def test_a_row_of_label_sets_that_only_fills_a_batch_adds_nothing() -> None:
     filled_labels = torch.cat([SETS, torch.full((1, 4), -100)])
     torch.testing.assert_close(loss.total(filled_logits, filled_labels), loss.total(LOGITS, SETS))
     assert loss.weight(filled_labels) == loss.weight(SETS) == 44
+
+
+TAGS = torch.tensor([[-100, 2, 1], [0, -100, -100]])
+TAG_LOGITS = torch.randn(2, 3, 4)
+CHOICES = torch.tensor([[0, 1, 0], [1, 0, -100]])
+SPANS = torch.tensor([[-100, 1, 2], [-100, 3, 0]])
+NUMBERS = torch.tensor([[3.0, 5.0], [1.0, 2.0]])
+OF_ROWS: dict[str, tuple[Loss, torch.Tensor, torch.Tensor]] = {
+    "labels": (ClassificationLoss(), LOGITS, LABELS),
+    "sets": (BinaryLoss(), LOGITS, SETS),
+    "tags": (TagLoss(), TAG_LOGITS, TAGS),
+    "choices": (ChoiceLoss(), TAG_LOGITS[0, :2, :3], CHOICES),
+    "spans": (SpanLoss(), TAG_LOGITS[..., :2], SPANS),
+    "numbers": (SquaredLoss(torch.tensor([2.0, 3.0]), torch.tensor([2.0, 0.5])), TAG_LOGITS[0, :2, :2], NUMBERS),
+}
+
+
+@pytest.mark.parametrize("kind", OF_ROWS)
+def test_the_loss_of_a_row_is_that_of_a_part_with_this_row_alone(kind: str) -> None:
+    loss, logits, labels = OF_ROWS[kind]
+    alone = [loss.total(*part) / loss.weight(part[1]) for part in zip(logits.split(1), labels.split(1), strict=True)]
+    assert loss.of_rows(logits, labels).tolist() == pytest.approx([float(one) for one in alone], rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", OF_ROWS)
+def test_a_row_without_labels_has_no_loss(kind: str) -> None:
+    loss, logits, labels = OF_ROWS[kind]
+    ignored = torch.full_like(labels[:1], -100)
+    found = loss.of_rows(torch.cat([logits[:1], logits[:1]]), torch.cat([labels[:1], ignored]))
+    assert found.isnan().tolist() == [False, True]
+
+
+def test_weights_and_smoothing_do_not_change_the_loss_of_a_row() -> None:
+    expected = ClassificationLoss().of_rows(LOGITS, LABELS)
+    assert ClassificationLoss(WEIGHTS, 0.1).of_rows(LOGITS, LABELS).equal(expected)
+    assert BinaryLoss(WEIGHTS, 0.1).of_rows(LOGITS, SETS).equal(BinaryLoss().of_rows(LOGITS, SETS))
+
+
+def test_a_row_mixed_of_two_has_no_loss() -> None:
+    assert ClassificationLoss().of_rows(LOGITS, F.one_hot(LABELS, 4).float()).isnan().all()

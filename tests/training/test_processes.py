@@ -146,6 +146,15 @@ def test_the_predictions_over_two_processes_are_those_of_one(runs: dict[str, Pat
         assert float(other["loss"]) == pytest.approx(float(row["loss"]), abs=1e-4)
 
 
+def test_the_losses_of_train_rows_over_two_processes_are_those_of_one(runs: dict[str, Path]) -> None:
+    found = []
+    for name in ("one", "two"):
+        with (runs[name] / "train_hardest.csv").open(newline="", encoding="utf-8") as stream:
+            found.append({row["row"]: float(row["loss"]) for row in csv.DictReader(stream)})
+    assert len(found[0]) == 50
+    assert found[1] == pytest.approx(found[0], abs=1e-4)
+
+
 def test_an_error_of_the_user_is_said_once_over_two_processes(
     folder: Path, launched: subprocess.CompletedProcess[str]
 ) -> None:

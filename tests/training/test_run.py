@@ -34,6 +34,7 @@ FILES = {
     "test_predictions.csv",
     "tokenizer.json",
     "tokenizer_config.json",
+    "train_hardest.csv",
     "validation_confusion_matrix.csv",
     "validation_per_class.csv",
     "validation_predictions.csv",

@@ -122,18 +122,22 @@ def overfit(facts: Facts) -> Remark | None:
     values = [scores[facts.metric] for _, scores in facts.evaluations]
     lowest = min(range(len(losses)), key=losses.__getitem__)
     lead = facts.splits["train"].scores[metric] - facts.splits["validation"].scores[metric]
-    is_best_at_end = all(facts.gain(facts.metric, values[-1], value) > 0 for value in values[:-1])
-    if len(losses) - lowest < 3 or losses[-1] < OVERFIT_RISE * losses[lowest] or is_best_at_end:
+    best = max(range(len(values)), key=lambda i: facts.gain(facts.metric, values[i], 0.0))
+    if len(losses) - lowest < 3 or losses[-1] < OVERFIT_RISE * losses[lowest] or best == len(values) - 1:
         return None
     if lead < max(GAP, 2 * facts.margin("validation", metric)):
         return None
-    epochs = max(1, round(facts.evaluations[lowest][0] / facts.steps_per_epoch))
+    best_step = facts.evaluations[best][0]
+    epochs = max(1, round(best_step / facts.steps_per_epoch))
+    is_shorter = epochs * facts.steps_per_epoch < facts.evaluations[-1][0]
+    duration = f"{epochs}ep" if is_shorter else f"{best_step}st"
     return Remark(
         "overfit",
         f"The model learns train by heart: {metric} {shown(metric, facts.splits['train'].scores[metric])} on train, "
         f"{shown(metric, facts.splits['validation'].scores[metric])} on validation; the loss on validation rose from "
-        f"{losses[lowest]:.3g} (step {facts.evaluations[lowest][0]}) to {losses[-1]:.3g}.",
-        f"set training.duration to {epochs}ep or training.early_stopping to {{patience: 2}}; add rows to train, or "
+        f"{losses[lowest]:.3g} (step {facts.evaluations[lowest][0]}) to {losses[-1]:.3g}. The best {facts.metric} was "
+        f"at step {best_step}.",
+        f"set training.duration to {duration} or training.early_stopping to {{patience: 2}}; add rows to train, or "
         "train fewer layers (strategy: top_layers)",
     )
 

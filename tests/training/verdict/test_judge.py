@@ -210,9 +210,11 @@ def test_a_validation_loss_that_rises_while_train_is_perfect_is_overfitting() ->
     says, do = the_remark("overfit", splits=splits, evaluations=RISING)
     assert says == (
         "The model learns train by heart: accuracy 100.0 on train, 61.0 on validation; the loss on validation rose "
-        "from 1 (step 40) to 1.6."
+        "from 1 (step 40) to 1.6. The best accuracy was at step 80."
     )
-    assert do.startswith("set training.duration to 1ep or training.early_stopping to {patience: 2}")
+    assert do.startswith("set training.duration to 2ep or training.early_stopping to {patience: 2}")
+    _, do = the_remark("overfit", splits=splits, evaluations=RISING, steps_per_epoch=160)
+    assert do.startswith("set training.duration to 80st or")
     assert codes(evaluations=RISING, splits={**splits, "train": split(0.65, 0.3)}) == ["fine"]
     assert codes(evaluations=RISING[:2], splits=splits) == ["fine"]
     assert codes(evaluations=[*RISING[:3], (160, {"accuracy": 0.62, "loss": 1.6})], splits=splits) == ["fine"]

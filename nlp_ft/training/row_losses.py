@@ -1,0 +1,131 @@
+"""Keeps the loss of each row of train over the last epochs: the highest are hard, or carry a wrong label.
+
+A model comes to agree with a wrong label late, if at all, so a loss that stays high while others fall names rows to
+read again (Arpit et al. 2017, https://arxiv.org/abs/1706.05394; Pleiss et al. 2020, https://arxiv.org/abs/2001.10528).
+It only reads, so a run with it has the same weights to the bit.
+"""
+
+import math
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from nlp_ft.data.windows import Windows
+from nlp_ft.tasks.outputs import Outputs, Predictions
+from nlp_ft.training.evaluation import Evaluator
+from nlp_ft.training.loop_state import Batch, LoopSettings, LoopState, Loss
+
+EPOCHS = 3
+"""Epochs whose losses are kept."""
+MOST_ROWS = 20_000
+"""Most rows whose losses are kept, evenly spread over train."""
+MOST_LISTED = 200
+"""Most rows that the run folder lists."""
+
+
+class RowLosses:
+    """Notes the losses of rows in the order of training; the loop calls `note`, `settle` and `save`.
+
+    Losses are those of training: with dropout, before the update, without class weights and label smoothing. The first
+    epoch is left out, because a row that came early in it has a high loss for that reason alone.
+
+    Args:
+        windows: which row of train each encoded row belongs to.
+        settings: lengths of the run.
+        state: its state, whose `row_losses` a resumed run goes on with.
+        accelerator: the accelerator of the run.
+        is_on: whether to note anything.
+    """
+
+    def __init__(
+        self, windows: Windows, settings: LoopSettings, state: LoopState, accelerator: Accelerator, is_on: bool = True
+    ) -> None:
+        every = math.ceil(windows.num_rows / MOST_ROWS)
+        is_kept = windows.rows % max(1, every) == 0
+        self._rows = windows.rows[is_kept]
+        self._places = np.where(is_kept, np.cumsum(is_kept) - 1, -1)
+        self._steps_per_epoch = settings.steps_per_epoch
+        # A run that may stop early has no last epochs that are known beforehand.
+        last = 0 if settings.patience is not None else settings.total_steps - EPOCHS * settings.steps_per_epoch
+        self._first_step = max(settings.steps_per_epoch, last) if is_on else settings.total_steps
+        self._accelerator = accelerator
+        self._pending: list[tuple[int, torch.Tensor, torch.Tensor]] = []
+        self._epochs = {int(epoch): _decoded(values) for epoch, values in state.row_losses.items()}
+
+    def note(self, step: int, batch: Batch, logits: torch.Tensor, loss: Loss) -> None:
+        """Note the losses of one micro-batch of update `step`, from 0."""
+        if step >= self._first_step and "row" in batch:
+            losses = loss.of_rows(logits.detach(), batch["labels"])
+            self._pending.append((step // self._steps_per_epoch, batch["row"], losses))
+
+    def settle(self) -> None:
+        """Take what was noted off the device; not collective."""
+        for epoch, rows, losses in self._pending:
+            values = losses.float().cpu().numpy()
+            places = self._places[rows.cpu().numpy()]
+            kept = (places >= 0) & np.isfinite(values)
+            self._of_epoch(epoch)[places[kept]] = values[kept]
+        self._pending.clear()
+
+    def save(self, state: LoopState) -> None:
+        """Put the losses of all processes into the state; collective."""
+        self.settle()
+        if self._accelerator.num_processes > 1 and self._epochs:
+            for epoch, values in self._epochs.items():
+                self._epochs[epoch] = self._merged(values)
+        state.row_losses = {str(epoch): _encoded(values) for epoch, values in self._epochs.items()}
+
+    def highest(self, most: int) -> tuple[np.ndarray, np.ndarray]:
+        """Find the rows with the highest mean loss over the epochs that are kept, after `save`.
+
+        Returns:
+            Their numbers, ascending, (rows,), at most `most`; and their mean losses, (rows,). None without losses.
+        """
+        if not self._epochs:
+            return np.empty(0, np.int64), np.empty(0, np.float32)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a row that was in no epoch has no mean
+            of_windows = np.nanmean([*self._epochs.values()], axis=0)
+        seen = np.isfinite(of_windows)
+        rows, places = np.unique(self._rows[seen], return_inverse=True)
+        losses = np.bincount(places, of_windows[seen]) / np.bincount(places)
+        chosen = np.sort(np.argsort(-losses, kind="stable")[:most])
+        return rows[chosen], losses[chosen].astype(np.float32)
+
+    def hardest(self, evaluator: Evaluator, outputs: Outputs) -> Predictions | None:
+        """Predict for the rows of the highest losses; their `losses` are those of training; None without; collective.
+
+        Args:
+            evaluator: predicts with the weights that the run keeps.
+            outputs: the meaning of the values, tuned as the run's are.
+        """
+        rows, losses = self.highest(MOST_LISTED)
+        return replace(evaluator.predict("train", rows=rows), outputs=outputs, losses=losses) if len(rows) else None
+
+    def _of_epoch(self, epoch: int) -> np.ndarray:
+        if epoch not in self._epochs:
+            self._epochs[epoch] = np.full(len(self._rows), np.nan, np.float32)
+            for old in sorted(self._epochs)[:-EPOCHS]:
+                del self._epochs[old]
+        return self._epochs[epoch]
+
+    def _merged(self, values: np.ndarray) -> np.ndarray:
+        """Take each value from the process that has it; what an earlier merge gave to all is the same on all."""
+        is_known = np.isfinite(values)
+        both = torch.from_numpy(np.stack([np.where(is_known, values, 0), is_known.astype(np.float32)]))
+        total, count = self._accelerator.reduce(both.to(self._accelerator.device), "sum").cpu().numpy()
+        merged = np.full_like(values, np.nan)
+        np.divide(total, count, out=merged, where=count > 0)
+        return merged
+
+
+def _encoded(values: np.ndarray) -> list[Any]:
+    return [None if math.isnan(value) else value for value in values.tolist()]
+
+
+def _decoded(values: list[Any]) -> np.ndarray:
+    return np.array([math.nan if value is None else value for value in values], np.float32)
