@@ -28,6 +28,8 @@ def column_of(values: Any, name: str, what: str) -> pyarrow.Array:
     try:
         if getattr(values, "ndim", 1) > 1:
             values = list(values)
+        if hasattr(values, "sparse"):
+            values = values.sparse.to_dense()
         if type(values).__module__.startswith(("numpy", "pandas")):
             column = pyarrow.array(values, from_pandas=True)
         else:
@@ -39,7 +41,7 @@ def column_of(values: Any, name: str, what: str) -> pyarrow.Array:
         raise DataError(
             f"{what}: row {row} (from 0) of column {name!r} holds half of a surrogate pair; write it in valid Unicode"
         ) from None
-    except (pyarrow.ArrowException, TypeError, AttributeError) as error:
+    except (pyarrow.ArrowException, OverflowError, TypeError, AttributeError) as error:
         raise DataError(f"{what}: column {name!r} holds values {_kinds(values, name, error)}") from None
     return column.cast(pyarrow.float64()) if pyarrow.types.is_decimal(column.type) else column
 

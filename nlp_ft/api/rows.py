@@ -135,7 +135,8 @@ def _named_columns(data: Any, what: str, odd: dict[str, str]) -> pyarrow.Table |
             return data
         if _is_frame(data):
             return _of_frame(data, what, odd)
-        if hasattr(data, "__arrow_c_stream__"):
+        # One column alone has no names.
+        if hasattr(data, "__arrow_c_stream__") and getattr(data, "ndim", 2) > 1:
             return pyarrow.table(data)
     except pyarrow.ArrowException as error:
         raise DataError(f"{what}: {str(error).splitlines()[0]}") from None
@@ -192,8 +193,15 @@ def _from_lists(data: Any, text: str | Sequence[str], label: str | Sequence[str]
     """Read a tuple (texts, labels), or a list of (text, label) pairs; the text of a pair model is itself a pair."""
     if not isinstance(data, list | tuple) or not data:
         found = "nothing in it" if isinstance(data, list | tuple) else type(data).__name__
-        once = "; make a list of it first: list(...)" if hasattr(data, "__iter__") and found != "nothing in it" else ""
+        once = (
+            "; make a list of it first: list(...)" if hasattr(data, "__iter__") and not hasattr(data, "__len__") else ""
+        )
         raise DataError(f"{what} must be {FORMS}; got {found}{once}")
+    if any(_has_columns(part) for part in data):
+        raise DataError(
+            f"{what} is a {type(data).__name__} of tables; give one table, as pandas.concat makes it, or each split by "
+            "itself: fit(train, validation=..., test=...)"
+        )
     if _is_two_lists(data):
         texts, labels = (list(part) for part in data)
     elif all(isinstance(row, list | tuple) and len(row) == 2 for row in data):

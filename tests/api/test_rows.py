@@ -90,6 +90,11 @@ def test_ids_of_classes_come_with_their_names() -> None:
         ({"text": TEXTS, "label": ["x"]}, "data is a dict, whose columns must be lists of one length; got lengths "),
         ({"text": "abc", "label": "xyz"}, "data is a dict, whose columns must be lists .*; 'text' is str 'abc'"),
         ({"train": FRAME, "test": FRAME}, r"data is a dict, .*; 'train' is a table of its own: .* fit\(d\['train'\], "),
+        (
+            [FRAME, FRAME],
+            r"data is a list of tables; give one table, as pandas.concat makes it, or each split by itself",
+        ),
+        (FRAME["text"], "data must be a DataFrame, .*; got Series"),
         (zip(TEXTS, LABELS, strict=True), r"data must be .*; got zip; make a list of it first: list\(\.\.\.\)"),
         (Dataset.from_dict(COLUMNS).to_iterable_dataset(), "data must be .*; got IterableDataset; make a list of it"),
         (
@@ -136,6 +141,17 @@ def test_half_of_a_surrogate_pair_is_refused_with_its_row() -> None:
         assert isinstance(table, Table)
         with pytest.raises(DataError, match=says):
             require_column(table, "text", "text", "data")
+
+
+def test_whole_numbers_beyond_64_bits_are_refused_and_sparse_ones_taken() -> None:
+    table = read_rows({"text": TEXTS, "label": [10**20, 1, 2]}, "text", "label", "data")
+    assert isinstance(table, Table)
+    with pytest.raises(
+        DataError, match=r"^data: column 'label' holds values that no file can hold: Python int too large"
+    ):
+        require_column(table, "label", "label", "data")
+    sparse = FRAME.assign(label=pandas.arrays.SparseArray([0, 1, 2]))
+    assert read(sparse).to_pydict()["label"] == [0, 1, 2]
 
 
 def test_decimal_numbers_are_fractions() -> None:
