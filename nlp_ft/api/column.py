@@ -1,4 +1,4 @@
-"""Turns a column as Python holds it into Arrow, or says which of its rows no file can hold."""
+"""Turns columns as Python holds them into Arrow, or says which of their rows no file can hold."""
 
 import math
 from collections.abc import Iterable
@@ -44,6 +44,16 @@ def column_of(values: Any, name: str, what: str) -> pyarrow.Array:
     except (pyarrow.ArrowException, OverflowError, TypeError, AttributeError) as error:
         raise DataError(f"{what}: column {name!r} holds values {_kinds(values, name, error)}") from None
     return column.cast(pyarrow.float64()) if pyarrow.types.is_decimal(column.type) else column
+
+
+def kept_columns(table: pyarrow.Table, named: Iterable[str]) -> pyarrow.Table:
+    """Keep the named columns, or all where none of them is there; categories become their values."""
+    wanted = [name for name in dict.fromkeys(named) if name in table.column_names]
+    kept = table.select(wanted) if wanted else table
+    for position, one in enumerate(kept.schema):
+        if pyarrow.types.is_dictionary(one.type):
+            kept = kept.set_column(position, one.name, kept.column(position).cast(one.type.value_type))
+    return kept.replace_schema_metadata(None)
 
 
 def _kinds(values: Iterable[Any], name: str, error: Exception) -> str:

@@ -10,11 +10,12 @@ from typing import Any
 import pyarrow
 import pyarrow.compute
 
+from nlp_ft.api.column import kept_columns
 from nlp_ft.api.forms import Names, Seen, View, as_names, is_text, see, see_as, spread
 from nlp_ft.api.names import data_folder, free_folder
 from nlp_ft.api.place import PLACES, are_images, view_of_place
 from nlp_ft.api.row_file import RowFile
-from nlp_ft.api.rows import Split, Table, kept_columns, require_column, splits_of
+from nlp_ft.api.rows import Split, Table, require_column, splits_of
 from nlp_ft.api.settings import settings_from
 from nlp_ft.errors import DataError, RecipeError
 from nlp_ft.recipe import RECIPES, Recipe

@@ -1,6 +1,6 @@
 """Takes rows as Python holds them: DataFrame, data set, lists, dict of columns. Their columns are read in column.py."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,16 +104,6 @@ def read_rows(data: Any, text: str | Sequence[str], label: str | Sequence[str], 
 def is_table(data: Any) -> bool:
     """Whether rows have columns with names: a DataFrame, a data set, a dict of columns, or a list of dicts."""
     return _has_columns(data) or _is_list_of_dicts(data)
-
-
-def kept_columns(table: pyarrow.Table, named: Iterable[str]) -> pyarrow.Table:
-    """Keep the named columns, or all where none of them is there; categories become their values."""
-    wanted = [name for name in dict.fromkeys(named) if name in table.column_names]
-    kept = table.select(wanted) if wanted else table
-    for position, one in enumerate(kept.schema):
-        if pyarrow.types.is_dictionary(one.type):
-            kept = kept.set_column(position, one.name, kept.column(position).cast(one.type.value_type))
-    return kept.replace_schema_metadata(None)
 
 
 def require_column(table: Table, name: str, keyword: str, what: str) -> None:

@@ -11,8 +11,9 @@ import pyarrow.parquet
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
+from nlp_ft.api.column import kept_columns
 from nlp_ft.api.row_file import RowFile
-from nlp_ft.api.rows import Table, kept_columns, read_rows, require_column, splits_of
+from nlp_ft.api.rows import Table, read_rows, require_column, splits_of
 from nlp_ft.api.task_seen import Labels, seen_task
 from nlp_ft.errors import DataError
 
