@@ -72,7 +72,9 @@ def fit(
             given.write_files()
             train(given.recipe, resume=resume, overwrite=overwrite)
         except NlpFtError as error:
-            given.discard_files()
+            # Where the folder is the trouble, another process may read these rows.
+            if not isinstance(error, RunFolderError):
+                given.discard_files()
             raise type(error)(given.in_words_of_fit(str(error))) from None
     return Run(given.recipe.output_dir)
 
