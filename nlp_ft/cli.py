@@ -110,10 +110,10 @@ def _add_init(commands: Commands) -> None:
         commands,
         "init",
         run_init,
-        "look at a file of texts, words or questions and write a recipe for it, with comments",
+        "look at a file of texts, words, questions or choices and write a recipe for it, with comments",
         *examples,
     )
-    data_help = "CSV, TSV, JSON Lines, Parquet, CoNLL or SQuAD: texts, words or questions, and what to learn of each"
+    data_help = "CSV, TSV, JSON Lines, Parquet, CoNLL or SQuAD: texts, words, questions or choices, and what to learn"
     init.add_argument("--data", type=path, required=True, metavar="FILE", help=data_help)
     init.add_argument(
         "--model", metavar="MODEL", help="a Hub id, a folder or package:NAME/PATH; default: MiniLM or BERT"

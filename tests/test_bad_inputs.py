@@ -72,7 +72,7 @@ BAD_DATA = [
     (["data.train=empty.csv"], ["data.train", "empty.csv is empty"]),
     (["data.train=header.csv"], ["data.train", "header.csv", "no rows"]),
     (["data.train=binary.csv"], ["data.train", "binary.csv is a binary file"]),
-    (["data.train=latin.csv"], ["data.train", "latin.csv", "utf-8"]),
+    (["data.train=latin.csv"], ["data.train", "latin.csv", "is not UTF-8"]),
     (
         ["data.train=ragged.csv"],
         ["data.train", "ragged.csv cannot be read", "Expected 2 fields in line 3, saw 4"],

@@ -257,7 +257,8 @@ def test_a_damaged_run_folder_is_refused_by_its_name(
         ("train good.yaml optimizer.lr=-1", "good.yaml: optimizer.lr must be in (0, 10), got -1"),
         (
             "train good.yaml data.train=ragged.csv",
-            "data.train: ragged.csv cannot be read as csv: Expected 2 fields in line 3, saw 4",
+            "data.train: ragged.csv cannot be read as csv: Expected 2 fields in line 3, saw 4; write a value with a "
+            'quotation mark, a separator or a line break in "...", and double its own marks',
         ),
     ],
 )

@@ -58,9 +58,10 @@ ONLY = {
     "nlp_ft.integrations.lightning": (*OF_INTEGRATIONS, "lightning"),
     "nlp_ft.integrations.sklearn": (
         "numpy", "sklearn", "nlp_ft.api", "nlp_ft.errors", "nlp_ft.integrations.sklearn_inputs",
-        "nlp_ft.tasks.tag_metrics",
+        "nlp_ft.integrations.sklearn_run", "nlp_ft.tasks.tag_metrics",
     ),
     "nlp_ft.integrations.sklearn_inputs": ("numpy", "sklearn", "nlp_ft.errors"),
+    "nlp_ft.integrations.sklearn_run": ("numpy", "sklearn", "nlp_ft.api", "nlp_ft.errors"),
     "nlp_ft.errors": (),
     "nlp_ft.suggest": (),
     "nlp_ft.hub": ("datasets", "huggingface_hub", "nlp_ft.errors"),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pyarrow
 import pyarrow.compute
 
+from nlp_ft.data.file_advice import separator_advice
 from nlp_ft.data.labels import NUMBER
 from nlp_ft.errors import DataError, listed
 
@@ -112,14 +113,21 @@ def _label_column(table: pyarrow.Table, rest: Sequence[str], where: str) -> tupl
         return known[0], "by its name"
     if not usable:
         raise DataError(
-            f"{where} has no column for the label: beside the text it has: {listed(rest) or 'none'}; each row needs a "
-            "text and a label or number, in two columns"
+            f"{where} has no column for the label: beside the text it has: {listed(rest) or 'none'}"
+            f"{_of_one_value(table, rest)}; each row needs a text and a label or number, in two columns"
+            f"{separator_advice(table.column_names)}"
         )
     for test, what in ((_are_indicators, "0 and 1"), (_are_fractions, "fractions")):
         if len(of := [name for name in usable if test(table, name)]) > 1:
             return of, f"the {len(of)} columns of {what}"
     fewest = min(usable, key=lambda name: len(_distinct(table, name)))
     return fewest, f"the column with the fewest different values, {len(_distinct(table, fewest))}"
+
+
+def _of_one_value(table: pyarrow.Table, rest: Sequence[str]) -> str:
+    """Say which of the columns have one value in all rows, so that there is nothing to learn."""
+    same = [name for name in rest if _is_text(table, name) and len(_distinct(table, name)) == 1]
+    return f" ({listed(same)}: the same value in all rows)" if same else ""
 
 
 def _are_indicators(table: pyarrow.Table, name: str) -> bool:

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow
 import pyarrow.compute
 
+from nlp_ft.api.choices_seen import seen_choices
 from nlp_ft.api.columns_seen import seen_columns, split_column
 from nlp_ft.api.forms import FORMS, Seen, View, as_names, see
 from nlp_ft.api.given import SHARE, too_few
@@ -20,7 +22,7 @@ from nlp_ft.api.names import free_folder
 from nlp_ft.api.place import are_csv, rows_of_own_format, view_of
 from nlp_ft.data.sources import expand, load_files
 from nlp_ft.data.splits import progress_bars
-from nlp_ft.errors import DataError, ModelError, printable
+from nlp_ft.errors import DataError, ModelError, listed, printable
 from nlp_ft.models.text import load_tokenizer
 from nlp_ft.recipe import RECIPES
 from nlp_ft.recipe.derived import LARGE_BATCH, MANY_ROWS, SMALL_BATCH
@@ -105,7 +107,11 @@ def _looked_at(data: str) -> File:
         view = view_of(load_files(data, "--data") if rows is None else rows, View(pyarrow.table({})), are_csv(data))
     split, splits = split_column(view.rows)
     train = view if split is None else replace(view, rows=_of_split(view.rows, split, splits["train"]))
-    if any(columns_of(view) for columns_of in FORMS.values()):
+    if choices := seen_choices(train.rows):
+        found = listed(as_names(choices["candidates"]), 4)
+        seen = Seen("multiple_choice", f"there are columns of candidates ({found})", choices)
+        reasons = dict.fromkeys(choices, "by its name") | {"label": "it names a candidate in each row"}
+    elif any(columns_of(view) for columns_of in FORMS.values()):
         seen = see(train)
         reasons = dict.fromkeys(seen.columns, "by its name")
         if "split_column" not in _fields(seen.task):
@@ -151,9 +157,7 @@ def _length_lines(file: File, model: str) -> list[str]:
     """Choose `max_length` from the tokens of some rows, or from their words where the tokenizer cannot be loaded."""
     train, keys = file.view.rows, [key for key in TEXT_KEYS if key in file.seen.columns]
     places = np.linspace(0, train.num_rows - 1, min(train.num_rows, ROWS_MEASURED)).round().astype(np.int64)
-    names = [name for key in keys for name in as_names(file.seen.columns[key])]
-    texts = [[_as_text(text) for text in train.column(name).take(places).to_pylist()] for name in names]
-    lengths, how = _lengths(texts, model)
+    lengths, how = _lengths(_texts(file.seen, train.take(places)), model)
     longest, most = max(lengths), int(np.percentile(lengths, 99))
     limit = min(LONGEST.get(key, 512) for key in keys)
     chosen = min(limit, max(16, -(-(longest if longest <= 1.5 * most else most) // 16) * 16))
@@ -168,6 +172,20 @@ def _length_lines(file: File, model: str) -> list[str]:
     seen = f"median {int(np.median(lengths))}, 99 % at most {most}, longest {longest} {how}"
     stride = [f"stride: {chosen // 4}  # tokens that neighbouring windows share"] if has_windows else []
     return [*(line.strip() for line in _comment(seen)), f"max_length: {chosen}  # {says}", *stride]
+
+
+def _texts(seen: Seen, rows: pyarrow.Table) -> list[list[str]]:
+    """Take the texts that the model reads together, (columns, rows); of candidates the longest, behind its prompt."""
+
+    def of(key: str) -> list[list[Any]]:
+        return [rows.column(name).to_pylist() for name in as_names(seen.columns[key])] if key in seen.columns else []
+
+    texts = [[_as_text(text) for text in column] for key in TEXT_KEYS for column in of(key)]
+    if not (candidates := of("candidates")):
+        return texts
+    each = candidates[0] if isinstance(seen.columns["candidates"], str) else zip(*candidates, strict=True)
+    prompts = [" ".join(row) for row in zip(*texts, strict=True)]
+    return [prompts, [max((text or "" for text in row or [""]), key=len) for row in each]]
 
 
 def _lengths(texts: Sequence[Sequence[str]], model: str) -> tuple[list[int], str]:

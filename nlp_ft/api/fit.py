@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from nlp_ft.api.given import Arguments
 from nlp_ft.api.run import Run
-from nlp_ft.errors import Interrupted, RunFolderError
+from nlp_ft.errors import Interrupted, NlpFtError, RecipeError, RunFolderError
 from nlp_ft.screen import Level, at_level, in_notebook, show, shows_bar
+from nlp_ft.suggest import did_you_mean
 from nlp_ft.training.run_folder import RunFolder
 
 
@@ -54,6 +55,9 @@ def fit(
         NlpFtError: what `nlp-ft train` would refuse, in the same words; or a keyword that is no setting.
         Interrupted: Ctrl-C or SIGTERM; during training, a checkpoint is written first.
     """
+    if level not in (None, *get_args(Level)):
+        near = did_you_mean(str(level), get_args(Level))
+        raise RecipeError(f"fit: level must be one of {', '.join(get_args(Level))}, got {level!r}{near}")
     folder = None if output_dir is None else str(output_dir)
     settings |= {} if model is None else {"model": model}
     with at_level(level or ("bar" if in_notebook() else "normal")), _named_in_python():
@@ -62,10 +66,16 @@ def fit(
             show(remark)
         # The run checks the folder again; checked here, an error comes before rows are written and torch is imported.
         RunFolder(given.recipe.output_dir, resume, overwrite)
-        given.write_files()
         from nlp_ft.training.run import train
 
-        train(given.recipe, resume=resume, overwrite=overwrite)
+        try:
+            given.write_files()
+            train(given.recipe, resume=resume, overwrite=overwrite)
+        except NlpFtError as error:
+            # Where the folder is the trouble, another process may read these rows.
+            if not isinstance(error, RunFolderError):
+                given.discard_files()
+            raise type(error)(given.in_words_of_fit(str(error))) from None
     return Run(given.recipe.output_dir)
 
 

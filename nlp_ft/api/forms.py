@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow
 import pyarrow.compute
 
+from nlp_ft.api.choices_seen import seen_choices
 from nlp_ft.api.task_seen import Labels, seen_task
 from nlp_ft.data.label_sets import INDICATORS
 from nlp_ft.errors import DataError, listed
@@ -87,6 +88,12 @@ def see(view: View) -> Seen:
         return Seen("multi_label_classification", "label_separator is set", columns)
     for name in as_names(view.label):
         if not view.has(name):
+            if view.has("question", "context") and any(
+                one.lower().startswith("answer") for one in view.rows.column_names
+            ):
+                return Seen(
+                    "question_answering", "there are columns question and context", DEFAULTS["question_answering"]
+                )
             return Seen("text_classification", f"column {name!r} is the label", columns)
     if isinstance(view.label, str):
         return Seen(*seen_task(view.labels(view.label)), columns)
@@ -157,6 +164,8 @@ def _tags_name(view: View) -> str:
 def _choice_columns(view: View) -> dict[str, Names]:
     """Name the columns of prompts, candidates and labels; none where the rows have another form."""
     candidates = view.named.get("candidates", CANDIDATES)
+    if "candidates" not in view.named and not view.has_text_and_label and (found := seen_choices(view.rows)):
+        return found
     is_seen = "candidates" in view.named or view.holds_lists(CANDIDATES, is_text)
     return {"text": view.text, "candidates": candidates, "label": view.label} if is_seen else {}
 

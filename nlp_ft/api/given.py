@@ -1,16 +1,21 @@
 """What `fit` was given, made into a recipe and the files that it names."""
 
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow
 import pyarrow.compute
 
+from nlp_ft.api.column import kept_columns
 from nlp_ft.api.forms import Names, Seen, View, as_names, is_text, see, see_as, spread
 from nlp_ft.api.names import data_folder, free_folder
 from nlp_ft.api.place import PLACES, are_images, view_of_place
-from nlp_ft.api.rows import RowFile, Split, Table, kept_columns, require_column, splits_of
+from nlp_ft.api.row_file import RowFile
+from nlp_ft.api.rows import Split, Table, require_column, splits_of
 from nlp_ft.api.settings import settings_from
 from nlp_ft.errors import DataError, RecipeError
 from nlp_ft.recipe import RECIPES, Recipe
@@ -38,6 +43,23 @@ class Given:
         for file in self.files:
             file.write(data_folder(self.recipe.output_dir))
 
+    def discard_files(self) -> None:
+        """Remove the files of rows, unless there is a run that may read them."""
+        run, folder = Path(self.recipe.output_dir), data_folder(self.recipe.output_dir)
+        if run.exists() or run.with_name(f"{run.name}.partial").exists():
+            return
+        for file in self.files:
+            (folder / file.name).unlink(missing_ok=True)
+        with suppress(OSError):
+            folder.rmdir()
+
+    def in_words_of_fit(self, message: str) -> str:
+        """Name the argument that rows were given as, where a message names the file that they were written to."""
+        for file in self.files:
+            place = data_folder(self.recipe.output_dir) / file.name
+            message = message.replace(f"data.{file.split} ({place})", "data" if file.split == "train" else file.split)
+        return message
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -57,15 +79,20 @@ class Arguments:
         if self.task is not None and self.task not in RECIPES:
             known = f"{', '.join(RECIPES)}, got {self.task!r}"
             raise RecipeError(f"fit: task must be one of {known}{task_hint(self.task)}")
-        if not self.text or not self.label:
+        if any(names is None or not _plain(names) for names in (self.text, self.label)):
             raise RecipeError("fit: text and label must each name a column, or several; got none")
-        splits = splits_of(self.data, self.validation, self.test, self.text, self.label)
+        splits = splits_of(self.data, self.validation, self.test, _plain(self.text), _plain(self.label))
         train, remarks = splits.by_name.get("train"), list(splits.remarks)
         if train is None and not {"train", "source"} & self._places().keys():
             raise DataError("fit needs data: rows, names of files, or source=... for a data set on the Hub")
         view, by_name = self._spread(self._view(train), splits.by_name)
         seen = self._seen(view, train, remarks)
         values = settings_from(self.settings, RECIPES[seen.task])
+        if not isinstance(model := self.settings.get("model", ""), str | os.PathLike | Mapping):
+            raise RecipeError(
+                "fit: model must name a pretrained network: a Hub id, a folder or package:NAME/PATH; got "
+                f"{type(model).__name__}; write it to a folder with save_pretrained, its tokenizer too, and name that"
+            )
         if "model" not in values:
             raise RecipeError("fit: model is missing; name a pretrained network, such as model='bert-base-uncased'")
         folder = self.output_dir or free_folder(values)
@@ -133,7 +160,10 @@ class Arguments:
 
 
 def _plain(names: str | Sequence[str]) -> Names:
-    return names if isinstance(names, str) else list(names)
+    """Take names of columns as texts; a DataFrame without a header has whole numbers."""
+    if isinstance(names, str) or not hasattr(names, "__iter__"):
+        return str(names)
+    return [str(name) for name in names]
 
 
 def _data_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow
 
 from nlp_ft.api.forms import Seen, View, as_names
+from nlp_ft.data.choices.rows import index_of
 from nlp_ft.data.label_sets import INDICATORS
 from nlp_ft.data.words.spans import OUTSIDE
 from nlp_ft.errors import listed
@@ -16,7 +17,7 @@ LABELS_SHOWN = 12
 
 def described(view: View, seen: Seen) -> list[str]:
     """Describe what is learned, in sentences; nothing where there is nothing to say."""
-    for key, describe in (("context", _answers), ("words", _tags), ("spans", _spans)):
+    for key, describe in (("candidates", _choices), ("context", _answers), ("words", _tags), ("spans", _spans)):
         if key in seen.columns:
             return describe(view, seen)
     names = as_names(seen.columns["label"])
@@ -65,6 +66,20 @@ def _answers(view: View, seen: Seen) -> list[str]:
     without = sum(not _has_answer(one) for one in answers.to_pylist())
     questions, contexts = view.rows.num_rows, len(context.unique())
     return [f"{questions:,} questions on {contexts:,} contexts, {without:,} of them without an answer"]
+
+
+def _choices(view: View, seen: Seen) -> list[str]:
+    names, label = as_names(seen.columns["candidates"]), as_names(seen.columns["label"])[0]
+    columns = [view.rows.column(name).to_pylist() for name in names]
+    is_list = isinstance(seen.columns["candidates"], str)
+    rows = [row or [] for row in columns[0]] if is_list else [list(row) for row in zip(*columns, strict=True)]
+    sizes = sorted(set(map(len, rows)))
+    many = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+    right = Counter(
+        str(index_of(value, row, f"row {place} (from 0)"))
+        for place, (value, row) in enumerate(zip(view.rows.column(label).to_pylist(), rows, strict=True))
+    )
+    return [_counted(f"{many} candidates a row; indices of the right ones", right)]
 
 
 def _has_answer(answers: object) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow
 from datasets import Dataset
 
+from nlp_ft.api.choices_seen import candidate_columns
 from nlp_ft.api.forms import FORM_COLUMNS, View, as_names
 from nlp_ft.data.questions import has_form_of_squad, read_questions
 from nlp_ft.data.row_files import RowFiles
@@ -60,18 +61,19 @@ def rows_of_own_format(files: Sequence[str], field: str) -> Dataset | None:
 def _rows(section: TextFilesSection, asked: View, task: str | None) -> tuple[Dataset, View]:
     if section.source is not None:
         is_local = section.split_column is not None
-        names = RowFiles(expand(_as_list(section.source), "data.source"), "data.source").columns if is_local else []
-        columns = _wanted(names, asked) if is_local else []
+        found = RowFiles(expand(_as_list(section.source), "data.source"), "data.source").columns if is_local else []
+        columns = _wanted(found, asked) if is_local else []
         rows = rows_from_source(section, "train", section.train, columns)
     else:
         files = expand(_as_list(section.train), "data.train")
         if (own := rows_of_own_format(files, "data.train")) is not None:
             return own, replace(asked, text="text", label="label")
         are_folders = all(Path(file).is_dir() for file in files)
-        columns = [] if are_folders else _wanted(RowFiles(files, "data.train").columns, asked)
-        rows = load_files(section.train, "data.train", None if are_folders else columns)
-    if task is None and not _may_be_seen(rows.column_names, asked):
-        check_columns(rows.column_names, _named(asked), f"data.train ({section.train})")
+        found = [] if are_folders else RowFiles(files, "data.train").columns
+        rows = load_files(section.train, "data.train", None if are_folders else _wanted(found, asked))
+    found = found or rows.column_names
+    if task is None and not _may_be_seen(found, asked):
+        check_columns(found, _named(asked), f"data.train ({section.train})")
     return rows, asked
 
 
@@ -81,6 +83,8 @@ def _wanted(found: Sequence[str], asked: View) -> Columns:
     if all(name in found for _, name in named) and not {"words", "spans", "question"} & asked.named.keys():
         return named
     usual = [*(name for _, name in named), *FORM_COLUMNS]
+    if candidate_columns(found) and not set(FORM_COLUMNS) & asked.named.keys():
+        return [("label", name) for name in found]
     further = [str(asked.named[key]) for key in (*FORM_COLUMNS, "words") if isinstance(asked.named.get(key), str)]
     return [("label", name) for name in dict.fromkeys([*usual, *further]) if name in found] or named
 
@@ -89,7 +93,7 @@ def _may_be_seen(found: Sequence[str], asked: View) -> bool:
     """Whether a form is seen by columns other than text and label; what is missing then is said there."""
     empty = pyarrow.table({name: [] for name in found})
     has_form = bool(set(found) & set(FORM_COLUMNS)) or any(key in asked.named for key in (*FORM_COLUMNS, "words"))
-    return replace(asked, rows=empty).has_text_and_label or has_form
+    return replace(asked, rows=empty).has_text_and_label or has_form or bool(candidate_columns(found))
 
 
 def _named(asked: View) -> Columns:

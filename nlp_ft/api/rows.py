@@ -1,18 +1,13 @@
-"""Takes rows as Python holds them (DataFrame, data set, lists, dict of columns) and writes them as Parquet files.
+"""Takes rows as Python holds them: DataFrame, data set, lists, dict of columns. Their columns are read in column.py."""
 
-A recipe names files; so rows of the memory become files beside the run folder, and the run repeats from its recipe.
-"""
-
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
-from numbers import Number
 from pathlib import Path
 from typing import Any
 
 import pyarrow
-import pyarrow.parquet
 
+from nlp_ft.api.column import column_of
 from nlp_ft.data.sources import SPLITS
 from nlp_ft.errors import DataError, listed
 from nlp_ft.suggest import did_you_mean
@@ -21,6 +16,9 @@ FORMS = (
     "a DataFrame, a data set of `datasets`, a dict of columns, a list of dicts, a list of (text, label) pairs, a tuple "
     "of two lists (texts, labels), or the name(s) of files"
 )
+
+
+PAIR = "text=['text_a', 'text_b']"
 
 
 @dataclass(frozen=True)
@@ -71,6 +69,9 @@ def splits_of(data: Any, validation: Any, test: Any, text: str | Sequence[str], 
     for name, rows in given.items():
         if rows is None or rows is False or (name == "validation" and _is_share(rows)):
             continue
+        if name == "validation" and isinstance(rows, int | float):
+            share = f"; did you mean '{rows:.0%}'?" if 0 < rows < 1 else ""
+            raise DataError(f"validation must be rows, False, or a share of train such as '20%'; got {rows}{share}")
         read = read_rows(rows, text, label, "data" if name == "train" else name)
         if name == "test" and isinstance(read, Table) and _is_unlabelled(read, label):
             remarks.append(f"test: left out, because column {label!r} of it holds no labels")
@@ -90,7 +91,7 @@ def read_rows(data: Any, text: str | Sequence[str], label: str | Sequence[str], 
     if isinstance(data, list) and data and all(isinstance(item, Path) or _is_file_name(item) for item in data):
         return [str(item) for item in data]
     odd: dict[str, str] = {}
-    columns = _named_columns(data, what)
+    columns = _named_columns(data, what, odd)
     if columns is None:
         table = _from_lists(data, text, label, what)
     else:
@@ -101,18 +102,8 @@ def read_rows(data: Any, text: str | Sequence[str], label: str | Sequence[str], 
 
 
 def is_table(data: Any) -> bool:
-    """Whether rows have columns with names: a DataFrame, a data set, or a dict of columns."""
-    return isinstance(data, Mapping | pyarrow.Table) or _is_dataset(data) or _is_frame(data)
-
-
-def kept_columns(table: pyarrow.Table, named: Iterable[str]) -> pyarrow.Table:
-    """Keep the named columns, or all where none of them is there; categories become their values."""
-    wanted = [name for name in dict.fromkeys(named) if name in table.column_names]
-    kept = table.select(wanted) if wanted else table
-    for position, one in enumerate(kept.schema):
-        if pyarrow.types.is_dictionary(one.type):
-            kept = kept.set_column(position, one.name, kept.column(position).cast(one.type.value_type))
-    return kept.replace_schema_metadata(None)
+    """Whether rows have columns with names: a DataFrame, a data set, a dict of columns, or a list of dicts."""
+    return _has_columns(data) or _is_list_of_dicts(data)
 
 
 def require_column(table: Table, name: str, keyword: str, what: str) -> None:
@@ -125,62 +116,56 @@ def require_column(table: Table, name: str, keyword: str, what: str) -> None:
         raise DataError(f"{what} has no column {name!r}; its columns are: {listed([*names, *table.odd])}{near}")
 
 
-@dataclass(frozen=True)
-class RowFile:
-    """Rows as the bytes of a Parquet file, whose name holds a hash of them."""
-
-    split: str
-    content: pyarrow.Buffer
-
-    @classmethod
-    def of(cls, split: str, table: pyarrow.Table) -> "RowFile":
-        """Make the bytes of a file."""
-        stream = pyarrow.BufferOutputStream()
-        pyarrow.parquet.write_table(table, stream)
-        return cls(split, stream.getvalue())
-
-    @property
-    def name(self) -> str:
-        """The name of the file, such as `train-0123abcd.parquet`."""
-        return f"{self.split}-{blake2b(self.content, digest_size=4).hexdigest()}.parquet"
-
-    def write(self, folder: Path) -> None:
-        """Write the file; one with the same name holds the same rows. Raises: DataError: the disk refuses it."""
-        file = folder / self.name
-        partial = file.with_suffix(".partial")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(self.content)
-            partial.replace(file)
-        except OSError as error:
-            raise DataError(f"output_dir: {file} cannot be written: {error.strerror or error}") from None
-
-
-def _named_columns(data: Any, what: str) -> pyarrow.Table | dict[str, Any] | None:
-    """Find the columns of rows whose columns have names; None where they have none."""
+def _named_columns(data: Any, what: str, odd: dict[str, str]) -> pyarrow.Table | dict[str, Any] | None:
+    """Find the columns of rows whose columns have names, None where they have none; repeated ones go into `odd`."""
     try:
         if _is_dataset(data):
             return data.with_format("arrow")[:]
         if isinstance(data, pyarrow.Table):
             return data
         if _is_frame(data):
-            if repeated := [str(name) for name in data.columns[data.columns.duplicated()]]:
-                raise DataError(f"{what} has the column {repeated[0]!r} twice; rename one")
-            data = data.rename(columns=str)
-            return {name: data[name] for name in data.columns}
-        if hasattr(data, "__arrow_c_stream__"):
+            return _of_frame(data, what, odd)
+        # One column alone has no names.
+        if hasattr(data, "__arrow_c_stream__") and getattr(data, "ndim", 2) > 1:
             return pyarrow.table(data)
     except pyarrow.ArrowException as error:
         raise DataError(f"{what}: {str(error).splitlines()[0]}") from None
     if isinstance(data, Mapping):
-        lengths = {str(name): len(values) for name, values in data.items() if hasattr(values, "__len__")}
-        if len(lengths) < len(data) or len(set(lengths.values())) > 1 or not data:
-            raise DataError(f"{what} is a dict, whose columns must be lists of one length; got lengths {lengths}")
-        return {str(name): values for name, values in data.items()}
-    if isinstance(data, Sequence) and data and all(isinstance(row, Mapping) for row in data):
+        return _of_dict(data, what)
+    if _is_list_of_dicts(data):
         names = dict.fromkeys(str(name) for row in data for name in row)
         return {name: [row.get(name) for row in data] for name in names}
     return None
+
+
+def _of_frame(data: Any, what: str, odd: dict[str, str]) -> dict[str, Any]:
+    """Take the columns of a DataFrame of pandas. Raises: DataError: its columns have names of several levels."""
+    if data.columns.nlevels > 1:
+        raise DataError(
+            f"{what} has column names of {data.columns.nlevels} levels, such as {data.columns[0]!r}; give each column "
+            "one name, as in df.columns = [...]"
+        )
+    data = data.rename(columns=str)
+    repeated = {str(name) for name in data.columns[data.columns.duplicated()]}
+    odd |= {name: f"{what} has the column {name!r} twice; rename one" for name in sorted(repeated)}
+    return {name: data[name] for name in data.columns if name not in repeated}
+
+
+def _of_dict(data: Mapping[Any, Any], what: str) -> dict[str, Any]:
+    """Take the columns of a dict. Raises: DataError: they are no lists of one length."""
+    form = f"{what} is a dict, whose columns must be lists of one length"
+    if tables := [str(name) for name, values in data.items() if _has_columns(values)]:
+        raise DataError(
+            f"{form}; {tables[0]!r} is a table of its own: pass each split by itself, as in fit(d['train'], "
+            "validation=d['validation'], test=d['test'])"
+        )
+    for name, values in data.items():
+        if isinstance(values, str | bytes) or not hasattr(values, "__len__"):
+            raise DataError(f"{form}; {str(name)!r} is {type(values).__name__} {values!r:.60}")
+    lengths = {str(name): len(values) for name, values in data.items()}
+    if len(set(lengths.values())) != 1:
+        raise DataError(f"{form}; got lengths {lengths}")
+    return {str(name): values for name, values in data.items()}
 
 
 def _table(columns: Mapping[str, Any], what: str, odd: dict[str, str]) -> pyarrow.Table:
@@ -188,7 +173,7 @@ def _table(columns: Mapping[str, Any], what: str, odd: dict[str, str]) -> pyarro
     found = {}
     for name, values in columns.items():
         try:
-            found[name] = _column(values, name, what)
+            found[name] = column_of(values, name, what)
         except DataError as error:
             odd[name] = str(error)
     return pyarrow.table(found)
@@ -196,9 +181,17 @@ def _table(columns: Mapping[str, Any], what: str, odd: dict[str, str]) -> pyarro
 
 def _from_lists(data: Any, text: str | Sequence[str], label: str | Sequence[str], what: str) -> pyarrow.Table:
     """Read a tuple (texts, labels), or a list of (text, label) pairs; the text of a pair model is itself a pair."""
-    if not isinstance(data, list | tuple) or isinstance(data, str) or not data:
+    if not isinstance(data, list | tuple) or not data:
         found = "nothing in it" if isinstance(data, list | tuple) else type(data).__name__
-        raise DataError(f"{what} must be {FORMS}; got {found}")
+        once = (
+            "; make a list of it first: list(...)" if hasattr(data, "__iter__") and not hasattr(data, "__len__") else ""
+        )
+        raise DataError(f"{what} must be {FORMS}; got {found}{once}")
+    if any(_has_columns(part) for part in data):
+        raise DataError(
+            f"{what} is a {type(data).__name__} of tables; give one table, as pandas.concat makes it, or each split by "
+            "itself: fit(train, validation=..., test=...)"
+        )
     if _is_two_lists(data):
         texts, labels = (list(part) for part in data)
     elif all(isinstance(row, list | tuple) and len(row) == 2 for row in data):
@@ -207,8 +200,10 @@ def _from_lists(data: Any, text: str | Sequence[str], label: str | Sequence[str]
         raise DataError(f"{what} must be {FORMS}; got a {type(data).__name__} of {type(data[0]).__name__}")
     if len(texts) != len(labels):
         raise DataError(f"{what} holds {len(texts)} texts and {len(labels)} labels; each text needs one label")
+    if isinstance(text, str) and all(_is_pair(one) for one in texts) and not any(map(_is_list, labels)):
+        raise DataError(f"{what} holds pairs of texts; name a column for each, as in {PAIR}")
     columns = _by_name(texts, text, "text", what) | _by_name(labels, label, "label", what)
-    return pyarrow.table({name: _column(values, name, what) for name, values in columns.items()})
+    return pyarrow.table({name: column_of(values, name, what) for name, values in columns.items()})
 
 
 def _by_name(values: list[Any], names: str | Sequence[str], keyword: str, what: str) -> dict[str, list[Any]]:
@@ -223,21 +218,6 @@ def _by_name(values: list[Any], names: str | Sequence[str], keyword: str, what: 
                 f"{what}: the {keyword} of row {row} (from 0) must be {form}, as {keyword} names {number} columns"
             )
     return {name: [parts[place] for parts in values] for place, name in enumerate(names)}
-
-
-def _column(values: Any, name: str, what: str) -> pyarrow.Array:
-    """Turn a column into Arrow. Raises: DataError: its values are of several kinds, or of an odd one."""
-    try:
-        if getattr(values, "ndim", 1) > 1:
-            values = list(values)
-        if type(values).__module__.startswith(("numpy", "pandas")):
-            return pyarrow.array(values, from_pandas=True)
-        return pyarrow.array(
-            [one.item() if isinstance(one, Number) and hasattr(one, "item") else one for one in values]
-        )
-    except (pyarrow.ArrowException, TypeError, AttributeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{what}: column {name!r} holds values of several kinds, or odd ones: {reason}") from None
 
 
 def _of_dataset_dict(data: Mapping[str, Any], given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -270,12 +250,30 @@ def _is_unlabelled(table: Table, label: str | Sequence[str]) -> bool:
 
 
 def _is_dataset(data: Any) -> bool:
-    return type(data).__module__.startswith("datasets.") and hasattr(data, "with_format") and hasattr(data, "features")
+    """Whether this is a data set of `datasets` whose rows are all there, unlike those of a stream."""
+    names = ("with_format", "features", "__len__")
+    return type(data).__module__.startswith("datasets.") and all(hasattr(data, name) for name in names)
 
 
 def _is_frame(data: Any) -> bool:
     """Whether this is a DataFrame of pandas."""
     return hasattr(data, "to_parquet") and hasattr(data, "iloc")
+
+
+def _has_columns(data: Any) -> bool:
+    return isinstance(data, Mapping | pyarrow.Table) or _is_dataset(data) or _is_frame(data)
+
+
+def _is_list_of_dicts(data: Any) -> bool:
+    return isinstance(data, Sequence) and bool(data) and all(isinstance(row, Mapping) for row in data)
+
+
+def _is_list(value: Any) -> bool:
+    return hasattr(value, "__len__") and not isinstance(value, str)
+
+
+def _is_pair(text: Any) -> bool:
+    return isinstance(text, tuple | list) and len(text) == 2 and all(isinstance(one, str) for one in text)
 
 
 def _is_file_name(item: Any) -> bool:

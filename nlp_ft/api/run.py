@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlp_ft.api.forms import as_names, names_of, spread
-from nlp_ft.api.rows import RowFile, Table, is_table, read_rows, require_column
+from nlp_ft.api.row_file import RowFile
+from nlp_ft.api.rows import Table, is_table, read_rows, require_column
 from nlp_ft.errors import DataError, RunFolderError
 from nlp_ft.recipe import Recipe
 from nlp_ft.recipe.loader import load_recipe

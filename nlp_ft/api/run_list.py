@@ -9,9 +9,9 @@ from typing import Any
 
 from nlp_ft.errors import RecipeError, RunFolderError
 from nlp_ft.recipe.loader import read_yaml
+from nlp_ft.report.run_files import EXPORT, RECIPE, SUMMARY, refuse_export
 from nlp_ft.tables import short_rate, text_table
 
-SUMMARY, RECIPE, EXPORT = "summary.json", "recipe.yaml", "export.json"
 WITHOUT_MEANING = ("output_dir",)
 """Settings that differ between any two runs."""
 
@@ -48,6 +48,7 @@ def list_runs(folder: str | Path, width: int | None = None) -> str:
     Raises:
         RunFolderError: there is no such folder, or no finished run in it.
     """
+    refuse_export(Path(folder))
     runs = sorted(_runs_under(Path(folder)), key=lambda run: (_date(run), run.folder))
     if not runs:
         raise RunFolderError(f"{folder} holds no finished run; nlp-ft train makes one in the output_dir of its recipe")
@@ -120,6 +121,7 @@ def _runs_under(folder: Path) -> list[FinishedRun]:
 
 
 def _read(folder: Path) -> FinishedRun:
+    refuse_export(folder)
     try:
         summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
         run = FinishedRun(folder, summary, read_yaml(folder / RECIPE))

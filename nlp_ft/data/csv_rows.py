@@ -12,6 +12,7 @@ import pyarrow
 
 from nlp_ft.data.unreadable import UnreadableError
 
+QUOTING = 'write a value with a quotation mark, a separator or a line break in "...", and double its own marks'
 LONGEST_TEXT = 10_000_000
 """Most characters of one value; without a limit, an unclosed quotation mark would read the whole file into memory."""
 
@@ -62,7 +63,9 @@ def _rows(file: str, separator: str) -> Iterator[list[str]]:
                     row = [""]
                 if len(row) != width and row:
                     if width:
-                        raise UnreadableError(f"Expected {width} fields in line {reader.line_num}, saw {len(row)}")
+                        raise UnreadableError(
+                            f"Expected {width} fields in line {reader.line_num}, saw {len(row)}; {QUOTING}"
+                        )
                     width = len(row)
                 if row:
                     yield row
@@ -79,11 +82,10 @@ def _without_nul(lines: Iterator[str]) -> Iterator[str]:
 
 
 def _quotes(error: str, line: int) -> str:
-    advice = 'write a value with a quotation mark, a separator or a line break in "...", and double its own marks'
     if "unexpected end of data" in error:
-        return f"a quotation mark is opened in line {line} and never closed; {advice}"
+        return f"a quotation mark is opened in line {line} and never closed; {QUOTING}"
     if "expected after" in error:
-        return f"the row that begins in line {line} goes on after a closing quotation mark; {advice}"
+        return f"the row that begins in line {line} goes on after a closing quotation mark; {QUOTING}"
     if "field limit" in error:
-        return f"the row that begins in line {line} has a value of more than {LONGEST_TEXT:,} characters; {advice}"
+        return f"the row that begins in line {line} has a value of more than {LONGEST_TEXT:,} characters; {QUOTING}"
     return f"the row that begins in line {line}: {error}"

@@ -135,7 +135,7 @@ def _entries(place: str, split: str, field: str) -> list[Entry]:
     shown = f"{place}/{split}" if split else place
     images = _below(list_images(place, field), split, place, field)
     if not images:
-        raise DataError(f"{field}: {shown} holds no image")
+        raise DataError(f"{field}: {shown} holds no image; rows are read from files, such as FOLDER/*.csv, unpacked")
     loose = [name for name in images if "/" not in name]
     if loose:
         raise DataError(

@@ -56,7 +56,8 @@ def _array(name: str, part: Sequence[tuple[str, dict[str, Any]]], kinds: dict[st
     for (where, _), value in zip(part, values):
         if value is not None and type(value) is not kinds.setdefault(name, type(value)):
             held, before = _WORDS.get(type(value), "an object"), _WORDS.get(kinds[name], "an object")
-            raise UnreadableError(f"{where}: {name!r} is {held}, and {before} in the rows before it")
+            advice = "; write all as 1.0, or all as 1" if {type(value), kinds[name]} == {int, float} else ""
+            raise UnreadableError(f"{where}: {name!r} is {held}, and {before} in the rows before it{advice}")
     try:
         return pyarrow.array(values, _TYPES.get(kinds.get(name, str)))
     except (pyarrow.ArrowException, OverflowError, UnicodeEncodeError) as error:

@@ -1,7 +1,7 @@
 """Checks labels that are numbers to learn: every row must hold a finite number other than `IGNORED_LABEL`."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from datasets import ClassLabel, Dataset, Value
@@ -33,8 +33,13 @@ def check_numbers(splits: Mapping[str, Dataset], column: str) -> None:
             where = [str(row) for row, value in enumerate(rows[column]) if not is_number(value)]
             raise DataError(
                 f"{split} has label(s) in column {column!r} that are not finite numbers: {listed(map(repr, wrong), 5)} "
-                f"(rows {listed(where, 5)}, from 0); correct or remove those rows"
+                f"(rows {listed(where, 5)}, from 0); correct or remove those rows{_ignored(wrong)}"
             )
+
+
+def _ignored(wrong: Sequence[Any]) -> str:
+    is_there = any(str(value) in (f"{IGNORED_LABEL}", f"{IGNORED_LABEL}.0") for value in wrong)
+    return f"; {IGNORED_LABEL} stands for a missing number here, so add a constant to all numbers" if is_there else ""
 
 
 def is_number(value: Any) -> bool:

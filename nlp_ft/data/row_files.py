@@ -11,6 +11,7 @@ import pyarrow
 from datasets import Dataset
 
 from nlp_ft.data.csv_rows import csv_columns, csv_tables
+from nlp_ft.data.file_advice import advice_on, encoding_of, line_without_utf8, separator_advice
 from nlp_ft.data.json_rows import json_columns, json_tables
 from nlp_ft.data.parquet_rows import parquet_columns, parquet_tables
 from nlp_ft.data.stored import content_hash, stored_rows
@@ -45,14 +46,16 @@ class RowFiles:
         suffixes = {Path(file).suffix.lower() for file in self.files}
         if len(suffixes) != 1 or not suffixes <= FORMATS.keys():
             found = ", ".join(sorted(suffix or "none" for suffix in suffixes))
-            raise DataError(f"{self.field}: files must all be one of {', '.join(FORMATS)}, got {found}")
+            raise DataError(
+                f"{self.field}: files must all be one of {', '.join(FORMATS)}, got {found}{advice_on(sorted(suffixes))}"
+            )
         for file in self.files:
             with open(file, "rb") as stream:
                 start = stream.read(4096)
             if not start.strip():
                 raise DataError(f"{self.field}: {file} is empty")
             if b"\0" in start and self.format != "parquet":
-                raise DataError(f"{self.field}: {file} is a binary file, not text")
+                raise DataError(f"{self.field}: {file} {encoding_of(start)}")
 
     @property
     def suffix(self) -> str:
@@ -171,7 +174,9 @@ class RowFiles:
         found = self._columns_of(file)
         for name in columns:
             if name not in found and not (self.format == "json" and not found):
-                raise DataError(f"{self.field}: {file} has no column {name!r}; it has: {listed(found)}")
+                raise DataError(
+                    f"{self.field}: {file} has no column {name!r}; it has: {listed(found)}{separator_advice(found)}"
+                )
             if found.count(name) > 1:
                 raise DataError(
                     f"{self.field}: {file} has the column {name!r} {found.count(name)} times; rename all but one"
@@ -195,7 +200,8 @@ class RowFiles:
         try:
             yield
         except (UnreadableError, UnicodeDecodeError) as error:
-            raise DataError(f"{self.field}: {file} cannot be read as {self.format}: {error}") from None
+            reason = line_without_utf8(file) if isinstance(error, UnicodeDecodeError) else error
+            raise DataError(f"{self.field}: {file} cannot be read as {self.format}: {reason}") from None
 
 
 _ALIKE = (

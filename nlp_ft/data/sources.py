@@ -12,6 +12,7 @@ import numpy as np
 from datasets import Dataset, Features
 
 from nlp_ft.data.columns import selected, unique_values, value_codes
+from nlp_ft.data.file_advice import separator_advice
 from nlp_ft.data.row_files import FORMATS, RowFiles
 from nlp_ft.data.saved_datasets import rows_of_saved, split_of_saved
 from nlp_ft.data.unreadable import root_cause
@@ -196,7 +197,8 @@ def expand(paths: Sequence[str], field: str) -> list[str]:
         location = resolve_location(path, DataError, field)
         found = [location] if os.path.exists(location) else sorted(glob.glob(location, recursive=True))
         if not found:
-            raise DataError(f"{field}: there is no {path} (looked for {Path(location).absolute()}){_near(location)}")
+            hint = "; download it first, and name the file" if "://" in path else _near(location)
+            raise DataError(f"{field}: there is no {path} (looked for {Path(location).absolute()}){hint}")
         for file in found:
             mode = os.stat(file).st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
@@ -240,7 +242,7 @@ def check_columns(found: Sequence[str], columns: Columns, where: str) -> None:
         if column not in found:
             raise DataError(
                 f"{where}: data.{field} is {column!r}, but the columns are: {listed(found)}"
-                f"{did_you_mean(column, found)}"
+                f"{did_you_mean(column, found) or separator_advice(found)}"
             )
 
 

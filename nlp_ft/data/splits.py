@@ -37,7 +37,10 @@ def draw_validation(splits: dict[str, Dataset], column: str | None, validation: 
         lonely = [values[code] for code in np.flatnonzero(np.bincount(codes) < 2)]
         problem += " by class"
         if lonely:
-            raise DataError(f"{problem}: a class of one row cannot be in both: {lonely[:5]}")
+            raise DataError(
+                f"{problem}: a class of one row cannot be in both: {lonely[:5]}; add rows of it, remove it, or name a "
+                "file of validation rows"
+            )
     try:
         train, held_out = _drawn(len(rows), codes, share)
     except ValueError as error:

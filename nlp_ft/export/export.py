@@ -16,11 +16,12 @@ from nlp_ft.export.formats import WRITERS, Arrays
 from nlp_ft.export.place import require_free_place, writing_graph, written_whole
 from nlp_ft.export.program import traced
 from nlp_ft.layerwise.unfreezing.triggers import LOWER_IS_BETTER
-from nlp_ft.prediction.engines import EXPORT, FILES
+from nlp_ft.prediction.engines import FILES
 from nlp_ft.prediction.exports import made_from
 from nlp_ft.prediction.predict import load_run
 from nlp_ft.prediction.trained_run import TrainedRun
 from nlp_ft.training import durable
+from nlp_ft.training.run_folder import EXPORT
 
 MOST_DIFFERENCE = 1e-3
 """Difference of a logit from that of the original, up to which a graph in float32 computes the same."""

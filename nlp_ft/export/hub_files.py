@@ -9,10 +9,10 @@ from typing import Any
 
 from nlp_ft.errors import RunFolderError
 from nlp_ft.export.hub_card import hub_card
-from nlp_ft.prediction.engines import EXPORT
 from nlp_ft.recipe.loader import load_recipe, recipe_to_dict
 from nlp_ft.report.run_files import RECIPE, SUMMARY, read_summary
 from nlp_ft.training.model_card import markdown_text
+from nlp_ft.training.run_folder import EXPORT
 
 CARD, CONFIG = "README.md", "config.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from nlp_ft.errors import NlpFtError, RunFolderError
 from nlp_ft.models.loading import reason_of
-from nlp_ft.prediction.engines import EXPORT
 from nlp_ft.training import durable
 from nlp_ft.training.lock import held
+from nlp_ft.training.run_folder import EXPORT
 
 
 def require_free_place(place: Path, run: Path, overwrite: bool) -> None:

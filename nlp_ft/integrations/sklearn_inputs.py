@@ -1,4 +1,4 @@
-"""Checks what scikit-learn passes to the estimators: texts, pairs of texts, lists of words, labels and weights."""
+"""Checks what scikit-learn passes to the estimators: texts, pairs, lists of words, choices, labels and weights."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -47,17 +47,57 @@ def texts_of(X: Any) -> tuple[list[Any], int]:  # noqa: N803
     return [row[0] for row in rows] if num_columns == 1 else rows, num_columns
 
 
+def choices_of(X: Any) -> tuple[list[str], list[list[str]]]:  # noqa: N803
+    """Read X as prompts and their candidates: (prompt, [candidate, ...]) a row, or a column each. Raises: DataError.
+
+    Returns:
+        The prompts, (rows,), and the candidates of each, (rows, candidates).
+    """
+    if isinstance(X, str) or not hasattr(X, "__len__"):
+        raise DataError(f"X must be a list of (prompt, [candidate, ...]), or columns of texts; got {type(X).__name__}")
+    rows = X.to_numpy() if hasattr(X, "iloc") else np.asarray(X) if isinstance(X, np.ndarray) else X
+    if len(rows) == 0:
+        raise DataError("X has 0 sample(s); at least one prompt with its candidates is needed")
+    prompts, candidates = [], []
+    for number, row in enumerate(rows):
+        is_list = not isinstance(row, str) and hasattr(row, "__len__")
+        prompt, *rest = row if is_list and len(row) > 1 else [row]
+        given = list(rest[0]) if len(rest) == 1 and isinstance(rest[0], list | tuple | np.ndarray) else rest
+        if len(given) < 2 or not all(isinstance(text, str) for text in [prompt, *given]):
+            raise DataError(
+                f"row {number} (from 0) of X must be a prompt with two candidates or more, (text, [text, text]); got "
+                f"{row!r:.60}"
+            )
+        prompts.append(str(prompt))
+        candidates.append([str(text) for text in given])
+    return prompts, candidates
+
+
 def labels_of(y: Any, texts: Sequence[Any], sample_weight: Any) -> np.ndarray:
     """Check y and the weights. Raises: ValueError."""
     if y is None:
         raise DataError("this estimator requires y to be passed, but the target y is None")
+    # Whole numbers of pandas that may be missing would become fractions.
+    kind = getattr(getattr(y, "dtype", None), "numpy_dtype", None)
+    if kind is not None and not y.isna().any():
+        y = y.to_numpy(dtype=kind)
     labels: np.ndarray = column_or_1d(y, warn=True)
+    if labels.dtype == object:
+        _check_present(labels)
     check_consistent_length(texts, labels)
     if len(texts) < 2:
         raise DataError("X has 1 sample; at least two texts are needed")
     if sample_weight is not None:
         _check_weights(np.asarray(sample_weight, dtype=np.float64), len(labels))
     return labels
+
+
+def _check_present(labels: np.ndarray) -> None:
+    """Check that no row lacks its label. Raises: DataError."""
+    for row, label in enumerate(labels):
+        is_nan = isinstance(label, float) and np.isnan(label)
+        if label is None or is_nan or type(label).__name__ == "NAType":
+            raise DataError(f"y has no label in row {row} (from 0), but {label}; remove the row, or give it one")
 
 
 def _check_weights(weights: np.ndarray, num_rows: int) -> None:

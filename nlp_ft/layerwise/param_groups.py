@@ -228,6 +228,9 @@ def _members(model: nn.Module, layer_map: LayerMap) -> list[tuple[_Key, dict[str
 
 
 def _check_rates(lr: float, head_lr: float | None, weight_decay: float) -> None:
+    for name, value in {"lr": lr, "head_lr": head_lr, "weight_decay": weight_decay}.items():
+        if isinstance(value, str):
+            raise TrainingError(f"{name} must be a number, got the text {value!r}")
     if not 0 < lr < math.inf:
         raise TrainingError(f"lr must be above 0, got {lr}")
     if head_lr is not None and not 0 < head_lr < math.inf:

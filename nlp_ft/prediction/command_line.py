@@ -112,7 +112,7 @@ def _write(run: "TrainedRun", source: "Source", options: argparse.Namespace) -> 
     least = options.min_confidence
     written = write(run, source, output, probabilities=probabilities, min_confidence=least, resume=options.resume)
     if is_main_process():
-        print(f"{written} predictions in {printable(output)}")
+        print(f"{written} prediction{'' if written == 1 else 's'} in {printable(output)}")
 
 
 def _show(run: "TrainedRun", source: "Source", top_k: int, least: float | None) -> None:
@@ -126,6 +126,8 @@ def _show(run: "TrainedRun", source: "Source", top_k: int, least: float | None) 
                 print(wrapped(f"  {line}"))
         # So that whoever writes lines to standard input sees the predictions of those that are there.
         sys.stdout.flush()
+    if run.outputs.numbers_shown and not is_quiet():
+        print(f"(numbers: {run.outputs.numbers_shown})")
 
 
 def check_output(path: str, overwrite: bool, resume: bool = False) -> None:

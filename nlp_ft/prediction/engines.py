@@ -13,9 +13,8 @@ from transformers import PreTrainedConfig
 from nlp_ft.errors import ModelError
 from nlp_ft.extras import require_engine
 from nlp_ft.training.durable import content_hash
+from nlp_ft.training.run_folder import EXPORT
 
-EXPORT = "export.json"
-"""The file that makes a folder an export; see `Export`."""
 Compute = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from nlp_ft.errors import RunFolderError
-from nlp_ft.prediction.engines import EXPORT
 from nlp_ft.screen import note
 from nlp_ft.training.durable import content_hash
+from nlp_ft.training.run_folder import EXPORT
 
 EXPORTED = {"openvino": "openvino", "onnxruntime": "onnx"}
 """Engine, which is also the name of its package -> the word for its exports in `nlp-ft export --to`."""

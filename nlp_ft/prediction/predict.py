@@ -14,7 +14,6 @@ from tqdm import tqdm
 from nlp_ft.environment import is_main_process, launching
 from nlp_ft.errors import DataError, RunFolderError
 from nlp_ft.prediction.abstain import require_confidence, without_unsure
-from nlp_ft.prediction.engines import EXPORT
 from nlp_ft.prediction.exports import folder_with
 from nlp_ft.prediction.files import prediction_file
 from nlp_ft.prediction.kept import kept_parts
@@ -26,6 +25,7 @@ from nlp_ft.tasks.outputs import Predictions
 from nlp_ft.tasks.registry import task_class
 from nlp_ft.training.evaluation import Evaluator
 from nlp_ft.training.precision import precision_of_use
+from nlp_ft.training.run_folder import EXPORT
 
 __all__ = ["Source", "TrainedRun", "evaluate_run", "load_run", "predict", "predict_to_file", "write_by_loss"]
 RUNS = {

@@ -23,12 +23,13 @@ from nlp_ft.data.streaming import CHUNK_ROWS
 from nlp_ft.errors import DataError, ModelError, RunFolderError
 from nlp_ft.models.config_checks import check_config, check_labels
 from nlp_ft.models.loading import load_pretrained, quiet_transformers, reason_of
-from nlp_ft.prediction.engines import EXPORT, EngineModel
+from nlp_ft.prediction.engines import EngineModel
 from nlp_ft.recipe import Recipe
 from nlp_ft.tasks.outputs import Outputs
 from nlp_ft.tasks.registry import task_class
 from nlp_ft.tasks.task import Data
 from nlp_ft.training.precision import precision_of_use
+from nlp_ft.training.run_folder import EXPORT
 
 
 @dataclass(frozen=True)

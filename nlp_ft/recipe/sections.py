@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from nlp_ft.defaults import LAYER_DECAY, WEIGHT_DECAY, Convention, HeadType, ScheduleName
 from nlp_ft.durations import Duration
@@ -70,6 +70,13 @@ class DataSection(Section):
         description="All labels in the order of their ids; where the labels are numbers, the names of 0, 1, ... . Null "
         "takes the labels found in the train split, sorted. A label listed here may have no rows in train.",
     )
+
+    @field_validator("validation", mode="before")
+    @classmethod
+    def _check_share(cls, value: object) -> object:
+        if isinstance(value, int | float | str) and re.fullmatch(r"0?\.[0-9]+", str(value)):
+            raise ValueError(f"must be a place, or a share such as {100 * float(value):g}%")
+        return value
 
     @model_validator(mode="after")
     def _check_places(self) -> Self:

@@ -12,11 +12,13 @@ from nlp_ft.errors import RecipeError, RunFolderError
 from nlp_ft.recipe.loader import read_yaml
 
 SUMMARY, RECIPE, METRICS, LAYERS = "summary.json", "recipe.yaml", "metrics.jsonl", "layers.jsonl"
+EXPORT = "export.json"
 TRAIN_HARDEST = "train_hardest.csv"
 
 
 def read_summary(folder: Path, file: str = SUMMARY) -> dict[str, Any]:
     """Read the summary of a run. Raises: RunFolderError: the folder is no finished run."""
+    refuse_export(folder)
     try:
         summary: dict[str, Any] = json.loads((folder / file).read_text(encoding="utf-8"))
         metrics = summary["metrics"]
@@ -27,6 +29,15 @@ def read_summary(folder: Path, file: str = SUMMARY) -> dict[str, Any]:
             f"{folder} is not a finished run that can be read: {error}; name a folder that nlp-ft train has written"
         ) from None
     return summary
+
+
+def refuse_export(folder: Path) -> None:
+    """Check that a folder is no export, whose scores are those of its run. Raises: RunFolderError."""
+    if (folder / EXPORT).exists():
+        raise RunFolderError(
+            f"{folder} is an export, and the files in it are those of its run; name the run that it was made of, or "
+            "score the export with nlp-ft eval"
+        )
 
 
 def read_recipe(folder: Path) -> dict[str, Any]:

@@ -64,6 +64,7 @@ class AnswerOutputs:
     progress_metrics: ClassVar[tuple[str, str]] = ("f1", "exact_match")
     without_probabilities: ClassVar[str] = "predicts answers, each with its probability as score"
     without_confidence: ClassVar[str] = ""
+    numbers_shown: ClassVar[str] = "the probability of each answer"
     table_file: ClassVar[str] = "by_question_word.csv"
 
     def of_batch(

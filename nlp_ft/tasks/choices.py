@@ -50,6 +50,7 @@ class ChoiceOutputs:
     without_confidence: ClassVar[str] = ""
     table_file: ClassVar[str] = "by_length.csv"
     without_probabilities: ClassVar[str] = "chooses among the candidates of each row; each choice has their scores"
+    numbers_shown: ClassVar[str] = "the probability of each candidate"
 
     def of_batch(
         self, logits: torch.Tensor, batch: dict[str, torch.Tensor], windows: Windows

@@ -3,7 +3,6 @@
 It has a file of its own, because importing evaluate and scikit-learn takes seconds, which come at the first evaluation.
 """
 
-import warnings
 from collections.abc import Sequence
 
 import datasets
@@ -29,10 +28,6 @@ class ClassificationScores(evaluate.Metric):  # type: ignore[misc]  # evaluate i
 
     def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
         _, _, f1s, rows = sk.precision_recall_fscore_support(references, predictions, zero_division=0)
-        with warnings.catch_warnings():
-            # The correlation is then 0.
-            warnings.filterwarnings("ignore", message="A single label was found")
-            matthews = float(sk.matthews_corrcoef(references, predictions))
         accuracy = float(sk.accuracy_score(references, predictions))
         return {
             "accuracy": accuracy,
@@ -40,5 +35,6 @@ class ClassificationScores(evaluate.Metric):  # type: ignore[misc]  # evaluate i
             # Where each row has one label, they are equal.
             "micro_f1": accuracy,
             "weighted_f1": float((rows / rows.sum()) @ f1s),
-            "matthews": matthews,
+            # Of one label, where scikit-learn warns, the correlation is 0.
+            "matthews": float(sk.matthews_corrcoef(references, predictions)) if len(rows) > 1 else 0.0,
         }

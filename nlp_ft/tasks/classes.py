@@ -43,6 +43,7 @@ class ClassOutputs(RowOutputs):
 
     label_names: list[str]
     """The label names in the order of their ids."""
+    numbers_shown: ClassVar[str] = "the probability of each label"
     shown_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1", "matthews", "loss")
     progress_metrics: ClassVar[tuple[str, str]] = ("accuracy", "macro_f1")
     correlation: ClassVar[str] = "matthews"

@@ -62,6 +62,7 @@ class LabelSetOutputs(RowOutputs):
     tuning: Thresholds | None = None
     metric: str = "macro_f1"
     separator: str = SEPARATOR
+    numbers_shown: ClassVar[str] = "the probability of each label, by itself"
     shown_metrics: ClassVar[tuple[str, ...]] = (
         "macro_f1",
         "micro_f1",

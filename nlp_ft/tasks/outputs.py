@@ -35,6 +35,8 @@ class Outputs(Protocol):
     """Why an input has no probability for each label, after "this run"; empty where it has."""
     without_confidence: ClassVar[str]
     """Why a prediction has no probability that it is right, after "this run"; empty where it has."""
+    numbers_shown: ClassVar[str]
+    """What the numbers in `lines` are, in words; empty where they are the prediction itself."""
     table_file: ClassVar[str]
     """Ending of the file, after the split and an underscore, that `write_tables` writes for the rows of `table`."""
 

@@ -53,6 +53,7 @@ class TagOutputs:
     correlation: ClassVar[str] = "span_f1"
     without_probabilities: ClassVar[str] = "tags words; each entity that it predicts has its score"
     without_confidence: ClassVar[str] = "tags words; each entity that it predicts has its score"
+    numbers_shown: ClassVar[str] = "the mean probability of the tags of an entity"
     table_file: ClassVar[str] = "per_type.csv"
 
     def of_batch(

@@ -54,6 +54,7 @@ class NumberOutputs(RowOutputs):
     progress_metrics: ClassVar[tuple[str, str]] = ("spearman", "pearson")
     without_probabilities: ClassVar[str] = "predicts numbers, which have no probabilities"
     without_confidence: ClassVar[str] = "predicts numbers, which have no probabilities"
+    numbers_shown: ClassVar[str] = ""
     table_file: ClassVar[str] = "per_number.csv"
 
     def row_losses(self, logits: torch.Tensor, references: torch.Tensor) -> torch.Tensor:

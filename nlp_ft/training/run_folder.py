@@ -23,10 +23,9 @@ from nlp_ft.training import durable
 from nlp_ft.training.lock import require_free
 from nlp_ft.training.same_recipe import RECIPE, refuse_other_recipe
 
-SUMMARY = "summary.json"
+SUMMARY, EXPORT, MARK = "summary.json", "export.json", "run.json"
 SUMMARY_TO_BE = "summary.json.writing"
 """Name of the summary until everything else is on the disk: a folder with a `summary.json` is complete."""
-MARK = "run.json"
 
 
 class RunFolder:
@@ -217,6 +216,8 @@ class RunFolder:
             )
 
     def _check_finished_run(self) -> None:
+        if (self.final / EXPORT).exists():
+            raise RunFolderError(f"output_dir: {self.final} holds an export, which no run replaces; choose another")
         is_run = (self.final / SUMMARY).exists()
         if not (self.overwrite or (self.resume and self._is_untidied() and not self.partial.exists())):
             what = "holds a finished run" if is_run else "exists and is not a run"

@@ -121,8 +121,9 @@ def _show_result(
     for split, of_split in list(predictions.items())[-1:]:
         if table := of_split.table(most=ROWS_SHOWN):
             say(f"\n{split} (as a file: {split}_{of_split.outputs.table_file} in the run folder)\n{table}")
-    say("")
-    show(score_table(_titled(summary), task.outputs.shown_metrics, terminal_width()))
+    if scores := _titled(summary):
+        say("")
+        show(score_table(scores, task.outputs.shown_metrics, terminal_width()))
     for split, of_split in list(predictions.items())[-1:]:
         say(f"\n{split}: {of_split.intervals(summary['margins'][split])}")
     if summary["best_step"]:

@@ -81,7 +81,8 @@ def test_without_a_tokenizer_words_are_counted_and_that_is_said(tmp_path: Path) 
     [
         ({"a": [1, 2], "b": [3, 4]}, r"has no column of texts; its columns are: a \(string\), b \(string\)"),
         ({"text": ["one", "two"]}, "has no column for the label: beside the text it has: none"),
-        ({"text": ["one", "two"], "label": ["x", "x"]}, "has no column for the label: beside the text it has: label"),
+        ({"text": ["one", "two"], "label": ["x", "x"]}, r"it has: label \(label: the same value in all rows\);"),
+        ({"text;label": ["one;x", "two;y"]}, "the fields look divided by semicolons, and must be by commas in .csv"),
     ],
 )
 def test_what_cannot_be_drafted_says_what_is_missing(

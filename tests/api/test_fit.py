@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas
 import pytest
+import torch
 
 import nlp_ft
 from nlp_ft.cli import main
@@ -47,6 +48,23 @@ def test_the_rows_lie_beside_the_run_folder_and_only_the_columns_that_are_needed
     ]
     assert str(run.recipe.data.train).startswith(str(beside))
     assert list(pandas.read_parquet(str(run.recipe.data.train))) == ["kind", "words"]
+
+
+def test_a_level_and_a_model_that_are_none_are_refused(frame: pandas.DataFrame, tmp_path: Path) -> None:
+    with pytest.raises(
+        RecipeError, match=r"^fit: level must be one of quiet, bar, .*, got 'verbos'; did you mean verbose"
+    ):
+        nlp_ft.fit(frame, model="m", level="verbos", output_dir=tmp_path / "run")  # type: ignore[arg-type]
+    with pytest.raises(RecipeError, match=r"^fit: model must name a pretrained network: .*; got Linear; write it to a"):
+        nlp_ft.fit(frame, model=torch.nn.Linear(2, 2), output_dir=tmp_path / "run")  # type: ignore[arg-type]
+
+
+def test_rows_with_names_are_predicted_by_column_and_a_dict_of_texts_is_no_rows(run: nlp_ft.Run) -> None:
+    assert run.predict([{"words": "the cat", "n": 1}, {"words": "red"}]) == run.predict(["the cat", "red"])
+    with pytest.raises(
+        DataError, match=r"^the input is a dict, whose columns must be lists .*; 'words' is str 'the cat'"
+    ):
+        run.predict({"words": "the cat"})
 
 
 def test_a_single_text_gives_a_single_prediction_and_a_list_or_column_a_list(run: nlp_ft.Run) -> None:

@@ -254,11 +254,22 @@ def test_columns_of_a_file_are_seen_as_those_of_a_frame(
             r"data: the label of row 1 \(from 0\) must be a list of 2",
         ),
         ({"text": [["a"]], "label": ["x"]}, {}, ".*label.* not of lists of strings"),
-        ({"text": [["a", "b"]], "label": [["O"]]}, {}, r".*row 0 \(from 0\) has 2 word\(s\) and 1 tag\(s\)"),
+        ({"text": [["a", "b"]], "label": [["O"]]}, {}, r"data: row 0 \(from 0\) has 2 word\(s\) and 1 tag\(s\)"),
         ({"tokens": [["a"]], "y": [["O"]]}, {}, "data has no column 'text'; its columns are: tokens, y"),
         ({"text": ["a"], "label": [{"x": 1}]}, {}, "column 'label' holds struct.*, in which no task can be seen"),
         ({"text": ["a"], "label": ["x"]}, {"label": []}, "fit: text and label must each name a column, or several"),
         ({"question": ["a"], "context": ["b"]}, {"question": "question"}, "data has no column 'answers'"),
+        (
+            {"question": ["a"], "context": ["b"], "answer": ["b"]},
+            {},
+            "data has no column 'answers'.*did you mean answer",
+        ),
+        ({"text": ["a"], "label": ["x"]}, {"label": None}, "fit: text and label must each name a column, or several"),
+        (
+            pandas.DataFrame([["a", None], ["b", "x"]]),
+            {"text": 0, "label": 1},
+            "1 row.s. of train have no label in .* '1'",
+        ),
         (
             [{"question": "a", "context": "b c", "answers": {"text": ["c"], "answer_start": [0]}}],
             {},
@@ -283,6 +294,8 @@ def test_what_does_not_fit_is_one_message(
     with pytest.raises(NlpFtError, match=f"^{message}") as found:
         nlp_ft.fit(data, model=tiny_encoder, output_dir=tmp_path / "run", **QUICK, **more)
     assert isinstance(found.value, DataError | RecipeError)
+    # The rows that were written for it are gone, too.
+    assert list(tmp_path.iterdir()) == []
     assert "\n" not in re.sub(r"\n$", "", str(found.value))
 
 

@@ -1,5 +1,6 @@
 """Rows as Python holds them: every form gives the same table, and what is no data is refused by name."""
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pyarrow.parquet
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
-from nlp_ft.api.rows import RowFile, Table, kept_columns, read_rows, require_column, splits_of
+from nlp_ft.api.column import kept_columns
+from nlp_ft.api.row_file import RowFile
+from nlp_ft.api.rows import Table, read_rows, require_column, splits_of
 from nlp_ft.api.task_seen import Labels, seen_task
 from nlp_ft.errors import DataError
 
@@ -86,7 +89,20 @@ def test_ids_of_classes_come_with_their_names() -> None:
         (pandas.DataFrame({"text": [], "label": []}), "data has no rows"),
         ((TEXTS, LABELS[:2]), "data holds 3 texts and 2 labels; each text needs one label"),
         ({"text": TEXTS, "label": ["x"]}, "data is a dict, whose columns must be lists of one length; got lengths "),
-        (pandas.DataFrame([["a", "b"]], columns=["text", "text"]), "data has the column 'text' twice; rename one"),
+        ({"text": "abc", "label": "xyz"}, "data is a dict, whose columns must be lists .*; 'text' is str 'abc'"),
+        ({"train": FRAME, "test": FRAME}, r"data is a dict, .*; 'train' is a table of its own: .* fit\(d\['train'\], "),
+        (
+            [FRAME, FRAME],
+            r"data is a list of tables; give one table, as pandas.concat makes it, or each split by itself",
+        ),
+        (FRAME["text"], "data must be a DataFrame, .*; got Series"),
+        (zip(TEXTS, LABELS, strict=True), r"data must be .*; got zip; make a list of it first: list\(\.\.\.\)"),
+        (Dataset.from_dict(COLUMNS).to_iterable_dataset(), "data must be .*; got IterableDataset; make a list of it"),
+        (
+            pandas.DataFrame([["a", "b"]], columns=pandas.MultiIndex.from_tuples([("a", "text"), ("a", "label")])),
+            r"data has column names of 2 levels, such as \('a', 'text'\); give each column one name",
+        ),
+        ([(("a", "b"), "x"), (("c", "d"), "y")], r"data holds pairs of texts; .* as in text=\['text_a', 'text_b'\]"),
     ],
 )
 def test_what_is_no_data_is_refused_by_name(data: Any, message: str) -> None:
@@ -98,10 +114,56 @@ def test_a_column_that_no_file_can_hold_is_refused_only_where_it_is_needed() -> 
     table = read_rows({"text": ["a", 7], "label": [1, 2]}, "text", "label", "data")
     assert isinstance(table, Table)
     require_column(table, "label", "label", "data")
-    with pytest.raises(DataError, match=r"^data: column 'text' holds values of several kinds, or odd ones: "):
+    says = (
+        r"^data: column 'text' holds values of several kinds: str \(row 0\), int \(row 1\), from 0; make them one kind"
+    )
+    with pytest.raises(DataError, match=says):
         require_column(table, "text", "text", "data")
     with pytest.raises(DataError, match=r"^data has no column 'words'; its columns are: label, text; name the column"):
         require_column(table, "words", "text", "data")
+
+
+def test_a_column_that_occurs_twice_is_refused_only_where_it_is_needed() -> None:
+    frame = pandas.DataFrame([["a", "x", 1, 2], ["b", "y", 3, 4]], columns=["text", "label", "n", "n"])
+    assert read(frame).to_pydict() == {"text": ["a", "b"], "label": ["x", "y"]}
+    table = read_rows(frame, "text", "n", "data")
+    assert isinstance(table, Table)
+    with pytest.raises(DataError, match=r"^data has the column 'n' twice; rename one"):
+        require_column(table, "n", "label", "data")
+
+
+def test_half_of_a_surrogate_pair_is_refused_with_its_row() -> None:
+    says = r"^data: row 1 \(from 0\) of column 'text' holds half of a surrogate pair"
+    for rows in (
+        {"text": ["a", "b\ud83d"], "label": [0, 1]},
+        pandas.DataFrame({"text": ["a", "b\ud83d"]}, dtype=object),
+    ):
+        table = read_rows(rows, "text", "label", "data")
+        assert isinstance(table, Table)
+        with pytest.raises(DataError, match=says):
+            require_column(table, "text", "text", "data")
+
+
+def test_whole_numbers_beyond_64_bits_are_refused_and_sparse_ones_taken() -> None:
+    table = read_rows({"text": TEXTS, "label": [10**20, 1, 2]}, "text", "label", "data")
+    assert isinstance(table, Table)
+    with pytest.raises(
+        DataError, match=r"^data: column 'label' holds values that no file can hold: Python int too large"
+    ):
+        require_column(table, "label", "label", "data")
+    sparse = FRAME.assign(label=pandas.arrays.SparseArray([0, 1, 2]))
+    assert read(sparse).to_pydict()["label"] == [0, 1, 2]
+
+
+def test_decimal_numbers_are_fractions() -> None:
+    labels = read({"text": ["a", "b"], "label": [Decimal("0.5"), Decimal("1.25")]})["label"]
+    assert (labels.type, labels.to_pylist()) == (pyarrow.float64(), [0.5, 1.25])
+
+
+@pytest.mark.parametrize(("share", "message"), [(0.2, "got 0.2; did you mean '20%'"), (True, "got True$")])
+def test_a_validation_share_is_written_in_per_cent(share: Any, message: str) -> None:
+    with pytest.raises(DataError, match=f"^validation must be rows, False, or a share of train .*; {message}"):
+        splits_of(COLUMNS, share, None, "text", "label")
 
 
 def test_a_dataset_dict_brings_its_splits_and_says_what_it_leaves_out() -> None:

@@ -201,7 +201,7 @@ def test_a_missing_column_is_named_with_the_nearest(data: dict[str, Any], messag
         ("a.csv", "", "data.train: FILE is empty"),
         ("a.jsonl", " \n\n", "data.train: FILE is empty"),
         ("a.csv", b"text\x00\x01\x02", "data.train: FILE is a binary file, not text"),
-        ("a.csv", b"text,label\n\xff\xfe,a\n", "data.train: FILE cannot be read as csv: 'utf-8' codec can't decode"),
+        ("a.csv", b"text,label\n\xff\xfe,a\n", r"data.train: FILE cannot be read as csv: line 2 is not UTF-8 \(byte"),
         ("a.csv", "text,label\nx,a\ny,b,c\n", "data.train: FILE cannot be read as csv: .*Expected 2 fields in line 3"),
         ("a.jsonl", "{bad\n", "data.train: FILE cannot be read as json: line 1: Expecting property name"),
         ("a.parquet", "not parquet", "data.train: FILE cannot be read as parquet: Parquet magic bytes not found"),

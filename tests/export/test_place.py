@@ -18,6 +18,7 @@ from nlp_ft.export.place import require_free_place, writing_graph, written_whole
 from nlp_ft.export.program import traced
 from nlp_ft.prediction.exports import default_place
 from nlp_ft.training import durable
+from nlp_ft.training.run_folder import RunFolder
 
 
 def make(folder: Path, name: str, text: str = "{}") -> Path:
@@ -144,3 +145,21 @@ class Summed(torch.nn.Module):
 def test_a_single_row_or_token_does_not_fix_the_size(shape: tuple[int, int]) -> None:
     module: Callable[..., torch.Tensor] = traced(Summed(), {"input_ids": torch.ones(shape, dtype=torch.long)}).module()
     assert module(torch.ones(4, 7, dtype=torch.long)).tolist() == [[7.0]] * 4
+
+
+@pytest.mark.parametrize("command", [["report"], ["runs"], ["runs", "elsewhere"]])
+def test_an_export_has_no_report_of_its_own(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graph = make(make(tmp_path / "graph", "export.json"), "summary.json")
+    with pytest.raises(SystemExit, match="2"):
+        main([command[0], str(graph), *command[1:]])
+    assert f"error: {graph} is an export, and the files in it are those of its run" in capsys.readouterr().err
+    assert sorted(file.name for file in graph.iterdir()) == ["export.json", "summary.json"]
+
+
+@pytest.mark.parametrize("options", [{}, {"overwrite": True}, {"resume": True}])
+def test_no_run_replaces_an_export(options: dict[str, bool], tmp_path: Path) -> None:
+    graph = make(make(tmp_path / "graph", "export.json"), "summary.json")
+    with pytest.raises(RunFolderError, match=r"graph holds an export, which no run replaces; choose another"):
+        RunFolder(str(graph), **options)

@@ -293,7 +293,7 @@ def test_a_text_with_escape_codes_and_line_breaks_forges_no_line(
     with pytest.raises(SystemExit, match="0"):
         main(["predict", str(run.model.name_or_path), "red\n  0.9999  forged\x1b[1A", "--top-k", "1"])
     lines = capsys.readouterr().out.splitlines()
-    assert (len(lines), lines[0]) == (2, "red\\n  0.9999  forged\\x1b[1A")
+    assert (len(lines), lines[0]) == (3, "red\\n  0.9999  forged\\x1b[1A")
 
 
 @pytest.mark.parametrize("count", ["0", "-1", "two"])

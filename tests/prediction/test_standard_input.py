@@ -16,6 +16,8 @@ from nlp_ft.errors import DataError
 from nlp_ft.prediction.text_run import TextRun
 from tests.prediction.test_predict import read
 
+NUMBERS = "(numbers: the probability of each label)"
+
 SECONDS_TO_ANSWER = 120
 """Torch is imported meanwhile, on a busy machine."""
 ARRIVED = "cat cat cat\n", "red red red\n"
@@ -89,7 +91,7 @@ def test_each_prediction_is_printed_before_the_next_line_arrives(run: TextRun) -
             assert process.stdout.readline() == line
             assert process.stdout.readline().split()[1] == label
         process.stdin.close()
-        assert (process.stdout.read(), process.wait()) == ("", 0)
+        assert (process.stdout.read(), process.wait()) == (f"{NUMBERS}\n", 0)
 
 
 def test_lines_are_written_to_a_file_of_predictions(
@@ -112,7 +114,7 @@ def test_a_tab_is_between_the_texts_of_a_pair(
     [expected] = pair_run.predict([("cat", "the cat")])
     stdin.write_text("cat\tthe cat\n")
     code, out, err = said(capsys, "predict", folder, "-", "--top-k", "1")
-    assert (code, out, err) == (0, f"cat | the cat\n  {expected.score:.4f}  {expected.label}\n", "")
+    assert (code, out, err) == (0, f"cat | the cat\n  {expected.score:.4f}  {expected.label}\n{NUMBERS}\n", "")
     with stdin.open("a") as stream:
         stream.write("cat\tthe\tcat\n")
     os.lseek(0, 0, os.SEEK_SET)

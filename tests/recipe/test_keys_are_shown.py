@@ -41,7 +41,7 @@ SHOWN_BY = {
     },
     "recipe/test_effects.py": {
         "test_label_names_are_the_labels_in_the_order_of_their_ids": ["data.label_names"],
-        "test_config_and_revision_are_those_of_the_hub_data_set": ["data.config", "data.revision"],
+        "test_config_and_revision_are_those_of_the_hub_data_set": ["data.revision"],
         "test_revision_and_trust_remote_code_are_those_of_the_hub_model": ["model.revision", "model.trust_remote_code"],
         "test_betas_eps_and_momentum_are_the_optimizers": ["optimizer.betas", "optimizer.eps", "optimizer.momentum"],
         "test_the_convention_decides_the_rate_of_the_top_block": ["optimizer.convention"],

@@ -333,3 +333,10 @@ def test_a_shipped_recipe_comes_back_equal_from_its_own_dump(file: Path, tmp_pat
 def test_a_label_name_comes_back_as_the_same_text(name: str, tmp_path: Path) -> None:
     recipe = recipe_from_dict(with_data(label_names=[name, "other"]))
     assert load_recipe(written(tmp_path, dump_yaml(recipe_to_dict(recipe)))) == recipe
+
+
+@pytest.mark.parametrize("share", [0.25, "0.25", ".25"])
+def test_a_share_of_validation_is_written_in_per_cent(share: object) -> None:
+    assert problems(with_data(validation=share)) == [
+        f"data.validation must be a place, or a share such as 25%, got {share!r}"
+    ]

@@ -1,5 +1,7 @@
 """The metric modules against scikit-learn's definitions worked out by hand, with the network switched off."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -44,6 +46,14 @@ def test_the_per_class_table_names_labels_and_counts() -> None:
     assert [row["precision"] for row in rows] == pytest.approx([2 / 3, 1 / 2, 2 / 3])
     assert [row["recall"] for row in rows] == pytest.approx([2 / 3, 1 / 2, 2 / 3])
     assert [row["support"] for row in rows] == [3.0, 2.0, 3.0]
+
+
+def test_rows_of_one_label_have_no_correlation_and_no_warning() -> None:
+    one = np.zeros(4, dtype=np.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = score(one, one)
+    assert (found["accuracy"], found["matthews"]) == (1.0, 0.0)
 
 
 def test_batches_added_one_by_one_give_the_same_as_all_at_once() -> None:

@@ -168,7 +168,8 @@ def test_the_command_line_takes_words_files_and_lines(
     expected = predict(run, (PROMPT, CANDIDATES))
     lines = printed(capsys, "predict", str(run), PROMPT, *CANDIDATES, "--top-k", "2")
     assert lines[0] == PROMPT
-    assert len(lines) == 3
+    assert len(lines) == 4
+    assert lines[3] == "(numbers: the probability of each candidate)"
     assert lines[1] == f"  {expected.score:.4f}  {expected.candidate}"
     file = write_choices(tmp_path / "new.jsonl", [{"text": PROMPT, "candidates": CANDIDATES, "id": 7}])
     out = tmp_path / "out.jsonl"

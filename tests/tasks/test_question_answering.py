@@ -102,7 +102,8 @@ def test_the_command_line_answers_words_files_and_lines(
 
     lines = printed(question, context, "--top-k", "2")
     assert lines[0] == question
-    assert len(lines) == 3
+    assert len(lines) == 4
+    assert lines[3] == "(numbers: the probability of each answer)"
     assert lines[1].startswith(f"  {expected.score:.4f}  {expected.answer or '(no answer)'}")
     file = write_questions(tmp_path / "new.jsonl", [{"question": question, "context": context, "id": 7}])
     printed("--file", str(file), "--output", str(tmp_path / "out.jsonl"))

@@ -124,6 +124,16 @@ def test_a_quiet_run_shows_the_scores_alone(
     assert lines[3][1] == f"{summary['metrics']['test']['accuracy']:.4f}"
 
 
+def test_a_quiet_run_without_scores_shows_nothing(
+    tmp_path: Path, tiny_encoder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tiny_recipe(tmp_path, tiny_encoder, baselines=False, training={"duration": "2st"})
+    recipe["data"] = {"train": str(tmp_path / "train.csv")}
+    with at_level("quiet"):
+        train(recipe_from_dict(recipe))
+    assert capsys.readouterr() == ("", "")
+
+
 def test_a_verbose_run_also_shows_settings_versions_and_the_whole_layer_table(
     tmp_path: Path, tiny_encoder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

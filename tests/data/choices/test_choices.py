@@ -13,6 +13,7 @@ from nlp_ft.data.choices.rows import load_choice_splits
 from nlp_ft.errors import DataError
 from nlp_ft.models.text import load_tokenizer
 from nlp_ft.recipe.choices import ChoiceDataSection
+from nlp_ft.recipe.loader import load_recipe
 from nlp_ft.recipe.text import TextModelSection
 
 GOOD = {"text": "the cat", "candidates": ["red", "blue dog"], "label": 1}
@@ -200,3 +201,22 @@ def test_the_report_counts_cuts_and_names_rows_to_look_at(tmp_path: Path, tiny_e
         "split", "rows", "candidates", "tokens", "longest", "cut", "prompts", "cut", "candidates",
     ]  # fmt: skip
     assert "look: 1 candidate(s) of train are cut" in "\n".join(lines)
+
+
+def test_the_recipe_of_swag_reads_the_rows_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["video-id", "fold-ind", "startphrase", "sent1", "sent2", "gold-source", *(f"ending{i}" for i in range(4))]
+    features = {**{name: datasets.Value("string") for name in names}, "label": datasets.ClassLabel(names=list("0123"))}
+    values = {name: [name] for name in names} | {"label": [2]}
+    asked = []
+
+    def load(source: str, config: str, revision: str | None, split: str) -> datasets.Dataset:
+        asked.append((source, config, revision, split))
+        return datasets.Dataset.from_dict(values, datasets.Features(features))
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    data = load_recipe(Path(__file__).parents[3] / "recipes/swag.yaml").data
+    assert isinstance(data, ChoiceDataSection)
+    splits = load_choice_splits(data)
+    assert asked == [("allenai/swag", "regular", None, split) for split in ("train", "validation")]
+    row = {"prompt": "sent1 sent2", "candidates": [f"ending{i}" for i in range(4)], "label": 2}
+    assert {split: list(rows) for split, rows in splits.items()} == {"train": [row], "validation": [row]}

@@ -1,0 +1,78 @@
+"""Turns columns as Python holds them into Arrow, or says which of their rows no file can hold."""
+
+import math
+from collections.abc import Iterable
+from numbers import Number
+from typing import Any
+
+import pyarrow
+
+from nlp_ft.errors import DataError
+
+MISSING = ("NAType", "NaTType")
+"""Kinds of missing values of pandas, besides None and NaN."""
+ONE_KIND = "make them one kind, as in df[{name!r}].astype(str)"
+
+
+def column_of(values: Any, name: str, what: str) -> pyarrow.Array:
+    """Turn a column into Arrow; decimal numbers become fractions.
+
+    Args:
+        values: a list, an array or a column of pandas.
+        name: name of the column.
+        what: name of the rows in error messages.
+
+    Raises:
+        DataError: its values are of several kinds, or of an odd one; the message names the first row of each.
+    """
+    try:
+        if getattr(values, "ndim", 1) > 1:
+            values = list(values)
+        if hasattr(values, "sparse"):
+            values = values.sparse.to_dense()
+        if type(values).__module__.startswith(("numpy", "pandas")):
+            column = pyarrow.array(values, from_pandas=True)
+        else:
+            column = pyarrow.array(
+                [one.item() if isinstance(one, Number) and hasattr(one, "item") else one for one in values]
+            )
+    except UnicodeEncodeError:
+        row = next(row for row, value in enumerate(values) if _is_broken(value))
+        raise DataError(
+            f"{what}: row {row} (from 0) of column {name!r} holds half of a surrogate pair; write it in valid Unicode"
+        ) from None
+    except (pyarrow.ArrowException, OverflowError, TypeError, AttributeError) as error:
+        raise DataError(f"{what}: column {name!r} holds values {_kinds(values, name, error)}") from None
+    return column.cast(pyarrow.float64()) if pyarrow.types.is_decimal(column.type) else column
+
+
+def kept_columns(table: pyarrow.Table, named: Iterable[str]) -> pyarrow.Table:
+    """Keep the named columns, or all where none of them is there; categories become their values."""
+    wanted = [name for name in dict.fromkeys(named) if name in table.column_names]
+    kept = table.select(wanted) if wanted else table
+    for position, one in enumerate(kept.schema):
+        if pyarrow.types.is_dictionary(one.type):
+            kept = kept.set_column(position, one.name, kept.column(position).cast(one.type.value_type))
+    return kept.replace_schema_metadata(None)
+
+
+def _kinds(values: Iterable[Any], name: str, error: Exception) -> str:
+    """Say of which kinds the values are, each with its first row; or why one cannot be held."""
+    first: dict[str, int] = {}
+    for row, value in enumerate(values):
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if not (one is None or (isinstance(one, float) and math.isnan(one)) or type(one).__name__ in MISSING):
+                first.setdefault(type(one).__name__, row)
+    if len(first) > 1:
+        found = ", ".join(f"{kind} (row {row})" for kind, row in first.items())
+        return f"of several kinds: {found}, from 0; {ONE_KIND.format(name=name)}"
+    return f"that no file can hold: {(str(error).splitlines() or [type(error).__name__])[0]}"
+
+
+def _is_broken(value: Any) -> bool:
+    """Whether a text, or one in a list or dict, cannot be written as UTF-8."""
+    try:
+        str(value).encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False
