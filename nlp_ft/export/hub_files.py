@@ -78,9 +78,9 @@ def hub_files(run: str, repo_id: str, license_id: str | None) -> HubFiles:
         HubError: the metadata of the card are damaged.
     """
     folder = Path(run)
-    summary, recipe = read_summary(folder), recipe_to_dict(load_recipe(folder / RECIPE))
     if (folder / EXPORT).exists():
         raise RunFolderError(f"{run} is an export; push the run that it came from")
+    summary, recipe = read_summary(folder), recipe_to_dict(load_recipe(folder / RECIPE))
     missing = [name for name in (CARD, CONFIG) if not (folder / name).exists()]
     if missing or not any((folder / name).exists() for name in WEIGHTS):
         raise RunFolderError(f"{run} is not a whole run: it has no {(missing or WEIGHTS)[0]}")

@@ -93,6 +93,7 @@ def test_the_screen_says_that_the_model_abstains(
     score = run.predict("the").score
     assert capsys.readouterr().out == (
         f"the\n  abstains: {score:.4f} is below 1\n  {score:.4f}  {run.predict('the').label}\n"
+        "(numbers: the probability of each label)\n"
     )
     assert unsure_line(Prediction("animal", 0.5, {}), 0.5) == []
 
