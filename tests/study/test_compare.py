@@ -304,6 +304,18 @@ def test_data_that_change_between_two_cells_are_refused(tmp_path: Path, tiny_enc
         compare(make_plan(file, [], tmp_path / "c", ["full"], 1, 2), start=here)
 
 
+def test_each_seed_draws_its_own_rows_of_train_for_all_strategies(tmp_path: Path, tiny_encoder: Path) -> None:
+    file = write_recipe(tmp_path, tiny_encoder, data={"train_rows": 9}, training={"duration": "1st"})
+    compare(make_plan(file, [], tmp_path / "c", ["full"], 1, 2), start=here)
+    cells = [tmp_path / f"c/cells/full-x1-seed{seed}/summary.json" for seed in (0, 1)]
+    first, second = (json.loads(cell.read_text())["data"] for cell in cells)
+    assert first["train"]["rows"] == second["train"]["rows"] == 9
+    assert first["train"] != second["train"]
+    write_tiny_csv(tmp_path / "train.csv", 40)
+    with pytest.raises(RunFolderError, match="the data have changed between full-x1-seed0 and head_only-x1-seed0"):
+        compare(make_plan(file, [], tmp_path / "c", ["full", "head_only"], 1, 2), start=here)
+
+
 @pytest.mark.slow
 def test_a_cell_that_is_trained_anew_is_scored_anew(tmp_path: Path, tiny_encoder: Path) -> None:
     plan = make_plan(write_recipe(tmp_path, tiny_encoder), [], tmp_path / "c", ["full"], 1, 1)
