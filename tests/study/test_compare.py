@@ -22,7 +22,7 @@ from nlp_ft.study import scoring
 from nlp_ft.study.cells import Cell, Plan, make_plan
 from nlp_ft.study.compare import compare
 from nlp_ft.study.process import Running, start_process
-from nlp_ft.study.running import chosen
+from nlp_ft.study.running import chosen, require_same_data
 from nlp_ft.training import durable
 from nlp_ft.training.run import train
 from tests.tasks.test_text_regression import numbers_recipe
@@ -304,16 +304,19 @@ def test_data_that_change_between_two_cells_are_refused(tmp_path: Path, tiny_enc
         compare(make_plan(file, [], tmp_path / "c", ["full"], 1, 2), start=here)
 
 
-def test_each_seed_draws_its_own_rows_of_train_for_all_strategies(tmp_path: Path, tiny_encoder: Path) -> None:
-    file = write_recipe(tmp_path, tiny_encoder, data={"train_rows": 9}, training={"duration": "1st"})
-    compare(make_plan(file, [], tmp_path / "c", ["full"], 1, 2), start=here)
-    cells = [tmp_path / f"c/cells/full-x1-seed{seed}/summary.json" for seed in (0, 1)]
-    first, second = (json.loads(cell.read_text())["data"] for cell in cells)
-    assert first["train"]["rows"] == second["train"]["rows"] == 9
-    assert first["train"] != second["train"]
-    write_tiny_csv(tmp_path / "train.csv", 40)
-    with pytest.raises(RunFolderError, match="the data have changed between full-x1-seed0 and head_only-x1-seed0"):
-        compare(make_plan(file, [], tmp_path / "c", ["full", "head_only"], 1, 2), start=here)
+def test_where_each_seed_draws_rows_of_train_its_cells_have_the_same(recipe: str, tmp_path: Path) -> None:
+    plan = make_plan(recipe, ["data.train_rows=9"], tmp_path / "c", ["full", "head_only"], 1, 2)
+    for cell in plan.cells:
+        data = {"train": {"rows": 9, "median_tokens": 4 + cell.seed}}
+        plan.folder_of(cell).mkdir(parents=True)
+        (plan.folder_of(cell) / "summary.json").write_text(json.dumps({"data": data}))
+    require_same_data(plan)
+    data["train"]["median_tokens"] = 7
+    (plan.folder_of(cell) / "summary.json").write_text(json.dumps({"data": data}))
+    with pytest.raises(RunFolderError, match=r"have changed between \w+-x1-seed1 and \w+-x1-seed1, so"):
+        require_same_data(plan)
+    with pytest.raises(RunFolderError, match=r"have changed between \w+-x1-seed0 and \w+-x1-seed1, so"):
+        require_same_data(replace(plan, recipe=load_recipe(recipe)))
 
 
 @pytest.mark.slow
