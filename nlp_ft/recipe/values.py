@@ -15,7 +15,8 @@ INVISIBLE = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
 LONGEST_TEXT = 4096
 LONGEST_PATTERN = 1000
 """Characters."""
-MOST_ROWS = 10**9
+MOST_ROWS = 999_999_999
+"""Most rows that a recipe may draw."""
 MOST_LAYERS = 10_000
 """Largest layer id, and number of blocks, that a recipe may name."""
 
@@ -56,8 +57,8 @@ def _pattern(text: str) -> str:
 
 
 def _train_rows(value: object) -> int | str:
-    is_count = type(value) is int and 1 <= value < MOST_ROWS
-    if is_count or (isinstance(value, str) and re.fullmatch("[1-9][0-9]{0,8}/class", value, re.ASCII)):
+    is_count = type(value) is int and 1 <= value <= MOST_ROWS
+    if is_count or (isinstance(value, str) and re.fullmatch("[1-9][0-9]{0,8}/class", value)):
         return value  # type: ignore[return-value]  # an int or a text, as just seen
     raise refusal("a number of rows such as 1000, or of each class such as 10/class")
 
@@ -84,7 +85,12 @@ TrainRows = Annotated[
     int | str,
     BeforeValidator(_train_rows),
     WithJsonSchema(
-        {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": "^[1-9][0-9]{0,8}/class$"}]}
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1, "maximum": MOST_ROWS},
+                {"type": "string", "pattern": "^[1-9][0-9]{0,8}/class$"},
+            ]
+        }
     ),
 ]
 """How many rows of train to draw, such as 1000; or of each class, such as `10/class`."""
