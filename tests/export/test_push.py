@@ -158,7 +158,8 @@ def test_the_card_has_the_metadata_that_the_hub_reads(run: Path, hub: StandIn) -
 def test_base_model_and_data_are_named_where_they_are_on_the_hub() -> None:
     recipe = {"data": {"source": "org/data", "config": "small"}, "model": {"name": "org/bert"}}
     summary = {"seed": 3, "metrics": {"test": {"matthews": 0.5}}, "margins": {"test": {"matthews": 0.1}}}
-    text = "---\nlicense: mit\npipeline_tag: text-classification\n---\n\n# T\n"
+    on_hub = 'base_model: "org/bert"\ndatasets: ["org/data"]\n'
+    text = f"---\nlicense: mit\npipeline_tag: text-classification\n{on_hub}---\n\n# T\n"
     data: Any = ModelCard(hub_card(text, REPO, None, recipe, summary)).data
     assert (data.base_model, data.datasets, data.license) == ("org/bert", ["org/data"], "mit")
     [result] = data.eval_results
@@ -167,7 +168,8 @@ def test_base_model_and_data_are_named_where_they_are_on_the_hub() -> None:
         "small",
         "matthews_correlation",
     )
-    local = {"data": {"source": None}, "model": {"name": "package:a/b"}}
+    # Pushed from another folder than that of the training, a path looks like an id.
+    local = {"data": {"source": "data/train.csv"}, "model": {"name": "models/bert"}}
     data = ModelCard(hub_card("# T\n", REPO, None, local, {"metrics": {}})).data
     assert (data.license, data.base_model, data.datasets) == ("unknown", None, None)
 
