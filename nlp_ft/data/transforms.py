@@ -163,9 +163,9 @@ def _normalized(preprocessing: Preprocessing) -> list[Any]:
 class ImageCollator:
     """Reads and transforms the images of a batch's rows.
 
-    A batch holds `pixel_values`, (batch, 3, image_size, image_size), `row`, (batch,), and `labels`: label ids, (batch,),
-    or with mixup or CutMix the share of each label, (batch, num_labels), which is 0 for a row that only fills up the
-    batch.
+    A batch holds `pixel_values`, (batch, 3, image_size, image_size), `row`, (batch,), and `labels`: label ids,
+    (batch,), or with mixup or CutMix the share of each label, (batch, num_labels), which is 0 for a row that only fills
+    up the batch.
 
     Args:
         preprocessing: sizes and normalization.
