@@ -46,7 +46,7 @@ def hub_card(
         raise HubError(f"README.md: the metadata between its --- cannot be read: {error}") from None
     data: Any = card.data
     data.license = license_id or data.license or UNKNOWN
-    source = next(iter(data.datasets or ()), None)
+    [source, *_] = [data.datasets] if isinstance(data.datasets, str) else data.datasets or [None]
     if results := _results(recipe["data"], source, summary, data.pipeline_tag):
         data.model_name, data.eval_results = repo_id.rpartition("/")[2], results
         data.metrics = list(dict.fromkeys(result.metric_type for result in results))
