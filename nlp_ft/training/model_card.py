@@ -116,7 +116,11 @@ def _intervals(summary: Mapping[str, Any]) -> str:
     lines = []
     for split, margins in summary["margins"].items():
         values, rows = summary["metrics"][split], summary["data"][split]["rows"]
-        said = [f"{name.replace('_', ' ')} {values[name]:.4f} ± {margin:.4f}" for name, margin in margins.items()]
+        said = [
+            f"{name.replace('_', ' ')} {values[name]:.4f} ± {margin:.4f}"
+            for name, margin in margins.items()
+            if name in values
+        ]
         if said:
             lines.append(f"- {split}, {rows:,} rows: {', '.join(said)} (95 % interval)\n")
     if "calibration" in summary:

@@ -281,6 +281,8 @@ def main() -> None:
         started = time.perf_counter()
         trainer.train()
         seconds = time.perf_counter() - started
+        # Else predictions would come in the order of the lengths.
+        trainer.args.train_sampling_strategy = "random"
         scores = {}
         for split in ("validation", "test"):
             found = trainer.predict(peer.encoded(split))

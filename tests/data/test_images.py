@@ -221,7 +221,9 @@ def test_what_cannot_be_trained_on_is_refused(tmp_path: Path) -> None:
     assert the_error(train=folder).startswith(f"data.train: {folder}: loose.png and 0 more are in no class folder")
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert the_error(train=empty) == f"data.train: {empty} holds no image"
+    assert the_error(train=empty) == (
+        f"data.train: {empty} holds no image; rows are read from files, such as FOLDER/*.csv, unpacked"
+    )
     assert "there is no nowhere" in the_error(train="nowhere")
     lonely = write_images(tmp_path / "lonely", 1)
     assert "data.validation: 50% of train cannot be drawn by class" in the_error(train=lonely, validation="50%")

@@ -164,7 +164,7 @@ def test_a_share_that_cannot_be_drawn_by_class_is_refused(labels: str, share: st
 
 
 def test_a_class_of_one_row_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"\['lonely'\]$"):
+    with pytest.raises(DataError, match=r"\['lonely'\]; add rows of it, remove it, or name a file"):
         ClassLabels.load(
             TextDataSection(train=json_lines(tmp_path / "a.jsonl", labelled("a", "a", "a", "lonely")), validation="50%")
         )
