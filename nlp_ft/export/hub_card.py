@@ -60,6 +60,8 @@ def _results(
     found = []
     for split, scores in summary["metrics"].items():
         for name, margin in summary.get("margins", {}).get(split, {}).items():
+            if name not in scores:
+                continue
             title = f"{name.replace('_', ' ')} (seed {summary['seed']}, 95 % interval ± {margin:.4f})"
             found.append(
                 EvalResult(

@@ -158,7 +158,7 @@ def test_the_card_has_the_metadata_that_the_hub_reads(run: Path, hub: StandIn) -
 @pytest.mark.parametrize("datasets", ['["org/data"]', "org/data", '["org/data", "org/more"]'])
 def test_base_model_and_data_are_named_where_they_are_on_the_hub(datasets: str) -> None:
     recipe = {"data": {"source": "org/data", "config": "small"}, "model": {"name": "org/bert"}}
-    summary = {"seed": 3, "metrics": {"test": {"matthews": 0.5}}, "margins": {"test": {"matthews": 0.1}}}
+    summary = {"seed": 3, "metrics": {"test": {"matthews": 0.5}}, "margins": {"test": {"matthews": 0.1, "f1": 0.1}}}
     on_hub = f'base_model: "org/bert"\ndatasets: {datasets}\n'
     text = f"---\nlicense: mit\npipeline_tag: text-classification\n{on_hub}---\n\n# T\n"
     data: Any = ModelCard(hub_card(text, REPO, None, recipe, summary)).data
