@@ -21,6 +21,8 @@ from nlp_ft.training.loop_state import Batch, LoopSettings, LoopState, Loss
 
 EPOCHS = 3
 """Epochs whose losses are kept."""
+WHOLE = 0.9
+"""Share of the rows of the fullest epoch from which an epoch counts: rows that a cut one lacks would seem harder."""
 MOST_ROWS = 20_000
 """Most rows whose losses are kept, evenly spread over train."""
 MOST_LISTED = 200
@@ -80,16 +82,18 @@ class RowLosses:
         state.row_losses = {str(epoch): _encoded(values) for epoch, values in self._epochs.items()}
 
     def highest(self, most: int) -> tuple[np.ndarray, np.ndarray]:
-        """Find the rows with the highest mean loss over the epochs that are kept, after `save`.
+        """Find the rows with the highest mean loss over the epochs that are kept and not cut short, after `save`.
 
         Returns:
             Their numbers, ascending, (rows,), at most `most`; and their mean losses, (rows,). None without losses.
         """
         if not self._epochs:
             return np.empty(0, np.int64), np.empty(0, np.float32)
+        epochs = np.stack([*self._epochs.values()])
+        counts = np.isfinite(epochs).sum(1)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a row that was in no epoch has no mean
-            of_windows = np.nanmean([*self._epochs.values()], axis=0)
+            of_windows = np.nanmean(epochs[counts >= WHOLE * counts.max()], axis=0)
         seen = np.isfinite(of_windows)
         rows, places = np.unique(self._rows[seen], return_inverse=True)
         losses = np.bincount(places, of_windows[seen]) / np.bincount(places)

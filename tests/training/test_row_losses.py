@@ -37,11 +37,11 @@ def test_the_mean_of_the_last_three_epochs_is_kept_and_the_first_epoch_left_out(
     losses = losses_of(Windows(np.arange(4)), state)
     note(losses, 0, r0=9.0, r1=9.0)
     note(losses, 3, r0=1.0, r1=5.0)
-    note(losses, 6, r0=2.0, r2=float("nan"))
+    note(losses, 6, r0=2.0, r1=4.0, r2=float("nan"))
     losses.save(state)
-    assert state.row_losses == {"1": [1.0, 5.0, None, None], "2": [2.0, None, None, None]}
+    assert state.row_losses == {"1": [1.0, 5.0, None, None], "2": [2.0, 4.0, None, None]}
     resumed = losses_of(Windows(np.arange(4)), LoopState(row_losses=state.row_losses))
-    note(resumed, 9, r0=6.0)
+    note(resumed, 9, r0=6.0, r1=6.0)
     resumed.settle()
     rows, means = resumed.highest(2)
     assert (rows.tolist(), means.tolist()) == ([0, 1], [3.0, 5.0])
@@ -55,6 +55,14 @@ def test_with_early_stopping_the_last_three_epochs_so_far_are_kept() -> None:
         note(losses, 3 * epoch, r0=float(epoch))
     losses.save(state)
     assert state.row_losses == {"3": [3.0], "4": [4.0], "5": [5.0]}
+
+
+def test_an_epoch_that_was_cut_short_does_not_make_its_rows_easier() -> None:
+    losses = losses_of(Windows(np.arange(3)), LoopState(), LoopSettings(300, 3, 3, 3, patience=2))
+    for step, of_rows in ((3, (1.0, 0.75, 0.5)), (6, (0.75, 0.5, 0.25)), (9, (0.125, 0.125))):
+        note(losses, step, **{f"r{row}": value for row, value in enumerate(of_rows)})
+    losses.settle()
+    assert [of.tolist() for of in losses.highest(3)] == [[0, 1, 2], [0.875, 0.625, 0.375]]
 
 
 def test_the_windows_of_a_text_share_one_mean() -> None:
