@@ -54,7 +54,9 @@ def test_with_early_stopping_the_last_three_epochs_so_far_are_kept() -> None:
     for epoch in range(6):
         note(losses, 3 * epoch, r0=float(epoch))
     losses.save(state)
-    assert state.row_losses == {"3": [3.0], "4": [4.0], "5": [5.0]}
+    # One more, as the last one may be cut short.
+    assert state.row_losses == {"2": [2.0], "3": [3.0], "4": [4.0], "5": [5.0]}
+    assert losses.highest(1)[1].tolist() == [4.0]
 
 
 def test_an_epoch_that_was_cut_short_does_not_make_its_rows_easier() -> None:
@@ -63,6 +65,15 @@ def test_an_epoch_that_was_cut_short_does_not_make_its_rows_easier() -> None:
         note(losses, step, **{f"r{row}": value for row, value in enumerate(of_rows)})
     losses.settle()
     assert [of.tolist() for of in losses.highest(3)] == [[0, 1, 2], [0.875, 0.625, 0.375]]
+
+
+def test_of_a_run_that_ends_within_an_epoch_the_three_before_it_count() -> None:
+    losses = losses_of(Windows(np.arange(2)), LoopState(), LoopSettings(13, 3, 3, 3))
+    for step, of_row in ((2, 9.0), (3, 0.75), (6, 0.5), (9, 0.25)):
+        note(losses, step, r0=of_row, r1=of_row)
+    note(losses, 12, r0=0.0)
+    losses.settle()
+    assert [of.tolist() for of in losses.highest(3)] == [[0, 1], [0.5, 0.5]]
 
 
 def test_the_windows_of_a_text_share_one_mean() -> None:
