@@ -14,13 +14,12 @@ from PIL import Image
 from nlp_ft.data.image_files import UNREADABLE, decode, name_of, read_bytes, reason, to_rgb
 from nlp_ft.data.image_sources import load_raw_images, with_images
 from nlp_ft.data.labels import LabelValue, find_labels, labels_of_model
-from nlp_ft.data.splits import draw_validation, progress_bars, useful_processes
+from nlp_ft.data.splits import draw_rows, progress_bars, useful_processes
 from nlp_ft.data.stored import stored_map
 from nlp_ft.data.windows import Windows
 from nlp_ft.data.workers import end_with_parent
 from nlp_ft.errors import DataError
 from nlp_ft.recipe.images import ImageDataSection
-from nlp_ft.recipe.sections import is_share
 
 ROWS_WORTH_A_PROCESS = 2_000
 UNREADABLE_SHOWN = 5
@@ -66,8 +65,8 @@ class ImageData:
         return pyarrow.table({"row": numbers, "image": names})
 
 
-def load_image_data(data: ImageDataSection) -> ImageData:
-    """Read and label the splits of a recipe.
+def load_image_data(data: ImageDataSection, seed: int = 0) -> ImageData:
+    """Read and label the splits of a recipe, and draw rows as it says, by its seed.
 
     Raises:
         DataError: the data cannot be trained on, see `load_raw_images` and `find_labels`; or an image cannot be
@@ -77,9 +76,7 @@ def load_image_data(data: ImageDataSection) -> ImageData:
         raw = load_raw_images(data)
         labels = find_labels(raw, data.label, data.label_names)
     encoded = {split: _encode(rows, f"data.{split}", data, labels) for split, rows in raw.items()}
-    if is_share(data.validation):
-        encoded = draw_validation(encoded, "labels", data.validation)
-    return ImageData(encoded, list(labels.values()))
+    return ImageData(draw_rows(encoded, "labels", data, seed), list(labels.values()))
 
 
 def encode_image_split(

@@ -10,7 +10,7 @@ from datasets import ClassLabel, Dataset, Features, LargeList, List, Value
 from nlp_ft.data.columns import unique_values
 from nlp_ft.data.labels import LabelValue, find_labels, labels_of_model
 from nlp_ft.data.sources import label_columns, load_raw_splits
-from nlp_ft.data.splits import draw_validation_by_labels
+from nlp_ft.data.splits import draw_train_rows, draw_validation_by_labels
 from nlp_ft.errors import DataError, listed
 from nlp_ft.recipe.sections import is_share
 from nlp_ft.recipe.text import TextDataSection
@@ -66,13 +66,13 @@ class LabelSets:
         return np.array(self.encode(rows.select_columns(self.columns)[:]), np.int8)
 
     @classmethod
-    def load(cls, data: TextDataSection) -> tuple[dict[str, Dataset], "LabelSets"]:
+    def load(cls, data: TextDataSection, seed: int = 0) -> tuple[dict[str, Dataset], "LabelSets"]:
         """Read raw splits; each label keeps its share of the rows in a drawn validation split. See `LabelKind.load`."""
         raw, columns = load_raw_splits(data), label_columns(data)
         labels = cls(columns, data.label_separator, _find(raw, data))
         if is_share(data.validation):
             raw = draw_validation_by_labels(raw, labels.indicators(raw["train"]), data.validation)
-        return raw, labels
+        return draw_train_rows(raw, None, data.train_rows, seed), labels
 
     @classmethod
     def of_model(cls, rows: Dataset, where: str, data: TextDataSection, label_names: Sequence[str]) -> "LabelSets":

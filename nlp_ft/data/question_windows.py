@@ -99,10 +99,10 @@ class QuestionCollator(PaddingCollator):
         self._fill["labels"] = IGNORED_LABEL
 
 
-def load_question_data(data: QuestionDataSection, tokenizer: PreTrainedTokenizerBase) -> QuestionData:
+def load_question_data(data: QuestionDataSection, tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> QuestionData:
     """Read and tokenize the splits of a recipe. Raises: DataError: see `load_question_splits` and `in_windows`."""
     with progress_bars(False):
-        raw = load_question_splits(data)
+        raw = load_question_splits(data, seed)
     return QuestionData(raw, {split: in_windows(rows, split, tokenizer, data) for split, rows in raw.items()})
 
 

@@ -19,7 +19,7 @@ from nlp_ft.data.columns import selected
 from nlp_ft.data.row_files import RowFiles
 from nlp_ft.data.saved_datasets import split_of_saved
 from nlp_ft.data.sources import SPLITS, check_columns, check_texts, expand, from_hub, load_files
-from nlp_ft.data.splits import SPLIT_SEED
+from nlp_ft.data.splits import SPLIT_SEED, draw_train_rows
 from nlp_ft.data.stored import content_hash, stored_rows
 from nlp_ft.errors import DataError
 from nlp_ft.locations import resolve_location
@@ -30,8 +30,8 @@ ROWS_CHECKED_TOGETHER = 1000
 FORM_OF_SQUAD = "data: [{title, paragraphs: [{context, qas: [{question, answers: [{text, answer_start}]}]}]}]"
 
 
-def load_question_splits(data: QuestionDataSection) -> dict[str, Dataset]:
-    """Read the splits that the recipe names, and draw the shares of train.
+def load_question_splits(data: QuestionDataSection, seed: int = 0) -> dict[str, Dataset]:
+    """Read the splits that the recipe names, and draw the shares of train, then the rows that stay, by the seed.
 
     Returns:
         Split name -> rows with the columns of `SCHEMA`.
@@ -52,7 +52,7 @@ def load_question_splits(data: QuestionDataSection) -> dict[str, Dataset]:
         else:
             rows = _split_of_source(data, where, f"data.{split}")
             splits[split] = _as_questions(rows, f"data.{split} ({where})", data)
-    return draw_by_article(splits, shares)
+    return draw_train_rows(draw_by_article(splits, shares), None, data.train_rows, seed)
 
 
 def read_questions(paths: str | Sequence[str], field: str, data: QuestionDataSection) -> Dataset:

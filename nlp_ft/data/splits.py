@@ -1,20 +1,78 @@
-"""Steps that texts and images share: draw a validation split, choose the number of processes, show progress bars."""
+"""Steps that texts and images share: draw rows, choose the number of processes, show progress bars."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
+from datasets import ClassLabel, Dataset
 from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from nlp_ft.data.columns import selected, unique_values, value_codes
 from nlp_ft.data.workers import available_cores
-from nlp_ft.errors import DataError
+from nlp_ft.errors import DataError, listed
+from nlp_ft.recipe.sections import DataSection, is_share
+from nlp_ft.recipe.values import rows_per_class
 from nlp_ft.screen import is_quiet
 
 SPLIT_SEED = 0
 """Seed of the draw of validation rows: every run draws the same ones, whatever its own seed, so runs compare."""
+
+
+def draw_rows(splits: dict[str, Dataset], column: str | None, data: DataSection, seed: int) -> dict[str, Dataset]:
+    """Draw what the recipe asks for: a share of `train` for validation, then the rows of `train` that stay.
+
+    Args:
+        splits: split name -> rows, `train` among them.
+        column: column of the classes; None draws from all rows alike.
+        data: the data section of the recipe.
+        seed: the seed of the recipe, which draws the rows that stay, and not those of validation.
+
+    Raises:
+        DataError: see `draw_validation` and `draw_train_rows`.
+    """
+    if is_share(data.validation):
+        splits = draw_validation(splits, column, data.validation)
+    return draw_train_rows(splits, column, data.train_rows, seed)
+
+
+def draw_train_rows(
+    splits: dict[str, Dataset], column: str | None, train_rows: int | str | None, seed: int
+) -> dict[str, Dataset]:
+    """Draw the rows of `train` that stay; they keep their order.
+
+    Args:
+        splits: split name -> rows, `train` among them.
+        column: column of the classes, each of which keeps its share of the rows; None draws from all rows alike.
+        train_rows: how many, or how many of each class, such as `10/class`; None keeps all.
+        seed: the seed of the draw.
+
+    Raises:
+        DataError: there are not so many rows, or not so many of a class.
+    """
+    if train_rows is None:
+        return splits
+    rows = splits["train"]
+    values, codes = ([None], np.zeros(len(rows), int)) if column is None else _classes(rows, column)
+    counts = np.bincount(codes, minlength=len(values))
+    generator = np.random.default_rng(seed)
+    if isinstance(train_rows, int):
+        if train_rows > len(rows):
+            raise DataError(f"data.train_rows: train has {len(rows)} rows to draw from, got {train_rows}; lower it")
+        wanted = _in_proportion(counts, train_rows, generator)
+    else:
+        wanted = np.full(len(values), rows_per_class(train_rows))
+        few = [f"{_name(rows, column, values[i])!r} ({counts[i]})" for i in np.flatnonzero(counts < wanted)]
+        if few:
+            raise DataError(
+                f"data.train_rows: {train_rows} cannot be drawn; train has fewer rows of {listed(few, 5)}; lower it, "
+                "or add rows of these classes"
+            )
+    order = generator.permutation(len(rows))
+    by_class = order[np.argsort(codes[order], kind="stable")]
+    place_in_class = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    chosen = by_class[place_in_class < np.repeat(wanted, counts)]
+    return {**splits, "train": selected(rows, np.sort(chosen))}
 
 
 def draw_validation(splits: dict[str, Dataset], column: str | None, validation: Any) -> dict[str, Dataset]:
@@ -32,8 +90,7 @@ def draw_validation(splits: dict[str, Dataset], column: str | None, validation: 
     rows = splits["train"]
     problem, codes = f"data.validation: {validation} of train cannot be drawn", None
     if column is not None:
-        values = sorted(unique_values(rows, column))
-        codes = value_codes(rows, column, values)
+        values, codes = _classes(rows, column)
         lonely = [values[code] for code in np.flatnonzero(np.bincount(codes) < 2)]
         problem += " by class"
         if lonely:
@@ -79,6 +136,25 @@ def draw_validation_by_labels(
             "validation rows in a file of their own"
         )
     return _parted(splits, train, held_out)
+
+
+def _classes(rows: Dataset, column: str) -> tuple[list[Any], np.ndarray]:
+    """The different values of a column, sorted, and the index of that of each row, (rows,)."""
+    values = sorted(unique_values(rows, column))
+    return values, value_codes(rows, column, values)
+
+
+def _name(rows: Dataset, column: str | None, value: Any) -> Any:
+    feature = rows.features[column]
+    return feature.int2str(value) if isinstance(feature, ClassLabel) else value
+
+
+def _in_proportion(counts: np.ndarray, total: int, generator: np.random.Generator) -> np.ndarray:
+    """Divide a total in proportion to counts, (classes,), by largest remainders; chance decides between equal ones."""
+    wanted, remainders = np.divmod(counts * total, counts.sum())
+    largest_first = np.lexsort((generator.random(len(counts)), -remainders))
+    wanted[largest_first[: total - wanted.sum()]] += 1
+    return wanted
 
 
 def _parted(splits: dict[str, Dataset], train: np.ndarray, held_out: np.ndarray) -> dict[str, Dataset]:

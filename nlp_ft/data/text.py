@@ -23,8 +23,10 @@ from nlp_ft.recipe.text import TextDataSection, WindowPooling
 ROWS_WORTH_A_PROCESS = 20_000
 ROWS_ENCODED_TOGETHER = 2500
 """More would make fewer batches on the disk (see `ROWS_OF_A_BATCH`), but the tokenizer's lists take memory."""
-NO_LOCATION = dict.fromkeys(("source", "config", "revision", "split_column", "train", "validation", "test"))
-"""Resets the keys of the data section that say where the rows come from."""
+NO_LOCATION = dict.fromkeys(
+    ("source", "config", "revision", "split_column", "train", "validation", "test", "train_rows")
+)
+"""Resets the keys of the data section that say where the rows come from, and how many are drawn."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,11 @@ class TextData:
 
 
 def load_text_data(
-    data: TextDataSection, tokenizer: PreTrainedTokenizerBase, kind: LabelKind = ClassLabels, only: str | None = None
+    data: TextDataSection,
+    tokenizer: PreTrainedTokenizerBase,
+    kind: LabelKind = ClassLabels,
+    only: str | None = None,
+    seed: int = 0,
 ) -> TextData:
     """Read, label and tokenize the splits of a recipe.
 
@@ -89,12 +95,13 @@ def load_text_data(
         tokenizer: the encoder's tokenizer.
         kind: what the labels are.
         only: the one split to tokenize; None tokenizes all.
+        seed: the seed of the recipe, which draws rows of train.
 
     Raises:
         DataError: the data cannot be trained on; see `load_raw_splits` and `LabelKind.load`.
     """
     with progress_bars(False):
-        raw, labels = kind.load(data)
+        raw, labels = kind.load(data, seed)
     with progress_bars(sys.stderr.isatty()):
         encoded = {
             split: _encode(rows, split, tokenizer, data, labels) for split, rows in raw.items() if only in (None, split)

@@ -12,8 +12,7 @@ from datasets import ClassLabel, Dataset, List, Value
 from nlp_ft.data.labels import LabelValue, find_labels, labels_of_model
 from nlp_ft.data.number_labels import check_numbers
 from nlp_ft.data.sources import label_columns, load_raw_splits
-from nlp_ft.data.splits import draw_validation
-from nlp_ft.recipe.sections import is_share
+from nlp_ft.data.splits import draw_rows
 from nlp_ft.recipe.text import TextDataSection
 
 
@@ -38,8 +37,8 @@ class Labels(Protocol):
 class LabelKind(Protocol):
     """What the labels of texts are: a class for each text, a set of labels, or numbers."""
 
-    def load(self, data: TextDataSection) -> tuple[dict[str, Dataset], Labels]:
-        """Read the raw splits of a recipe with their labels, and draw a validation share if it names one.
+    def load(self, data: TextDataSection, seed: int = 0) -> tuple[dict[str, Dataset], Labels]:
+        """Read the raw splits of a recipe with their labels, and draw rows as it says, by its seed.
 
         Returns:
             Split name -> rows, and the labels.
@@ -92,14 +91,12 @@ class ClassLabels:
         return [ids[value] for value in batch[self.column]]
 
     @classmethod
-    def load(cls, data: TextDataSection) -> tuple[dict[str, Dataset], "ClassLabels"]:
-        """Read raw splits; each class has the same share in a drawn validation split. See `LabelKind.load`."""
+    def load(cls, data: TextDataSection, seed: int = 0) -> tuple[dict[str, Dataset], "ClassLabels"]:
+        """Read raw splits; each class has the same share in drawn rows. See `LabelKind.load`."""
         [column] = label_columns(data)
         raw = load_raw_splits(data)
         labels = cls(column, find_labels(raw, column, data.label_names))
-        if is_share(data.validation):
-            raw = draw_validation(raw, column, data.validation)
-        return raw, labels
+        return draw_rows(raw, column, data, seed), labels
 
     @classmethod
     def of_model(cls, rows: Dataset, where: str, data: TextDataSection, label_names: Sequence[str]) -> "ClassLabels":
@@ -131,14 +128,12 @@ class NumberLabels:
         return [[float(value) for value in row] for row in zip(*(batch[name] for name in self.columns))]
 
     @classmethod
-    def load(cls, data: TextDataSection) -> tuple[dict[str, Dataset], "NumberLabels"]:
+    def load(cls, data: TextDataSection, seed: int = 0) -> tuple[dict[str, Dataset], "NumberLabels"]:
         """Read raw splits. See `LabelKind.load`."""
         raw, columns = load_raw_splits(data), label_columns(data)
         for column in columns:
             check_numbers(raw, column)
-        if is_share(data.validation):
-            raw = draw_validation(raw, None, data.validation)
-        return raw, cls(columns)
+        return draw_rows(raw, None, data, seed), cls(columns)
 
     @classmethod
     def of_model(cls, rows: Dataset, where: str, data: TextDataSection, label_names: Sequence[str]) -> "NumberLabels":

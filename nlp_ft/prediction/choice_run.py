@@ -128,7 +128,7 @@ class ChoiceRun(TrainedRun):
         """Read prompts with candidates and labels. Raises: DataError."""
         section = self.recipe.data
         if data is None:
-            return load_choice_data(section, self.tokenizer)
+            return load_choice_data(section, self.tokenizer, self.recipe.seed)
         with progress_bars(False):
             rows = as_choices(load_files(data, "--data", named_columns(section)), f"--data ({data})", section)
         return ChoiceData({split: rows}, {split: encoded_split(rows, split, self.tokenizer, section)})

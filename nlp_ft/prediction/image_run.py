@@ -94,7 +94,7 @@ class ImageRun(TrainedRun):
         """Read labelled images. Raises: DataError."""
         section = self.recipe.data
         if data is None:
-            return load_image_data(section)
+            return load_image_data(section, self.recipe.seed)
         with progress_bars(False):
             rows = load_image_places(data, "--data", section)
         return encode_image_split(rows, split, f"--data ({data})", section, label_names(self.model))

@@ -117,7 +117,7 @@ class QuestionRun(TrainedRun):
         """Read questions with answers. Raises: DataError."""
         section = self.recipe.data
         if data is None:
-            return load_question_data(section, self.tokenizer)
+            return load_question_data(section, self.tokenizer, self.recipe.seed)
         with progress_bars(False):
             rows = read_questions(data, "--data", section)
         return QuestionData({split: rows}, {split: in_windows(rows, split, self.tokenizer, section)})

@@ -119,7 +119,7 @@ class TextRun(TrainedRun):
         """Read labelled texts. Raises: DataError."""
         section = self.recipe.data
         if data is None:
-            return load_text_data(section, self.tokenizer, self.label_kind, only=split)
+            return load_text_data(section, self.tokenizer, self.label_kind, only=split, seed=self.recipe.seed)
         with progress_bars(False):
             rows = load_files(data, "--data", columns_of_texts(section))
         names = label_names(self.model)

@@ -96,7 +96,7 @@ class WordRun(TrainedRun):
         """Read words with tags. Raises: DataError."""
         section = self.recipe.data
         if data is None:
-            return load_word_data(section, self.tokenizer)
+            return load_word_data(section, self.tokenizer, self.recipe.seed)
         with progress_bars(False):
             rows = load_word_rows(data, "--data", section)
         return encode_word_split(rows, split, f"--data ({data})", self.tokenizer, section, label_names(self.model))

@@ -33,3 +33,13 @@ def refuse_other_heads(recipe: "Recipe", own: str) -> None:
     for field, is_set in refused.items():
         if is_set:
             raise ValueError(f"{field} is not for {recipe.task}, whose head is {own}; leave it out")
+
+
+def check_train_rows(recipe: "Recipe") -> None:
+    """Check that rows drawn by class have classes. Raises: ValueError."""
+    train_rows = recipe.data.train_rows
+    if isinstance(train_rows, str) and not recipe.has_classes:
+        raise ValueError(
+            f"data.train_rows {train_rows} is for rows of one class each, which {recipe.task} does not have; give a "
+            "number of rows such as 1000"
+        )

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from nlp_ft.recipe.checks import check_calibration, refuse_other_heads
+from nlp_ft.recipe.checks import check_calibration, check_train_rows, refuse_other_heads
 from nlp_ft.recipe.choices import ChoiceDataSection
 from nlp_ft.recipe.images import ImageDataSection, ImageModelSection
 from nlp_ft.recipe.probe import check_probe
@@ -56,6 +56,8 @@ class Recipe(Section):
     """Whether the head reads one vector a row, as a probe does."""
     has_one_label: ClassVar[bool] = False
     """Whether a prediction is one of several labels or candidates, whose probabilities add up to 1."""
+    has_classes: ClassVar[bool] = False
+    """Whether each row belongs to one class, so that rows can be drawn by class."""
 
     task: TaskName = Field(
         "text_classification",
@@ -82,8 +84,8 @@ class Recipe(Section):
         0,
         ge=0,
         lt=2**32,
-        description="Seed of new weights, the order of the rows, dropout and image augmentation. A validation split "
-        "that is drawn from train is the same for every seed.",
+        description="Seed of new weights, the order of the rows, dropout, image augmentation and the rows that "
+        "`data.train_rows` draws. A validation split that is drawn from train is the same for every seed.",
     )
     output_dir: Folder = Field(
         description="The run folder, which the run makes. If it exists, `--resume` continues the run in it and "
@@ -115,6 +117,7 @@ class Recipe(Section):
             )
         check_probe(self)
         check_calibration(self)
+        check_train_rows(self)
         return self
 
     @model_validator(mode="after")
@@ -170,6 +173,7 @@ class TextRecipe(Recipe):
     """Text classification: a label for each text or pair of texts."""
 
     has_one_label: ClassVar[bool] = True
+    has_classes: ClassVar[bool] = True
     data: TextDataSection = Field(description="Where the texts and labels come from.")
     model: TextModelSection = Field(description="The pretrained encoder, its pooling and its head.")
 
@@ -185,6 +189,7 @@ class MultiLabelRecipe(TextRecipe):
 
     metrics: ClassVar[tuple[str, ...]] = get_args(MultiLabelMetric)
     has_one_label: ClassVar[bool] = False
+    has_classes: ClassVar[bool] = False
     has_label_sets: ClassVar[bool] = True
     takes_columns: ClassVar[bool] = True
 
@@ -194,6 +199,7 @@ class RegressionRecipe(TextRecipe):
 
     metrics: ClassVar[tuple[str, ...]] = get_args(NumberMetric)
     has_one_label: ClassVar[bool] = False
+    has_classes: ClassVar[bool] = False
     takes_columns: ClassVar[bool] = True
 
     @model_validator(mode="after")
@@ -266,6 +272,7 @@ class ImageRecipe(Recipe):
     """Image classification: a label for each image."""
 
     has_one_label: ClassVar[bool] = True
+    has_classes: ClassVar[bool] = True
     data: ImageDataSection = Field(description="Where the images and labels come from.")
     model: ImageModelSection = Field(description="The torchvision network, its weights and its head.")
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from nlp_ft.defaults import LAYER_DECAY, WEIGHT_DECAY, Convention, HeadType, ScheduleName
 from nlp_ft.durations import Duration
-from nlp_ft.recipe.values import MOST_LAYERS, DurationField, Paths, Pattern, Place, Real, Text, Whole
+from nlp_ft.recipe.values import MOST_LAYERS, DurationField, Paths, Pattern, Place, Real, Text, TrainRows, Whole
 
 ClassMetric = Literal["accuracy", "macro_f1", "micro_f1", "weighted_f1", "matthews", "loss"]
 MultiLabelMetric = Literal[
@@ -58,6 +58,13 @@ class DataSection(Section):
     )
     test: Paths | None = Field(
         None, description="Test rows, given as in `train`; they are scored once, after training. Null for no test."
+    )
+    train_rows: TrainRows | None = Field(
+        None,
+        description="How many rows of train to train on, drawn at random by `seed`, so that each seed has its own: a "
+        "number such as `1000`, with the same share of each class where a row has one; or `10/class`, so many of each "
+        "class. They are drawn after the shares for validation and test, which are the same for all seeds. Null for "
+        "all rows.",
     )
     label: Text = Field(
         "label",

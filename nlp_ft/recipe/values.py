@@ -15,6 +15,8 @@ INVISIBLE = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
 LONGEST_TEXT = 4096
 LONGEST_PATTERN = 1000
 """Characters."""
+MOST_ROWS = 999_999_999
+"""Most rows that a recipe may draw."""
 MOST_LAYERS = 10_000
 """Largest layer id, and number of blocks, that a recipe may name."""
 
@@ -54,6 +56,18 @@ def _pattern(text: str) -> str:
     return text
 
 
+def _train_rows(value: object) -> int | str:
+    is_count = type(value) is int and 1 <= value <= MOST_ROWS
+    if is_count or (isinstance(value, str) and re.fullmatch("[1-9][0-9]{0,8}/class", value)):
+        return value  # type: ignore[return-value]  # an int or a text, as just seen
+    raise refusal("a number of rows such as 1000, or of each class such as 10/class")
+
+
+def rows_per_class(train_rows: str) -> int:
+    """The 10 of `10/class`."""
+    return int(train_rows.removesuffix("/class"))
+
+
 Whole = Annotated[int, Field(strict=True)]
 """A whole number; `true` and `3.0` are refused. Each field gives its lower and upper bound."""
 Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -67,6 +81,19 @@ Folder = Annotated[Place, AfterValidator(_folder)]
 Pattern = Annotated[str, Field(min_length=1, max_length=LONGEST_PATTERN), AfterValidator(_pattern)]
 """A regular expression in Python's syntax."""
 Paths = Place | list[Place]
+TrainRows = Annotated[
+    int | str,
+    BeforeValidator(_train_rows),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1, "maximum": MOST_ROWS},
+                {"type": "string", "pattern": "^[1-9][0-9]{0,8}/class$"},
+            ]
+        }
+    ),
+]
+"""How many rows of train to draw, such as 1000; or of each class, such as `10/class`."""
 DurationField = Annotated[
     Duration,
     BeforeValidator(lambda value: value if isinstance(value, Duration) else Duration.parse(value)),

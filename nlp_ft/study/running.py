@@ -102,11 +102,15 @@ def summary_of(plan: Plan, cell: Cell) -> dict[str, Any]:
 
 
 def require_same_data(plan: Plan) -> None:
-    """Check that finished cells have seen the same rows, as far as the data report tells. Raises: RunFolderError."""
-    first, *others = (cell for cell in plan.cells if is_finished(plan, cell))
-    expected = summary_of(plan, first)["data"]
-    for cell in others:
-        if summary_of(plan, cell)["data"] != expected:
+    """Check that finished cells have seen the same rows, as far as the data report tells. Raises: RunFolderError.
+
+    Where each seed draws its own rows of train, the cells of a seed are compared.
+    """
+    draws_rows = plan.recipe.data.train_rows is not None
+    first_of: dict[int, Cell] = {}
+    for cell in (cell for cell in plan.cells if is_finished(plan, cell)):
+        first = first_of.setdefault(cell.seed if draws_rows else 0, cell)
+        if summary_of(plan, cell)["data"] != summary_of(plan, first)["data"]:
             raise RunFolderError(
                 f"{plan.folder}: the data have changed between {first.name} and {cell.name}, so their scores do not "
                 "compare; put the data back, or begin anew in another folder"

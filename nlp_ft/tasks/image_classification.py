@@ -55,7 +55,7 @@ class ImageClassification(Classification):
     @cached_property
     def data(self) -> ImageData:
         """The splits; every image in them can be decoded. Raises: DataError."""
-        return load_image_data(self.recipe.data)
+        return load_image_data(self.recipe.data, self.recipe.seed)
 
     @property
     def notes(self) -> list[str]:

@@ -216,7 +216,7 @@ class MultiLabelClassification(TextInputs):
     def _train(self) -> tuple[list[str], np.ndarray]:
         """The label names, and the labels of the raw rows of train as 0 and 1, (rows, labels)."""
         with progress_bars(False):
-            raw, labels = LabelSets.load(self.recipe.data)
+            raw, labels = LabelSets.load(self.recipe.data, self.recipe.seed)
             return labels.names, labels.indicators(raw["train"])
 
     def label_names(self) -> list[str]:

@@ -54,7 +54,7 @@ class MultipleChoice:
     @cached_property
     def data(self) -> ChoiceData:
         """The tokenized splits. Raises: NlpFtError."""
-        return load_choice_data(self.recipe.data, self.tokenizer)
+        return load_choice_data(self.recipe.data, self.tokenizer, self.recipe.seed)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -74,7 +74,7 @@ class MultipleChoice:
     def label_counts(self) -> dict[str, int]:
         """Count the rows of train by the place of the right candidate."""
         with progress_bars(False):
-            counts = Counter(load_choice_splits(self.recipe.data)["train"]["label"])
+            counts = Counter(load_choice_splits(self.recipe.data, self.recipe.seed)["train"]["label"])
         return {f"candidate {index}": counts[index] for index in sorted(counts)}
 
     def num_rows(self) -> int:

@@ -61,7 +61,7 @@ class QuestionAnswering:
     @cached_property
     def data(self) -> QuestionData:
         """The tokenized splits. Raises: NlpFtError."""
-        return load_question_data(self.recipe.data, self.tokenizer)
+        return load_question_data(self.recipe.data, self.tokenizer, self.recipe.seed)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -88,7 +88,7 @@ class QuestionAnswering:
     def label_counts(self) -> dict[str, int]:
         """Count the questions of train, with and without answer."""
         with progress_bars(False):
-            rows = load_question_splits(self.recipe.data)["train"]
+            rows = load_question_splits(self.recipe.data, self.recipe.seed)["train"]
         with_answer = sum(bool(answers) for answers in rows["answers"])
         return {"answer": with_answer, "no answer": len(rows) - with_answer}
 

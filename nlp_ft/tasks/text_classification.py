@@ -25,7 +25,7 @@ class TextClassification(TextInputs, Classification):
         if "data" in vars(self):
             return label_counts(self.data.labels("train"), self.data.label_names)
         with progress_bars(False):
-            raw, labels = ClassLabels.load(self.recipe.data)
+            raw, labels = ClassLabels.load(self.recipe.data, self.recipe.seed)
             rows, column, ids = raw["train"], labels.column, {value: i for i, value in enumerate(labels.name_of)}
             values = unique_values(rows, column)
             of_value = np.array([ids[value] for value in values])
@@ -34,7 +34,7 @@ class TextClassification(TextInputs, Classification):
     def label_names(self) -> list[str]:
         """Read the labels of the raw rows."""
         with progress_bars(False):
-            return ClassLabels.load(self.recipe.data)[1].names
+            return ClassLabels.load(self.recipe.data, self.recipe.seed)[1].names
 
     def score_baselines(self) -> Scores:
         """Score the majority label, and TF-IDF with logistic regression."""

@@ -62,7 +62,7 @@ class TextInputs:
     @cached_property
     def data(self) -> TextData:
         """The tokenized splits, read at first use. Raises: NlpFtError."""
-        return load_text_data(self.recipe.data, self.tokenizer, self.label_kind)
+        return load_text_data(self.recipe.data, self.tokenizer, self.label_kind, seed=self.recipe.seed)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:

@@ -213,7 +213,7 @@ class TextRegression(TextInputs):
             numbers = self.data.labels("train")
         else:
             with progress_bars(False):
-                raw, labels = NumberLabels.load(self.recipe.data)
+                raw, labels = NumberLabels.load(self.recipe.data, self.recipe.seed)
                 numbers = np.array(labels.encode(raw["train"].select_columns(labels.columns)[:]), np.float32)
         columns = numbers.reshape(len(numbers), -1)
         deviations = [1.0 if same else float(d) for same, d in zip(np.ptp(columns, 0) == 0, columns.std(0, np.float64))]
@@ -226,7 +226,7 @@ class TextRegression(TextInputs):
     def num_rows(self) -> int:
         """Count the raw rows of train."""
         with progress_bars(False):
-            return len(NumberLabels.load(self.recipe.data)[0]["train"])
+            return len(NumberLabels.load(self.recipe.data, self.recipe.seed)[0]["train"])
 
     def label_names(self) -> list[str]:
         """Return the names of the label columns, which name the outputs of the model."""

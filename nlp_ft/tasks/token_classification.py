@@ -52,7 +52,7 @@ class TokenClassification:
     @cached_property
     def data(self) -> WordData:
         """The tokenized splits. Raises: NlpFtError."""
-        return load_word_data(self.recipe.data, self.tokenizer)
+        return load_word_data(self.recipe.data, self.tokenizer, self.recipe.seed)
 
     @staticmethod
     def outputs_of(model: PreTrainedModel) -> TagOutputs:
@@ -86,7 +86,7 @@ class TokenClassification:
         if "data" in vars(self):
             return self.data
         with progress_bars(False):
-            return load_tagged_rows(self.recipe.data)
+            return load_tagged_rows(self.recipe.data, self.recipe.seed)
 
     def build_model(self, label_names: Sequence[str], pretrained: bool = True) -> PreTrainedModel:
         """Build the encoder with a linear layer on the vector of each token. Raises: ModelError."""

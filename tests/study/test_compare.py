@@ -22,7 +22,7 @@ from nlp_ft.study import scoring
 from nlp_ft.study.cells import Cell, Plan, make_plan
 from nlp_ft.study.compare import compare
 from nlp_ft.study.process import Running, start_process
-from nlp_ft.study.running import chosen
+from nlp_ft.study.running import chosen, require_same_data
 from nlp_ft.training import durable
 from nlp_ft.training.run import train
 from tests.tasks.test_text_regression import numbers_recipe
@@ -302,6 +302,21 @@ def test_data_that_change_between_two_cells_are_refused(tmp_path: Path, tiny_enc
     message = "the data have changed between full-x1-seed0 and full-x1-seed1"
     with pytest.raises(RunFolderError, match=message):
         compare(make_plan(file, [], tmp_path / "c", ["full"], 1, 2), start=here)
+
+
+def test_where_each_seed_draws_rows_of_train_its_cells_have_the_same(recipe: str, tmp_path: Path) -> None:
+    plan = make_plan(recipe, ["data.train_rows=9"], tmp_path / "c", ["full", "head_only"], 1, 2)
+    for cell in plan.cells:
+        data = {"train": {"rows": 9, "median_tokens": 4 + cell.seed}}
+        plan.folder_of(cell).mkdir(parents=True)
+        (plan.folder_of(cell) / "summary.json").write_text(json.dumps({"data": data}))
+    require_same_data(plan)
+    data["train"]["median_tokens"] = 7
+    (plan.folder_of(cell) / "summary.json").write_text(json.dumps({"data": data}))
+    with pytest.raises(RunFolderError, match=r"have changed between \w+-x1-seed1 and \w+-x1-seed1, so"):
+        require_same_data(plan)
+    with pytest.raises(RunFolderError, match=r"have changed between \w+-x1-seed0 and \w+-x1-seed1, so"):
+        require_same_data(replace(plan, recipe=load_recipe(recipe)))
 
 
 @pytest.mark.slow

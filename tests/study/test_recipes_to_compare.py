@@ -14,7 +14,7 @@ ROWS = {
     "banking77": "770",
     "cifar10": "5,400",
     "clinc150": "7,500",
-    "goemotions": "2,964",
+    "goemotions": "3,000",
     "sst2": "1,000",
     "stsb": "1,000",
     "wnut17": "3,394",

@@ -114,10 +114,10 @@ def _candidates(row: Mapping[str, Any], most: int) -> list[dict[str, list[int]]]
     return found + found[:1] * (most - len(found))
 
 
-def load_choice_data(data: ChoiceDataSection, tokenizer: PreTrainedTokenizerBase) -> ChoiceData:
+def load_choice_data(data: ChoiceDataSection, tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> ChoiceData:
     """Read and tokenize the splits of a recipe. Raises: DataError: see `load_choice_splits` and `encoded_split`."""
     with progress_bars(False):
-        raw = load_choice_splits(data)
+        raw = load_choice_splits(data, seed)
     return ChoiceData(raw, {split: encoded_split(rows, split, tokenizer, data) for split, rows in raw.items()})
 
 

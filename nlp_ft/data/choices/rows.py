@@ -8,11 +8,10 @@ import pyarrow
 from datasets import Dataset
 
 from nlp_ft.data.sources import check_columns, check_texts, load_files, named_splits, rows_from_source
-from nlp_ft.data.splits import draw_validation
+from nlp_ft.data.splits import draw_rows
 from nlp_ft.data.stored import stored_rows
 from nlp_ft.errors import DataError, listed
 from nlp_ft.recipe.choices import ChoiceDataSection
-from nlp_ft.recipe.sections import is_share
 from nlp_ft.suggest import did_you_mean
 
 ROWS_CHECKED_TOGETHER = 1000
@@ -24,8 +23,8 @@ SCHEMA = pyarrow.schema(
 """The columns of rows that were read; `label` is the index of the right candidate."""
 
 
-def load_choice_splits(data: ChoiceDataSection) -> dict[str, Dataset]:
-    """Read the splits that the recipe names, and draw a validation share of train.
+def load_choice_splits(data: ChoiceDataSection, seed: int = 0) -> dict[str, Dataset]:
+    """Read the splits that the recipe names, and draw rows as it says, by its seed.
 
     Returns:
         Split name -> rows with the columns of `SCHEMA`.
@@ -38,7 +37,7 @@ def load_choice_splits(data: ChoiceDataSection) -> dict[str, Dataset]:
     for split, field, where in named_splits(data):
         rows = rows_from_source(data, split, where, columns) if data.source else load_files(where, field, columns)
         splits[split] = as_choices(rows, f"{field} ({where})", data)
-    return draw_validation(splits, None, data.validation) if is_share(data.validation) else splits
+    return draw_rows(splits, None, data, seed)
 
 
 def named_columns(data: ChoiceDataSection) -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from nlp_ft.data.batch import IGNORED_LABEL
 from nlp_ft.data.columns import numbers, row_numbers
 from nlp_ft.data.sources import Columns, check_columns, expand, load_files, named_splits, rows_from_source
-from nlp_ft.data.splits import draw_validation, progress_bars, useful_processes
+from nlp_ft.data.splits import draw_rows, progress_bars, useful_processes
 from nlp_ft.data.stored import stored_map
 from nlp_ft.data.text import NO_LOCATION, ROWS_ENCODED_TOGETHER, ROWS_WORTH_A_PROCESS
 from nlp_ft.data.windows import BEGINS_ROW, Windows
@@ -24,7 +24,6 @@ from nlp_ft.data.words.encoding import encode_tagged
 from nlp_ft.data.words.plain_rows import TAGS, TEXT, WORDS, plain_rows
 from nlp_ft.data.words.spans import OUTSIDE, find_scheme, first_break, tag_order, type_of, types_of
 from nlp_ft.errors import DataError, listed
-from nlp_ft.recipe.sections import is_share
 from nlp_ft.recipe.words import TagScheme, WordsDataSection
 from nlp_ft.suggest import did_you_mean
 
@@ -110,8 +109,8 @@ def load_word_rows(paths: str | Sequence[str], field: str, data: WordsDataSectio
     return _plain(rows, f"{field} ({paths})", data)
 
 
-def load_tagged_rows(data: WordsDataSection) -> TaggedRows:
-    """Read the splits of a recipe, find their tags and scheme, and draw a validation share if it names one.
+def load_tagged_rows(data: WordsDataSection, seed: int = 0) -> TaggedRows:
+    """Read the splits of a recipe, find their tags and scheme, and draw rows as it says, by its seed.
 
     Raises:
         DataError: a row is wrong, see `plain_rows`; a tag breaks the scheme, or train lacks its type.
@@ -130,15 +129,13 @@ def load_tagged_rows(data: WordsDataSection) -> TaggedRows:
     for split, rows in raw.items():
         source = "data.label_names" if data.label_names else "the train split"
         _check_tags(rows, split, label_names, scheme, f"that {source} does not have")
-    if is_share(data.validation):
-        raw = draw_validation(raw, None, data.validation)
-    return TaggedRows(raw, list(label_names), scheme)
+    return TaggedRows(draw_rows(raw, None, data, seed), list(label_names), scheme)
 
 
-def load_word_data(data: WordsDataSection, tokenizer: PreTrainedTokenizerBase) -> WordData:
+def load_word_data(data: WordsDataSection, tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> WordData:
     """Read, check and tokenize the splits of a recipe. Raises: DataError: see `load_tagged_rows`."""
     with progress_bars(False):
-        found = load_tagged_rows(data)
+        found = load_tagged_rows(data, seed)
     with progress_bars(sys.stderr.isatty()):
         encoded = {s: _encode(rows, s, tokenizer, data, found.label_names) for s, rows in found.raw.items()}
     return WordData(found.raw, encoded, found.label_names, found.scheme)
