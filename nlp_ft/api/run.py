@@ -14,6 +14,7 @@ from nlp_ft.api.row_file import RowFile
 from nlp_ft.api.rows import Table, is_table, read_rows, require_column
 from nlp_ft.errors import DataError, RunFolderError
 from nlp_ft.recipe import Recipe
+from nlp_ft.recipe.choices import ChoiceDataSection
 from nlp_ft.recipe.loader import load_recipe
 
 if TYPE_CHECKING:
@@ -113,11 +114,17 @@ class Run:
         """Take the columns of the recipe from rows with named columns. Raises: DataError: a column is missing."""
         if not is_table(inputs):
             return inputs
-        text, label = names_of(self.recipe.data)
+        data = self.recipe.data
+        text, label = names_of(data)
         read = read_rows(inputs, text, label, "the input")
         assert isinstance(read, Table)
         for name in as_names(text):
             require_column(read, name, "text", "the input")
+        if isinstance(data, ChoiceDataSection):
+            from nlp_ft.data.choices.rows import prompt_and_candidates
+
+            rows = enumerate(read.rows.select(as_names(text)).to_pylist())
+            return [prompt_and_candidates(row, f"the input: row {number} (from 0)", data) for number, row in rows]
         columns = [read.rows.column(name).to_pylist() for name in as_names(text)]
         return columns[0] if isinstance(text, str) else list(zip(*columns, strict=True))
 

@@ -163,8 +163,9 @@ def _normalized(preprocessing: Preprocessing) -> list[Any]:
 class ImageCollator:
     """Reads and transforms the images of a batch's rows.
 
-    A batch holds `pixel_values`, (batch, 3, image_size, image_size), and `labels`: label ids, (batch,), or with mixup
-    or CutMix the share of each label, (batch, num_labels), which is 0 for a row that only fills up the batch.
+    A batch holds `pixel_values`, (batch, 3, image_size, image_size), `row`, (batch,), and `labels`: label ids,
+    (batch,), or with mixup or CutMix the share of each label, (batch, num_labels), which is 0 for a row that only fills
+    up the batch.
 
     Args:
         preprocessing: sizes and normalization.
@@ -199,6 +200,8 @@ class ImageCollator:
         try:
             images = torch.stack([self._transformed(row) for row in rows])
             batch = {"pixel_values": images}
+            if "row" in rows[0]:
+                batch["row"] = torch.tensor([row["row"] for row in rows])
             if "labels" in rows[0]:
                 batch["labels"] = torch.tensor([row["labels"] for row in rows])
                 if self.mixing is not None:

@@ -66,12 +66,7 @@ def export_run(
     """
     source, place = Path(folder), Path(output)
     require_free_place(place, source, overwrite)
-    run = load_run(source)
-    if (source / EXPORT).exists():
-        raise RunFolderError(f"{folder} is an export itself; export the run that it came from")
-    if data is None and run.recipe.data.validation is None:
-        raise DataError("the recipe of this run has no validation split; name labelled files with --data")
-    run.model.cpu().float().eval()
+    run = _run_to_export(source, data)
     rows = run.labelled(data, "validation")
     if rows.windows("validation").num_rows < FEWEST_ROWS:
         raise DataError(f"{data or 'data.validation'} must hold {FEWEST_ROWS} rows or more to compare on, got 1")
@@ -86,6 +81,17 @@ def export_run(
         settings = json.loads((partial / EXPORT).read_text(encoding="utf-8"))
         durable.write_text(partial / EXPORT, json.dumps({**settings, "check": asdict(check)}, indent=2) + "\n")
     return check
+
+
+def _run_to_export(folder: Path, data: str | None) -> TrainedRun:
+    """Load a run, in float32 on the CPU. Raises: RunFolderError, DataError: it is an export, or has no rows."""
+    run = load_run(folder)
+    if (folder / EXPORT).exists():
+        raise RunFolderError(f"{folder} is an export itself; export the run that it came from")
+    if data is None and run.recipe.data.validation is None:
+        raise DataError("the recipe of this run has no validation split; name labelled files with --data")
+    run.model.cpu().float().eval()
+    return run
 
 
 def _write(

@@ -6,7 +6,6 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard
 
 from nlp_ft.errors import HubError
-from nlp_ft.hub import is_hub_id
 from nlp_ft.training.model_card import PLACE
 
 UNKNOWN = "unknown"
@@ -47,21 +46,11 @@ def hub_card(
         raise HubError(f"README.md: the metadata between its --- cannot be read: {error}") from None
     data: Any = card.data
     data.license = license_id or data.license or UNKNOWN
-    model, source = recipe["model"]["name"], _hub_data(recipe)
-    if is_hub_id(model):
-        data.base_model = model
-    if source is not None:
-        data.datasets = [source]
+    [source, *_] = [data.datasets] if isinstance(data.datasets, str) else data.datasets or [None]
     if results := _results(recipe["data"], source, summary, data.pipeline_tag):
         data.model_name, data.eval_results = repo_id.rpartition("/")[2], results
         data.metrics = list(dict.fromkeys(result.metric_type for result in results))
     return str(card)
-
-
-def _hub_data(recipe: Mapping[str, Any]) -> str | None:
-    """Return the id of the data set on the Hub; None if the rows come from elsewhere."""
-    source = recipe["data"].get("source")
-    return source if isinstance(source, str) and is_hub_id(source) else None
 
 
 def _results(
@@ -71,6 +60,8 @@ def _results(
     found = []
     for split, scores in summary["metrics"].items():
         for name, margin in summary.get("margins", {}).get(split, {}).items():
+            if name not in scores:
+                continue
             title = f"{name.replace('_', ' ')} (seed {summary['seed']}, 95 % interval ± {margin:.4f})"
             found.append(
                 EvalResult(

@@ -26,7 +26,8 @@ def without_unsure(columns: pyarrow.Table, min_confidence: float) -> pyarrow.Tab
         columns: what `Outputs.columns` gives; the score and `probability_LABEL` stay.
         min_confidence: the lowest score that is kept, in [0, 1].
     """
-    abstained = pc.less(columns[SCORE], min_confidence)
+    # Not `less`: a score that is no number is not high enough.
+    abstained = pc.invert(pc.greater_equal(columns[SCORE], min_confidence))
     kept = {
         name: pc.if_else(abstained, None, values) if name.startswith("predicted_") and name != SCORE else values
         for name, values in zip(columns.column_names, columns.columns, strict=True)

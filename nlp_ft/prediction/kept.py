@@ -68,7 +68,12 @@ def shared_parts(
         lock.require_free(Path(output))
     check_partial(output, resume=True, overwrite=False)
     with _one_writer(parts.folder / "shard-{}-of-{}".format(*shard)):
-        _begin(parts, run, output, identity)
+        try:
+            _begin(parts, run, output, identity)
+        except RunFolderError as error:
+            # `--overwrite` of one shard would remove what the others have made.
+            said = str(error).removeprefix("--resume: ").replace("pass --overwrite", f"remove {parts.folder}")
+            raise RunFolderError(f"--output: {said}") from None
         try:
             yield parts
         except BaseException as error:

@@ -104,8 +104,8 @@ class Recipe(Section):
 
     report: bool = Field(
         True,
-        description="Record how each layer trains (gradients, updates, drift), and write `report.html` into the run "
-        "folder at the end.",
+        description="Record how each layer trains (gradients, updates, drift), and write `report.html` and the hardest "
+        "rows of train into the run folder at the end.",
     )
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ import os
 import shlex
 from pathlib import Path
 
-from nlp_ft.errors import Interrupted, RunFolderError, printable
+from nlp_ft.errors import Interrupted, RecipeError, RunFolderError, printable
 from nlp_ft.exits import INTERRUPTED
 from nlp_ft.recipe.loader import load_recipe
 from nlp_ft.study.on_ray import Cluster
@@ -18,6 +18,8 @@ def compare(options: argparse.Namespace) -> int:
     # Settings may follow the names of strategies, as in `--strategies full llrd optimizer.lr=1e-4`.
     overrides = [*options.overrides, *(word for word in options.strategies if "=" in word)]
     strategies = [name for word in options.strategies if "=" not in word for name in word.split(",") if name]
+    if options.executor == "none" and options.budget is not None:
+        raise RecipeError("--executor none: nothing is trained that a --budget could end; leave it out, or train here")
     # Loaded first, so that an error comes before the seconds of importing torch.
     recipe = load_recipe(options.recipe, overrides)
     folder = Path(options.output or f"{recipe.output_dir}-compare")

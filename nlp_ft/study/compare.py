@@ -96,7 +96,8 @@ def prepare(plan: Plan) -> None:
     with lock.held(plan.folder):
         claim_folder(plan)
         write_recipes(plan)
-    say(f"{len(plan.cells)} recipes in {printable(str(plan.folder / CELLS))}; compare judges what is trained of them")
+    place = printable(str(plan.folder / CELLS))
+    say(f"{len(plan.cells)} recipes in {place}; compare trains those that are missing then, and judges")
     first = printable(shlex.quote(str(plan.recipe_file(plan.cells[0]))))
     say(f"next: nlp-ft train {first} --resume")
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -65,12 +65,16 @@ def run_cells(
             if running or waiting:
                 time.sleep(SECONDS_BETWEEN_LOOKS)
     finally:
-        # After an error or a signal.
-        for process in running.values():
-            with suppress(OSError):
-                process.terminate()
-        for process in running.values():
-            process.wait()
+        _end(running.values())  # after an error or a signal
+
+
+def _end(processes: Collection[Running]) -> None:
+    """Ask all to end, and wait until they have."""
+    for process in processes:
+        with suppress(OSError):
+            process.terminate()
+    for process in processes:
+        process.wait()
 
 
 def is_finished(plan: Plan, cell: Cell) -> bool:

@@ -1,5 +1,6 @@
 """Writes the model card, README.md of the run folder: what the model is, how good, of what, and how to use it."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
@@ -41,7 +42,7 @@ def model_card(card: Card, recipe: Recipe, summary: Mapping[str, Any], scores: s
 library_name: {"nlp_ft" if card.needs_import else "transformers"}
 pipeline_tag: {card.pipeline_tag}
 tags: [{card.pipeline_tag}, nlp_ft]
----
+{_on_hub(recipe)}---
 
 # {markdown_text(card.title)}
 
@@ -136,6 +137,14 @@ def _data(recipe: Recipe, summary: Mapping[str, Any]) -> str:
     lines = [f"| {split} | {of['rows']:,} | `{hashes[split]}` |" for split, of in summary["data"].items()]
     table = ["| split | rows | hash of inputs and labels |", "|---|---:|---|", *lines]
     return "\n".join([f"From {place}{hub}. Licence of the data: (fill in).", "", *table])
+
+
+def _on_hub(recipe: Recipe) -> str:
+    """Name the base model and the data for the Hub, where they are on it; paths tell themselves from ids here alone."""
+    # A network of torchvision has a name of its own, and weights.
+    is_base = not hasattr(recipe.model, "weights") and is_hub_id(recipe.model.name)
+    base = f"base_model: {json.dumps(recipe.model.name)}\n" if is_base else ""
+    return base + (f"datasets: [{json.dumps(recipe.data.source)}]\n" if is_hub_data(recipe) else "")
 
 
 def is_hub_data(recipe: Recipe) -> bool:

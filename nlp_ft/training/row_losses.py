@@ -20,7 +20,9 @@ from nlp_ft.training.evaluation import Evaluator
 from nlp_ft.training.loop_state import Batch, LoopSettings, LoopState, Loss
 
 EPOCHS = 3
-"""Epochs whose losses are kept."""
+"""Epochs whose losses are averaged."""
+WHOLE = 0.9
+"""Share of the rows of the fullest epoch from which an epoch counts: rows that a cut one lacks would seem harder."""
 MOST_ROWS = 20_000
 """Most rows whose losses are kept, evenly spread over train."""
 MOST_LISTED = 200
@@ -50,8 +52,8 @@ class RowLosses:
         self._places = np.where(is_kept, np.cumsum(is_kept) - 1, -1)
         self._steps_per_epoch = settings.steps_per_epoch
         # A run that may stop early has no last epochs that are known beforehand.
-        last = 0 if settings.patience is not None else settings.total_steps - EPOCHS * settings.steps_per_epoch
-        self._first_step = max(settings.steps_per_epoch, last) if is_on else settings.total_steps
+        epochs = 0 if settings.patience is not None else settings.total_steps // settings.steps_per_epoch - EPOCHS
+        self._first_step = max(1, epochs) * settings.steps_per_epoch if is_on else settings.total_steps
         self._accelerator = accelerator
         self._pending: list[tuple[int, torch.Tensor, torch.Tensor]] = []
         self._epochs = {int(epoch): _decoded(values) for epoch, values in state.row_losses.items()}
@@ -80,16 +82,18 @@ class RowLosses:
         state.row_losses = {str(epoch): _encoded(values) for epoch, values in self._epochs.items()}
 
     def highest(self, most: int) -> tuple[np.ndarray, np.ndarray]:
-        """Find the rows with the highest mean loss over the epochs that are kept, after `save`.
+        """Find the rows with the highest mean loss over the last epochs that were not cut short, after `save`.
 
         Returns:
             Their numbers, ascending, (rows,), at most `most`; and their mean losses, (rows,). None without losses.
         """
         if not self._epochs:
             return np.empty(0, np.int64), np.empty(0, np.float32)
+        epochs = np.stack([*self._epochs.values()])
+        counts = np.isfinite(epochs).sum(1)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a row that was in no epoch has no mean
-            of_windows = np.nanmean([*self._epochs.values()], axis=0)
+            of_windows = np.nanmean(epochs[counts >= WHOLE * counts.max()][-EPOCHS:], axis=0)
         seen = np.isfinite(of_windows)
         rows, places = np.unique(self._rows[seen], return_inverse=True)
         losses = np.bincount(places, of_windows[seen]) / np.bincount(places)
@@ -109,7 +113,7 @@ class RowLosses:
     def _of_epoch(self, epoch: int) -> np.ndarray:
         if epoch not in self._epochs:
             self._epochs[epoch] = np.full(len(self._rows), np.nan, np.float32)
-            for old in sorted(self._epochs)[:-EPOCHS]:
+            for old in sorted(self._epochs)[: -EPOCHS - 1]:  # the last one may be cut short
                 del self._epochs[old]
         return self._epochs[epoch]
 

@@ -325,3 +325,16 @@ def test_lists_of_candidates_are_multiple_choice(tmp_path: Path, tiny_encoder: P
     ]
     with pytest.raises(DataError, match="predict_proba needs a run that predicts labels; this run chooses among"):
         run.predict_proba([("the cat", ["sleeps", "runs"])])
+
+
+def test_a_table_with_a_column_for_each_candidate_is_predicted_as_the_inputs_in_it(
+    tmp_path: Path, tiny_encoder: Path
+) -> None:
+    frame = pandas.DataFrame(
+        {"sent1": ["the cat", "red"] * 8, "sent2": "the", "ending0": "eats", "ending1": "big dog", "label": [0, 1] * 8}
+    )
+    run = nlp_ft.fit(frame, model=str(tiny_encoder), output_dir=str(tmp_path / "run"), **QUICK)
+    inputs = [(prompt, ["eats", "big dog"]) for prompt in ("the cat the", "red the")]
+    assert [vars(one) for one in run.predict(frame.head(2))] == [vars(one) for one in run.predict(inputs)]
+    with pytest.raises(DataError, match=r"^the input: row 1 \(from 0\): candidate 1 \(from 0\) is empty"):
+        run.predict(frame.assign(ending1=["dog", ""] * 8))

@@ -208,7 +208,7 @@ def test_the_number_of_workers_changes_no_bit(workers: int, data: ImageData) -> 
         return [tensor for _, micro in stream(3, 1) for batch in micro for tensor in batch.values()]
 
     alone, shared = epoch(0), epoch(workers)
-    assert len(alone) == 2 * 3  # images and labels of batches 1 to 3; the 4 rows left over are dropped
+    assert len(alone) == 3 * 3  # images, numbers and labels of batches 1 to 3; the 4 rows left over are dropped
     assert all(torch.equal(a, b) for a, b in zip(alone, shared, strict=True))
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +16,11 @@ from transformers import AutoModelForSequenceClassification, pipeline
 from nlp_ft.cli import main
 from nlp_ft.errors import HubError, NlpFtError, RunFolderError
 from nlp_ft.export.hub_card import hub_card
-from nlp_ft.export.hub_files import hub_files
+from nlp_ft.export.hub_files import _replaced, hub_files
 from nlp_ft.export.push import push_files, require_repo_id
 from nlp_ft.prediction.predict import predict
-from nlp_ft.recipe.loader import recipe_from_dict
+from nlp_ft.recipe.loader import dump_yaml, read_yaml, recipe_from_dict
+from nlp_ft.report.run_files import RECIPE, SUMMARY
 from nlp_ft.training.run import train
 from tests.export.stand_in import StandIn, stand_in
 from tests.tiny import tiny_recipe
@@ -94,6 +96,33 @@ def test_no_text_of_a_row_and_no_folder_of_this_machine_goes_up(run: Path, tiny_
     assert "\noutput_dir: run\n" in files["recipe.yaml"].decode()
 
 
+def test_paths_that_yaml_folds_and_a_shell_quotes_are_taken_out(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "copy")
+    folder = f"/srv/{'a client of ours/' * 8}"
+    recipe = dict(read_yaml(run / RECIPE))
+    changed = {"data": {**recipe["data"], "train": [f"{folder}it's one.csv", "/out"]}, "output_dir": "/out"}
+    (tmp_path / "copy" / RECIPE).write_text(dump_yaml({**recipe, **changed}))
+    summary = json.loads((run / SUMMARY).read_text())
+    command = shlex.join(["nlp-ft", "train", f"{folder}r.yaml", f"data.train=[{folder}it's one.csv]"])
+    changed = {"command": command, "verdict": [{"code": "x", "says": "in/out, not /out/", "do": ""}]}
+    (tmp_path / "copy" / SUMMARY).write_text(json.dumps({**summary, **changed}))
+    files = hub_files(str(tmp_path / "copy"), REPO, None).contents
+    found = {name: content for name, content in files.items() if isinstance(content, bytes)}
+    assert [name for name, content in found.items() if b"client" in content] == []
+    pushed = json.loads(found[SUMMARY])
+    assert shlex.split(pushed["command"]) == ["nlp-ft", "train", "r.yaml", "data.train=[it's one.csv]"]
+    assert pushed["verdict"][0]["says"] == "in/out, not out/"
+    assert {**summary, "command": None, "verdict": None} == {**pushed, "command": None, "verdict": None}
+
+
+def test_the_weights_that_an_image_network_began_with_are_named_without_their_folder() -> None:
+    recipe = {"data": {}, "model": {"name": "resnet18", "weights": "/home/me/old.safetensors"}, "output_dir": "runs/a"}
+    assert _replaced(Path("/home/me/runs/a"), recipe, {}, []) == {
+        "/home/me/old.safetensors": "old.safetensors",
+        "/home/me/runs/a": "a",
+    }
+
+
 def test_what_was_pushed_predicts_as_the_run_does(run: Path, hub: StandIn, tmp_path: Path) -> None:
     push(run)
     for name, content in hub.commits[0].items():
@@ -126,19 +155,22 @@ def test_the_card_has_the_metadata_that_the_hub_reads(run: Path, hub: StandIn) -
     assert "PATH/TO" not in card.text
 
 
-def test_base_model_and_data_are_named_where_they_are_on_the_hub() -> None:
+@pytest.mark.parametrize("datasets", ['["org/data"]', "org/data", '["org/data", "org/more"]'])
+def test_base_model_and_data_are_named_where_they_are_on_the_hub(datasets: str) -> None:
     recipe = {"data": {"source": "org/data", "config": "small"}, "model": {"name": "org/bert"}}
-    summary = {"seed": 3, "metrics": {"test": {"matthews": 0.5}}, "margins": {"test": {"matthews": 0.1}}}
-    text = "---\nlicense: mit\npipeline_tag: text-classification\n---\n\n# T\n"
+    summary = {"seed": 3, "metrics": {"test": {"matthews": 0.5}}, "margins": {"test": {"matthews": 0.1, "f1": 0.1}}}
+    on_hub = f'base_model: "org/bert"\ndatasets: {datasets}\n'
+    text = f"---\nlicense: mit\npipeline_tag: text-classification\n{on_hub}---\n\n# T\n"
     data: Any = ModelCard(hub_card(text, REPO, None, recipe, summary)).data
-    assert (data.base_model, data.datasets, data.license) == ("org/bert", ["org/data"], "mit")
+    assert (data.base_model, data.license) == ("org/bert", "mit")
     [result] = data.eval_results
     assert (result.dataset_type, result.dataset_config, result.metric_type) == (
         "org/data",
         "small",
         "matthews_correlation",
     )
-    local = {"data": {"source": None}, "model": {"name": "package:a/b"}}
+    # Pushed from another folder than that of the training, a path looks like an id.
+    local = {"data": {"source": "data/train.csv"}, "model": {"name": "models/bert"}}
     data = ModelCard(hub_card("# T\n", REPO, None, local, {"metrics": {}})).data
     assert (data.license, data.base_model, data.datasets) == ("unknown", None, None)
 

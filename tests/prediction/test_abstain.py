@@ -50,6 +50,11 @@ def test_a_prediction_below_is_empty_and_marked_and_its_score_stays() -> None:
     }
 
 
+def test_a_score_that_is_no_number_is_not_sure_enough() -> None:
+    columns = ClassOutputs(NAMES).columns(np.array([[np.nan, np.nan], [1.0, 0.0]]))
+    assert without_unsure(columns, 0.0).column("predicted_label").to_pylist() == [None, "animal"]
+
+
 def test_choices_and_answers_lose_every_column_but_the_score() -> None:
     choices = np.array([Choice(1, "b", 0.5, ("a", "b"), (0.5, 0.5)), Choice(0, "a", 1.0, ("a", "b"), (1.0, 0.0))])
     assert without_unsure(ChoiceOutputs().columns(choices), 0.75).to_pydict() == {

@@ -37,6 +37,13 @@ def test_equal_seconds_need_runs_first(recipe: str, tmp_path: Path) -> None:
         prepare(plan)
 
 
+def test_a_budget_needs_training(recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["compare", recipe, "--output", str(tmp_path / "c"), "--executor", "none", "--budget", "1h"])
+    assert capsys.readouterr().err.startswith("error: --executor none: nothing is trained that a --budget could end")
+    assert not (tmp_path / "c").exists()
+
+
 def test_the_slurm_script_of_the_documentation_trains_the_cell_of_its_number(tmp_path: Path) -> None:
     [script] = [block.code for block in blocks_of(ROOT / "docs/comparing.md") if block.code.startswith("#!/bin/bash")]
     cells = tmp_path / "runs/mine-compare/cells"

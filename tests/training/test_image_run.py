@@ -98,6 +98,22 @@ def test_the_predictions_of_a_split_name_the_image_files(run: Path) -> None:
     assert [row["score"] for row in rows] == [f"{by_file[row['image']].score:.6f}" for row in rows]
 
 
+@pytest.mark.parametrize(("data", "listed"), [({}, 30), (MIXED, None)])
+def test_the_hardest_images_of_train_are_listed_unless_they_are_mixed(
+    data: dict[str, Any], listed: int | None, tmp_path: Path
+) -> None:
+    model = {"name": "resnet18", "weights": None}
+    train(tiny(tmp_path, data=data, model=model, training={"duration": "2ep"}, report=True))
+    file = tmp_path / "run/train_hardest.csv"
+    assert file.exists() is (listed is not None)
+    if listed is not None:
+        with file.open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+        files = sorted(str(one) for one in (tmp_path / "train").rglob("*.png"))
+        assert {int(row["row"]): row["image"] for row in rows} == dict(enumerate(files))
+        assert len(rows) == listed
+
+
 def test_predict_takes_files_folders_zip_files_and_pillow_images(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

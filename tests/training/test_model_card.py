@@ -88,3 +88,18 @@ def test_the_card_has_a_table_of_several_phases_and_names_the_class_that_must_be
     assert "library_name: nlp_ft\n" in card
     assert "import nlp_ft  # registers the model's class\n" in card
     assert "- temperature 1.500, fitted on validation: calibration error (ECE) test 0.2000 -> 0.1000\n" in card
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, 'tags: [t, nlp_ft]\nbase_model: "bert"\n---\n'),
+        ({"model": {"name": "."}, "data": {"source": "org/data"}}, 'tags: [t, nlp_ft]\ndatasets: ["org/data"]\n---\n'),
+        ({"model": {"name": "./bert"}, "data": {"source": "./data.csv"}}, "tags: [t, nlp_ft]\n---\n"),
+        ({"task": "image_classification", "model": {"name": "resnet18"}}, "tags: [t, nlp_ft]\n---\n"),
+    ],
+)
+def test_base_model_and_data_are_named_where_they_are_on_the_hub(changes: dict[str, Any], said: str) -> None:
+    values = {"data": {"train": "train"}, "model": {"name": "bert"}, "output_dir": "run", **changes}
+    card = model_card(Card("T", "t", False, '"a"', ["a", "b"]), recipe_from_dict(values), SUMMARY, "", "")
+    assert card.startswith(f"---\nlibrary_name: transformers\npipeline_tag: t\n{said}")

@@ -37,11 +37,11 @@ def test_the_mean_of_the_last_three_epochs_is_kept_and_the_first_epoch_left_out(
     losses = losses_of(Windows(np.arange(4)), state)
     note(losses, 0, r0=9.0, r1=9.0)
     note(losses, 3, r0=1.0, r1=5.0)
-    note(losses, 6, r0=2.0, r2=float("nan"))
+    note(losses, 6, r0=2.0, r1=4.0, r2=float("nan"))
     losses.save(state)
-    assert state.row_losses == {"1": [1.0, 5.0, None, None], "2": [2.0, None, None, None]}
+    assert state.row_losses == {"1": [1.0, 5.0, None, None], "2": [2.0, 4.0, None, None]}
     resumed = losses_of(Windows(np.arange(4)), LoopState(row_losses=state.row_losses))
-    note(resumed, 9, r0=6.0)
+    note(resumed, 9, r0=6.0, r1=6.0)
     resumed.settle()
     rows, means = resumed.highest(2)
     assert (rows.tolist(), means.tolist()) == ([0, 1], [3.0, 5.0])
@@ -54,7 +54,26 @@ def test_with_early_stopping_the_last_three_epochs_so_far_are_kept() -> None:
     for epoch in range(6):
         note(losses, 3 * epoch, r0=float(epoch))
     losses.save(state)
-    assert state.row_losses == {"3": [3.0], "4": [4.0], "5": [5.0]}
+    # One more, as the last one may be cut short.
+    assert state.row_losses == {"2": [2.0], "3": [3.0], "4": [4.0], "5": [5.0]}
+    assert losses.highest(1)[1].tolist() == [4.0]
+
+
+def test_an_epoch_that_was_cut_short_does_not_make_its_rows_easier() -> None:
+    losses = losses_of(Windows(np.arange(3)), LoopState(), LoopSettings(300, 3, 3, 3, patience=2))
+    for step, of_rows in ((3, (1.0, 0.75, 0.5)), (6, (0.75, 0.5, 0.25)), (9, (0.125, 0.125))):
+        note(losses, step, **{f"r{row}": value for row, value in enumerate(of_rows)})
+    losses.settle()
+    assert [of.tolist() for of in losses.highest(3)] == [[0, 1, 2], [0.875, 0.625, 0.375]]
+
+
+def test_of_a_run_that_ends_within_an_epoch_the_three_before_it_count() -> None:
+    losses = losses_of(Windows(np.arange(2)), LoopState(), LoopSettings(13, 3, 3, 3))
+    for step, of_row in ((2, 9.0), (3, 0.75), (6, 0.5), (9, 0.25)):
+        note(losses, step, r0=of_row, r1=of_row)
+    note(losses, 12, r0=0.0)
+    losses.settle()
+    assert [of.tolist() for of in losses.highest(3)] == [[0, 1], [0.5, 0.5]]
 
 
 def test_the_windows_of_a_text_share_one_mean() -> None:
