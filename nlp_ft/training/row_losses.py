@@ -6,7 +6,6 @@ It only reads, so a run with it has the same weights to the bit.
 """
 
 import math
-import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -91,12 +90,12 @@ class RowLosses:
             return np.empty(0, np.int64), np.empty(0, np.float32)
         epochs = np.stack([*self._epochs.values()])
         counts = np.isfinite(epochs).sum(1)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # a row that was in no epoch has no mean
-            of_windows = np.nanmean(epochs[counts >= WHOLE * counts.max()][-EPOCHS:], axis=0)
-        seen = np.isfinite(of_windows)
+        last = epochs[counts >= WHOLE * counts.max()][-EPOCHS:]
+        times = np.isfinite(last).sum(0)
+        seen = times > 0
+        of_windows = np.nansum(last, axis=0)[seen] / times[seen]
         rows, places = np.unique(self._rows[seen], return_inverse=True)
-        losses = np.bincount(places, of_windows[seen]) / np.bincount(places)
+        losses = np.bincount(places, of_windows) / np.bincount(places)
         chosen = np.sort(np.argsort(-losses, kind="stable")[:most])
         return rows[chosen], losses[chosen].astype(np.float32)
 
