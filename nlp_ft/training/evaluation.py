@@ -84,6 +84,16 @@ class Evaluator:
         """Read the inputs of predictions, given by their places among `rows`, or among all rows."""
         return self.data.inputs(split, places if rows is None else rows[places])
 
+    def predict_hardest(self, rows: np.ndarray, losses: np.ndarray, outputs: Outputs) -> Predictions | None:
+        """Predict for the rows of train that were hardest to learn; None without any; collective.
+
+        Args:
+            rows: their numbers, ascending, (rows,).
+            losses: their losses in training, (rows,), which the result has as its own.
+            outputs: the meaning of the values, tuned as the run's are.
+        """
+        return replace(self.predict("train", rows=rows), outputs=outputs, losses=losses) if len(rows) else None
+
     def predict_all(self) -> dict[str, Predictions]:
         """Predict for a sample of train and for every other split; what is tuned on validation holds for all."""
         others = {split: self.predict(split) for split in self.data.encoded if split != "train"}

@@ -6,7 +6,6 @@ It only reads, so a run with it has the same weights to the bit.
 """
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,6 @@ import torch
 from accelerate import Accelerator
 
 from nlp_ft.data.windows import Windows
-from nlp_ft.tasks.outputs import Outputs, Predictions
-from nlp_ft.training.evaluation import Evaluator
 from nlp_ft.training.loop_state import Batch, LoopSettings, LoopState, Loss
 
 EPOCHS = 3
@@ -80,7 +77,7 @@ class RowLosses:
                 self._epochs[epoch] = self._merged(values)
         state.row_losses = {str(epoch): _encoded(values) for epoch, values in self._epochs.items()}
 
-    def highest(self, most: int) -> tuple[np.ndarray, np.ndarray]:
+    def highest(self, most: int = MOST_LISTED) -> tuple[np.ndarray, np.ndarray]:
         """Find the rows with the highest mean loss over the last epochs that were not cut short, after `save`.
 
         Returns:
@@ -98,16 +95,6 @@ class RowLosses:
         losses = np.bincount(places, of_windows) / np.bincount(places)
         chosen = np.sort(np.argsort(-losses, kind="stable")[:most])
         return rows[chosen], losses[chosen].astype(np.float32)
-
-    def hardest(self, evaluator: Evaluator, outputs: Outputs) -> Predictions | None:
-        """Predict for the rows of the highest losses; their `losses` are those of training; None without; collective.
-
-        Args:
-            evaluator: predicts with the weights that the run keeps.
-            outputs: the meaning of the values, tuned as the run's are.
-        """
-        rows, losses = self.highest(MOST_LISTED)
-        return replace(evaluator.predict("train", rows=rows), outputs=outputs, losses=losses) if len(rows) else None
 
     def _of_epoch(self, epoch: int) -> np.ndarray:
         if epoch not in self._epochs:

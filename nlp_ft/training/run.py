@@ -93,7 +93,7 @@ def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator, signals:
     calibration = calibrate(recipe.training.calibration, layered.model, evaluator)
     answers = evaluator.predict_all()
     predictions = {split: of_split for split, of_split in answers.items() if split != "train"}
-    hardest = row_losses.hardest(evaluator, answers["train"].outputs)
+    hardest = evaluator.predict_hardest(*row_losses.highest(), answers["train"].outputs)
     summary = summarize(recipe, task, model, stream, state, unfreezer, predictions, accelerator)
     summary |= {"total_seconds": time.perf_counter() - started, "data": report, "derived": in_words(derived)}
     summary |= {"data_hashes": hashes_of_data(checkpoints.identity, report), **calibration}
