@@ -76,9 +76,14 @@ def test_the_script_that_people_launch_imports_only_dependencies() -> None:
     assert undeclared([ROOT / "scripts/train.py"], DEPENDENCIES) == []
 
 
+def test_the_examples_import_only_dependencies_and_extras() -> None:
+    assert undeclared((ROOT / "scripts/examples").glob("*.py"), DEPENDENCIES | OPTIONAL) == []
+
+
 @pytest.mark.parametrize(("folder", "extra"), [("scripts", "test"), ("tests", "test"), ("docs", "docs")])
 def test_scripts_tests_and_docs_import_only_dependencies_and_their_extra(folder: str, extra: str) -> None:
-    assert undeclared((ROOT / folder).rglob("*.py"), DEPENDENCIES | EXTRAS.get(extra, set())) == []
+    files = [file for file in (ROOT / folder).rglob("*.py") if file.parent != ROOT / "scripts/examples"]
+    assert undeclared(files, DEPENDENCIES | EXTRAS.get(extra, set())) == []
 
 
 def test_every_dependency_is_imported() -> None:

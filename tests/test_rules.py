@@ -56,6 +56,7 @@ ONLY = {
     "nlp_ft.integrations.hf_loss": OF_HF,
     "nlp_ft.integrations.hf_trainer": (*OF_HF, "nlp_ft.integrations.hf_callback", "nlp_ft.integrations.hf_loss"),
     "nlp_ft.integrations.lightning": (*OF_INTEGRATIONS, "lightning"),
+    "nlp_ft.integrations.ray_train": ("ray", "torch", "nlp_ft.errors", "nlp_ft.recipe", "nlp_ft.training"),
     "nlp_ft.integrations.sklearn": (
         "numpy", "sklearn", "nlp_ft.api", "nlp_ft.errors", "nlp_ft.integrations.sklearn_inputs",
         "nlp_ft.integrations.sklearn_run", "nlp_ft.tasks.tag_metrics",

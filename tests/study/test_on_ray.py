@@ -1,15 +1,12 @@
 """Comparisons on a Ray cluster of this machine: the results of local ones, also after kills of workers and drivers."""
 
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,34 +21,16 @@ from nlp_ft.study import on_ray
 from nlp_ft.study.on_ray import Cluster
 from nlp_ft.study.process import TAKEN
 from nlp_ft.training import lock
+from tests.ray_cluster import needs_ray, ray_cluster
 from tests.study.test_compare import without_costs, write_recipe
 from tests.study.test_interrupt import LONG, SECONDS, wait_until_training
-
-ROOT = Path(__file__).parents[2]
-needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'nlp-ft[ray]'")
 
 
 @pytest.fixture(scope="module")
 def environment() -> Iterator[dict[str, str]]:
-    """A cluster of its own with two CPUs, and the environment in which a driver finds it."""
-    # Ray lays its sockets there, and their paths must be short.
-    with tempfile.TemporaryDirectory(prefix="ray") as folder:
-        common = {**os.environ, "RAY_TMPDIR": folder, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
-        options = ["--num-cpus", "2", "--port", "0", "--node-ip-address", "127.0.0.1", "--include-dashboard", "false"]
-        head = subprocess.Popen(
-            [Path(sys.executable).with_name("ray"), "start", "--head", "--block", *options],
-            env=common,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert head.stdout
-        try:
-            addresses = (re.search(r"--address='(\S+)'", line) for line in head.stdout)
-            [address] = next(found for found in addresses if found).groups()
-            yield {**common, "RAY_ADDRESS": address}
-        finally:
-            head.terminate()
-            head.communicate()
+    """A cluster of its own with two CPUs: the environment in which a driver finds it."""
+    with ray_cluster() as environment:
+        yield environment
 
 
 @pytest.fixture(scope="module")
