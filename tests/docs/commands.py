@@ -17,6 +17,7 @@ import pytest
 
 from nlp_ft.cli import build_parser, main
 from nlp_ft.recipe.loader import load_recipe
+from nlp_ft.recipe.yaml_reader import read_yaml
 from tests.docs.blocks import ROOT
 
 
@@ -39,6 +40,11 @@ def check_line(line: str, run: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if program == "ray":
         assert arguments == ["start", "--head"]
         return None
+    if program == "sbatch":
+        check_own_script(f"./{arguments[0]}", [])
+        return parse_nlp_ft(["train", *arguments[1:]])
+    if program == "sky":
+        return check_sky(*arguments)
     assert program.startswith("./scripts/"), f"tests/docs/commands.py knows no way to check {line!r}"
     return check_own_script(program, arguments)
 
@@ -125,6 +131,12 @@ def check_install(arguments: list[str]) -> None:
     extras = re.fullmatch(r"\.(?:\[([a-z,]+)\])?", target)
     assert extras is not None, target
     assert set(filter(None, (extras[1] or "").split(","))) <= set(project["optional-dependencies"])
+
+
+def check_sky(jobs: str, launch: str, task: str, env: str, setting: str) -> None:
+    """`sky jobs launch TASK.yaml --env NAME=VALUE` sets what the task wants."""
+    assert (jobs, launch, env) == ("jobs", "launch", "--env")
+    assert read_yaml(ROOT / task)["envs"] == {setting.partition("=")[0]: None}
 
 
 def check_own_script(program: str, arguments: list[str]) -> None:

@@ -20,7 +20,7 @@ CHECKS = {
     "bash": ("run", "parse"),
     "console": ("output",),
     "diff": ("run",),
-    "python": ("run",),
+    "python": ("run", "parse"),
     "text": ("run", "parse"),
     "yaml": ("run", "validate"),
 }
@@ -35,6 +35,7 @@ def runs(language: str) -> list[Any]:
     return [
         pytest.param(block, id=str(block), marks=[pytest.mark.slow] * (block.page not in FIRST_PAGES))
         for block in of_language(language)
+        if block.check == "run"
     ]
 
 
@@ -96,6 +97,13 @@ def test_python_is_python(block: Block) -> None:
     compile(block.code, str(block), "exec")
 
 
+def test_python_that_is_not_run_is_an_example_whole_or_in_part() -> None:
+    examples = [file.read_text() for file in (ROOT / "scripts/examples").glob("*.py")]
+    shown = [block for block in of_language("python") if block.check == "parse"]
+    assert shown
+    assert [str(block) for block in shown if not any(block.code in text for text in examples)] == []
+
+
 @pytest.mark.parametrize("block", of_language("yaml"), ids=str)
 def test_recipes_are_valid_and_parts_of_recipes_with_the_rest_of_a_recipe(block: Block) -> None:
     Path("block.yaml").write_text(with_the_rest(block.code))
@@ -105,8 +113,7 @@ def test_recipes_are_valid_and_parts_of_recipes_with_the_rest_of_a_recipe(block:
 @pytest.mark.parametrize("block", runs("yaml"))
 def test_recipes_train_and_parts_of_recipes_train_with_the_rest_of_a_recipe(block: Block) -> None:
     Path("block.yaml").write_text(with_the_rest(block.code))
-    if block.check == "run":
-        assert json.loads((train_small("block.yaml") / "summary.json").read_text())["metrics"]
+    assert json.loads((train_small("block.yaml") / "summary.json").read_text())["metrics"]
 
 
 def with_the_rest(code: str) -> str:

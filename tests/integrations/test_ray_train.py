@@ -23,6 +23,7 @@ from tests.ray_cluster import ROOT, needs_ray, ray_cluster
 from tests.tiny import tiny_recipe
 from tests.training.test_run import same, weights
 
+ADAPTER = "nlp_ft.integrations.ray_train"
 SECONDS = 300
 SETTINGS = {"duration": "600st", "evaluate_every": "200st", "checkpoint_every": "50st"}
 
@@ -30,7 +31,8 @@ SETTINGS = {"duration": "600st", "evaluate_every": "200st", "checkpoint_every": 
 @pytest.fixture(scope="module")
 def environment() -> Iterator[dict[str, str]]:
     with ray_cluster() as environment:
-        # Ray's own start would take its address for another one of this machine; without it, it finds the cluster.
+        # `ray.init` would turn the 127.0.0.1 there into another address of this machine, where nobody listens; without
+        # it, it looks in RAY_TMPDIR.
         del environment["RAY_ADDRESS"]
         yield environment
 
@@ -42,12 +44,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path
     values = tiny_recipe(folder, tiny_encoder, strategy="gradual", training=SETTINGS, output_dir="unbroken")
     (folder / "recipe.yaml").write_text(dump_yaml(values))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    subprocess.run([*launcher, "-m", "nlp_ft", "train", "recipe.yaml"], cwd=folder, env=with_root(), check=True)
+    with_root = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([*launcher, "-m", "nlp_ft", "train", "recipe.yaml"], cwd=folder, env=with_root, check=True)
     return folder
-
-
-def with_root() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def worker_of(run: Path, is_writer: bool) -> psutil.Process:
@@ -64,14 +63,10 @@ def worker_of(run: Path, is_writer: bool) -> psutil.Process:
 def test_a_run_with_a_killed_worker_ends_with_the_weights_of_the_unbroken_one(
     is_writer: bool, folder: Path, environment: dict[str, str]
 ) -> None:
-    run = folder / "runs" / f"killed-{is_writer}"
+    name = f"runs/killed-{is_writer}"
+    run = folder / name
     driver = subprocess.Popen(
-        [
-            sys.executable,
-            ROOT / "scripts/examples/ray_train.py",
-            "recipe.yaml",
-            f"output_dir={run.relative_to(folder)}",
-        ],
+        [sys.executable, ROOT / "scripts/examples/ray_train.py", "recipe.yaml", f"output_dir={name}"],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
@@ -86,7 +81,7 @@ def test_a_run_with_a_killed_worker_ends_with_the_weights_of_the_unbroken_one(
     worker_of(run, is_writer).kill()
     out, _ = driver.communicate()
     assert driver.returncode == 0, out[-3000:]
-    assert re.search(r"resuming after step [2-5]\d\d? of 600", out)
+    assert re.search(r"resuming after step [2-5]\d\d of 600", out)
     assert same(weights(run), weights(folder / "unbroken"))
     assert (run / "metrics.jsonl").read_text() == (folder / "unbroken/metrics.jsonl").read_text()
     # Ray has the scores and the run as its own.
@@ -105,7 +100,8 @@ def ray_train(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     fake.report = lambda *given: seen.reported.append(given)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "ray", ModuleType("ray"))
     monkeypatch.setitem(sys.modules, "ray.train", fake)
-    adapter = import_module("nlp_ft.integrations.ray_train")
+    monkeypatch.delitem(sys.modules, ADAPTER, raising=False)
+    adapter = import_module(ADAPTER)
 
     def train(recipe: Recipe, resume: bool) -> dict[str, Any]:
         seen.trained.append((os.getcwd(), resume))
@@ -115,7 +111,7 @@ def ray_train(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     monkeypatch.setattr(adapter, "broadcast_object_list", lambda found: None)
     seen.train_loop = adapter.train_loop
     yield seen
-    del sys.modules["nlp_ft.integrations.ray_train"]
+    del sys.modules[ADAPTER]
 
 
 @pytest.fixture

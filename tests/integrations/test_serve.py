@@ -2,11 +2,13 @@
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,12 @@ import pytest
 import nlp_ft
 from nlp_ft.recipe.loader import recipe_from_dict
 from nlp_ft.training.run import train
+from tests.integrations.examples import FOLDER
 from tests.prediction.test_predict import texts
 from tests.tiny import tiny_recipe
+from tests.tiny_choices import choice_recipe
+from tests.tiny_questions import question_recipe
+from tests.tiny_words import words_recipe
 
 ROOT = Path(__file__).parents[2]
 needs_server = pytest.mark.skipif(
@@ -77,3 +83,26 @@ def test_the_server_says_what_is_wrong_with_an_input(address: str) -> None:
     with pytest.raises(HTTPError) as error:
         answer(address, ["a cat", 3])
     assert (error.value.code, json.load(error.value)) == (422, {"detail": "input 1 (from 0) must be a text, got 3"})
+
+
+@needs_server
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("recipe_of", "given"),
+    [
+        (question_recipe, ("the red", "red green blue warm")),
+        (choice_recipe, ("the cat", ["runs", "sleeps"])),
+        (words_recipe, ["the", "cat", "sleeps"]),
+    ],
+)
+def test_inputs_and_predictions_of_other_tasks_pass_as_json(
+    recipe_of: Any, given: Any, tmp_path: Path, tiny_encoder: Path
+) -> None:
+    train(recipe_from_dict(recipe_of(tmp_path, tiny_encoder, training={"duration": "2st"})))
+    run = nlp_ft.load(tmp_path / "run")
+    app = runpy.run_path(str(FOLDER / "serve.py"))["app_of"](run)
+    [predict] = [route.endpoint for route in app.routes if route.path == "/predict"]
+    encode = import_module("fastapi.encoders").jsonable_encoder
+    answered = json.dumps(encode(predict(json.loads(json.dumps([given])))))
+    assert answered == json.dumps(encode(nlp_ft.predict(run, [given])))
+    assert len(json.loads(answered)) == 1
