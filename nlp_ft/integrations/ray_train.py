@@ -46,7 +46,7 @@ def train_loop(recipe: Recipe) -> Callable[[], Any]:
     Raises:
         RunFolderError: `output_dir` holds a finished run already, or cannot be written.
     """
-    RunFolder(recipe.output_dir, resume=True)
+    RunFolder(recipe.output_dir, resume=True)  # checks it
     return partial(_train_on_worker, recipe, os.getcwd())
 
 
