@@ -2,6 +2,7 @@
 
 import os
 import re
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,10 @@ def ray_cluster() -> Iterator[dict[str, str]]:
     """Yield the environment in which a driver finds the cluster."""
     # Ray lays its sockets there, and their paths must be short.
     with tempfile.TemporaryDirectory(prefix="ray") as folder:
-        common = {**os.environ, "RAY_TMPDIR": folder, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
+        # Whether Ray (2.60) wants a token depends, unless it is told, on what earlier clusters left in the home folder.
+        access = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        settings = {"RAY_TMPDIR": folder, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
+        common = {**os.environ, **settings, **access}
         options = ["--num-cpus", "2", "--port", "0", "--node-ip-address", "127.0.0.1", "--include-dashboard", "false"]
         head = subprocess.Popen(
             [Path(sys.executable).with_name("ray"), "start", "--head", "--block", *options],

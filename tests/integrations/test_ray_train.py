@@ -31,9 +31,6 @@ SETTINGS = {"duration": "600st", "evaluate_every": "200st", "checkpoint_every": 
 @pytest.fixture(scope="module")
 def environment() -> Iterator[dict[str, str]]:
     with ray_cluster() as environment:
-        # `ray.init` would turn the 127.0.0.1 there into another address of this machine, where nobody listens; without
-        # it, it looks in RAY_TMPDIR.
-        del environment["RAY_ADDRESS"]
         yield environment
 
 
