@@ -28,8 +28,10 @@ from nlp_ft.training.checkpoint import (
 )
 from nlp_ft.training.identity import changes, environment_of, identity_of, refuse_other_identity
 from nlp_ft.training.loop_state import LoopSettings, LoopState
+from nlp_ft.training.optimizer_state import optimizer_state
 from nlp_ft.training.precision import precision_name
 from nlp_ft.training.run_folder import RunFolder, writing
+from nlp_ft.training.whole_tensors import gathered
 
 
 class CheckpointManager:
@@ -89,8 +91,10 @@ class CheckpointManager:
         return state
 
     def save(self, state: LoopState) -> None:
-        """Write a checkpoint if all processes hold equal weights. Raises: TrainingError, RunFolderError."""
+        """Write a checkpoint if all processes hold equal weights; collective. Raises: TrainingError, RunFolderError."""
         require_equal_weights(self.accelerator, self.model)
+        weights, (moments, scalars) = model_tensors(self.model), optimizer_state(self.optimizer)
+        weights, moments = gathered(weights, self.accelerator), gathered(moments, self.accelerator)
         if not self.accelerator.is_main_process:
             return
         kept = {self._best_file(step).name for step in (state.best_step, state.best_step_of_phase)}
@@ -108,8 +112,9 @@ class CheckpointManager:
             save_checkpoint(
                 self.folder,
                 state.global_step,
-                self.model,
-                self.optimizer,
+                weights,
+                moments,
+                scalars,
                 saved,
                 metrics.read_text(encoding="utf-8") if metrics.exists() else "",
             )
@@ -118,7 +123,8 @@ class CheckpointManager:
                     file.unlink()
 
     def save_best(self, step: int) -> None:
-        """Write the current weights as the best of `step`. Raises: RunFolderError."""
+        """Write the current weights as the best of `step`; collective. Raises: RunFolderError."""
+        weights = gathered(model_tensors(self.model), self.accelerator)
         if not self.accelerator.is_main_process:
             return
         file = self._best_file(step)
@@ -126,7 +132,7 @@ class CheckpointManager:
             self.run_folder.require_own()
             file.parent.mkdir(exist_ok=True)
             unnamed = file.with_suffix(".writing")
-            save_file(model_tensors(self.model), unnamed)
+            save_file(weights, unnamed)
             self._best_hashes[file.name] = durable.content_hash(unnamed)
             durable.sync(unnamed)
             durable.rename(unnamed, file)

@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 from nlp_ft.errors import Interrupted, RunFolderError
 from nlp_ft.recipe.loader import recipe_from_dict
 from nlp_ft.training import durable, identity
-from nlp_ft.training.checkpoint import save_checkpoint
+from nlp_ft.training.checkpoint import model_tensors, save_checkpoint
 from nlp_ft.training.loop import Loop
+from nlp_ft.training.optimizer_state import optimizer_state
 from nlp_ft.training.run import train
 from tests.tiny import tiny_recipe
 from tests.training.test_run import same, weights
@@ -272,5 +273,5 @@ def test_a_file_in_the_place_of_an_unfinished_checkpoint_gives_way(tmp_path: Pat
     names = [name for name, _ in model.named_parameters()]
     optimizer = torch.optim.SGD([{"params": list(model.parameters()), "param_names": names}], lr=0.1)
     (tmp_path / "writing").write_text("half")
-    save_checkpoint(tmp_path, 1, model, optimizer, {}, "")
+    save_checkpoint(tmp_path, 1, model_tensors(model), *optimizer_state(optimizer), {}, "")
     assert [entry.name for entry in tmp_path.iterdir()] == ["step-00000001"]
