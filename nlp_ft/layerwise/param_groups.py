@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from nlp_ft.defaults import DEEP_HEAD_LR_RATIO, LAYER_DECAY, LINEAR_HEAD_LR_RATIO, LR, WEIGHT_DECAY
 from nlp_ft.defaults import Convention as Convention
@@ -242,7 +241,7 @@ def _check_rates(lr: float, head_lr: float | None, weight_decay: float) -> None:
 
 def _can_fuse(model: nn.Module, optimizer_class: type[torch.optim.Optimizer]) -> bool:
     # For sharded parameters, torch (2.14) has the fused kernel of Adam alone.
-    if any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+    if any(hasattr(parameter, "device_mesh") for parameter in model.parameters()):
         return issubclass(optimizer_class, torch.optim.Adam)
     devices = {parameter.device.type for parameter in model.parameters()}
     floats = all(parameter.is_floating_point() for parameter in model.parameters())

@@ -30,6 +30,7 @@ from nlp_ft.training.identity import changes, environment_of, identity_of, refus
 from nlp_ft.training.loop_state import LoopSettings, LoopState
 from nlp_ft.training.optimizer_state import optimizer_state
 from nlp_ft.training.precision import precision_name
+from nlp_ft.training.process_count import obstacle
 from nlp_ft.training.run_folder import RunFolder, writing
 from nlp_ft.training.whole_tensors import gathered
 
@@ -44,6 +45,7 @@ class CheckpointManager:
         task: the task of the run; its data are a part of the run's identity.
         optimizer: the optimizer of the model.
         settings: lengths of the run.
+        accumulation: micro-batches of one process in an effective batch.
     """
 
     def __init__(
@@ -54,10 +56,11 @@ class CheckpointManager:
         model: PreTrainedModel,
         optimizer: torch.optim.Optimizer,
         settings: LoopSettings,
+        accumulation: int,
     ) -> None:
         self.run_folder, self.accelerator = folder, accelerator
-        self.model, self.optimizer, self.total_steps = model, optimizer, settings.total_steps
-        self.identity = identity_of(task, model, settings, accelerator.num_processes)
+        self.task, self.model, self.optimizer, self.total_steps = task, model, optimizer, settings.total_steps
+        self.identity = identity_of(task, model, settings, accumulation * accelerator.num_processes)
         self.environment = environment_of(accelerator.device, precision_name(accelerator), task.libraries)
         self.folder = folder.checkpoints
         self.metrics_so_far = ""
@@ -102,6 +105,7 @@ class CheckpointManager:
         saved = {
             "run_id": self.run_folder.run_id,
             "identity": self.identity,
+            "num_processes": self.accelerator.num_processes,
             "environment": self.environment,
             "loop": asdict(state),
             "best_files": self._best_hashes,
@@ -160,17 +164,32 @@ class CheckpointManager:
         try:
             loop = saved["loop"]
             state = LoopState(**{**loop, "unfreeze": UnfreezeState(**loop["unfreeze"])})
-            run_id, identity = saved["run_id"], saved["identity"]
+            run_id, identity, num_processes = saved["run_id"], saved["identity"], saved["num_processes"]
         except (KeyError, TypeError) as error:
             raise RunFolderError(f"{checkpoint} is of another version of nlp_ft: {error}; {ADVICE}") from None
         if run_id != self.run_folder.run_id:
             raise RunFolderError(f"{checkpoint} is of another run than {self.run_folder.partial}; {ADVICE}")
         refuse_other_identity(self.run_folder.partial, identity, self.identity)
+        self._allow_processes(num_processes)
         if state.global_step != saved["step"] or not 0 < state.global_step <= self.total_steps:
             raise RunFolderError(
                 f"{checkpoint} says that step {state.global_step} of {self.total_steps} is done; {ADVICE}"
             )
         return state
+
+    def _allow_processes(self, before: int) -> None:
+        """Allow another number of processes if only rounding will differ. Raises: RunFolderError."""
+        now = self.accelerator.num_processes
+        if before == now:
+            return
+        if reason := obstacle(self.task, self.model):
+            raise RunFolderError(
+                f"--resume: {self.run_folder.partial} was begun on {before} process(es), and its steps would differ "
+                f"on {now}: {reason}; go on with {before}, or pass --overwrite to begin anew"
+            )
+        show(
+            f"warning: the run was begun on {before} process(es) and goes on on {now}, with the same steps to rounding"
+        )
 
     def _best_file(self, step: int) -> Path:
         return self.folder / f"best-{step:08d}.safetensors"

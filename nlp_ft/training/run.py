@@ -57,8 +57,9 @@ def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator, signals:
     with accelerator.main_process_first():
         data = task.data
     report = task.describe_data()
-    layered = build.layered_model(recipe, task, data.label_names, build.example_inputs(task))
-    model = placed(layered.model, layered.layer_map, accelerator)
+    example = build.example_inputs(task)
+    layered = build.layered_model(recipe, task, data.label_names, example)
+    model = placed(layered.model, layered.layer_map, example, accelerator)
     recipe, derived = build.with_derived(recipe, task, layered, data.lengths("train"), accelerator.num_processes)
     stream = build.stream(recipe, task, accelerator)
     settings = build.loop_settings(recipe, stream.steps_per_epoch, "validation" in data.encoded)
@@ -69,7 +70,8 @@ def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator, signals:
     create_folder(folder, recipe, accelerator, model)
     # Before a checkpoint is restored, because drift is counted from the weights of the start.
     recorder = Recorder.of_groups(optimizer.param_groups, settings.total_steps, recipe.report)
-    checkpoints = CheckpointManager(folder, accelerator, task, model, optimizer, settings)
+    accumulation = recipe.training.gradient_accumulation_steps
+    checkpoints = CheckpointManager(folder, accelerator, task, model, optimizer, settings, accumulation)
     state = checkpoints.restore()
     log = MetricsLog(folder, accelerator, recipe, state, checkpoints.metrics_so_far)
     unfreezer.state = state.unfreeze

@@ -10,7 +10,7 @@ by class names, compute everything in bfloat16, and leave processes on a CPU alo
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -26,6 +26,7 @@ from nlp_ft.environment import is_on, num_launched
 from nlp_ft.errors import TrainingError
 from nlp_ft.layerwise import LayerMap
 from nlp_ft.layerwise.blocks import block_modules
+from nlp_ft.layerwise.freezing import unused_parameters
 from nlp_ft.screen import say
 from nlp_ft.training.agreement import require_equal_weights
 from nlp_ft.training.whole_tensors import gathered
@@ -56,12 +57,15 @@ def is_sharded(model: nn.Module) -> bool:
     return isinstance(model, FSDPModule)
 
 
-def placed(model: PreTrainedModel, layer_map: LayerMap, accelerator: Accelerator) -> PreTrainedModel:
+def placed(
+    model: PreTrainedModel, layer_map: LayerMap, example: Mapping[str, torch.Tensor], accelerator: Accelerator
+) -> PreTrainedModel:
     """Move a model to the device of its process, whole or, if the launch asks for it, in parts; collective.
 
     Args:
         model: the model in main memory; changed in place, before it has an optimizer.
         layer_map: its layer map; the parts are its blocks, and all else.
+        example: inputs for a pass that shows whether the parts come together.
         accelerator: the accelerator of the run.
 
     Raises:
@@ -80,17 +84,15 @@ def placed(model: PreTrainedModel, layer_map: LayerMap, accelerator: Accelerator
     kind = type(model).__name__
     blocks = _blocks(model, layer_map)
     half = torch.bfloat16 if accelerator.mixed_precision == "bf16" else None
+    mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
+    policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for module in (*blocks, model):
-        fully_shard(
-            module,
-            mesh=init_device_mesh(accelerator.device.type, (accelerator.num_processes,)),
-            # For the whole model too, or its parameters would stay whole after an evaluation.
-            reshard_after_forward=True,
-            mp_policy=MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False),
-        )
+        # True for the whole model too, or the parameters outside of blocks would stay whole after an evaluation.
+        fully_shard(module, mesh=mesh, reshard_after_forward=True, mp_policy=policy)
     # torch makes a class with another name, and config.json and messages name the class.
     type(model).__name__ = kind
     layer_map.rebind(model)
+    _require_pass(model, {key: value.to(accelerator.device) for key, value in example.items()})
     say(
         f"FSDP: {accelerator.num_processes} processes share weights, gradients and optimizer state; of {len(blocks)} "
         "blocks, each is whole only while it is computed"
@@ -126,6 +128,22 @@ def unshard(model: nn.Module, layer_map: LayerMap, accelerator: Accelerator) -> 
             if parameter in full:
                 module._parameters[name] = full[parameter]
     layer_map.rebind(model)
+
+
+def _require_pass(model: nn.Module, example: Mapping[str, torch.Tensor]) -> None:
+    """Try a forward and a backward pass through all layers. Raises: TrainingError: a part was not whole."""
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        unused_parameters(model, example)
+    except RuntimeError as error:
+        if "DTensor" not in str(error):
+            raise
+        raise TrainingError(
+            f"this launch asks for FSDP, but {type(model).__name__} uses weights of a block outside of the block; "
+            "launch with `accelerate launch --multi_gpu`"
+        ) from error
+    for parameter, flag in flags:
+        parameter.requires_grad_(flag)
 
 
 def _blocks(model: nn.Module, layer_map: LayerMap) -> list[nn.Module]:
