@@ -187,9 +187,7 @@ class CheckpointManager:
                 f"--resume: {self.run_folder.partial} was begun on {before} process(es), and its steps would differ "
                 f"on {now}: {reason}; go on with {before}, or pass --overwrite to begin anew"
             )
-        show(
-            f"warning: the run was begun on {before} process(es) and goes on on {now}, with the same steps to rounding"
-        )
+        show(f"warning: the run was begun on {before} process(es) and goes on with {now}: the same steps, to rounding")
 
     def _best_file(self, step: int) -> Path:
         return self.folder / f"best-{step:08d}.safetensors"

@@ -9,6 +9,7 @@ by class names, compute everything in bfloat16, and leave processes on a CPU alo
 """
 
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -89,13 +90,16 @@ def placed(
     for module in (*blocks, model):
         # True for the whole model too, or the parameters outside of blocks would stay whole after an evaluation.
         fully_shard(module, mesh=mesh, reshard_after_forward=True, mp_policy=policy)
+    # torch warns of models that return a view, which nobody must change in place; nobody does.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     # torch makes a class with another name, and config.json and messages name the class.
     type(model).__name__ = kind
     layer_map.rebind(model)
-    _require_pass(model, {key: value.to(accelerator.device) for key, value in example.items()})
+    with accelerator.autocast():
+        _require_pass(model, {key: value.to(accelerator.device) for key, value in example.items()})
     say(
-        f"FSDP: {accelerator.num_processes} processes share weights, gradients and optimizer state; of {len(blocks)} "
-        "blocks, each is whole only while it is computed"
+        f"FSDP: {accelerator.num_processes} processes share weights, gradients and optimizer state; {len(blocks)} "
+        "block(s) are put together one at a time"
     )
     return model
 

@@ -4,22 +4,28 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import distributed, nn
+from torch.distributed.tensor import DTensor
 from transformers import AutoModelForSequenceClassification
 
 from nlp_ft.errors import RunFolderError, TrainingError
-from nlp_ft.layerwise import LayerMap
+from nlp_ft.layerwise import LayerMap, build_optimizer, set_trainable
 from nlp_ft.recipe.loader import dump_yaml, load_recipe
+from nlp_ft.training import sharding
 from nlp_ft.training.accelerator import check_sharding
 from nlp_ft.training.run import train
-from nlp_ft.training.sharding import _blocks
+from nlp_ft.training.sharding import _blocks, placed, unshard
+from nlp_ft.training.whole_tensors import copy_whole, whole
+from tests.layerwise import text_census
 from tests.layerwise.families import build
 from tests.tiny import tiny_recipe
 from tests.tiny_decoders import save_tiny_decoder
@@ -182,7 +188,7 @@ def test_one_process_goes_on_where_two_were_stopped_with_the_same_steps(
     with pytest.raises(RunFolderError, match=message):
         train(load_recipe(file, [place]), resume=True)
     train(load_recipe(file, [place, "training.gradient_accumulation_steps=2"]), resume=True)
-    assert "the run was begun on 2 process(es) and goes on on 1" in " ".join(capsys.readouterr().err.split())
+    assert "begun on 2 process(es) and goes on with 1" in " ".join(capsys.readouterr().out.split())
     for name, tensor in weights(folder / "unbroken").items():
         torch.testing.assert_close(weights(folder / "on_one")[name], tensor, rtol=0, atol=1e-5, msg=name)
 
@@ -233,6 +239,75 @@ def test_a_search_for_rates_is_not_sharded(tmp_path: Path, tiny_encoder: Path, m
     recipe = load_recipe(str(recipe_of(tmp_path, tiny_encoder, "run", 1, "full")))
     with pytest.raises(TrainingError, match="only `train` can use it"):
         check_sharding(recipe, may_shard=False)
+
+
+@pytest.fixture
+def accelerator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """One process that shares models with nobody."""
+    distributed.init_process_group("gloo", rank=0, world_size=1, store=distributed.HashStore())
+    monkeypatch.setattr(sharding, "is_wanted", lambda: True)
+    alone = {"num_processes": 1, "is_main_process": True, "mixed_precision": "no", "autocast": nullcontext}
+    yield SimpleNamespace(device=torch.device("cpu"), **alone)
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+def test_a_model_is_in_parts_and_then_whole_again_with_its_flags_its_name_and_its_ties(
+    kind: str, accelerator: Any
+) -> None:
+    model = text_census.build(kind)
+    layer_map, name = LayerMap.from_model(model), type(model).__name__
+    set_trainable(model, layer_map, 2)
+    before = {name: (tensor.detach().clone(), tensor.requires_grad) for name, tensor in model.named_parameters()}
+    placed(model, layer_map, text_census.batch(model), accelerator)
+    assert all(isinstance(parameter, DTensor) for parameter in layer_map.parameters(1).values())
+    copy_whole(next(model.parameters()), torch.ones_like(next(iter(before.values()))[0]))
+    assert not build_optimizer(model, layer_map=layer_map, optimizer_class=torch.optim.SGD).defaults["fused"]
+    unshard(model, layer_map, accelerator)
+    after = dict(model.named_parameters())
+    assert {name: parameter.requires_grad for name, parameter in after.items()} == {
+        name: flag for name, (_, flag) in before.items()
+    }
+    changed = {name for name, parameter in after.items() if not torch.equal(parameter, before[name][0])}
+    assert changed == {next(iter(before))}
+    assert {id(parameter) for parameter in layer_map.parameters(1).values()} <= {id(one) for one in after.values()}
+    assert type(model).__name__ == name
+    assert all(type(parameter) is nn.Parameter for parameter in after.values())
+
+
+ALL_TYPES = sorted({*text_census.MODEL_TYPES} - {*text_census.CANNOT_BE_BUILT, "reformer", "squeezebert"})
+"""Reformer takes no backward pass in eval mode, and so is in no run; SqueezeBERT cannot be sharded."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ALL_TYPES)
+def test_a_sharded_model_has_the_logits_and_the_gradients_of_a_whole_one(kind: str, accelerator: Any) -> None:
+    model: Any = text_census.build(kind, drop_rate=0.0)
+    layer_map, inputs = LayerMap.from_model(model), text_census.batch(model)
+    passes = []
+    for is_sharded in (False, True):
+        if is_sharded:
+            placed(model, layer_map, inputs, accelerator)
+        torch.manual_seed(0)
+        logits = model.train()(**inputs).logits
+        logits.sum().backward()
+        gradients = {n: whole(one.grad) for n, one in model.named_parameters() if one.grad is not None}
+        passes.append({"logits": logits.detach(), **gradients})
+        model.zero_grad()
+    assert passes[0].keys() == passes[1].keys()
+    largest = max(float(tensor.abs().max()) for tensor in passes[0].values())
+    for name, tensor in passes[0].items():
+        torch.testing.assert_close(passes[1][name], tensor, rtol=0, atol=1e-5 * max(1.0, largest), msg=name)
+
+
+@pytest.mark.parametrize(("kind", "message"), [("squeezebert", "outside of the block"), ("norm", "running statistics")])
+def test_a_model_that_cannot_be_sharded_is_refused_with_the_reason(kind: str, message: str, accelerator: Any) -> None:
+    model: Any = text_census.build("bert" if kind == "norm" else kind)
+    layer_map = LayerMap.from_model(model)
+    if kind == "norm":
+        model.norm = nn.BatchNorm1d(4)
+    with pytest.raises(TrainingError, match=message):
+        placed(model, layer_map, text_census.batch(model), accelerator)
 
 
 def test_the_blocks_that_are_sharded_by_themselves_run_once_and_share_no_weight() -> None:
