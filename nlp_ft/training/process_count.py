@@ -1,10 +1,9 @@
 """Decides whether a run may go on with another number of processes: where its steps stay the same but for rounding."""
 
 import torch
-from torch.nn.modules.batchnorm import _NormBase
 from transformers import PreTrainedModel
 
-from nlp_ft.layerwise.modes import is_kept_inside
+from nlp_ft.layerwise.modes import is_kept_inside, keeps_statistics
 from nlp_ft.tasks.task import Task
 from nlp_ft.training.build import example_inputs
 
@@ -18,7 +17,7 @@ def obstacle(task: Task, model: PreTrainedModel) -> str | None:
     """
     if task.tokenizer is None:
         return "images of one micro-batch may be mixed"
-    if any(isinstance(module, _NormBase) and module.running_mean is not None for module in model.modules()):
+    if any(map(keeps_statistics, model.modules())):
         return "the model keeps running statistics of the micro-batches"
     if _draws(model, {key: value.to(model.device) for key, value in example_inputs(task).items()}):
         return "the model draws random numbers (dropout), which each process does for itself"

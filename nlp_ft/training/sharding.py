@@ -20,7 +20,6 @@ from accelerate.utils import convert_outputs_to_fp32
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.nn.modules.batchnorm import _NormBase
 from transformers import PreTrainedModel
 
 from nlp_ft.environment import is_on, num_launched
@@ -28,6 +27,7 @@ from nlp_ft.errors import TrainingError
 from nlp_ft.layerwise import LayerMap
 from nlp_ft.layerwise.blocks import block_modules
 from nlp_ft.layerwise.freezing import unused_parameters
+from nlp_ft.layerwise.modes import keeps_statistics
 from nlp_ft.screen import say
 from nlp_ft.training.agreement import require_equal_weights
 from nlp_ft.training.whole_tensors import gathered
@@ -76,7 +76,7 @@ def placed(
         model.to(accelerator.device)
         return model
     for name, module in model.named_modules():
-        if isinstance(module, _NormBase) and module.running_mean is not None:
+        if keeps_statistics(module):
             raise TrainingError(
                 f"this launch asks for FSDP, but {name} keeps running statistics, which each process would count for "
                 "itself; launch with `accelerate launch --multi_gpu`"
