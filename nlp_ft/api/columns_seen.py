@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pyarrow
 import pyarrow.compute
 
-from nlp_ft.data.file_advice import separator_advice
+from nlp_ft.data.file_advice import HEADER, header_advice, looks_like_text
 from nlp_ft.data.labels import NUMBER
 from nlp_ft.errors import DataError, listed
 
@@ -58,7 +58,7 @@ def seen_columns(table: pyarrow.Table, where: str, split: str | None) -> Columns
         split: the column that names the splits, if there is one.
 
     Raises:
-        DataError: no column holds texts, or none is left that can hold labels.
+        DataError: no column holds texts, none is left that can hold labels, or their names look like a row.
     """
     names = list(table.column_names)
     texts = {
@@ -69,6 +69,12 @@ def seen_columns(table: pyarrow.Table, where: str, split: str | None) -> Columns
     text, text_reason = _text_columns(names, texts, where, table)
     rest = [name for name in names if name not in {split, *text}]
     label, label_reason = _label_column(table, rest, where)
+    if (
+        isinstance(label, str)
+        and label in map(str, _distinct(table, label))
+        and any(looks_like_text(name) for name in text)
+    ):
+        raise DataError(f"{where} has the columns {listed(names)}, which look like a row; {HEADER}")
     return Columns(text, text_reason, label, label_reason)
 
 
@@ -115,7 +121,7 @@ def _label_column(table: pyarrow.Table, rest: Sequence[str], where: str) -> tupl
         raise DataError(
             f"{where} has no column for the label: beside the text it has: {listed(rest) or 'none'}"
             f"{_of_one_value(table, rest)}; each row needs a text and a label or number, in two columns"
-            f"{separator_advice(table.column_names)}"
+            f"{header_advice(table.column_names)}"
         )
     for test, what in ((_are_indicators, "0 and 1"), (_are_fractions, "fractions")):
         if len(of := [name for name in usable if test(table, name)]) > 1:

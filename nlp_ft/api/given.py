@@ -247,8 +247,6 @@ def too_few(view: View, seen: Seen) -> str:
     if seen.task != "text_classification" or not isinstance(label, str) or not view.has(label):
         return ""
     labels = view.labels(label)
-    if labels.rarest() < 2:
-        return "a label of train has one row"
     if len(labels.distinct()) > len(labels.values) // 10:
         return "train has too few rows for its labels"
     return ""

@@ -47,10 +47,6 @@ class Labels:
             return [int(value) if value.lstrip("+-").isdigit() else float(value) for value in found]
         return found
 
-    def rarest(self) -> int:
-        """Count the rows of the label that has the fewest."""
-        return min(pyarrow.compute.value_counts(self.values).field("counts").to_pylist(), default=0)
-
 
 def seen_task(labels: Labels) -> tuple[str, str]:
     """See the task in the values of the label column.

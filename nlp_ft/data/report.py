@@ -156,6 +156,16 @@ def label_warnings(report: dict[str, Any]) -> list[str]:
     if absent:
         advice = "add such rows, or take the label(s) out of data.label_names"
         lines.append(f"look: no row of train has the label(s) {listed(absent)}: {advice}")
+    unscored = [
+        _named(name)
+        for name, count in counts.items()
+        if count and "validation" in report and not report["validation"]["labels"].get(name)
+    ]
+    if unscored:
+        lines.append(
+            f"look: validation has no row of the label(s) {listed(unscored, 5)}: its scores say nothing about "
+            "them; give them more rows"
+        )
     for group in alike(list(counts)):
         names = ", ".join(f"'{_named(name)}' ({counts[name]} rows)" for name in group)
         lines.append(

@@ -11,7 +11,7 @@ import pyarrow
 from datasets import Dataset
 
 from nlp_ft.data.csv_rows import csv_columns, csv_tables
-from nlp_ft.data.file_advice import advice_on, encoding_of, line_without_utf8, separator_advice
+from nlp_ft.data.file_advice import advice_on, encoding_of, header_advice, line_without_utf8
 from nlp_ft.data.json_rows import json_columns, json_tables
 from nlp_ft.data.parquet_rows import parquet_columns, parquet_tables
 from nlp_ft.data.stored import content_hash, stored_rows
@@ -175,7 +175,7 @@ class RowFiles:
         for name in columns:
             if name not in found and not (self.format == "json" and not found):
                 raise DataError(
-                    f"{self.field}: {file} has no column {name!r}; it has: {listed(found)}{separator_advice(found)}"
+                    f"{self.field}: {file} has no column {name!r}; it has: {listed(found)}{header_advice(found)}"
                 )
             if found.count(name) > 1:
                 raise DataError(

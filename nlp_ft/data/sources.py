@@ -12,7 +12,7 @@ import numpy as np
 from datasets import Dataset, Features
 
 from nlp_ft.data.columns import selected, unique_values, value_codes
-from nlp_ft.data.file_advice import separator_advice
+from nlp_ft.data.file_advice import header_advice
 from nlp_ft.data.row_files import FORMATS, RowFiles
 from nlp_ft.data.saved_datasets import rows_of_saved, split_of_saved
 from nlp_ft.data.unreadable import root_cause
@@ -242,7 +242,7 @@ def check_columns(found: Sequence[str], columns: Columns, where: str) -> None:
         if column not in found:
             raise DataError(
                 f"{where}: data.{field} is {column!r}, but the columns are: {listed(found)}"
-                f"{did_you_mean(column, found) or separator_advice(found)}"
+                f"{did_you_mean(column, found) or header_advice(found)}"
             )
 
 

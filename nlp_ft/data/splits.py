@@ -76,7 +76,7 @@ def draw_train_rows(
 
 
 def draw_validation(splits: dict[str, Dataset], column: str | None, validation: Any) -> dict[str, Dataset]:
-    """Move a share of the rows of `train` to a new split `validation`.
+    """Move a share of the rows of `train` to a new split `validation`. The row of a class that has no other one stays.
 
     Args:
         splits: split name -> rows, `train` among them.
@@ -84,24 +84,20 @@ def draw_validation(splits: dict[str, Dataset], column: str | None, validation: 
         validation: the share, such as `10%`.
 
     Raises:
-        DataError: a class has too few rows to be in both splits.
+        DataError: there are too few rows for both splits to hold each class.
     """
     share = float(str(validation).rstrip("%")) / 100
     rows = splits["train"]
-    problem, codes = f"data.validation: {validation} of train cannot be drawn", None
-    if column is not None:
-        values, codes = _classes(rows, column)
-        lonely = [values[code] for code in np.flatnonzero(np.bincount(codes) < 2)]
-        problem += " by class"
-        if lonely:
-            raise DataError(
-                f"{problem}: a class of one row cannot be in both: {lonely[:5]}; add rows of it, remove it, or name a "
-                "file of validation rows"
-            )
+    codes = np.zeros(len(rows), int) if column is None else _classes(rows, column)[1]
+    is_lonely = (np.bincount(codes) == 1)[codes]
+    numbers = np.flatnonzero(~is_lonely)
     try:
-        train, held_out = _drawn(len(rows), codes, share)
+        train, held_out = _drawn(numbers, None if column is None else codes[numbers], share)
     except ValueError as error:
-        raise DataError(f"{problem}: {error}") from None
+        by_class = "" if column is None else " by class"
+        reason = error if len(numbers) else "no class has two rows"
+        raise DataError(f"data.validation: {validation} of train cannot be drawn{by_class}: {reason}") from None
+    train = np.concatenate([train, np.flatnonzero(is_lonely)])
     return _parted(splits, train, held_out)
 
 
@@ -163,11 +159,10 @@ def _parted(splits: dict[str, Dataset], train: np.ndarray, held_out: np.ndarray)
     return {**drawn, **{split: splits[split] for split in splits if split != "train"}}
 
 
-def _drawn(num_rows: int, labels: np.ndarray | None, share: float) -> list[np.ndarray]:
-    """Draw row numbers: those that stay in train, and those that are held out for validation."""
+def _drawn(numbers: np.ndarray, labels: np.ndarray | None, share: float) -> list[np.ndarray]:
+    """Draw from row numbers: those that stay in train, and those that are held out for validation."""
     from sklearn.model_selection import train_test_split  # takes seconds to import, and few runs draw rows
 
-    numbers = np.arange(num_rows)
     drawn: list[np.ndarray] = train_test_split(numbers, test_size=share, stratify=labels, random_state=SPLIT_SEED)
     return drawn
 

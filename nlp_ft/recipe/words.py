@@ -42,7 +42,7 @@ class WordsDataSection(TextFilesSection):
         "auto",
         description="How tags mark entities. `iob2`: B-TYPE begins each, I-TYPE goes on. `iobes`: also E-TYPE at the "
         "end, and S-TYPE for a single word. `none`: plain tags such as parts of speech, one a word. `auto`: as the "
-        "tags of the data look; `iob2` for spans.",
+        "tags of the data look; IOB1, which the files of CoNLL-2003 have, is rewritten as `iob2`; `iob2` for spans.",
     )
     max_length: Whole = Field(
         128,

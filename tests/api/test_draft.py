@@ -92,6 +92,14 @@ def test_what_cannot_be_drafted_says_what_is_missing(
         draft_recipe(str(write(tmp_path / "a.csv", columns)), "m")
 
 
+def test_a_file_without_a_header_is_not_drafted(tmp_path: Path) -> None:
+    rows = {"3": ["1", "2", "3"] * 4, "Fears for pension after talks": TEXTS[:12]}
+    with pytest.raises(
+        DataError, match="has the columns 3, Fears for pension after talks, which look like a row; if its"
+    ):
+        draft_recipe(str(write(tmp_path / "my.csv", rows)))
+
+
 def test_images_and_lists_say_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"a": 1, "b": 2}\n{"a": 2, "b": 3}\n')
     with pytest.raises(DataError, match=r"has no column of texts; its columns are: a \(int64\), b \(int64\)\. A draft"):

@@ -31,6 +31,16 @@ ROWS = "text,label\nred,a\nblue,b\n"
             b"text,label\nwell, yes,a\n",
             "Expected 2 fields in line 2, saw 3; write a value with a ",
         ),
+        (
+            "a.csv",
+            b"3,the cat sat down\n4,no\n",
+            "the columns are: 3, the cat sat down; if its first line is a row, begin",
+        ),
+        (
+            "eng.train",
+            b"EU I-ORG\n",
+            "got .train; a CoNLL file of words and tags ends in .conll, .bio, .iob or .txt: ren",
+        ),
         ("a.csv.gz", b"x", "got .gz; unpack it first$"),
         (
             "a.xlsx",

@@ -106,6 +106,7 @@ def test_the_tables_and_the_lines_to_look_at_read_as_written(tmp_path: Path, mon
         "z          1           0",
         "w          0           0",
         "look: no row of train has the label(s) w: add such rows, or take the label(s) out of data.label_names",
+        "look: validation has no row of the label(s) z: its scores say nothing about them; give them more rows",
         "look: 1 empty text(s) in train: remove the row(s)",
         "look: 1 text(s) of train have several labels: keep one label for each",
         "look: 14.3% of train is cut: raise data.max_length (the longest has 14 tokens), or choose with "

@@ -21,6 +21,7 @@ from nlp_ft.data.text import NO_LOCATION, ROWS_ENCODED_TOGETHER, ROWS_WORTH_A_PR
 from nlp_ft.data.windows import BEGINS_ROW, Windows
 from nlp_ft.data.words.conll import is_conll, load_conll
 from nlp_ft.data.words.encoding import encode_tagged
+from nlp_ft.data.words.iob1 import as_iob2, reads_as_iob1
 from nlp_ft.data.words.plain_rows import TAGS, TEXT, WORDS, plain_rows
 from nlp_ft.data.words.spans import OUTSIDE, find_scheme, first_break, tag_order, type_of, types_of
 from nlp_ft.errors import DataError, listed
@@ -188,7 +189,12 @@ def _plain(rows: Dataset, where: str, data: WordsDataSection) -> Dataset:
     check_columns(rows.column_names, columns_of_words(data), where)
     if len(rows) == 0:
         raise DataError(f"{where} has no rows")
-    return plain_rows(rows, where, data)
+    plain = plain_rows(rows, where, data)
+    if data.scheme == "auto" and data.text is None:
+        names = sorted(_different_tags(plain))
+        if reads_as_iob1(*flat_tags(plain, names), names):
+            return as_iob2(plain, TAGS)
+    return plain
 
 
 def _different_tags(rows: Dataset) -> set[str]:

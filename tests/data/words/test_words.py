@@ -49,6 +49,33 @@ def test_json_lines_parquet_and_a_saved_data_set_with_ids_give_the_same_rows(tmp
         load_tagged_rows(section(file))
 
 
+def test_tags_of_iob1_are_rewritten_as_iob2_unless_the_scheme_is_given(tmp_path: Path) -> None:
+    tags = ["I-A", "I-A", "O", "I-A", "B-A", "I-B", "I-B", "B-B", "I-B"]
+    file = write_rows(
+        tmp_path / "a.jsonl", [{"tokens": ["x"] * 9, "ner_tags": tags}, {"tokens": ["x"], "ner_tags": ["I-B"]}]
+    )
+    found = load_tagged_rows(section(file))
+    assert found.raw["train"]["tags"][:] == [["B-A", "I-A", "O", "B-A", "B-A", "B-B", "I-B", "B-B", "I-B"], ["B-B"]]
+    assert (found.scheme, found.label_names) == ("iob2", ["O", "B-A", "I-A", "B-B", "I-B"])
+    with pytest.raises(DataError, match=r"word 0 \('x'\) has the tag 'I-A' between the beginning and 'I-A'"):
+        load_tagged_rows(section(file, scheme="iob2"))
+
+
+def test_one_entity_of_a_hundred_may_begin_with_b_in_iob1_and_no_more(tmp_path: Path) -> None:
+    rows = [{"tokens": ["x"], "ner_tags": ["I-A"]}] * 99 + [{"tokens": ["x", "x"], "ner_tags": ["B-A", "I-A"]}]
+    found = load_tagged_rows(section(write_rows(tmp_path / "a.jsonl", rows)))
+    assert found.raw["train"]["tags"][98:] == [["B-A"], ["B-A", "I-A"]]
+    with pytest.raises(DataError, match="which breaks the scheme iob2"):
+        load_tagged_rows(section(write_rows(tmp_path / "b.jsonl", [*rows, rows[-1]])))
+
+
+@pytest.mark.parametrize("tags", [["I-A", "O", "B-A"], ["I-A", "B-B"], ["I-A", "E-A"]])
+def test_tags_that_break_iob2_and_iob1_are_an_error(tmp_path: Path, tags: list[str]) -> None:
+    file = write_rows(tmp_path / "a.jsonl", [{"tokens": ["x"] * len(tags), "ner_tags": tags}])
+    with pytest.raises(DataError, match="which breaks the scheme"):
+        load_tagged_rows(section(file))
+
+
 def test_conll_files_are_read_by_their_columns_and_document_lines_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "a.conll").write_text(
         "-DOCSTART- -X- O O\n\nthe DT B-NP O\ncat NN I-NP B-animal\n\n\ncat NN B-NP B-animal"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nlp_ft.cli import main
-from nlp_ft.errors import DataError, TrainingError
+from nlp_ft.errors import TrainingError
 from nlp_ft.recipe.loader import dump_yaml, load_recipe
 from nlp_ft.study.advise.advise import Advice, advise
 from nlp_ft.study.advise.tables import screen
@@ -116,14 +116,6 @@ def test_a_budget_without_time_for_trials_leaves_the_default(tmp_path: Path, tin
     assert dict(found.trials) == {}
     assert found.choice.strategy == "llrd"
     assert found.choice.reason.startswith("nothing else was measured") or "cannot tell" in found.choice.reason
-
-
-def test_a_class_that_validation_cannot_be_drawn_from_is_an_error(tmp_path: Path, tiny_encoder: Path) -> None:
-    file = write_recipe(tmp_path, tiny_encoder, data={"validation": None})
-    with (tmp_path / "train.csv").open("a") as stream:
-        stream.write("the the,lonely\n")
-    with pytest.raises(DataError, match="a class of one row cannot be in both"):
-        advise(str(file), budget=1.0)
 
 
 def test_a_task_without_probe_needs_time_for_a_trial(tmp_path: Path, tiny_encoder: Path) -> None:
