@@ -170,6 +170,10 @@ class LayerMap:
         """Return the parameters of one layer by name; a tied weight occurs once, in its lowest layer."""
         return {name: parameter for name, parameter in self._parameters.items() if self._layer_ids[name] == layer_id}
 
+    def rebind(self, model: nn.Module) -> None:
+        """Refer to the parameters that the model has now; FSDP2, for one, puts others under the same names."""
+        self._parameters = dict(model.named_parameters())
+
     def stack(self, parameter_name: str) -> str:
         """Look up the name of the stack of one parameter; "" if there is only one stack.
 

@@ -42,7 +42,7 @@ def modules_to_pin(model: nn.Module, layer_map: LayerMap, layers: Collection[int
         own = held[path]
         if (own and own.isdisjoint(layers)) or (path in layer_map.embedding_modules and 0 not in layers):
             pinned[module] = "whole"
-        elif _keeps_statistics(module) and not any(p.requires_grad for p in module.parameters()):
+        elif keeps_statistics(module) and module._parameters and not any(p.requires_grad for p in module.parameters()):
             # Its weights are frozen, so its running statistics must not move either.
             pinned[module] = "whole"
         elif own - set(layers):
@@ -123,8 +123,9 @@ def _layers_within(model: nn.Module, layer_map: LayerMap) -> dict[str, set[int]]
     return held
 
 
-def _keeps_statistics(module: nn.Module) -> bool:
-    return isinstance(module, _NormBase) and module.running_mean is not None and bool(module._parameters)
+def keeps_statistics(module: nn.Module) -> bool:
+    """Whether a module itself keeps running statistics of what passes through it, as BatchNorm does."""
+    return isinstance(module, _NormBase) and module.running_mean is not None
 
 
 def _has_parameters(module: nn.Module) -> bool:

@@ -163,7 +163,7 @@ def build_optimizer(
         convention=convention,
     )
     if "fused" in inspect.signature(optimizer_class).parameters:
-        optimizer_kwargs.setdefault("fused", _can_fuse(model))
+        optimizer_kwargs.setdefault("fused", _can_fuse(model, optimizer_class))
     return optimizer_class(groups, lr=lr, **optimizer_kwargs)  # type: ignore[call-arg]  # Optimizer itself has no lr
 
 
@@ -239,7 +239,10 @@ def _check_rates(lr: float, head_lr: float | None, weight_decay: float) -> None:
         raise TrainingError(f"weight_decay must be at least 0, got {weight_decay}")
 
 
-def _can_fuse(model: nn.Module) -> bool:
+def _can_fuse(model: nn.Module, optimizer_class: type[torch.optim.Optimizer]) -> bool:
+    # For sharded parameters, torch (2.14) has the fused kernel of Adam alone.
+    if any(hasattr(parameter, "device_mesh") for parameter in model.parameters()):
+        return issubclass(optimizer_class, torch.optim.Adam)
     devices = {parameter.device.type for parameter in model.parameters()}
     floats = all(parameter.is_floating_point() for parameter in model.parameters())
     return floats and len(devices) == 1 and devices <= {"cpu", "cuda", "mps", "xpu"}

@@ -8,25 +8,29 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import gather_object
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 from nlp_ft.errors import NlpFtError, TrainingError
+from nlp_ft.training.whole_tensors import whole
 
 
 def weights_hash(model: nn.Module) -> str:
     """Hash all parameters and buffers of a model; one different bit gives another hash."""
     digest = blake2b(digest_size=16)
     for _, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        digest.update(whole(tensor.detach()).cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def require_equal_weights(accelerator: Accelerator, model: nn.Module) -> list[str]:
     """Compare the weights of all processes; return a hash for each rank, or none if there is one process.
 
+    Of a sharded model there is one copy, and nothing to compare.
+
     Raises:
         TrainingError: the weights differ.
     """
-    if accelerator.num_processes == 1:
+    if accelerator.num_processes == 1 or isinstance(model, FSDPModule):
         return []
     hashes: list[str] = gather_object([weights_hash(model)])
     if len(set(hashes)) > 1:

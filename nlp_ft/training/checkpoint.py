@@ -19,7 +19,8 @@ from torch import nn
 
 from nlp_ft.errors import RunFolderError
 from nlp_ft.training import durable
-from nlp_ft.training.optimizer_state import optimizer_state, refuse_other_state, restore_optimizer
+from nlp_ft.training.optimizer_state import refuse_other_state, restore_optimizer
+from nlp_ft.training.whole_tensors import copy_whole
 
 WEIGHTS, OPTIMIZER, METRICS, STATE = "model.safetensors", "optimizer.safetensors", "metrics.jsonl", "state.json"
 HASHES = "hashes.json"
@@ -29,8 +30,9 @@ ADVICE = "put it back as it was, or pass --overwrite to begin anew"
 def save_checkpoint(
     folder: Path,
     step: int,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    weights: Mapping[str, torch.Tensor],
+    moments: Mapping[str, torch.Tensor],
+    scalars: Mapping[str, Any],
     state: Mapping[str, Any],
     metrics: str = "",
 ) -> None:
@@ -39,8 +41,9 @@ def save_checkpoint(
     Args:
         folder: the folder of all checkpoints of the run.
         step: number of optimizer steps done.
-        model: the model, without wrappers.
-        optimizer: the optimizer; its groups have `param_names`.
+        weights: the `model_tensors` of the model, whole.
+        moments: the tensors of `optimizer_state`, whole.
+        scalars: its entries that are no tensors.
         state: further values to save, which JSON can hold.
         metrics: the present content of metrics.jsonl.
     """
@@ -48,11 +51,10 @@ def save_checkpoint(
     folder.mkdir(exist_ok=True)
     shutil.rmtree(writing) if writing.is_dir() else writing.unlink(missing_ok=True)
     writing.mkdir()
-    tensors, scalars = optimizer_state(optimizer)
-    save_file(model_tensors(model), writing / WEIGHTS)
-    save_file(tensors, writing / OPTIMIZER)
+    save_file(dict(weights), writing / WEIGHTS)
+    save_file(dict(moments), writing / OPTIMIZER)
     (writing / METRICS).write_text(metrics, encoding="utf-8", newline="")
-    saved = {"step": step, **state, "optimizer_entries": sorted({*tensors, *scalars}), "optimizer_scalars": scalars}
+    saved = {"step": step, **state, "optimizer_entries": sorted({*moments, *scalars}), "optimizer_scalars": scalars}
     (writing / STATE).write_text(json.dumps(saved, indent=2) + "\n", encoding="utf-8")
     hashes = {name: durable.content_hash(writing / name) for name in (WEIGHTS, OPTIMIZER, METRICS, STATE)}
     (writing / HASHES).write_text(json.dumps(hashes, indent=2) + "\n", encoding="utf-8")
@@ -138,9 +140,8 @@ def load_model_tensors(file: Path, model: nn.Module) -> None:
 
 def _copy_tensors(tensors: Mapping[str, torch.Tensor], model: nn.Module) -> None:
     own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            own[name].copy_(tensor)
+    for name, tensor in tensors.items():
+        copy_whole(own[name], tensor)
 
 
 def _refuse_other_model(file: Path, tensors: Mapping[str, torch.Tensor], model: nn.Module) -> None:

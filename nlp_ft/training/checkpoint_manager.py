@@ -28,8 +28,11 @@ from nlp_ft.training.checkpoint import (
 )
 from nlp_ft.training.identity import changes, environment_of, identity_of, refuse_other_identity
 from nlp_ft.training.loop_state import LoopSettings, LoopState
+from nlp_ft.training.optimizer_state import optimizer_state
 from nlp_ft.training.precision import precision_name
+from nlp_ft.training.process_count import obstacle
 from nlp_ft.training.run_folder import RunFolder, writing
+from nlp_ft.training.whole_tensors import gathered
 
 
 class CheckpointManager:
@@ -42,6 +45,7 @@ class CheckpointManager:
         task: the task of the run; its data are a part of the run's identity.
         optimizer: the optimizer of the model.
         settings: lengths of the run.
+        accumulation: micro-batches of one process in an effective batch.
     """
 
     def __init__(
@@ -52,10 +56,11 @@ class CheckpointManager:
         model: PreTrainedModel,
         optimizer: torch.optim.Optimizer,
         settings: LoopSettings,
+        accumulation: int,
     ) -> None:
         self.run_folder, self.accelerator = folder, accelerator
-        self.model, self.optimizer, self.total_steps = model, optimizer, settings.total_steps
-        self.identity = identity_of(task, model, settings, accelerator.num_processes)
+        self.task, self.model, self.optimizer, self.total_steps = task, model, optimizer, settings.total_steps
+        self.identity = identity_of(task, model, settings, accumulation * accelerator.num_processes)
         self.environment = environment_of(accelerator.device, precision_name(accelerator), task.libraries)
         self.folder = folder.checkpoints
         self.metrics_so_far = ""
@@ -89,8 +94,10 @@ class CheckpointManager:
         return state
 
     def save(self, state: LoopState) -> None:
-        """Write a checkpoint if all processes hold equal weights. Raises: TrainingError, RunFolderError."""
+        """Write a checkpoint if all processes hold equal weights; collective. Raises: TrainingError, RunFolderError."""
         require_equal_weights(self.accelerator, self.model)
+        weights, (moments, scalars) = model_tensors(self.model), optimizer_state(self.optimizer)
+        weights, moments = gathered(weights, self.accelerator), gathered(moments, self.accelerator)
         if not self.accelerator.is_main_process:
             return
         kept = {self._best_file(step).name for step in (state.best_step, state.best_step_of_phase)}
@@ -98,6 +105,7 @@ class CheckpointManager:
         saved = {
             "run_id": self.run_folder.run_id,
             "identity": self.identity,
+            "num_processes": self.accelerator.num_processes,
             "environment": self.environment,
             "loop": asdict(state),
             "best_files": self._best_hashes,
@@ -108,8 +116,9 @@ class CheckpointManager:
             save_checkpoint(
                 self.folder,
                 state.global_step,
-                self.model,
-                self.optimizer,
+                weights,
+                moments,
+                scalars,
                 saved,
                 metrics.read_text(encoding="utf-8") if metrics.exists() else "",
             )
@@ -118,7 +127,8 @@ class CheckpointManager:
                     file.unlink()
 
     def save_best(self, step: int) -> None:
-        """Write the current weights as the best of `step`. Raises: RunFolderError."""
+        """Write the current weights as the best of `step`; collective. Raises: RunFolderError."""
+        weights = gathered(model_tensors(self.model), self.accelerator)
         if not self.accelerator.is_main_process:
             return
         file = self._best_file(step)
@@ -126,7 +136,7 @@ class CheckpointManager:
             self.run_folder.require_own()
             file.parent.mkdir(exist_ok=True)
             unnamed = file.with_suffix(".writing")
-            save_file(model_tensors(self.model), unnamed)
+            save_file(weights, unnamed)
             self._best_hashes[file.name] = durable.content_hash(unnamed)
             durable.sync(unnamed)
             durable.rename(unnamed, file)
@@ -154,17 +164,30 @@ class CheckpointManager:
         try:
             loop = saved["loop"]
             state = LoopState(**{**loop, "unfreeze": UnfreezeState(**loop["unfreeze"])})
-            run_id, identity = saved["run_id"], saved["identity"]
+            run_id, identity, num_processes = saved["run_id"], saved["identity"], saved["num_processes"]
         except (KeyError, TypeError) as error:
             raise RunFolderError(f"{checkpoint} is of another version of nlp_ft: {error}; {ADVICE}") from None
         if run_id != self.run_folder.run_id:
             raise RunFolderError(f"{checkpoint} is of another run than {self.run_folder.partial}; {ADVICE}")
         refuse_other_identity(self.run_folder.partial, identity, self.identity)
+        self._allow_processes(num_processes)
         if state.global_step != saved["step"] or not 0 < state.global_step <= self.total_steps:
             raise RunFolderError(
                 f"{checkpoint} says that step {state.global_step} of {self.total_steps} is done; {ADVICE}"
             )
         return state
+
+    def _allow_processes(self, before: int) -> None:
+        """Allow another number of processes if only rounding will differ. Raises: RunFolderError."""
+        now = self.accelerator.num_processes
+        if before == now:
+            return
+        if reason := obstacle(self.task, self.model):
+            raise RunFolderError(
+                f"--resume: {self.run_folder.partial} was begun on {before} process(es), and its steps would differ "
+                f"on {now}: {reason}; go on with {before}, or pass --overwrite to begin anew"
+            )
+        show(f"warning: the run was begun on {before} process(es) and goes on with {now}: the same steps, to rounding")
 
     def _best_file(self, step: int) -> Path:
         return self.folder / f"best-{step:08d}.safetensors"

@@ -1,5 +1,6 @@
 """Predicts for a whole split: the processes share the rows, and the predictions are gathered, each row exactly once."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,6 +13,7 @@ from accelerate.utils import gather_object
 
 from nlp_ft.data.batch import IGNORED_LABEL
 from nlp_ft.data.batch_loading import Collator, load_batches
+from nlp_ft.data.batch_sampling import PADDING_ROW
 from nlp_ft.data.windows import Windows
 from nlp_ft.layerwise.eval_mode import evaluating
 from nlp_ft.tasks.outputs import Outputs, Predictions
@@ -64,6 +66,9 @@ class Evaluator:
         order = chosen[np.argsort(-lengths[chosen], kind="stable")]
         mine = order[self.accelerator.process_index :: self.accelerator.num_processes]
         batches = [mine[i : i + self.batch_size] for i in range(0, len(mine), self.batch_size)]
+        # Each process computes as many batches: all of them compute a sharded model together.
+        most = math.ceil(math.ceil(len(order) / self.accelerator.num_processes) / self.batch_size)
+        batches += [np.array([PADDING_ROW])] * (most - len(batches))
         module = self.accelerator.unwrap_model(self.model)
         with evaluating(module):
             results = self._results(module, batches, split, features, windows)
@@ -112,10 +117,12 @@ class Evaluator:
         """Compute `Outputs.of_batch` for the encoded rows of this process, and `encoded_row`, their numbers."""
         found: dict[str, list[np.ndarray]] = {}
         loaded = load_batches(self.data.encoded[split], batches, self.collator, self.num_workers)
-        with torch.inference_mode(), self.accelerator.autocast():
+        with self.accelerator.autocast():
             for rows, batch in zip(batches, loaded):
                 moved = {key: value.to(self.accelerator.device, non_blocking=True) for key, value in batch.items()}
                 logits = logits_of(module, moved, split, features).float().cpu()
+                if rows[0] == PADDING_ROW:
+                    continue
                 kept = self.outputs.of_batch(logits, batch, windows)
                 for key, value in {"encoded_row": torch.from_numpy(rows), **kept}.items():
                     found.setdefault(key, []).append(value.numpy())

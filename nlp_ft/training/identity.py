@@ -22,11 +22,11 @@ VERSION_KEYS = ("transformers_version", "_name_or_path")
 """Keys of a model's configuration that say which version wrote it and where it was loaded from."""
 
 
-def identity_of(task: Task, model: PreTrainedModel, settings: LoopSettings, num_processes: int) -> dict[str, Any]:
+def identity_of(task: Task, model: PreTrainedModel, settings: LoopSettings, micro_batches: int) -> dict[str, Any]:
     """Collect what must be equal on a resume; the keys are words for an error message, the values JSON."""
     config = {key: value for key, value in model.config.to_dict().items() if key not in VERSION_KEYS}
     return {
-        "number of processes": num_processes,
+        "micro-batches of an effective batch, over all processes": micro_batches,
         "steps of the run": settings.total_steps,
         "steps of an epoch": settings.steps_per_epoch,
         "label names": content_of(task.data.label_names),

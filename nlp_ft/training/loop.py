@@ -21,7 +21,7 @@ from nlp_ft.training.loop_state import Batch, EpochBatches, LoopHooks, LoopSetti
 from nlp_ft.training.progress import Progress, shown_first
 from nlp_ft.training.recorder import Recorder
 from nlp_ft.training.row_losses import RowLosses
-from nlp_ft.training.wrapping import rewrapped
+from nlp_ft.training.wrapping import rewrapped, wrapped
 
 STEPS_BETWEEN_RECORDS = 10
 
@@ -60,7 +60,7 @@ class Loop:
         row_losses: RowLosses | None = None,
     ) -> None:
         self.accelerator = accelerator
-        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.model, self.optimizer = wrapped(accelerator, model, optimizer)
         self.unfreezer = unfreezer
         self.loss = loss
         self.batches = batches

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from nlp_ft.errors import RunFolderError
+from nlp_ft.training.whole_tensors import copy_whole
 
 OF_KERNELS = {"fused": None, "foreach": None, "capturable": False, "differentiable": False}
 """Settings that change how an update is computed but not the state that it leaves."""
@@ -70,8 +71,15 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, entries: Mapping[str, An
         parameter, _ = parameters[name]
         # torch keeps the step counter on the CPU, unless a kernel on the device reads it.
         if isinstance(value, torch.Tensor) and (entry != "step" or on_device):
-            value = value.to(parameter.device)
+            value = _like(parameter, value) if value.shape == parameter.shape else value.to(parameter.device)
         optimizer.state[parameter][entry] = value
+
+
+def _like(parameter: nn.Parameter, value: torch.Tensor) -> torch.Tensor:
+    """Copy an entry that has a value for each one of the parameter to where the parameter is, sharded as it is."""
+    copied = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False)
+    copy_whole(copied, value)
+    return copied
 
 
 def _named_parameters(optimizer: torch.optim.Optimizer) -> dict[str, tuple[nn.Parameter, dict[str, Any]]]:

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from nlp_ft.training.whole_tensors import whole
+
 MOST_LOOKS = 50
 """Steps of a run that are looked at, beside the first and the last one."""
 STEPS_BETWEEN_LOOKS = 8
@@ -75,7 +77,7 @@ class Recorder:
             return
         found = {name: [one.grad for one in of if one.grad is not None] for name, of in self._layers.items()}
         self._gradients = {
-            name: torch.stack(torch._foreach_norm(gradients)).float().cpu().double().norm() / gradient_scale
+            name: whole(torch.stack(torch._foreach_norm(gradients))).float().cpu().double().norm() / gradient_scale
             for name, gradients in found.items()
             if gradients
         }
@@ -118,7 +120,7 @@ class Recorder:
         """
         parts = []
         for parameter in (one for of in self._layers.values() for one in of):
-            some = parameter.detach().reshape(-1)[:: _distance(parameter)]
+            some = whole(parameter.detach()).reshape(-1)[:: _distance(parameter)]
             parts.append(some * math.sqrt(parameter.numel() / some.numel()))
         return torch.cat(parts).float().cpu() if parts else torch.empty(0)
 

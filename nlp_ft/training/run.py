@@ -24,6 +24,7 @@ from nlp_ft.training.recorder import Recorder
 from nlp_ft.training.row_losses import RowLosses
 from nlp_ft.training.run_folder import RunFolder
 from nlp_ft.training.save import save_run, summarize
+from nlp_ft.training.sharding import placed, unshard
 from nlp_ft.training.signals import StopSignals
 from nlp_ft.training.verdict.collect import verdict_of_run
 
@@ -44,7 +45,7 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> d
         Interrupted: Ctrl-C or SIGTERM; during training, a checkpoint is written first.
     """
     folder = RunFolder(recipe.output_dir, resume, overwrite, check=False)
-    accelerator = start_accelerator(recipe, folder.partial)
+    accelerator = start_accelerator(recipe, folder.partial, may_shard=True)
     signals = StopSignals(accelerator)
     with interruptions_explained(folder, signals), signals.watched(), claimed(folder, recipe, accelerator) as finished:
         return _train(recipe, folder, accelerator, signals) if finished is None else finished
@@ -56,8 +57,9 @@ def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator, signals:
     with accelerator.main_process_first():
         data = task.data
     report = task.describe_data()
-    layered = build.layered_model(recipe, task, data.label_names, build.example_inputs(task))
-    model = layered.model.to(accelerator.device)
+    example = build.example_inputs(task)
+    layered = build.layered_model(recipe, task, data.label_names, example)
+    model = placed(layered.model, layered.layer_map, example, accelerator)
     recipe, derived = build.with_derived(recipe, task, layered, data.lengths("train"), accelerator.num_processes)
     stream = build.stream(recipe, task, accelerator)
     settings = build.loop_settings(recipe, stream.steps_per_epoch, "validation" in data.encoded)
@@ -68,7 +70,8 @@ def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator, signals:
     create_folder(folder, recipe, accelerator, model)
     # Before a checkpoint is restored, because drift is counted from the weights of the start.
     recorder = Recorder.of_groups(optimizer.param_groups, settings.total_steps, recipe.report)
-    checkpoints = CheckpointManager(folder, accelerator, task, model, optimizer, settings)
+    accumulation = recipe.training.gradient_accumulation_steps
+    checkpoints = CheckpointManager(folder, accelerator, task, model, optimizer, settings, accumulation)
     state = checkpoints.restore()
     log = MetricsLog(folder, accelerator, recipe, state, checkpoints.metrics_so_far)
     unfreezer.state = state.unfreeze
@@ -94,6 +97,7 @@ def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator, signals:
     answers = evaluator.predict_all()
     predictions = {split: of_split for split, of_split in answers.items() if split != "train"}
     hardest = evaluator.predict_hardest(*row_losses.highest(), answers["train"].outputs)
+    unshard(model, layered.layer_map, accelerator)
     summary = summarize(recipe, task, model, stream, state, unfreezer, predictions, accelerator)
     summary |= {"total_seconds": time.perf_counter() - started, "data": report, "derived": in_words(derived)}
     summary |= {"data_hashes": hashes_of_data(checkpoints.identity, report), **calibration}

@@ -10,6 +10,8 @@ from nlp_ft.recipe.derived import DERIVED_KEYS
 from nlp_ft.recipe.loader import read_yaml
 
 RECIPE = "recipe.yaml"
+NOT_COMPARED = {"output_dir", "training.gradient_accumulation_steps"}
+"""One folder can be written in several ways, and identity.py compares the product of accumulation and processes."""
 
 
 def refuse_other_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
@@ -32,8 +34,7 @@ def refuse_other_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
     except RecipeError as error:
         raise RunFolderError(f"--resume: {error}; pass --overwrite to begin anew") from None
     now = _flat(json.loads(json.dumps(recipe)))
-    # output_dir is left out, because one folder can be written in several ways.
-    keys = sorted((before.keys() | now.keys()) - {"output_dir"})
+    keys = sorted((before.keys() | now.keys()) - NOT_COMPARED)
     # The folder holds what was derived; a recipe that leaves it out is compared again once it is derived anew.
     keys = [key for key in keys if key not in DERIVED_KEYS or now.get(key) is not None]
     different = [

@@ -1,9 +1,20 @@
-"""Wraps the model again, and resets compiled graphs, when other layers begin to train."""
+"""Wraps the model for several processes, and again when other layers begin to train."""
 
 import torch
 from accelerate import Accelerator
 
 from nlp_ft.training.accelerator import is_compiled
+from nlp_ft.training.sharding import in_precision, is_sharded
+
+
+def wrapped(
+    accelerator: Accelerator, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    """Prepare model and optimizer; a sharded model needs no wrapper."""
+    if is_sharded(model):
+        return in_precision(model, accelerator), accelerator.prepare_optimizer(optimizer, device_placement=False)
+    prepared: tuple[torch.nn.Module, torch.optim.Optimizer] = accelerator.prepare(model, optimizer)
+    return prepared
 
 
 def rewrapped(accelerator: Accelerator, model: torch.nn.Module) -> torch.nn.Module:

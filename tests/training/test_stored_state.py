@@ -11,9 +11,10 @@ from safetensors.torch import load_file, save_file
 
 from nlp_ft.errors import Interrupted, RunFolderError
 from nlp_ft.recipe.loader import recipe_from_dict
-from nlp_ft.training import durable, identity
-from nlp_ft.training.checkpoint import save_checkpoint
+from nlp_ft.training import checkpoint_manager, durable
+from nlp_ft.training.checkpoint import model_tensors, read_state, save_checkpoint
 from nlp_ft.training.loop import Loop
+from nlp_ft.training.optimizer_state import optimizer_state
 from nlp_ft.training.run import train
 from tests.tiny import tiny_recipe
 from tests.training.test_run import same, weights
@@ -212,12 +213,11 @@ def test_a_tokenizer_that_gives_other_ids_is_refused(
         tokenizer.write_text(before)
 
 
-def test_another_number_of_processes_is_refused(values: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
-    inner = identity.identity_of
-    monkeypatch.setattr(
-        "nlp_ft.training.checkpoint_manager.identity_of", lambda *of: {**inner(*of), "number of processes": 2}
-    )
-    assert "different: number of processes (1 then, 2 now)" in refusal(values)
+def test_another_number_of_processes_is_refused_where_dropout_would_differ(
+    values: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint_manager, "read_state", lambda place: {**read_state(place), "num_processes": 2})
+    assert "was begun on 2 process(es), and its steps would differ on 1: the model draws random" in refusal(values)
 
 
 @pytest.mark.parametrize(
@@ -272,5 +272,5 @@ def test_a_file_in_the_place_of_an_unfinished_checkpoint_gives_way(tmp_path: Pat
     names = [name for name, _ in model.named_parameters()]
     optimizer = torch.optim.SGD([{"params": list(model.parameters()), "param_names": names}], lr=0.1)
     (tmp_path / "writing").write_text("half")
-    save_checkpoint(tmp_path, 1, model, optimizer, {}, "")
+    save_checkpoint(tmp_path, 1, model_tensors(model), *optimizer_state(optimizer), {}, "")
     assert [entry.name for entry in tmp_path.iterdir()] == ["step-00000001"]

@@ -24,6 +24,7 @@ from nlp_ft.training.features.cache import FeatureCache, lowest_trained
 from nlp_ft.training.features.spec import CacheSpec, Split
 from nlp_ft.training.features.store import build_cache, bytes_in
 from nlp_ft.training.loop_state import LoopSettings, LoopState
+from nlp_ft.training.sharding import is_sharded
 
 BYTES_IN_GB = 10**9
 
@@ -112,7 +113,7 @@ def cache_of_run(
     lowest = [lowest_trained(plan, number + 1) for number in range(len(plan.schedule.phases))]
     if section.feature_cache == "off" or max(lowest) < 2:
         return None
-    if reason := _obstacle(task, accelerator, run_tag):
+    if reason := _obstacle(task, layered.model, accelerator, run_tag):
         say(f"feature cache: off, {reason}\n")
         return None
     spec = _cache_spec(section, task, layered, accelerator)
@@ -147,11 +148,13 @@ def _decision(savings: Savings, can_enter: bool, dtype: torch.dtype) -> str:
     )
 
 
-def _obstacle(task: Task, accelerator: Accelerator, run_tag: str) -> str | None:
+def _obstacle(task: Task, model: torch.nn.Module, accelerator: Accelerator, run_tag: str) -> str | None:
     if task.tokenizer is None:
         return "images are augmented anew in each epoch"
     if example_inputs(task)["input_ids"].ndim > 2:
         return "the model reads several texts for each row"
+    if is_sharded(model):
+        return "the processes share the model (FSDP)"
     if is_compiled(accelerator):
         return "the model is compiled whole"
     if not _is_shared(feature_folder(), accelerator, run_tag):
