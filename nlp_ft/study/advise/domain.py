@@ -96,7 +96,7 @@ def relative_distance(vectors: np.ndarray, reference: np.ndarray) -> float:
 def _vectors(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> np.ndarray:
     """Compute the mean of the middle layer over the tokens of each text, (texts, hidden), in float64."""
     encoder: Any = model.base_model
-    if model.config.is_encoder_decoder:
+    if encoder.config.is_encoder_decoder:
         encoder = encoder.get_encoder()
     found = []
     with evaluating(model), torch.inference_mode():
@@ -105,7 +105,7 @@ def _vectors(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: Pr
                 list(texts[start : start + BATCH]),
                 padding=True,
                 truncation=True,
-                max_length=MOST_TOKENS,
+                max_length=min(MOST_TOKENS, tokenizer.model_max_length),
                 return_tensors="pt",
             )
             inputs: Mapping[str, torch.Tensor] = cut.to(model.device)

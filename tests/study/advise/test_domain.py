@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, BartConfig
 
 from nlp_ft.study.advise import domain
 from nlp_ft.study.advise.domain import Domain, domain_of_texts, relative_distance
@@ -61,6 +61,19 @@ def test_texts_of_the_reference_have_no_distance_and_a_slow_encoder_is_not_measu
     assert domain_of_texts(["the dog runs"], *parts, 0.0).why_not.endswith("--budget leaves 0.0 s for it")
     monkeypatch.setattr(domain, "GENERAL_TEXTS", ["the cat"] * 3)
     assert domain_of_texts(["cold"], *parts, 60.0) == Domain(None, "the encoder gives its vectors no distances")
+
+
+def test_of_a_network_with_a_decoder_the_encoder_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = loaded(save_tiny_encoder(tmp_path))[0]
+    monkeypatch.setattr(domain, "GENERAL_TEXTS", ["the cat", "the dog", "red"])
+    size: dict[str, Any] = {
+        "encoder_layers": 2,
+        "decoder_layers": 1,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+    }
+    bart = AutoModel.from_config(BartConfig(vocab_size=40, d_model=16, encoder_ffn_dim=8, decoder_ffn_dim=8, **size))
+    assert domain_of_texts(["red"], tokenizer, bart, 60.0).distance == pytest.approx(0.0, abs=1e-4)
 
 
 @pytest.mark.slow
