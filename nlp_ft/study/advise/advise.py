@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from nlp_ft.environment import num_launched
-from nlp_ft.errors import TrainingError
+from nlp_ft.errors import NlpFtError, TrainingError
 from nlp_ft.recipe import Recipe
 from nlp_ft.recipe.loader import apply_overrides, read_yaml, recipe_from_dict
 from nlp_ft.screen import say
@@ -209,7 +209,13 @@ def _run_trials(
             say(f"no time is left for {', '.join(plan.strategies[number:])}")
             break
         say(f"trial {number + 1}/{len(plan.strategies)}: {name}, {plan.steps} of {first.full_steps} steps")
-        trials[name] = run_trial(recipes[name], plan.steps, rows)
+        try:
+            trials[name] = run_trial(recipes[name], plan.steps, rows)
+        except NlpFtError as error:
+            if name == DEFAULT:
+                raise
+            say(wrapped(f"look: {name} cannot be tried and is left out: {error}"))
+            continue
         if name == DEFAULT:
             steps_took = float(trials[name].step_seconds.mean())
     return trials, first
