@@ -269,6 +269,13 @@ def test_runs_that_differ_in_the_seed_alone_form_a_group_with_an_interval(tmp_pa
     assert band([[[1, 0.0], [2, 1.0]], [[2, 3.0], [3, 9.0]]]) == [[2, 2.0, 1.0, 3.0]]
 
 
+@pytest.mark.parametrize(("file", "runs"), [("comparison.json", "cells"), ("tune.json", "trials")])
+def test_the_folder_of_a_study_says_where_its_runs_are(file: str, runs: str, tmp_path: Path) -> None:
+    (tmp_path / file).write_text("{}")
+    with pytest.raises(RunFolderError, match=f"whose runs lie in {re.escape(str(tmp_path / runs))}; name one of these"):
+        describe_run(tmp_path)
+
+
 def test_a_run_that_is_none_or_named_twice_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(
         RunFolderError, match=r"is not a finished run that can be read.*name a folder that nlp-ft train"
