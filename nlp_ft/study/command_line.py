@@ -53,7 +53,7 @@ def advise(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         raise Interrupted("interrupted; nothing was written", INTERRUPTED) from None
     print(f"\n{screen(found)}\n")
-    command = f"nlp-ft advise {options.recipe} {' '.join(options.overrides)}".strip()
+    command = shlex.join(["nlp-ft", "advise", options.recipe, *options.overrides])
     if file:
         text = advised_recipe(
             found.values, found.choice.strategy, found.own, found.settings, recipe_comments(found, command)
