@@ -349,9 +349,7 @@ def test_a_tag_that_occurs_in_test_alone_is_refused_before_anything_is_trained(
         )
     file = tmp_path / "recipe.yaml"
     file.write_text(json.dumps(values))
-    with pytest.raises(
-        RecipeError, match=r"I-x occurs in data\.test alone, and the cells train without it; list"
-    ):
+    with pytest.raises(RecipeError, match=r"I-x occurs in data\.test alone, and the cells train without it; list"):
         make_plan(str(file), [], tmp_path / "compared", ["full"])
     assert make_plan(str(file), ["data.label_names=[O, B-x, I-x]"], tmp_path / "compared", ["full"]).cells
 
