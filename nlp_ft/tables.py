@@ -34,18 +34,22 @@ def text_table(
         rows: cells of each row; control characters in them are escaped, so that each cell is one line.
         right: indices of the columns to align to the right.
         width: columns of the screen; None, as for a file, shows every cell in full.
-        shrink: indices of the columns whose cells are shortened in the middle where the table would be wider.
+        shrink: indices of the columns whose cells are shortened in the middle where the table would be wider. What is
+            too wide all the same becomes several tables, one below the other, each with the first column.
     """
     header, rows = [printable(cell) for cell in header], [[printable(cell) for cell in row] for row in rows]
     widths = [max(_columns(row[i]) for row in [header, *rows]) for i in range(len(header))]
     if width is not None:
         widths = _fitted(widths, width - 2 * (len(header) - 1), shrink)
 
-    def line(row: Sequence[str]) -> str:
-        cells = [_padded(shortened(cell, w), w, i in right) for i, (cell, w) in enumerate(zip(row, widths))]
-        return "  ".join(cells).rstrip()
+    def line(row: Sequence[str], columns: Sequence[int]) -> str:
+        return "  ".join(_padded(shortened(row[i], widths[i]), widths[i], i in right) for i in columns).rstrip()
 
-    return "\n".join([line(header), "  ".join("-" * width for width in widths), *map(line, rows)])
+    def block(columns: Sequence[int]) -> str:
+        rule = "  ".join("-" * widths[i] for i in columns)
+        return "\n".join([line(header, columns), rule, *(line(row, columns) for row in rows)])
+
+    return "\n\n".join(block(columns) for columns in _blocks(widths, width))
 
 
 def shortened(text: str, width: int) -> str:
@@ -116,6 +120,17 @@ def _columns(text: str) -> int:
 def _padded(text: str, width: int, is_right: bool) -> str:
     blanks = " " * (width - _columns(text))
     return blanks + text if is_right else text + blanks
+
+
+def _blocks(widths: Sequence[int], width: int | None) -> list[list[int]]:
+    """Divide columns into blocks that fit the screen, each of which begins with the first column."""
+    blocks = [[0]]
+    for column in range(1, len(widths)):
+        taken = sum(widths[i] + 2 for i in blocks[-1])
+        if width is not None and taken + widths[column] > width and len(blocks[-1]) > 1:
+            blocks.append([0])
+        blocks[-1].append(column)
+    return blocks
 
 
 def _fitted(widths: Sequence[int], room: int, shrink: Collection[int]) -> list[int]:

@@ -21,6 +21,21 @@ def test_a_table_for_a_file_is_whole_and_for_a_screen_loses_the_middle_of_its_lo
     ]
 
 
+def test_a_table_that_is_too_wide_all_the_same_is_divided_with_its_first_column_in_each_part() -> None:
+    rows = [["full", "0.123456", "equal", "12.5"], ["lora", "0.5", "", "8"]]
+    assert text_table(["", "accuracy", "verdict", "s"], rows, {1, 3}, width=22).splitlines() == [
+        "      accuracy",
+        "----  --------",
+        "full  0.123456",
+        "lora       0.5",
+        "",
+        "      verdict     s",
+        "----  -------  ----",
+        "full  equal    12.5",
+        "lora              8",
+    ]
+
+
 def test_a_wide_character_counts_as_two_columns() -> None:
     assert text_table(["x", "y"], [["語語", "1"], ["ab", "2"]]).splitlines()[2:] == ["語語  1", "ab    2"]
     assert shortened("語語語語語語語語", 9) == "語...語語"

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_LAYERS = len(DEPTHS)
+RIGHT = ("accuracy", "exact_match")
+"""Scores that are the share of right predictions, which the confidence should equal."""
 OF_LAYERS = {
     "learning_rates": ("Learning rate of each layer", "learning rate"),
     "gradient_norm": ("Gradient norm of each layer, before clipping", "gradient norm"),
@@ -29,6 +31,8 @@ def figures_of_run(run: Mapping[str, Any]) -> Figures:
     score = curves["validation"].get(run["metric"], [])
     if len(score) > 1 and run["metric"] != "loss":
         found["score"] = draw_score(run["metric"], score, phases)
+    if len(curves["validation"].get("confidence", [])) > 1:
+        found["confidence"] = draw_confidence(curves["validation"], phases)
     of_layers = {"learning_rates": curves["learning_rates"], **run["layers"]}
     for quantity, layers in of_layers.items():
         if any(len(curve) > 1 for curve in layers.values()):
@@ -68,6 +72,20 @@ def draw_score(metric: str, curve: Curve, phases: Sequence[Mapping[str, Any]]) -
         axes.set(xlabel="step", ylabel=name, xlim=(0, None))
         _shade(axes, phases, curve[-1][0])
         return finished(figure, "score", f"{name.capitalize()} on validation", alt)
+
+
+def draw_confidence(validation: Mapping[str, Curve], phases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Draw the mean probability of the predictions on validation, beside the share of them that is right."""
+    shown = {name: validation[name] for name in ("confidence", *RIGHT) if name in validation}
+    said = [f"{name.replace('_', ' ')} goes from {of[0][1]:.4f} to {of[-1][1]:.4f}" for name, of in shown.items()]
+    with drawing() as (figure, axes):
+        for number, (name, curve) in enumerate(shown.items()):
+            line(axes, curve, number, name.replace("_", " "), marks=True)
+        axes.set(xlabel="step", ylabel="share", xlim=(0, None))
+        axes.legend()
+        _shade(axes, phases, shown["confidence"][-1][0])
+        caption = "Confidence on validation: mean probability of the predictions, and how many of them are right"
+        return finished(figure, "confidence", caption, f"Line chart on validation: {'; '.join(said)}.")
 
 
 def draw_layers(quantity: str, layers: Mapping[str, Curve], phases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

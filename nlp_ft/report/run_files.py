@@ -14,6 +14,8 @@ from nlp_ft.recipe.loader import read_yaml
 SUMMARY, RECIPE, METRICS, LAYERS = "summary.json", "recipe.yaml", "metrics.jsonl", "layers.jsonl"
 EXPORT = "export.json"
 TRAIN_HARDEST = "train_hardest.csv"
+STUDIES = {"nlp-ft compare": ("comparison.json", "cells"), "nlp-ft tune": ("tune.json", "trials")}
+"""Command -> the file that its folder has, and the folder of its runs there."""
 
 
 def read_summary(folder: Path, file: str = SUMMARY) -> dict[str, Any]:
@@ -25,10 +27,16 @@ def read_summary(folder: Path, file: str = SUMMARY) -> dict[str, Any]:
         if not isinstance(metrics, Mapping) or not all(isinstance(of_split, Mapping) for of_split in metrics.values()):
             raise ValueError("its metrics are no section")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunFolderError(
-            f"{folder} is not a finished run that can be read: {error}; name a folder that nlp-ft train has written"
-        ) from None
+        raise RunFolderError(f"{folder} is not a finished run that can be read: {error}; {_instead(folder)}") from None
     return summary
+
+
+def _instead(folder: Path) -> str:
+    """Say what to name instead of a folder that is no run."""
+    for kind, (file, runs) in STUDIES.items():
+        if (folder / file).exists():
+            return f"it is the folder of {kind}, whose runs lie in {folder / runs}; name one of these, or several"
+    return "name a folder that nlp-ft train has written"
 
 
 def refuse_export(folder: Path) -> None:

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
 
-from nlp_ft.errors import RecipeError, RunFolderError
+from nlp_ft.errors import RecipeError, RunFolderError, listed
 from nlp_ft.recipe import Recipe
 from nlp_ft.recipe.loader import apply_overrides, dump_yaml, read_yaml, recipe_from_dict, recipe_to_dict
 from nlp_ft.recipe.presets import StrategyName
@@ -152,6 +152,7 @@ def make_plan(
         raise RecipeError(f"--baseline {baseline} is not compared; add it to --strategies, or name one of these")
     task = task_of(recipe)
     names = task.label_names()
+    _require_learned(recipe, names, file)
     recipes = {strategy: _of_strategy(values, strategy, recipe.strategy.name, file, names) for strategy in strategies}
     middle = num_rates // 2
     factors = [STEP ** (i - middle) for i in range(num_rates)]
@@ -204,6 +205,17 @@ def _require_splits(recipe: Recipe, file: str) -> None:
     for split, why in needed.items():
         if getattr(recipe.data, split) is None:
             raise RecipeError(f"{file}: data.{split} is missing, {why}")
+
+
+def _require_learned(recipe: Recipe, names: Sequence[str], file: str) -> None:
+    """Check that the cells, which train without test, have all labels. Raises: RecipeError: one is in test alone."""
+    of_cell = recipe.model_copy(update={"data": recipe.data.model_copy(update={"test": None})})
+    learned = set(task_of(of_cell).label_names())
+    if alone := [name for name in names if name not in learned]:
+        raise RecipeError(
+            f"{file}: {listed(alone)} occurs in data.test alone, and the cells train without it; list every label in "
+            "data.label_names"
+        )
 
 
 def _require_strategy(name: str) -> None:

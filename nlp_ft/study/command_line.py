@@ -53,7 +53,7 @@ def advise(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         raise Interrupted("interrupted; nothing was written", INTERRUPTED) from None
     print(f"\n{screen(found)}\n")
-    command = f"nlp-ft advise {options.recipe} {' '.join(options.overrides)}".strip()
+    command = shlex.join(["nlp-ft", "advise", options.recipe, *options.overrides])
     if file:
         text = advised_recipe(
             found.values, found.choice.strategy, found.own, found.settings, recipe_comments(found, command)
@@ -97,18 +97,22 @@ def _check_recipe_file(file: Path, recipe: str, overwrite: bool) -> None:
 def find_lr(options: argparse.Namespace) -> int:
     """Run `nlp-ft find-lr`; return the exit code."""
     recipe = load_recipe(options.recipe, options.overrides)
-    from nlp_ft.study.find_lr import find_rates
     from nlp_ft.study.lr_plot import check_plot, write_plot
 
+    # Before torch is imported, which takes seconds.
     if options.plot:
         check_plot(options.plot)
+    from nlp_ft.study.find_lr import find_rates
+
     found = find_rates(recipe, options.steps)
     print(f"{found}\n")
     if options.plot:
         write_plot(found, options.plot)
         print(f"plot: {printable(options.plot)}\n")
     if found.settings:
-        print(wrapped(f"next: nlp-ft train {options.recipe} {' '.join([*options.overrides, *found.settings])}"))
+        print(
+            f"next: {printable(shlex.join(['nlp-ft', 'train', options.recipe, *options.overrides, *found.settings]))}"
+        )
     print(
         wrapped(
             "a few batches at each rate say less than runs that are scored on validation: nlp-ft compare makes them"

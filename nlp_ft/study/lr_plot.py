@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nlp_ft.errors import DataError, printable
-from nlp_ft.study.find_lr import FoundRates, RangeTest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from nlp_ft.study.find_lr import FoundRates, RangeTest
 
 ENDINGS = (".svg", ".png", ".pdf")
 # Colours of Okabe and Ito, which people with colour blindness can tell apart.
@@ -23,7 +24,7 @@ def check_plot(file: str) -> None:
         raise DataError(f"--plot: {printable(file)}: No such file or directory")
 
 
-def write_plot(found: FoundRates, file: str) -> None:
+def write_plot(found: "FoundRates", file: str) -> None:
     """Draw the test of the head and that of the encoder, if there is one, side by side; a file there is replaced."""
     from matplotlib.figure import Figure
 
@@ -35,7 +36,7 @@ def write_plot(found: FoundRates, file: str) -> None:
     figure.savefig(file, dpi=150)
 
 
-def _draw(axes: "Axes", name: str, test: RangeTest) -> None:
+def _draw(axes: "Axes", name: str, test: "RangeTest") -> None:
     axes.plot(test.rates, test.losses, ".", color="0.7", label="loss of a step")
     axes.plot(test.rates, test.smoothed, color=BLUE, label="mean around it")
     if test.suggestion is not None:

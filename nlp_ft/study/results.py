@@ -11,6 +11,7 @@ import numpy as np
 from nlp_ft.study import statistics
 from nlp_ft.study.flops import flops_of_run
 from nlp_ft.study.statistics import Interval, Variances
+from nlp_ft.training.verdict.facts import points
 
 SAME_TIME = 1.1
 """Factor between two times, up to which they count as the same."""
@@ -141,15 +142,18 @@ def gain_of(runs: Runs, base: Runs, metric: str, sign: int) -> Gain:
     of_runs, of_base = (statistics.deviations(one.scores(metric), one.without()) for one in (runs, base))
     of_groups = sign * (of_runs - of_base)
     several = len(differences) > 1
+    parts = statistics.variances(differences, of_groups) if several else None
+    if parts is not None and not differences.any() and not of_groups.any() and points(metric, 0.01) == "1.0 points":
+        parts = statistics.undecided(runs.tests[0]["rows"], parts.num_groups)
     p_rows = None
     if not several and runs.tests[0]["hits"] is not None:
         p_rows = statistics.mcnemar(*(np.array(one.tests[0]["hits"], dtype=bool) for one in (runs, base)))
     return Gain(
         value=float(differences.mean()),
-        interval=statistics.crossed(differences, of_groups) if several else None,
+        interval=None if parts is None else parts.interval(float(differences.mean()), len(differences)),
         of_seeds=statistics.over_seeds(differences) if several else None,
         of_rows=statistics.over_rows(differences, of_groups),
-        parts=statistics.variances(differences, of_groups) if several else None,
+        parts=parts,
         p_rows=p_rows,
     )
 

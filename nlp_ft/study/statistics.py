@@ -122,6 +122,15 @@ def variances(differences: np.ndarray, of_groups: np.ndarray) -> Variances:
     return Variances((seeds - both) / num_groups, max(0.0, groups - both) / num_seeds, both, num_groups)
 
 
+def undecided(num_rows: int, num_groups: int) -> Variances:
+    """Return the variances of a share that differs in no row and no seed, which does not mean that it never does.
+
+    What has not occurred in so many rows has a rate of at most 3 / rows, with 95 % (Hanley and Lippman-Hand 1983,
+    https://doi.org/10.1001/jama.1983.03330370053031); two standard errors are taken for it.
+    """
+    return Variances(0.0, num_groups * (1.5 / num_rows) ** 2, 0.0, num_groups)
+
+
 def crossed(differences: np.ndarray, of_groups: np.ndarray) -> Interval:
     """Estimate the mean difference over new seeds and new test rows; see `variances` for the arguments.
 

@@ -194,6 +194,11 @@ class Predictions:
         """Compute every metric by name, the loss included; they are computed once."""
         return dict(self._scores)
 
+    def scores_with_confidence(self) -> dict[str, float]:
+        """Compute every metric, and `confidence`: the mean probability of the predictions, where they have one."""
+        confidences = None if self.outputs.without_confidence else self.confidences
+        return self.scores() | ({} if confidences is None else {"confidence": float(confidences.mean())})
+
     @cached_property
     def _scores(self) -> dict[str, float]:
         return {"loss": float(self.losses.mean()), **self.outputs.score(self.predicted, self.references)}

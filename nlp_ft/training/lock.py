@@ -29,6 +29,8 @@ def held(folder: Path) -> Iterator[None]:
         file.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
+        if not file.exists():  # such as in /proc, where filelock takes any refusal for a lock that is held
+            raise RunFolderError(f"output_dir: {file} cannot be made; choose a folder that can be written") from None
         raise _taken(folder) from None
     except OSError as error:
         raise RunFolderError(f"output_dir: {file} cannot be made: {error.strerror or error}") from None

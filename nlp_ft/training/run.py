@@ -78,7 +78,9 @@ def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator, signals:
     unfreezer.begin_step(state.global_step)
     features = cache_of_run(recipe.training, task, layered, unfreezer.plan, settings, state, accelerator, folder.tag)
     hooks = LoopHooks(
-        evaluate=(lambda: evaluator.predict("validation", features).scores()) if settings.metric else None,
+        evaluate=(lambda: evaluator.predict("validation", features).scores_with_confidence())
+        if settings.metric
+        else None,
         save_best=checkpoints.save_best,
         load_best=checkpoints.load_best,
         save=checkpoints.save,

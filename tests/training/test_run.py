@@ -1,5 +1,6 @@
 """A whole run on a tiny model: what it writes, that it repeats to the bit, and what its settings do."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -166,6 +167,15 @@ def test_each_layer_has_its_rate_in_the_record_of_every_step(run: Path) -> None:
     )
 
 
+def test_each_evaluation_records_the_mean_probability_of_its_predictions(run: Path) -> None:
+    best = json.loads((run / "summary.json").read_text())["best_step"]
+    [scores] = [of["validation"] for of in records(run) if "validation" in of and of["step"] == best]
+    with (run / "validation_predictions.csv").open(newline="", encoding="utf-8") as stream:
+        probabilities = [float(row["score"]) for row in csv.DictReader(stream)]
+    assert isinstance(scores, dict)
+    assert scores["confidence"] == pytest.approx(sum(probabilities) / 21, rel=1e-6)
+
+
 def test_a_finished_run_is_not_touched_unless_asked(run: Path) -> None:
     recipe = load_recipe(run / "recipe.yaml")
     with pytest.raises(RunFolderError, match="holds a finished run; choose another, or pass --overwrite"):
@@ -293,7 +303,8 @@ def test_early_stopping_ends_the_run_and_keeps_the_best_model(tmp_path: Path, ti
     assert summary["stopped_early"]
     assert summary["best_step"] == first_best
     assert summary["global_step"] == max(accuracy) == first_best + 15
-    assert summary["metrics"]["validation"] == evaluations[list(accuracy).index(first_best)]["validation"]
+    scores: Any = evaluations[list(accuracy).index(first_best)]["validation"]
+    assert summary["metrics"]["validation"] == {name: scores[name] for name in scores if name != "confidence"}
 
 
 def test_without_validation_the_last_model_is_kept(tmp_path: Path, tiny_encoder: Path) -> None:
@@ -341,7 +352,7 @@ def test_tensorboard_gets_the_metrics(tmp_path: Path, tiny_encoder: Path) -> Non
     assert {tag: steps for tag, steps in seen.items() if not tag.startswith("_")} == {
         **{tag: [7, 10, 14] for tag in TRACKED_IN_TRAINING},
         "epoch": [7, 7, 10, 14, 14],
-        **{f"validation/{name}": [7, 14] for name in TRACKED_SCORES},
+        **{f"validation/{name}": [7, 14] for name in (*TRACKED_SCORES, "confidence")},
         **{f"test/{name}": [14] for name in TRACKED_SCORES},
         **{f"{quantity}/{name}": [1, 8, 14] for quantity in TRACKED_OF_LAYERS for name in LAYERS},
         **{f"seconds/{part}": [1, 8, 14] for part in ("data", "forward", "backward", "clipping", "update")},

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from filelock import FileLock, Timeout
 
 from nlp_ft.errors import RunFolderError
 from nlp_ft.training import lock
@@ -204,6 +205,15 @@ os.kill(os.getpid(), 9)
     with lock.held(tmp_path / "run"):
         pass
     assert names(tmp_path) == set()
+
+
+def test_a_lock_that_cannot_be_made_is_not_said_to_be_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(self: FileLock, timeout: float) -> None:
+        raise Timeout(self.lock_file)
+
+    monkeypatch.setattr(FileLock, "acquire", refused)
+    with pytest.raises(RunFolderError, match=r"run\.lock cannot be made; choose"), lock.held(tmp_path / "run"):
+        pass
 
 
 def test_a_lock_leaves_no_folder_that_was_made_for_it(tmp_path: Path) -> None:

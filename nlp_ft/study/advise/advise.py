@@ -6,14 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from transformers import PreTrainedModel
 
 from nlp_ft.environment import num_launched
-from nlp_ft.errors import TrainingError
+from nlp_ft.errors import NlpFtError, TrainingError
 from nlp_ft.recipe import Recipe
 from nlp_ft.recipe.loader import apply_overrides, read_yaml, recipe_from_dict
 from nlp_ft.screen import say
 from nlp_ft.study.advise import evidence, settings
 from nlp_ft.study.advise.advice import Choice
+from nlp_ft.study.advise.domain import Domain, domain_of
 from nlp_ft.study.advise.evidence import Evidence
 from nlp_ft.study.advise.labels import labels_advice
 from nlp_ft.study.advise.measures import PROBED, chosen, interval
@@ -22,16 +25,18 @@ from nlp_ft.study.advise.prior import DEFAULT, Prior, table_answer
 from nlp_ft.study.advise.probing import Probe, probe
 from nlp_ft.study.advise.settings import Setting
 from nlp_ft.study.advise.trials import Trial, run_trial
+from nlp_ft.study.advise.words import Words, words_of
 from nlp_ft.study.cells import with_strategy
 from nlp_ft.tables import wrapped
 from nlp_ft.tasks.registry import task_of
+from nlp_ft.tasks.task import Task
 
 TRIED = ("full", "lp_ft", "top_layers", "gradual")
 """What is tried after the default, the head alone, the table's answer and the recipe's own strategy."""
 UNTRIED = ("probe",)
 """Strategies without steps; the head alone stands for them."""
-SHARE_OF_PROBE = 0.3
-"""The share of the budget that the probe may take."""
+SHARE_OF_PROBE, SHARE_OF_DOMAIN = 0.3, 0.1
+"""The shares of the budget that the probe may take, and the distance to general English."""
 FIRST_STEPS, FIRST_ROWS = 3, 16
 """Length of the run that is timed before the trials are planned."""
 DRAWN = "20%"
@@ -97,10 +102,13 @@ def advise(file: str, overrides: Sequence[str] = (), budget: float = 120.0) -> A
     say("reading the data")
     if shared := task.describe_data()["validation"].get("also_in_train"):
         say(wrapped(f"look: {shared:,} row(s) of validation also occur in train, so scores and advice are too good"))
-    prior, candidates = _prior(task, recipe, own)
-    facts = evidence.gather(task, {name: recipes[name] for name in candidates})
     say("probing the frozen network")
-    probed = probe(recipe, task, SHARE_OF_PROBE * budget)
+    network = _network(task)
+    words, domain = words_of(task), domain_of(task, network, SHARE_OF_DOMAIN * budget)
+    prior = _prior(task, words, domain)
+    candidates = _candidates(prior, own)
+    facts = evidence.gather(task, {name: recipes[name] for name in candidates}, words, domain)
+    probed = probe(recipe, task, network, SHARE_OF_PROBE * budget)
     trials, first = _run_trials(recipes, candidates, facts.validation_rows, begun + budget)
     metric = recipe.training.metric
     choice = _require(chosen(trials, first, probed, prior, facts, metric), first)
@@ -157,12 +165,28 @@ class _Recipes:
         return recipe_from_dict(values, f"{self.file} with strategy {strategy}")
 
 
-def _prior(task: Any, recipe: Recipe, own: str) -> tuple[Prior, list[str]]:
-    """Look up the table, and list the candidates in the order in which one wants to know them."""
-    words = evidence.words_of(task)
-    prior = table_answer(task.data.windows("train").num_rows, None if words is None else words.tokens_per_word)
+def _network(task: Task) -> PreTrainedModel:
+    """Build the network with the pretrained weights, on the accelerator if there is one."""
+    network: Any = task.build_model(task.data.label_names)
+    found: PreTrainedModel = network.to(
+        torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    )
+    return found
+
+
+def _prior(task: Task, words: Words | None, domain: Domain | None) -> Prior:
+    """Look up the table."""
+    return table_answer(
+        task.data.windows("train").num_rows,
+        None if words is None else words.tokens_per_word,
+        None if domain is None else domain.distance,
+    )
+
+
+def _candidates(prior: Prior, own: str) -> list[str]:
+    """List the candidates in the order in which one wants to know them."""
     names = [DEFAULT, PROBED, prior.strategy, own, *TRIED]
-    return prior, [name for name in dict.fromkeys(names) if name not in UNTRIED]
+    return [name for name in dict.fromkeys(names) if name not in UNTRIED]
 
 
 def _run_trials(
@@ -185,7 +209,13 @@ def _run_trials(
             say(f"no time is left for {', '.join(plan.strategies[number:])}")
             break
         say(f"trial {number + 1}/{len(plan.strategies)}: {name}, {plan.steps} of {first.full_steps} steps")
-        trials[name] = run_trial(recipes[name], plan.steps, rows)
+        try:
+            trials[name] = run_trial(recipes[name], plan.steps, rows)
+        except NlpFtError as error:
+            if name == DEFAULT:
+                raise
+            say(wrapped(f"look: {name} cannot be tried and is left out: {error}"))
+            continue
         if name == DEFAULT:
             steps_took = float(trials[name].step_seconds.mean())
     return trials, first

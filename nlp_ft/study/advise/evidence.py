@@ -3,36 +3,21 @@
 Everything is read from train, but the number of rows of validation; test is not read.
 """
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import pyarrow
-from transformers import PreTrainedTokenizerBase
 
 from nlp_ft.layerwise.freezing import count_parameters, set_trainable_layers
 from nlp_ft.recipe import Recipe
+from nlp_ft.study.advise.domain import Domain
+from nlp_ft.study.advise.words import Words
 from nlp_ft.tasks.registry import task_of
 from nlp_ft.tasks.task import Task
 from nlp_ft.training import build
 
-MOST_TEXTS = 1_000
-"""Texts of train whose words are counted."""
 UNLIMITED = 100_000
 """A tokenizer that allows more tokens knows no limit."""
-
-
-@dataclass(frozen=True)
-class Words:
-    """How the tokenizer divides the words of the data: its measure of how far they are from general text."""
-
-    tokens_per_word: float
-    split: float
-    """Share of the words that become several tokens."""
-    unknown: float
-    """Share of the tokens that stand for something unknown."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +50,7 @@ class Evidence:
         label_counts: rows of train for each label; empty for numbers.
         lengths: lengths in tokens; None for images.
         words: None for images.
+        domain: how far the texts are from general English; None for images.
         num_parameters: parameters of the model.
         trainable: strategy -> parameters that it ever trains.
         num_blocks: blocks of the encoder.
@@ -75,6 +61,7 @@ class Evidence:
     label_counts: Mapping[str, int]
     lengths: Lengths | None
     words: Words | None
+    domain: Domain | None
     num_parameters: int
     trainable: Mapping[str, int]
     num_blocks: int
@@ -92,12 +79,14 @@ class Evidence:
         return max(self.label_counts.values()) / self.smallest if self.smallest else float("inf")
 
 
-def gather(task: Task, recipes: Mapping[str, Recipe]) -> Evidence:
+def gather(task: Task, recipes: Mapping[str, Recipe], words: Words | None, domain: Domain | None) -> Evidence:
     """Collect the facts of the data, and of what each strategy would train.
 
     Args:
         task: the task, whose recipe has no test split.
         recipes: strategy -> its recipe.
+        words: what `words_of` gives.
+        domain: what `domain_of` gives.
 
     Raises:
         NlpFtError: data or model cannot be read.
@@ -113,7 +102,8 @@ def gather(task: Task, recipes: Mapping[str, Recipe]) -> Evidence:
         validation_rows=task.data.windows("validation").num_rows,
         label_counts=task.label_counts() if task.data.label_names else {},
         lengths=lengths_of(task, next(iter(recipes.values()))),
-        words=words_of(task),
+        words=words,
+        domain=domain,
         num_parameters=total,
         trainable=trainable,
         num_blocks=num_blocks,
@@ -138,37 +128,3 @@ def lengths_of(task: Task, recipe: Recipe) -> Lengths | None:
         limit=limit if limit is not None and limit < UNLIMITED else None,
         values=values,
     )
-
-
-def words_of(task: Task) -> Words | None:
-    """Count the tokens of the words of train; None where there are no words or no tokenizer."""
-    if task.tokenizer is None:
-        return None
-    num_rows = task.data.windows("train").num_rows
-    rows = np.linspace(0, num_rows - 1, min(num_rows, MOST_TEXTS)).round().astype(np.int64)
-    words = words_in(texts_of(task.data.inputs("train", rows)))
-    return count_words(words, task.tokenizer) if words else None
-
-
-def texts_of(inputs: pyarrow.Table) -> list[str]:
-    """Take all texts out of the inputs of rows: columns of texts, and of lists of texts."""
-    found: list[str] = []
-    for name in inputs.column_names:
-        for value in inputs[name].to_pylist():
-            parts: Sequence[Any] = value if isinstance(value, list) else [value]
-            found += [part for part in parts if isinstance(part, str)]
-    return found
-
-
-def words_in(texts: Sequence[str]) -> list[str]:
-    """Divide texts into their words: letters, digits and underscores."""
-    return [word for text in texts for word in re.findall(r"\w+", text)]
-
-
-def count_words(words: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Words:
-    """Count into how many tokens each word is divided, at least one word."""
-    # A blank in front, because some tokenizers divide the first word of a text in another way.
-    tokens = tokenizer([f" {word}" for word in words], add_special_tokens=False)["input_ids"]
-    counts = np.array([len(ids) for ids in tokens])
-    unknown = sum(ids.count(tokenizer.unk_token_id) for ids in tokens)
-    return Words(float(counts.mean()), float((counts > 1).mean()), unknown / max(1, int(counts.sum())))

@@ -6,10 +6,9 @@ The rows are a sample of train. It is done for tasks whose rows have a vector ea
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
+from transformers import PreTrainedModel
 
 from nlp_ft.errors import ModelError
 from nlp_ft.recipe import Recipe
@@ -67,12 +66,13 @@ def is_share(metric: str) -> bool:
     return points(metric, 0.01) == "1.0 points"
 
 
-def probe(recipe: Recipe, task: Task, seconds: float) -> Probe | None:
+def probe(recipe: Recipe, task: Task, network: PreTrainedModel, seconds: float) -> Probe | None:
     """Fit probes on features of the frozen network; None if rows have no vector, or are too few.
 
     Args:
         recipe: a recipe without a test split.
         task: its task.
+        network: its network, on its device, with the pretrained weights.
         seconds: the time that it may take, about.
 
     Raises:
@@ -80,8 +80,6 @@ def probe(recipe: Recipe, task: Task, seconds: float) -> Probe | None:
     """
     if not recipe.has_row_vectors or not is_share(recipe.training.metric):
         return None
-    network: Any = task.build_model(task.data.label_names)
-    network.to(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
     num_rows = task.data.windows("train").num_rows
     order = np.random.default_rng(0).permutation(num_rows)
     begun = time.perf_counter()

@@ -4,9 +4,10 @@ from nlp_ft.errors import printable
 from nlp_ft.study.advise.advice import Candidate
 from nlp_ft.study.advise.advise import DRAWN, Advice
 from nlp_ft.study.advise.curves import Estimate
+from nlp_ft.study.advise.domain import Domain
 from nlp_ft.study.advise.evidence import Evidence
 from nlp_ft.study.advise.measures import PROBED
-from nlp_ft.study.advise.prior import DEFAULT
+from nlp_ft.study.advise.prior import DEFAULT, NEAR
 from nlp_ft.study.advise.probing import LAST, Probe
 from nlp_ft.tables import short_count, terminal_width, text_table, wrapped
 from nlp_ft.training.verdict.facts import shown
@@ -100,8 +101,16 @@ def evidence_lines(advice: Advice) -> list[tuple[str, str]]:
         found.append(
             ("words", f"{words.tokens_per_word:.2f} tokens each, {words.split:.1%} split, {words.unknown:.2%} unknown")
         )
+    if facts.domain is not None:
+        found.append(("domain", _domain(facts.domain)))
     found += _trained(facts)
     return [*found, *_probe(advice)]
+
+
+def _domain(domain: Domain) -> str:
+    if domain.distance is None:
+        return f"distance to general English not measured: {domain.why_not}"
+    return f"{domain.distance:.2f} x as far from general English as that is from itself (border {NEAR})"
 
 
 def _trained(facts: Evidence) -> list[tuple[str, str]]:

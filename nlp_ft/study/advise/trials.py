@@ -18,6 +18,7 @@ from nlp_ft.recipe.derived import Derived
 from nlp_ft.screen import at_level
 from nlp_ft.study import statistics
 from nlp_ft.study.advise.curves import Estimate
+from nlp_ft.study.advise.probing import is_share
 from nlp_ft.tasks.outputs import Outputs, Predictions
 from nlp_ft.tasks.registry import task_of
 from nlp_ft.training import build
@@ -42,6 +43,7 @@ class Trial:
         full_steps: those of the whole run.
         points: (step, score) on the scored rows of validation.
         parts: what each group of the scored rows adds to the score, (groups,), with mean 0.
+        least_error: the error of a score, and of a difference, is at least this: few rows may happen to agree.
         outputs: the meaning of the outputs of the model.
         step_seconds: seconds of each step but the first.
         row_seconds: seconds to score a row.
@@ -55,6 +57,7 @@ class Trial:
     full_steps: int
     points: Sequence[tuple[int, float]]
     parts: np.ndarray
+    least_error: float
     outputs: Outputs
     step_seconds: np.ndarray
     row_seconds: float
@@ -107,6 +110,7 @@ def run_trial(recipe: Recipe, steps: int, rows: np.ndarray, points: int = 2) -> 
         full_steps=of_whole.total_steps,
         points=course.points,
         parts=parts_of(course.predictions, short.training.metric),
+        least_error=1 / len(rows) if is_share(short.training.metric) else 0.0,
         outputs=course.predictions.outputs,
         step_seconds=np.diff(course.seconds) if len(course.seconds) > 1 else np.array(course.seconds),
         row_seconds=course.evaluation_seconds / max(1, len(course.points) * len(rows)),
@@ -159,13 +163,13 @@ def difference(trial: Trial, other: Trial, sign: int) -> Estimate:
         other: the one to compare with, with as many steps.
         sign: -1 if a lower score is better, else 1.
     """
-    error = _error(trial.parts - other.parts)
+    error = max(_error(trial.parts - other.parts), trial.least_error)
     return Estimate(sign * (trial.score - other.score), error)
 
 
 def score_error(trial: Trial) -> float:
     """Compute the standard error of the score of a trial: that of other rows."""
-    return _error(trial.parts)
+    return max(_error(trial.parts), trial.least_error)
 
 
 def row_score(predictions: Predictions, metric: str) -> Callable[[np.ndarray], float]:

@@ -118,6 +118,17 @@ def test_a_budget_without_time_for_trials_leaves_the_default(tmp_path: Path, tin
     assert found.choice.reason.startswith("nothing else was measured") or "cannot tell" in found.choice.reason
 
 
+@pytest.mark.slow
+def test_a_candidate_that_so_short_a_run_cannot_have_is_left_out(
+    tmp_path: Path, tiny_encoder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = advise(str(write_recipe(tmp_path, tiny_encoder, training={"duration": "2st"})), budget=20.0)
+    assert "llrd" in found.trials
+    assert "gradual" not in found.trials
+    said = " ".join(capsys.readouterr().out.split())
+    assert "look: gradual cannot be tried and is left out: strategy.unfreeze: phase 2" in said
+
+
 def test_a_task_without_probe_needs_time_for_a_trial(tmp_path: Path, tiny_encoder: Path) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_text(dump_yaml(words_recipe(tmp_path, tiny_encoder)))

@@ -8,14 +8,17 @@ import pytest
 from transformers import AutoTokenizer
 
 from nlp_ft.recipe.loader import recipe_from_dict
-from nlp_ft.study.advise.evidence import Words, count_words, gather, texts_of, words_in
+from nlp_ft.study.advise.domain import Domain
+from nlp_ft.study.advise.evidence import gather
+from nlp_ft.study.advise.words import Words, count_words, texts_of, words_in, words_of
 from nlp_ft.tasks.registry import task_of
 from tests.tiny import tiny_recipe
 
 
 def test_words_are_letters_and_digits_of_all_texts() -> None:
     table = pyarrow.table({"row": [0, 1], "text": ["the cat, it's", "a-b"], "words": [["big"], ["dog"]]})
-    assert words_in(texts_of(table)) == ["the", "cat", "it", "s", "a", "b", "big", "dog"]
+    assert texts_of(table) == [["the cat, it's", "big"], ["a-b", "dog"]]
+    assert words_in(["the cat, it's", "a-b"]) == ["the", "cat", "it", "s", "a", "b"]
 
 
 def test_split_and_unknown_words_are_counted(tiny_encoder: Path) -> None:
@@ -31,7 +34,8 @@ def test_the_facts_of_a_recipe(tmp_path: Path, tiny_encoder: Path) -> None:
         name: recipe_from_dict({**values, "strategy": name, "data": {**values["data"], "test": None}})  # type: ignore[dict-item]
         for name in ("llrd", "head_only", "gradual")
     }
-    found = gather(task_of(recipes["llrd"]), recipes)
+    task = task_of(recipes["llrd"])
+    found = gather(task, recipes, words_of(task), Domain(None))
     assert (found.rows, found.validation_rows) == (50, 21)
     assert found.label_counts == {"animal": 17, "colour": 17, "size": 16}
     assert found.smallest == 16

@@ -9,7 +9,7 @@ import pytest
 from nlp_ft.recipe import Recipe
 from nlp_ft.recipe.loader import recipe_from_dict
 from nlp_ft.study.advise.curves import Estimate
-from nlp_ft.study.advise.trials import difference, run_trial
+from nlp_ft.study.advise.trials import difference, run_trial, score_error
 from tests.tiny import tiny_recipe
 
 ROWS = np.arange(0, 21, 2)
@@ -40,9 +40,13 @@ def test_the_difference_is_that_of_the_same_rows(tmp_path: Path, tiny_encoder: P
     trial = run_trial(recipe_of(tmp_path, tiny_encoder, "head_only"), 2, ROWS)
     hits, others = np.array([1, 1, 1, 0]), np.array([1, 0, 1, 0])
     one, other = (
-        replace(trial, points=[(2, float(values.mean()))], parts=values - values.mean()) for values in (hits, others)
+        replace(trial, points=[(2, float(values.mean()))], parts=values - values.mean(), least_error=0.125)
+        for values in (hits, others)
     )
     # The differences of the rows are 0, 1, 0, 0: mean 1/4, deviation 1/2, standard error 1/4.
     assert difference(one, other, 1) == Estimate(0.25, 0.25)
     assert difference(one, other, -1) == Estimate(-0.25, 0.25)
-    assert difference(one, one, 1) == Estimate(0.0, 0.0)
+    # That few rows agree does not mean that all do.
+    assert difference(one, one, 1) == Estimate(0.0, 0.125)
+    assert trial.least_error == 1 / len(ROWS)
+    assert score_error(replace(one, parts=np.zeros(1), least_error=1.0)) == 1.0
