@@ -23,17 +23,33 @@ MOST_BLOCKS = 1_000
 DROPOUTS = (
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",
+    "local_attention_probs_dropout_prob",
+    "lsh_attention_probs_dropout_prob",
     "dropout",
+    "dropout_rate",
+    "hidden_dropout",
     "attention_dropout",
+    "activation_dropout",
+    "residual_dropout",
+    "resid_dropout",
+    "resid_pdrop",
+    "attn_pdrop",
     "embedding_dropout",
+    "embed_dropout",
+    "embd_pdrop",
+    "emb_pdrop",
     "mlp_dropout",
     "classifier_dropout",
     "classifier_dropout_prob",
+    "classifier_dropout_rate",
     "seq_classif_dropout",
+    "qa_dropout",
+    "summary_first_dropout",
     "summary_last_dropout",
     "pooler_dropout",
     "head_dropout",
 )
+"""Names in Transformers of the dropouts of text models; layers that are dropped whole are another thing."""
 SWITCHES = ("output_hidden_states", "output_attentions", "is_decoder", "tie_word_embeddings")
 ACTIVATIONS = ("hidden_act", "activation", "activation_function", "hidden_activation")
 ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")

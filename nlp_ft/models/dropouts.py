@@ -9,11 +9,17 @@ from nlp_ft.recipe.text import TextModelSection
 
 
 def set_dropouts(config: PreTrainedConfig, model: TextModelSection) -> None:
-    """Set the dropouts of a configuration, where it has them: those inside the encoder, and that before the head."""
+    """Set the dropouts of a configuration, where it has them: those inside the encoder, and that before the head.
+
+    Raises:
+        ModelError: the encoder has no dropout that could be set.
+    """
     if model.dropout is not None:
-        for field in DROPOUTS:
-            if getattr(config, field, None) is not None:
-                setattr(config, field, model.dropout)
+        fields = [field for field in DROPOUTS if getattr(config, field, None) is not None]
+        if not fields and model.dropout:
+            raise ModelError(f"model.dropout: {config.model_type} has no dropout; leave it out, or set it to 0")
+        for field in fields:
+            setattr(config, field, model.dropout)
     # Each plain class reads the dropout before its last layer from one of these fields.
     for field in ("classifier_dropout", "classifier_dropout_prob", "seq_classif_dropout", "summary_last_dropout"):
         if hasattr(config, field) and model.head.dropout is not None:

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import CONFIG_MAPPING, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from nlp_ft.errors import ModelError
 from nlp_ft.layerwise.freezing import unused_parameters
+from nlp_ft.models.dropouts import set_dropouts
 from nlp_ft.models.pooled_classifier import PooledClassifier
 from nlp_ft.models.text import build_classifier, load_tokenizer
 from nlp_ft.recipe.text import TextModelSection
@@ -158,6 +159,21 @@ def test_dropout_of_encoder_and_head_is_what_the_recipe_says(tiny_encoder: Path)
     assert rates == {0.0, 0.3}
     plain = build(tiny_encoder, dropout=0.0, head={"dropout": 0.0})
     assert {module.p for module in plain.modules() if isinstance(module, torch.nn.Dropout)} == {0.0}
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "t5", "gpt_neox", "funnel", "bart", "modernbert", "gpt_neo", "llama"])
+def test_dropout_reaches_every_dropout_of_the_configuration(family: str) -> None:
+    config = CONFIG_MAPPING[family]()
+    set_dropouts(config, TextModelSection(name="x", dropout=0.25))
+    found = {name: value for name, value in vars(config).items() if "drop" in name and isinstance(value, float)}
+    layers = {name: value for name, value in found.items() if "layerdrop" in name}
+    assert found == {**dict.fromkeys(found, 0.25), **layers}
+    assert found.keys() > layers.keys()
+
+
+def test_dropout_for_an_encoder_without_any_is_an_error() -> None:
+    with pytest.raises(ModelError, match="model.dropout: mamba has no dropout; leave it out, or set it to 0"):
+        set_dropouts(CONFIG_MAPPING["mamba"](), TextModelSection(name="x", dropout=0.25))
 
 
 def test_the_mean_over_real_minilm_tokens_is_the_sentence_embedding_of_its_makers() -> None:
