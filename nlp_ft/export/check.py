@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,10 +31,10 @@ class Check:
         largest_difference: of the logits, on at most 256 rows.
         changed: share of the predictions that are not those of the original.
         metric: the metric that chose the run.
-        before: its value with the original.
+        before: its value with the original, in float32.
         after: its value with the export.
         interval: 95 % interval of the difference `after - before` over rows.
-        rows_per_second_before: the original's speed, in the same batches.
+        rows_per_second_before: the original's speed, in the same batches and in the precision of `predict`.
         rows_per_second_after: the export's speed.
     """
 
@@ -58,14 +59,20 @@ def batches(run: TrainedRun, data: Data, split: str, most: int) -> Iterator[dict
 
 
 def compared(original: TrainedRun, exported: TrainedRun, data: str | None, split: str) -> Check:
-    """Compare two loaded runs on a split of the recipe, or on labelled files. Raises: NlpFtError: rows, see `eval`."""
+    """Compare two loaded runs on a split of the recipe, or on labelled files. Raises: NlpFtError: rows, see `eval`.
+
+    Logits, predictions and scores of the original are those in float32, and its speed is that of `predict`, which may
+    compute in bf16.
+    """
     rows = original.labelled(data, split)
     inputs = list(batches(original, rows, split, ROWS_TIMED))
-    difference, seconds_before, seconds_after = _raced(original.model, exported.model, inputs)
+    difference = _largest_difference(original.model, exported.model, inputs)
+    seconds_before, seconds_after = _raced(original, exported, inputs)
     timed = sum(len(next(iter(batch.values()))) for batch in inputs)
     # With the thresholds of the run, which those tuned on these very rows would hide.
     before, after = (
-        replace(evaluate_trained(run, data, split), outputs=original.outputs) for run in (original, exported)
+        replace(evaluate_trained(run, data, split), outputs=original.outputs)
+        for run in (_in_float32(original), exported)
     )
     metric = original.recipe.training.metric
     return Check(
@@ -81,26 +88,39 @@ def compared(original: TrainedRun, exported: TrainedRun, data: str | None, split
     )
 
 
-def _raced(
+def _in_float32(run: TrainedRun) -> TrainedRun:
+    found = copy(run)
+    training = run.recipe.training.model_copy(update={"precision": "fp32"})
+    found.recipe = run.recipe.model_copy(update={"training": training})
+    return found
+
+
+def _largest_difference(
     original: torch.nn.Module, exported: torch.nn.Module, inputs: Sequence[dict[str, torch.Tensor]]
-) -> tuple[float, float, float]:
-    """Compute the logits of every batch with both models in turn.
+) -> float:
+    with evaluating(original), torch.inference_mode():
+        pairs = [[output_logits(model(**batch)).float() for model in (original, exported)] for batch in inputs]
+    return max(float((before - after).abs().max()) for before, after in pairs)
+
+
+def _raced(
+    original: TrainedRun, exported: TrainedRun, inputs: Sequence[dict[str, torch.Tensor]]
+) -> tuple[float, float]:
+    """Compute every batch with both in turn, because what else the machine does then slows both.
 
     Returns:
-        The largest difference of the logits; the seconds of the original; those of the export. A first round is not
-        timed, and in turn, because what else the machine does then slows both.
+        The seconds of the original, and those of the export; a first batch is not timed.
     """
-    seconds, difference = [0.0, 0.0], 0.0
-    with evaluating(original), torch.inference_mode():
-        for is_timed in (False, True):
-            for batch in inputs if is_timed else inputs[:1]:
-                found = []
-                for number, model in enumerate((original, exported)):
-                    begun = time.perf_counter()
-                    found.append(output_logits(model(**batch)).float())
-                    seconds[number] += is_timed * (time.perf_counter() - begun)
-                difference = max(difference, float((found[0] - found[1]).abs().max()))
-    return difference, seconds[0], seconds[1]
+    seconds = [0.0, 0.0]
+    with original.computing() as first, exported.computing() as second:
+        for compute in (first, second):
+            compute(inputs[0])
+        for batch in inputs:
+            for number, compute in enumerate((first, second)):
+                begun = time.perf_counter()
+                compute(batch).cpu()
+                seconds[number] += time.perf_counter() - begun
+    return seconds[0], seconds[1]
 
 
 def _changed(before: Predictions, after: Predictions) -> float:

@@ -81,6 +81,16 @@ def test_an_export_is_scored_and_asked_by_the_commands_for_runs(
     assert shown[0].startswith("the cat sleeps\n  0.")
 
 
+def test_an_export_is_compared_with_the_run_in_float32_whatever_predict_computes_in(
+    tiny_encoder: Path, tmp_path: Path
+) -> None:
+    recipe = recipe_of("text_regression", tmp_path, tiny_encoder)
+    train(recipe_from_dict({**recipe, "training": {**recipe["training"], "precision": "bf16"}}))
+    check = export_run(tmp_path / "run", tmp_path / "graph", "openvino")
+    assert (check.changed, check.largest_difference < 1e-5) == (0.0, True)
+    assert check.before == pytest.approx(check.after, abs=1e-6)
+
+
 def test_integers_of_8_bits_take_a_quarter_and_keep_most_predictions(run: Path, tmp_path: Path) -> None:
     pytest.importorskip("nncf")
     check = export_run(run, tmp_path / "small", "openvino", int8=True, max_loss=100)
