@@ -53,7 +53,7 @@ def selected(rows: Dataset, numbers: np.ndarray) -> Dataset:
 
 def row_numbers(rows: Dataset) -> np.ndarray:
     """Find the number of each row in the data that was read, (rows,), whatever was `selected` from them."""
-    return np.arange(len(rows)) if rows._indices is None else np.asarray(rows._indices.column(0).to_numpy())
+    return np.arange(len(rows)) if rows._indices is None else rows._indices.column(0).to_numpy().astype(np.int64)
 
 
 def fingerprint(rows: Dataset, column: str) -> str:
