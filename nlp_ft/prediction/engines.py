@@ -68,29 +68,39 @@ class EngineModel(torch.nn.Module):
         super().__init__()
         self.config = config
         self.export = Export.of_folder(folder)
-        self._compute = ENGINES[self.export.engine](folder / FILES[self.export.engine])
+        self._file = folder / FILES[self.export.engine]
+        self._loaded = {False: ENGINES[self.export.engine](self._file, False)}
 
     def get_input_embeddings(self) -> torch.nn.Module:
         """Raise NotImplementedError: the engine shows no layers."""
         raise NotImplementedError
 
     def forward(self, **inputs: torch.Tensor) -> SimpleNamespace:
-        """Compute the `logits`, (batch, ...), of inputs as the original model takes them, (batch, ...)."""
+        """Compute the `logits`, (batch, ...), of inputs as the original model takes them, (batch, ...).
+
+        As the original, it computes in bf16 under autocast, if the engine can; integers stay as they were checked.
+        """
         arrays = {name: inputs[name].cpu().numpy() for name in self.export.inputs}
-        return SimpleNamespace(logits=torch.from_numpy(self._compute(arrays)))
+        wants_half = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+        in_half = wants_half and self.export.engine == "openvino" and not self.export.is_int8
+        if in_half not in self._loaded:
+            self._loaded[in_half] = ENGINES[self.export.engine](self._file, in_half)
+        return SimpleNamespace(logits=torch.from_numpy(self._loaded[in_half](arrays)))
 
 
-def openvino_compute(file: Path) -> Compute:
-    """Load a graph of OpenVINO, for float32 where it has no integers. Raises: MachineError: it is not installed."""
+def openvino_compute(file: Path, in_half: bool) -> Compute:
+    """Load a graph of OpenVINO, for bf16 or float32. Raises: MachineError: it is not installed."""
     openvino = require_engine("openvino")
-    settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
+    precision = "bf16" if in_half else "f32"
+    settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": precision}
     compiled = openvino.Core().compile_model(file, "CPU", settings)
     # A copy, as the engine writes the next result into the same memory.
     return lambda arrays: np.array(compiled(dict(arrays))[0])
 
 
-def onnx_compute(file: Path) -> Compute:
+def onnx_compute(file: Path, in_half: bool) -> Compute:
     """Load a graph of ONNX, which ONNX Runtime computes in float32. Raises: MachineError: it is not installed."""
+    del in_half
     onnxruntime = require_engine("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -106,4 +116,4 @@ def onnx_compute(file: Path) -> Compute:
 
 FILES = {"openvino": "openvino_model.xml", "onnx": "model.onnx"}
 """Engine -> the file of its graph; the names are those that Optimum looks for."""
-ENGINES: dict[str, Callable[[Path], Compute]] = {"openvino": openvino_compute, "onnx": onnx_compute}
+ENGINES: dict[str, Callable[[Path, bool], Compute]] = {"openvino": openvino_compute, "onnx": onnx_compute}
