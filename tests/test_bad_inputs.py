@@ -29,7 +29,7 @@ FILES: dict[str, str | bytes] = {
     "floats.csv": "text,label\nred,0.5\nbig,1.5\n",
     "header.csv": "text,label\n",
     "latin.csv": ("text,label\n" + GOOD_ROWS + "caf\u00e9,size\n").encode("latin-1"),
-    "lonely.csv": "text,label\n" + GOOD_ROWS + "the,nothing\n",
+    "lonely.csv": "text,label\nred,colour\nbig,size\nthe,nothing\n",
     "long.csv": "text,label\n" + GOOD_ROWS + "the " * 99 + "cat,animal\n",
     "new_label.csv": "text,label\nred,colors\n",
     "one_class.csv": "text,label\nred,colour\nblue,colour\n",
@@ -85,7 +85,7 @@ BAD_DATA = [
     (["data.test=new_label.csv"], ["test", "label", "train", "colors", "did you mean colour?"]),
     (["data.train=empty_label.csv"], ["1 row", "of train", "no label in column 'label'", "1 (from 0)"]),
     (["data.train=floats.csv"], ["labels must be strings or whole", "'label' of train holds fractions such as 0.5"]),
-    (["data.train=lonely.csv", "data.validation=50%"], ["data.validation: 50%", "by class", "nothing"]),
+    (["data.train=lonely.csv", "data.validation=50%"], ["data.validation: 50%", "by class", "no class has two rows"]),
     (["data.train=long.csv", "model.name=short", "data.max_length=64"], ["data.max_length", "at most 16", "got 64"]),
 ]
 BAD_MODELS = [

@@ -7,7 +7,6 @@ from datasets import Dataset
 
 from nlp_ft.data.number_labels import check_numbers
 from nlp_ft.data.sources import load_files
-from nlp_ft.data.splits import draw_validation
 from nlp_ft.errors import DataError
 
 COLUMNS = [("text", "text"), ("label", "label")]
@@ -66,13 +65,6 @@ def test_an_address_is_to_be_downloaded() -> None:
         DataError, match=r"there is no https://a\.b/c\.csv \(.*\); download it first, and name the file$"
     ):
         load_files("https://a.b/c.csv", "data.train")
-
-
-def test_a_label_of_one_row_is_named_with_what_to_do() -> None:
-    rows = Dataset.from_dict({"label": ["a", "a", "b"]})
-    with pytest.raises(DataError) as found:
-        draw_validation({"train": rows}, "label", "20%")
-    assert str(found.value).endswith("['b']; add rows of it, remove it, or name a file of validation rows")
 
 
 def test_the_number_that_stands_for_a_missing_one_is_explained() -> None:
