@@ -34,8 +34,8 @@ class Check:
         before: its value with the original, in float32.
         after: its value with the export.
         interval: 95 % interval of the difference `after - before` over rows.
-        rows_per_second_before: the original's speed, in the precision of `predict`.
-        rows_per_second_after: the export's speed, in the same batches.
+        rows_per_second_before: the original's speed, in the same batches and in the precision of `predict`.
+        rows_per_second_after: the export's speed.
     """
 
     rows: int
@@ -61,7 +61,8 @@ def batches(run: TrainedRun, data: Data, split: str, most: int) -> Iterator[dict
 def compared(original: TrainedRun, exported: TrainedRun, data: str | None, split: str) -> Check:
     """Compare two loaded runs on a split of the recipe, or on labelled files. Raises: NlpFtError: rows, see `eval`.
 
-    Logits, predictions and scores are those in float32, and speeds those of `predict`, which may compute in bf16.
+    Logits, predictions and scores of the original are those in float32, and its speed is that of `predict`, which may
+    compute in bf16.
     """
     rows = original.labelled(data, split)
     inputs = list(batches(original, rows, split, ROWS_TIMED))
@@ -71,7 +72,7 @@ def compared(original: TrainedRun, exported: TrainedRun, data: str | None, split
     # With the thresholds of the run, which those tuned on these very rows would hide.
     before, after = (
         replace(evaluate_trained(run, data, split), outputs=original.outputs)
-        for run in (_in_float32(original), _in_float32(exported))
+        for run in (_in_float32(original), exported)
     )
     metric = original.recipe.training.metric
     return Check(

@@ -68,39 +68,29 @@ class EngineModel(torch.nn.Module):
         super().__init__()
         self.config = config
         self.export = Export.of_folder(folder)
-        self._file = folder / FILES[self.export.engine]
-        self._loaded = {False: ENGINES[self.export.engine](self._file, False)}
+        self._compute = ENGINES[self.export.engine](folder / FILES[self.export.engine])
 
     def get_input_embeddings(self) -> torch.nn.Module:
         """Raise NotImplementedError: the engine shows no layers."""
         raise NotImplementedError
 
     def forward(self, **inputs: torch.Tensor) -> SimpleNamespace:
-        """Compute the `logits`, (batch, ...), of inputs as the original model takes them, (batch, ...).
-
-        As the original, it computes in bf16 under autocast, if the engine can; integers stay as they were checked.
-        """
+        """Compute the `logits`, (batch, ...), of inputs as the original model takes them, (batch, ...)."""
         arrays = {name: inputs[name].cpu().numpy() for name in self.export.inputs}
-        wants_half = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
-        in_half = wants_half and self.export.engine == "openvino" and not self.export.is_int8
-        if in_half not in self._loaded:
-            self._loaded[in_half] = ENGINES[self.export.engine](self._file, in_half)
-        return SimpleNamespace(logits=torch.from_numpy(self._loaded[in_half](arrays)))
+        return SimpleNamespace(logits=torch.from_numpy(self._compute(arrays)))
 
 
-def openvino_compute(file: Path, in_half: bool) -> Compute:
-    """Load a graph of OpenVINO, for bf16 or float32. Raises: MachineError: it is not installed."""
+def openvino_compute(file: Path) -> Compute:
+    """Load a graph of OpenVINO, for float32 where it has no integers. Raises: MachineError: it is not installed."""
     openvino = require_engine("openvino")
-    precision = "bf16" if in_half else "f32"
-    settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": precision}
+    settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
     compiled = openvino.Core().compile_model(file, "CPU", settings)
     # A copy, as the engine writes the next result into the same memory.
     return lambda arrays: np.array(compiled(dict(arrays))[0])
 
 
-def onnx_compute(file: Path, in_half: bool) -> Compute:
+def onnx_compute(file: Path) -> Compute:
     """Load a graph of ONNX, which ONNX Runtime computes in float32. Raises: MachineError: it is not installed."""
-    del in_half
     onnxruntime = require_engine("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -116,4 +106,4 @@ def onnx_compute(file: Path, in_half: bool) -> Compute:
 
 FILES = {"openvino": "openvino_model.xml", "onnx": "model.onnx"}
 """Engine -> the file of its graph; the names are those that Optimum looks for."""
-ENGINES: dict[str, Callable[[Path, bool], Compute]] = {"openvino": openvino_compute, "onnx": onnx_compute}
+ENGINES: dict[str, Callable[[Path], Compute]] = {"openvino": openvino_compute, "onnx": onnx_compute}

@@ -266,22 +266,5 @@ def test_an_engine_takes_the_threads_of_torch(exported: Path, monkeypatch: pytes
         return compile_model(core, model, device, settings)
 
     monkeypatch.setattr(openvino.Core, "compile_model", watched)
-    engines.openvino_compute(exported / "openvino_model.xml", False)
+    engines.openvino_compute(exported / "openvino_model.xml")
     assert seen == {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
-
-
-def test_openvino_computes_in_the_precision_of_the_run(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("openvino")
-    asked = []
-
-    def watched(file: Path, in_half: bool) -> engines.Compute:
-        asked.append(in_half)
-        return lambda arrays: np.zeros((len(arrays["input_ids"]), 3), np.float32)
-
-    monkeypatch.setitem(engines.ENGINES, "openvino", watched)
-    run = load_run(exported)
-    for precision, expected in (("fp32", [False]), ("bf16", [False, True]), ("fp32", [False, True])):
-        training = run.recipe.training.model_copy(update={"precision": precision})
-        run.recipe = run.recipe.model_copy(update={"training": training})
-        run.activated(TEXTS)
-        assert asked == expected
