@@ -81,7 +81,10 @@ class EngineModel(torch.nn.Module):
 
 
 def openvino_compute(file: Path) -> Compute:
-    """Load a graph of OpenVINO, for float32 where it has no integers. Raises: MachineError: it is not installed."""
+    """Load a graph of OpenVINO, for float32 where it has no integers. Raises: MachineError: it is not installed.
+
+    Not for bf16: OpenVINO 2026.4 is suspected of writing over the memory of others there.
+    """
     openvino = require_engine("openvino")
     settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
     compiled = openvino.Core().compile_model(file, "CPU", settings)
