@@ -48,7 +48,7 @@ print("ADVICE " + json.dumps({
     "predicted": choice.advised.score.value,
     "cost": [vars(one.cost) | {"of": one.strategy} for one in choice.candidates],
     "smallest": facts.smallest, "tokens_per_word": facts.words.tokens_per_word,
-    "distance": facts.domain.distance, "seconds": found.seconds,
+    "distance": None if facts.domain is None else facts.domain.distance, "seconds": found.seconds,
     "probe": None if found.probe is None else {name: one.value for name, one in found.probe.layers.items()},
     "trials": {name: [one.steps, one.full_steps, one.score] for name, one in found.trials.items()},
     "gains": {one.strategy: [one.gain.mean, one.gain.deviation, one.word] for one in choice.candidates},
