@@ -10,6 +10,7 @@ import pyarrow.compute
 from datasets import Dataset
 
 ROWS_AT_ONCE = 100_000
+ROWS_HASHED_TOGETHER = 1000
 
 
 def numbers(rows: Dataset, column: str) -> np.ndarray:
@@ -72,6 +73,21 @@ def fingerprint(rows: Dataset, column: str) -> str:
 def _holds_lists_of_numbers(kind: pyarrow.DataType) -> bool:
     is_list = pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind)
     return bool(is_list and pyarrow.types.is_primitive(kind.value_type))
+
+
+def text_hash(texts: Sequence[str]) -> int:
+    """Hash the texts of a row to 64 bits; texts that differ only in case or white space have the same hash."""
+    plain = "\x1f".join(" ".join(text.lower().split()) for text in texts)
+    return int(np.frombuffer(blake2b(plain.encode("utf-8", "replace"), digest_size=8).digest(), np.int64)[0])
+
+
+def input_hashes(rows: Dataset, columns: Sequence[str]) -> np.ndarray:
+    """Hash what each row has in some columns, (rows,), int64; see `text_hash`. The texts of a list are joined."""
+    hashes: list[int] = []
+    for part in rows.select_columns(list(columns)).iter(ROWS_HASHED_TOGETHER):
+        for cells in zip(*(part[column] for column in columns)):
+            hashes.append(text_hash([" ".join(cell) if isinstance(cell, list) else str(cell) for cell in cells]))
+    return np.array(hashes, np.int64)
 
 
 def content_of(value: object) -> str:

@@ -76,7 +76,7 @@ def load_image_data(data: ImageDataSection, seed: int = 0) -> ImageData:
         raw = load_raw_images(data)
         labels = find_labels(raw, data.label, data.label_names)
     encoded = {split: _encode(rows, f"data.{split}", data, labels) for split, rows in raw.items()}
-    return ImageData(draw_rows(encoded, "labels", data, seed), list(labels.values()))
+    return ImageData(draw_rows(encoded, "labels", ["image_hash"], data, seed), list(labels.values()))
 
 
 def encode_image_split(

@@ -9,7 +9,7 @@ from datasets import ClassLabel, Dataset, Features, LargeList, List, Value
 
 from nlp_ft.data.columns import unique_values
 from nlp_ft.data.labels import LabelValue, find_labels, labels_of_model
-from nlp_ft.data.sources import label_columns, load_raw_splits
+from nlp_ft.data.sources import label_columns, load_raw_splits, text_columns
 from nlp_ft.data.splits import draw_train_rows, draw_validation_by_labels
 from nlp_ft.errors import DataError, listed
 from nlp_ft.recipe.sections import is_share
@@ -71,7 +71,8 @@ class LabelSets:
         raw, columns = load_raw_splits(data), label_columns(data)
         labels = cls(columns, data.label_separator, _find(raw, data))
         if is_share(data.validation):
-            raw = draw_validation_by_labels(raw, labels.indicators(raw["train"]), data.validation)
+            indicators = labels.indicators(raw["train"])
+            raw = draw_validation_by_labels(raw, indicators, text_columns(data), data.validation)
         return draw_train_rows(raw, None, data.train_rows, seed), labels
 
     @classmethod

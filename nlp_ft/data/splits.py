@@ -1,6 +1,6 @@
 """Steps that texts and images share: draw rows, choose the number of processes, show progress bars."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 from datasets import ClassLabel, Dataset
 from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-from nlp_ft.data.columns import selected, unique_values, value_codes
+from nlp_ft.data.columns import input_hashes, selected, unique_values, value_codes
 from nlp_ft.data.workers import available_cores
 from nlp_ft.errors import DataError, listed
 from nlp_ft.recipe.sections import DataSection, is_share
@@ -19,12 +19,15 @@ SPLIT_SEED = 0
 """Seed of the draw of validation rows: every run draws the same ones, whatever its own seed, so runs compare."""
 
 
-def draw_rows(splits: dict[str, Dataset], column: str | None, data: DataSection, seed: int) -> dict[str, Dataset]:
+def draw_rows(
+    splits: dict[str, Dataset], column: str | None, inputs: Sequence[str], data: DataSection, seed: int
+) -> dict[str, Dataset]:
     """Draw what the recipe asks for: a share of `train` for validation, then the rows of `train` that stay.
 
     Args:
         splits: split name -> rows, `train` among them.
         column: column of the classes; None draws from all rows alike.
+        inputs: columns of what the model reads: rows that are equal there are drawn together.
         data: the data section of the recipe.
         seed: the seed of the recipe, which draws the rows that stay, and not those of validation.
 
@@ -32,7 +35,7 @@ def draw_rows(splits: dict[str, Dataset], column: str | None, data: DataSection,
         DataError: see `draw_validation` and `draw_train_rows`.
     """
     if is_share(data.validation):
-        splits = draw_validation(splits, column, data.validation)
+        splits = draw_validation(splits, column, inputs, data.validation)
     return draw_train_rows(splits, column, data.train_rows, seed)
 
 
@@ -75,12 +78,18 @@ def draw_train_rows(
     return {**splits, "train": selected(rows, np.sort(chosen))}
 
 
-def draw_validation(splits: dict[str, Dataset], column: str | None, validation: Any) -> dict[str, Dataset]:
-    """Move a share of the rows of `train` to a new split `validation`. The row of a class that has no other one stays.
+def draw_validation(
+    splits: dict[str, Dataset], column: str | None, inputs: Sequence[str], validation: Any
+) -> dict[str, Dataset]:
+    """Move a share of the rows of `train` to a new split `validation`.
+
+    Rows with equal inputs go together, so that no input of validation has been learned; the share is that of the
+    different inputs. The input of a class that has no other one stays.
 
     Args:
         splits: split name -> rows, `train` among them.
         column: column of the classes, whose shares are the same in both splits; None draws from all rows alike.
+        inputs: columns of what the model reads.
         validation: the share, such as `10%`.
 
     Raises:
@@ -88,23 +97,25 @@ def draw_validation(splits: dict[str, Dataset], column: str | None, validation: 
     """
     share = float(str(validation).rstrip("%")) / 100
     rows = splits["train"]
-    codes = np.zeros(len(rows), int) if column is None else _classes(rows, column)[1]
+    first_rows, input_of_row = _different(input_hashes(rows, inputs))
+    codes = (np.zeros(len(rows), int) if column is None else _classes(rows, column)[1])[first_rows]
     is_lonely = (np.bincount(codes) == 1)[codes]
     numbers = np.flatnonzero(~is_lonely)
     try:
-        train, held_out = _drawn(numbers, None if column is None else codes[numbers], share)
+        _, held_out = _drawn(numbers, None if column is None else codes[numbers], share)
     except ValueError as error:
         by_class = "" if column is None else " by class"
-        reason = error if len(numbers) else "no class has two rows"
+        reason = error if len(numbers) else "no class has two different rows"
         raise DataError(f"data.validation: {validation} of train cannot be drawn{by_class}: {reason}") from None
-    train = np.concatenate([train, np.flatnonzero(is_lonely)])
-    return _parted(splits, train, held_out)
+    return _parted(splits, np.isin(input_of_row, held_out))
 
 
 def draw_validation_by_labels(
-    splits: dict[str, Dataset], indicators: np.ndarray, validation: Any
+    splits: dict[str, Dataset], indicators: np.ndarray, inputs: Sequence[str], validation: Any
 ) -> dict[str, Dataset]:
     """Move a share of the rows of `train` to a new split `validation`, where rows have any number of labels.
+
+    Rows with equal inputs go together.
 
     Each label keeps its share of the rows as far as that goes (Sechidis et al. 2011,
     https://doi.org/10.1007/978-3-642-23808-6_10); the number of rows drawn may differ a little from the share.
@@ -112,6 +123,7 @@ def draw_validation_by_labels(
     Args:
         splits: split name -> rows, `train` among them.
         indicators: 1 for each label that a row of train has and 0 for the others, (rows, labels).
+        inputs: columns of what the model reads.
         validation: the share, such as `10%`.
 
     Raises:
@@ -120,6 +132,8 @@ def draw_validation_by_labels(
     share = float(str(validation).rstrip("%")) / 100
     from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit  # imports scikit-learn
 
+    first_rows, input_of_row = _different(input_hashes(splits["train"], inputs))
+    indicators = indicators[first_rows]
     drawing = MultilabelStratifiedShuffleSplit(1, test_size=share, random_state=SPLIT_SEED)
     try:
         train, held_out = next(drawing.split(np.zeros(len(indicators)), indicators))
@@ -131,7 +145,23 @@ def draw_validation_by_labels(
             f"data.validation: {validation} of train cannot be drawn by label: {reason}; draw a larger share, or give "
             "validation rows in a file of their own"
         )
-    return _parted(splits, train, held_out)
+    return _parted(splits, np.isin(input_of_row, held_out))
+
+
+def _different(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Number the different hashes in the order of their first rows.
+
+    Args:
+        hashes: the hash of each row, (rows,).
+
+    Returns:
+        The first row of each different hash, (different,), ascending, and the number of the hash of each row, (rows,).
+    """
+    _, first_rows, hash_of_row = np.unique(hashes, return_index=True, return_inverse=True)
+    order = np.argsort(first_rows)
+    number_of = np.empty_like(order)
+    number_of[order] = np.arange(len(order))
+    return first_rows[order], number_of[hash_of_row]
 
 
 def _classes(rows: Dataset, column: str) -> tuple[list[Any], np.ndarray]:
@@ -153,9 +183,10 @@ def _in_proportion(counts: np.ndarray, total: int, generator: np.random.Generato
     return wanted
 
 
-def _parted(splits: dict[str, Dataset], train: np.ndarray, held_out: np.ndarray) -> dict[str, Dataset]:
+def _parted(splits: dict[str, Dataset], is_held_out: np.ndarray) -> dict[str, Dataset]:
     rows = splits["train"]
-    drawn = {"train": selected(rows, np.sort(train)), "validation": selected(rows, np.sort(held_out))}
+    parts = {"train": ~is_held_out, "validation": is_held_out}
+    drawn = {split: selected(rows, np.flatnonzero(is_in)) for split, is_in in parts.items()}
     return {**drawn, **{split: splits[split] for split in splits if split != "train"}}
 
 

@@ -11,7 +11,7 @@ from datasets import ClassLabel, Dataset, List, Value
 
 from nlp_ft.data.labels import LabelValue, find_labels, labels_of_model
 from nlp_ft.data.number_labels import check_numbers
-from nlp_ft.data.sources import label_columns, load_raw_splits
+from nlp_ft.data.sources import label_columns, load_raw_splits, text_columns
 from nlp_ft.data.splits import draw_rows
 from nlp_ft.recipe.text import TextDataSection
 
@@ -96,7 +96,7 @@ class ClassLabels:
         [column] = label_columns(data)
         raw = load_raw_splits(data)
         labels = cls(column, find_labels(raw, column, data.label_names))
-        return draw_rows(raw, column, data, seed), labels
+        return draw_rows(raw, column, text_columns(data), data, seed), labels
 
     @classmethod
     def of_model(cls, rows: Dataset, where: str, data: TextDataSection, label_names: Sequence[str]) -> "ClassLabels":
@@ -133,7 +133,7 @@ class NumberLabels:
         raw, columns = load_raw_splits(data), label_columns(data)
         for column in columns:
             check_numbers(raw, column)
-        return draw_rows(raw, None, data, seed), cls(columns)
+        return draw_rows(raw, None, text_columns(data), data, seed), cls(columns)
 
     @classmethod
     def of_model(cls, rows: Dataset, where: str, data: TextDataSection, label_names: Sequence[str]) -> "NumberLabels":

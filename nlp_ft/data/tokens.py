@@ -1,12 +1,12 @@
 """Tokenizes texts with any tokenizer, cuts them by `head`, `tail` or `head_tail`, and records their full lengths."""
 
 from collections.abc import Mapping, Sequence
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from nlp_ft.data.columns import text_hash
 from nlp_ft.data.sources import text_columns
 from nlp_ft.data.text_labels import Labels
 from nlp_ft.data.windows import BEGINS_ROW, window_positions
@@ -123,12 +123,6 @@ def encode_rows(
         rows = (np.cumsum(encoded[BEGINS_ROW]) - 1).tolist()
         of_rows = {key: [column[row] for row in rows] for key, column in of_rows.items()}
     return {**encoded, **of_rows}
-
-
-def text_hash(texts: Sequence[str]) -> int:
-    """Hash the texts of a row to 64 bits; texts that differ only in case or white space have the same hash."""
-    plain = "\x1f".join(" ".join(text.lower().split()) for text in texts)
-    return int(np.frombuffer(blake2b(plain.encode("utf-8", "replace"), digest_size=8).digest(), np.int64)[0])
 
 
 def _in_windows(

@@ -54,7 +54,7 @@ class DataSection(Section):
     validation: Paths | None = Field(
         None,
         description="Validation rows, given as in `train`; or a share of the train split such as `10%`, drawn at "
-        "random with the same share of each label. Null for no validation.",
+        "random with the same share of each label, rows with equal inputs together. Null for no validation.",
     )
     test: Paths | None = Field(
         None, description="Test rows, given as in `train`; they are scored once, after training. Null for no test."

@@ -195,13 +195,22 @@ def test_a_drawn_validation_share_has_the_same_share_of_each_label() -> None:
     shares = np.array([0.5, 0.2, 0.05, 0.02])
     indicators = (generator.random((1000, 4)) < shares).astype(np.int8)
     rows = Dataset.from_dict({"row": range(1000)})
-    drawn = draw_validation_by_labels({"train": rows, "test": rows}, indicators, "10%")
+    drawn = draw_validation_by_labels({"train": rows, "test": rows}, indicators, ["row"], "10%")
     train, validation = drawn["train"]["row"][:], drawn["validation"]["row"][:]
     assert (sorted([*train, *validation]), drawn["test"]) == (list(range(1000)), rows)
     assert abs(len(validation) - 100) <= 5
     assert np.abs(indicators[validation].sum(0) - indicators.sum(0) / 10).max() <= 1
-    again = draw_validation_by_labels({"train": rows}, indicators, "10%")["validation"]["row"][:]
+    again = draw_validation_by_labels({"train": rows}, indicators, ["row"], "10%")["validation"]["row"][:]
     assert again == validation
+
+
+def test_rows_of_label_sets_with_equal_texts_are_drawn_together() -> None:
+    rows = Dataset.from_dict({"text": [f"text {i % 50}" for i in range(200)]})
+    indicators = np.tile(np.eye(5, dtype=np.int8), (40, 1))
+    drawn = draw_validation_by_labels({"train": rows}, indicators, ["text"], "20%")
+    texts = {split: set(drawn[split]["text"]) for split in drawn}
+    assert (len(drawn["validation"]), len(texts["validation"])) == (40, 10)
+    assert not texts["train"] & texts["validation"]
 
 
 def test_a_share_is_not_drawn_where_each_label_has_one_row(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from nlp_ft.data import tokens
+from nlp_ft.data.columns import text_hash
 from nlp_ft.data.text_labels import ClassLabels
-from nlp_ft.data.tokens import encode_for_prediction, encode_rows, encode_texts, kept_positions, text_hash
+from nlp_ft.data.tokens import encode_for_prediction, encode_rows, encode_texts, kept_positions
 from nlp_ft.models.text import load_tokenizer
 from nlp_ft.recipe.text import TextDataSection, TextModelSection
 

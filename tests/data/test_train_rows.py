@@ -39,12 +39,13 @@ RECIPES: dict[str, tuple[Callable[[Path, Path], dict[str, Any]], int]] = {
 
 def rows_of(**counts: int) -> Dataset:
     """Rows of each class, one class after the other."""
-    return Dataset.from_dict({"label": [name for name, count in counts.items() for _ in range(count)]})
+    labels = [name for name, count in counts.items() for _ in range(count)]
+    return Dataset.from_dict({"label": labels, "row": range(len(labels))})
 
 
 def drawn(rows: Dataset, train_rows: int | str, seed: int = 0, column: str | None = "label") -> Dataset:
     data = TextDataSection(train="a.csv", train_rows=train_rows)
-    return draw_rows({"train": rows, "test": rows}, column, data, seed)["train"]
+    return draw_rows({"train": rows, "test": rows}, column, ["row"], data, seed)["train"]
 
 
 @pytest.mark.parametrize(
@@ -91,9 +92,9 @@ def test_more_rows_of_a_class_hold_those_of_fewer() -> None:
 def test_the_validation_share_is_drawn_first_and_is_the_same_for_each_seed() -> None:
     rows = rows_of(a=60, b=30, c=10)
     data = TextDataSection(train="a.csv", validation="20%", train_rows="5/class")
-    whole = draw_rows({"train": rows}, "label", data.model_copy(update={"train_rows": None}), 0)
+    whole = draw_rows({"train": rows}, "label", ["row"], data.model_copy(update={"train_rows": None}), 0)
     for seed in (0, 1):
-        splits = draw_rows({"train": rows}, "label", data, seed)
+        splits = draw_rows({"train": rows}, "label", ["row"], data, seed)
         np.testing.assert_array_equal(row_numbers(splits["validation"]), row_numbers(whole["validation"]))
         assert set(row_numbers(splits["train"])) < set(row_numbers(whole["train"]))
 

@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 
 from nlp_ft.data.choices.encoding import ChoiceData
-from nlp_ft.data.columns import numbers
-from nlp_ft.data.tokens import text_hash
+from nlp_ft.data.columns import numbers, text_hash
 from nlp_ft.tables import terminal_width, text_table, wrapped
 
 COLUMNS = {

@@ -37,7 +37,7 @@ def load_choice_splits(data: ChoiceDataSection, seed: int = 0) -> dict[str, Data
     for split, field, where in named_splits(data):
         rows = rows_from_source(data, split, where, columns) if data.source else load_files(where, field, columns)
         splits[split] = as_choices(rows, f"{field} ({where})", data)
-    return draw_rows(splits, None, data, seed)
+    return draw_rows(splits, None, ["prompt", "candidates"], data, seed)
 
 
 def named_columns(data: ChoiceDataSection) -> list[tuple[str, str]]:

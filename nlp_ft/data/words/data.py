@@ -130,7 +130,7 @@ def load_tagged_rows(data: WordsDataSection, seed: int = 0) -> TaggedRows:
     for split, rows in raw.items():
         source = "data.label_names" if data.label_names else "the train split"
         _check_tags(rows, split, label_names, scheme, f"that {source} does not have")
-    return TaggedRows(draw_rows(raw, None, data, seed), list(label_names), scheme)
+    return TaggedRows(draw_rows(raw, None, [WORDS], data, seed), list(label_names), scheme)
 
 
 def load_word_data(data: WordsDataSection, tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> WordData:

@@ -10,7 +10,8 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from nlp_ft.data.batch import IGNORED_LABEL
-from nlp_ft.data.tokens import ROWS_ENCODED_TOGETHER, text_hash
+from nlp_ft.data.columns import text_hash
+from nlp_ft.data.tokens import ROWS_ENCODED_TOGETHER
 from nlp_ft.data.windows import BEGINS_ROW, window_positions
 from nlp_ft.data.words.plain_rows import TAGS, WORDS
 from nlp_ft.data.workers import end_with_parent
