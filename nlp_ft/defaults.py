@@ -4,10 +4,10 @@ from typing import Literal
 
 LR = 5e-5
 """Base learning rate, per optimizer step: the highest that Devlin et al. 2019 recommend for BERT-base."""
-LINEAR_HEAD_LR_RATIO, DEEP_HEAD_LR_RATIO = 100, 10
-"""Learning rate of a new head divided by the base rate: of one linear layer, and of a head of several layers.
+LINEAR_HEAD_LR_RATIO, DEEP_HEAD_LR_RATIO, TAG_HEAD_LR_RATIO = 100, 10, 10
+"""Learning rate of a new head divided by the base rate: of one linear layer, of several layers, and for tags.
 
-A pretrained pooler belongs to the head, and a high rate would destroy it.
+A pretrained pooler belongs to the head, and a high rate would destroy it. Tags give a head a label for each word.
 """
 LAYER_DECAY = 0.9
 """Factor on the learning rate from one block to the next below."""

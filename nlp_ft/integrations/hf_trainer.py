@@ -44,7 +44,8 @@ class LayerwiseTrainerMixin(TrueLossMixin):
         layer_decay: factor on the rate from one block to the next below. For this and the next four arguments, None
             takes the strategy's setting, see `LayerwiseSettings`.
         head_lr: learning rate of the head; None takes 100 x `learning_rate` for a head of one linear layer and 10 x
-            for a head of several, or `learning_rate` where the head trains alone or the convention is not `top`.
+            for a head of several or for tags, or `learning_rate` where the head trains alone or the convention is not
+            `top`.
         convention: how the factors are counted, see `lr_scales`.
         trainable_blocks: number of blocks below the head that train.
         unfreeze: settings of the unfreezing; `{"plateau": {"metric": "eval_loss"}}` waits for evaluations.

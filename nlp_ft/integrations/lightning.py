@@ -71,7 +71,7 @@ def layerwise_optimizer(
         lr: base learning rate.
         layer_decay: factor on the rate from one block to the next below; None takes the strategy's.
         head_lr: learning rate of the head; None takes 100 x `lr` for a head of one linear layer and 10 x `lr` for a
-            head of several, or `lr` where the head trains alone or the convention is not `top`.
+            head of several or for tags, or `lr` where the head trains alone or the convention is not `top`.
         convention: how the factors are counted, see `lr_scales`; None takes the strategy's.
         **keywords: further arguments of `build_optimizer`, such as `weight_decay` and `optimizer_class`.
 

@@ -13,7 +13,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from nlp_ft.defaults import DEEP_HEAD_LR_RATIO, LAYER_DECAY, LINEAR_HEAD_LR_RATIO, LR, WEIGHT_DECAY
+from nlp_ft.defaults import (
+    DEEP_HEAD_LR_RATIO,
+    LAYER_DECAY,
+    LINEAR_HEAD_LR_RATIO,
+    LR,
+    TAG_HEAD_LR_RATIO,
+    WEIGHT_DECAY,
+)
 from nlp_ft.defaults import Convention as Convention
 from nlp_ft.errors import LayerMapError, TrainingError
 from nlp_ft.layerwise.layer_map import LayerMap
@@ -107,15 +114,20 @@ def layerwise_param_groups(
     return groups
 
 
-def head_lr_ratio(model: nn.Module, layer_map: LayerMap) -> int:
-    """Return the rate of a new head divided by the base rate: 100 for one linear layer, 10 for several layers.
+def head_lr_ratio(model: nn.Module, layer_map: LayerMap, *, trains_alone: bool = False) -> int:
+    """Return the rate of a new head divided by the base rate: 100 for one linear layer, 10 for several or for tags.
 
-    The reasons are in docs/defaults.md. A head of several layers may hold a pretrained pooler.
+    A model for tags is told by its class, such as `BertForTokenClassification`; where its head trains alone, it has
+    the rate of any other head. The reasons are in docs/defaults.md. A head of several layers may hold a pretrained
+    pooler.
     """
     named = model.named_parameters()
     head = [parameter for name, parameter in named if layer_map.aligned_layer(name) == layer_map.head_layer]
     is_linear = sum(parameter.dim() > 1 for parameter in head) == 1
-    return LINEAR_HEAD_LR_RATIO if is_linear else DEEP_HEAD_LR_RATIO
+    if not is_linear:
+        return DEEP_HEAD_LR_RATIO
+    is_for_tags = not trains_alone and type(model).__name__.endswith("ForTokenClassification")
+    return TAG_HEAD_LR_RATIO if is_for_tags else LINEAR_HEAD_LR_RATIO
 
 
 def build_optimizer(

@@ -66,9 +66,11 @@ def derive_rates(recipe: Recipe, hidden_size: int | None, head_ratio: int) -> li
     why = "the head has several layers" if head_ratio == DEEP_HEAD_LR_RATIO else "the head is one new linear layer"
     if hidden_size is None:
         why = "the head of an image network is new"
+    elif recipe.task == "token_classification" and not trains_head_alone(recipe):
+        why = "each word of a text trains the head"
     if lr is None:
         lr, reason = _base_rate(recipe, hidden_size)
-        if _trains_head_alone(recipe):
+        if trains_head_alone(recipe):
             lr, reason = ratio * lr, f"{ratio} x the rate of an {reason}: {why}"
         found.append(Derived("optimizer.lr", _two_digits(lr), reason))
     if recipe.optimizer.head_lr is None and _has_new_head_on_pretrained(recipe):
@@ -171,10 +173,11 @@ def _has_new_head_on_pretrained(recipe: Recipe) -> bool:
     keeps_head = getattr(recipe.model, "keep_head", False)
     is_pretrained = recipe.strategy.name != "scratch"
     # The other conventions say themselves which rate the head has.
-    return is_pretrained and not keeps_head and not _trains_head_alone(recipe) and recipe.optimizer.convention == "top"
+    return is_pretrained and not keeps_head and not trains_head_alone(recipe) and recipe.optimizer.convention == "top"
 
 
-def _trains_head_alone(recipe: Recipe) -> bool:
+def trains_head_alone(recipe: Recipe) -> bool:
+    """Whether the encoder is frozen in the whole run."""
     return recipe.strategy.trainable_blocks == 0 and recipe.strategy.unfreeze is None
 
 

@@ -158,8 +158,9 @@ class OptimizerSection(Section):
         gt=0,
         lt=10,
         description="Learning rate of the head, above 0. Null derives it for a new head on a pretrained encoder: "
-        "100 x `lr` if it is one linear layer, 10 x `lr` if it has more (such as a pooler or a bottleneck) and for "
-        "images. It is `lr` for a kept head, random weights, the head alone, and a `convention` other than `top`.",
+        "100 x `lr` if it is one linear layer, 10 x `lr` if it has more (such as a pooler or a bottleneck), for tags "
+        "and for images. It is `lr` for a kept head, random weights, the head alone, and a `convention` other than "
+        "`top`.",
     )
     layer_decay: Real = Field(
         LAYER_DECAY,

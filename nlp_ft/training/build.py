@@ -21,7 +21,7 @@ from nlp_ft.layerwise.param_groups import head_lr_ratio
 from nlp_ft.models.lora import Adapters, add_adapters
 from nlp_ft.models.reinit import reinit_top
 from nlp_ft.recipe import Recipe
-from nlp_ft.recipe.derived import Derived, derive_batch, derive_lengths, derive_rates, filled
+from nlp_ft.recipe.derived import Derived, derive_batch, derive_lengths, derive_rates, filled, trains_head_alone
 from nlp_ft.recipe.sections import OptimizerSection
 from nlp_ft.tasks.task import Task
 from nlp_ft.training.evaluation import Evaluator
@@ -132,7 +132,8 @@ def with_rates(recipe: Recipe, task: Task, layered: LayeredModel) -> Recipe:
 
 
 def _rates(recipe: Recipe, task: Task, layered: LayeredModel) -> list[Derived]:
-    return derive_rates(recipe, task.hidden_size(layered.model), head_lr_ratio(layered.model, layered.layer_map))
+    ratio = head_lr_ratio(layered.model, layered.layer_map, trains_alone=trains_head_alone(recipe))
+    return derive_rates(recipe, task.hidden_size(layered.model), ratio)
 
 
 def stream(recipe: Recipe, task: Task, accelerator: Accelerator) -> EpochStream:

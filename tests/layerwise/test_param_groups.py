@@ -7,6 +7,12 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from transformers import (
+    BertConfig,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+)
 
 from nlp_ft.errors import LayerMapError, TrainingError
 from nlp_ft.layerwise import (
@@ -17,7 +23,7 @@ from nlp_ft.layerwise import (
     lr_scales,
     set_learning_rates,
 )
-from nlp_ft.layerwise.param_groups import Convention, check_partition
+from nlp_ft.layerwise.param_groups import Convention, check_partition, head_lr_ratio
 from tests.layerwise.families import FAMILIES, batch, build
 
 # n = 12, d = 0.9: factor of the embeddings, blocks 1, 7 and 12, and the head, as each project computes it.
@@ -275,3 +281,13 @@ def test_the_ratios_between_the_layers_are_kept_at_every_step() -> None:
 def test_ulmfit_decays_from_a_third_of_the_blocks_to_the_next(num_layers: int, groups_below_the_top: list[int]) -> None:
     expected = [(1 / 2.6) ** groups for groups in groups_below_the_top] + [1.0]
     assert lr_scales(num_layers, 1 / 2.6, "ulmfit") == expected
+
+
+def test_a_new_head_has_100_times_the_base_rate_and_10_times_if_it_is_deep_or_for_tags_and_not_alone() -> None:
+    config = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, vocab_size=50)
+    tags = BertForTokenClassification(config)
+    with_pooler = BertForSequenceClassification(config)
+    spans = BertForQuestionAnswering(config)
+    ratios = [head_lr_ratio(model, LayerMap.from_model(model)) for model in (spans, with_pooler, tags)]
+    assert ratios == [100, 10, 10]
+    assert head_lr_ratio(tags, LayerMap.from_model(tags), trains_alone=True) == 100

@@ -69,6 +69,14 @@ def test_a_head_of_several_layers_has_ten_times_the_base_rate() -> None:
     assert rates(BERT_BASE, 10, strategy="head_only") == {"lr": 5e-4}
 
 
+def test_the_reason_of_tags_is_that_each_word_trains_the_head_unless_the_head_trains_alone() -> None:
+    sections = {"task": "token_classification", "data": {"train": "a.jsonl"}}
+    [_, derived] = derive_rates(recipe_from_dict(a_recipe(**sections)), MINILM, 10)
+    assert (derived.value, derived.reason) == (1e-3, "10 x optimizer.lr: each word of a text trains the head")
+    [derived] = derive_rates(recipe_from_dict(a_recipe(**sections, strategy="head_only")), MINILM, 100)
+    assert (derived.value, derived.reason.rpartition(": ")[2]) == (1e-2, "the head is one new linear layer")
+
+
 @pytest.mark.parametrize(
     ("hidden_size", "reasons"),
     [
