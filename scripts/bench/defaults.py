@@ -131,8 +131,10 @@ def train(splits: Splits, model: str, settings: Sequence[str], seed: int) -> dic
     """Run one cell in a process of its own; the model of the last step is scored on validation and test."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        paths = {split: write(folder / f"{split}.csv", rows) for split, rows in splits.items()}
         recipe = {
-            "data": {split: write(folder / f"{split}.csv", rows) for split, rows in splits.items()},
+            # A draw of 1,000 rows may lack a label that is scored.
+            "data": {**paths, "label_names": sorted({label for rows in splits.values() for _, label in rows})},
             "model": {"name": model},
             "output_dir": str(folder / "run"),
             "seed": seed,
