@@ -27,7 +27,19 @@ ANSWER_NAMES = (
     "target",
 )
 PROMPT_PAIRS = (("sent1", "sent2"), ("context", "question"), ("passage", "question"), ("article", "question"))
-PROMPT_NAMES = ("prompt", "question", "text", "ctx", "context", "premise", "sentence", "goal", "query", "stem")
+PROMPT_NAMES = (
+    "prompt",
+    "question",
+    "text",
+    "ctx",
+    "context",
+    "premise",
+    "sentence",
+    "goal",
+    "query",
+    "stem",
+    "question_stem",
+)
 ROWS_CHECKED = 1000
 
 
@@ -112,8 +124,20 @@ def _prompt(table: pyarrow.Table, rest: Sequence[str]) -> str | list[str]:
 def _may_hold(table: pyarrow.Table, name: str, candidates: str | list[str]) -> bool:
     """Whether the type of a column is that of lists of candidates, or of a candidate each."""
     kind = table.schema.field(name).type
+    if isinstance(candidates, list):
+        return _is_text(kind)
+    # With names: a struct of the two lists, or a list of structs.
+    kind = _of_texts(kind) if pyarrow.types.is_struct(kind) else kind
     is_list = pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind)
-    return _is_text(kind) if isinstance(candidates, list) else is_list and _is_text(kind.value_type)
+    held = kind.value_type if is_list else None
+    held = _of_texts(held) if held is not None and pyarrow.types.is_struct(held) else held
+    return held is not None and _is_text(held)
+
+
+def _of_texts(kind: pyarrow.DataType) -> pyarrow.DataType:
+    """The type of the field `text` of a struct; null without one."""
+    place = kind.get_field_index("text")
+    return kind.field(place).type if place >= 0 else pyarrow.null()
 
 
 def _is_text(kind: pyarrow.DataType) -> bool:

@@ -20,6 +20,7 @@ from nlp_ft.api.given import SHARE, too_few
 from nlp_ft.api.labels_seen import described
 from nlp_ft.api.names import free_folder
 from nlp_ft.api.place import are_csv, rows_of_own_format, view_of
+from nlp_ft.data.choices.rows import texts_and_names
 from nlp_ft.data.sources import expand, load_files
 from nlp_ft.data.splits import progress_bars
 from nlp_ft.errors import DataError, ModelError, listed, printable
@@ -185,7 +186,7 @@ def _texts(seen: Seen, rows: pyarrow.Table) -> list[list[str]]:
         return texts
     each = candidates[0] if isinstance(seen.columns["candidates"], str) else zip(*candidates, strict=True)
     prompts = [" ".join(row) for row in zip(*texts, strict=True)]
-    return [prompts, [max((text or "" for text in row or [""]), key=len) for row in each]]
+    return [prompts, [max((text or "" for text in texts_and_names(row)[0] or [""]), key=len) for row in each]]
 
 
 def _lengths(texts: Sequence[Sequence[str]], model: str) -> tuple[list[int], str]:
@@ -209,7 +210,7 @@ def _training_lines(file: File) -> list[str]:
     lines = [
         f"  per_device_batch_size: {size}  # train has {'more than' if is_large else 'at most'} {MANY_ROWS:,} rows"
     ]
-    if file.seen.task in TASK_PRESETS:
+    if file.seen.task in TASK_PRESETS or file.seen.task == "multiple_choice":
         return lines
     [label] = as_names(file.seen.columns["label"])
     counts = Counter(file.view.rows.column(label).to_pylist()).values()

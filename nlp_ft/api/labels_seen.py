@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow
 
 from nlp_ft.api.forms import Seen, View, as_names
-from nlp_ft.data.choices.rows import index_of
+from nlp_ft.data.choices.rows import index_of, texts_and_names
 from nlp_ft.data.label_sets import INDICATORS
 from nlp_ft.data.words.spans import OUTSIDE
 from nlp_ft.errors import listed
@@ -73,7 +73,7 @@ def _choices(view: View, seen: Seen) -> list[str]:
     columns = [view.rows.column(name).to_pylist() for name in names]
     is_list = isinstance(seen.columns["candidates"], str)
     rows = [row or [] for row in columns[0]] if is_list else [list(row) for row in zip(*columns, strict=True)]
-    sizes = sorted(set(map(len, rows)))
+    sizes = sorted({len(texts_and_names(row)[0]) for row in rows})
     many = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
     right = Counter(
         str(index_of(value, row, f"row {place} (from 0)"))

@@ -83,11 +83,14 @@ def text_hash(texts: Sequence[str]) -> int:
 
 def input_hashes(rows: Dataset, columns: Sequence[str]) -> np.ndarray:
     """Hash what each row has in some columns, (rows,), int64; see `text_hash`. The texts of a list are joined."""
-    hashes: list[int] = []
+    hashes = [np.empty(0, np.int64)]
     for part in rows.select_columns(list(columns)).iter(ROWS_HASHED_TOGETHER):
-        for cells in zip(*(part[column] for column in columns)):
-            hashes.append(text_hash([" ".join(cell) if isinstance(cell, list) else str(cell) for cell in cells]))
-    return np.array(hashes, np.int64)
+        texts = (
+            [" ".join(cell) if isinstance(cell, list) else str(cell) for cell in cells]
+            for cells in zip(*(part[column] for column in columns))
+        )
+        hashes.append(np.fromiter(map(text_hash, texts), np.int64))
+    return np.concatenate(hashes)
 
 
 def content_of(value: object) -> str:

@@ -84,7 +84,8 @@ def draw_validation(
     """Move a share of the rows of `train` to a new split `validation`.
 
     Rows with equal inputs go together, so that no input of validation has been learned; the share is that of the
-    different inputs. The input of a class that has no other one stays.
+    different inputs. The input of a class that has no other one stays. Where too few inputs differ, as in a toy set,
+    rows are drawn without regard to them; the data report counts those that stand in both splits.
 
     Args:
         splits: split name -> rows, `train` among them.
@@ -97,17 +98,19 @@ def draw_validation(
     """
     share = float(str(validation).rstrip("%")) / 100
     rows = splits["train"]
-    first_rows, input_of_row = _different(input_hashes(rows, inputs))
-    codes = (np.zeros(len(rows), int) if column is None else _classes(rows, column)[1])[first_rows]
-    is_lonely = (np.bincount(codes) == 1)[codes]
-    numbers = np.flatnonzero(~is_lonely)
-    try:
-        _, held_out = _drawn(numbers, None if column is None else codes[numbers], share)
-    except ValueError as error:
-        by_class = "" if column is None else " by class"
-        reason = error if len(numbers) else "no class has two different rows"
-        raise DataError(f"data.validation: {validation} of train cannot be drawn{by_class}: {reason}") from None
-    return _parted(splits, np.isin(input_of_row, held_out))
+    classes = np.zeros(len(rows), int) if column is None else _classes(rows, column)[1]
+    for first_rows, input_of_row in _groupings(rows, inputs):
+        codes = classes[first_rows]
+        is_lonely = (np.bincount(codes) == 1)[codes]
+        numbers = np.flatnonzero(~is_lonely)
+        try:
+            _, held_out = _drawn(numbers, None if column is None else codes[numbers], share)
+        except ValueError as error:
+            reason = str(error) if len(numbers) else "no class has two rows"
+        else:
+            return _parted(splits, np.isin(input_of_row, held_out))
+    by_class = "" if column is None else " by class"
+    raise DataError(f"data.validation: {validation} of train cannot be drawn{by_class}: {reason}")
 
 
 def draw_validation_by_labels(
@@ -115,7 +118,7 @@ def draw_validation_by_labels(
 ) -> dict[str, Dataset]:
     """Move a share of the rows of `train` to a new split `validation`, where rows have any number of labels.
 
-    Rows with equal inputs go together.
+    Rows with equal inputs go together where enough of them differ, as in `draw_validation`.
 
     Each label keeps its share of the rows as far as that goes (Sechidis et al. 2011,
     https://doi.org/10.1007/978-3-642-23808-6_10); the number of rows drawn may differ a little from the share.
@@ -132,20 +135,26 @@ def draw_validation_by_labels(
     share = float(str(validation).rstrip("%")) / 100
     from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit  # imports scikit-learn
 
-    first_rows, input_of_row = _different(input_hashes(splits["train"], inputs))
-    indicators = indicators[first_rows]
     drawing = MultilabelStratifiedShuffleSplit(1, test_size=share, random_state=SPLIT_SEED)
-    try:
-        train, held_out = next(drawing.split(np.zeros(len(indicators)), indicators))
-        reason = "" if len(train) and len(held_out) else "every label has too few rows to be in both splits"
-    except ValueError as error:
-        reason = str(error)
-    if reason:
-        raise DataError(
-            f"data.validation: {validation} of train cannot be drawn by label: {reason}; draw a larger share, or give "
-            "validation rows in a file of their own"
-        )
-    return _parted(splits, np.isin(input_of_row, held_out))
+    for first_rows, input_of_row in _groupings(splits["train"], inputs):
+        try:
+            train, held_out = next(drawing.split(np.zeros(len(first_rows)), indicators[first_rows]))
+        except ValueError as error:
+            reason = str(error)
+        else:
+            if len(train) and len(held_out):
+                return _parted(splits, np.isin(input_of_row, held_out))
+            reason = "every label has too few rows to be in both splits"
+    raise DataError(
+        f"data.validation: {validation} of train cannot be drawn by label: {reason}; draw a larger share, or give "
+        "validation rows in a file of their own"
+    )
+
+
+def _groupings(rows: Dataset, inputs: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Give what is drawn as one, see `_different`: first rows with equal inputs, then each row."""
+    yield _different(input_hashes(rows, inputs))
+    yield np.arange(len(rows)), np.arange(len(rows))
 
 
 def _different(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

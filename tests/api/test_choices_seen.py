@@ -107,6 +107,28 @@ def test_the_draft_for_lists_of_candidates_validates(tmp_path: Path, tiny_encode
     assert "2 to 3 candidates a row; indices of the right ones, with their rows in train: 0 (120)" in said(text)
 
 
+@pytest.mark.parametrize("is_struct", [True, False])
+def test_the_draft_for_named_candidates_of_uneven_labels_validates_and_trains(
+    tmp_path: Path, tiny_encoder: Path, is_struct: bool
+) -> None:
+    texts, names = ["red", "blue", "the big cat sleeps"], list("123")
+    listed = [{"text": text, "label": name} for text, name in zip(texts, names, strict=True)]
+    choices = {"text": texts, "label": names} if is_struct else listed
+    rows = [{"question": "the cat", "choices": choices, "answerKey": "1" if row % 5 else "3"} for row in range(120)]
+    file = tmp_path / "arc.jsonl"
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    text = draft_recipe(str(file), str(tiny_encoder))
+    (tmp_path / "recipe.yaml").write_text(text)
+    assert find_problems(load_recipe(tmp_path / "recipe.yaml")) == []
+    assert "3 candidates a row; indices of the right ones, with their rows in train: 0 (96), 2 (24)" in said(text)
+    # [CLS] the cat [SEP] the big cat sleeps [SEP]
+    assert "longest 9 tokens" in text
+    settings: dict[str, Any] = {"duration": "2st", "precision": "fp32", "baselines": False, "level": "quiet"}
+    frame = pandas.DataFrame(rows)
+    run = nlp_ft.fit(frame, model=tiny_encoder, output_dir=tmp_path / "run", report=False, **settings)
+    assert run.predict(frame[:1])[0].candidate in texts
+
+
 @pytest.mark.parametrize("form", ["DataFrame", "file"])
 def test_fit_sees_choices_where_text_and_label_are_not_named(form: str, tmp_path: Path, tiny_encoder: Path) -> None:
     frame = pandas.DataFrame(SWAG)

@@ -77,3 +77,9 @@ def test_the_two_texts_of_a_pair_count_together_and_a_class_of_one_text_stays_in
     drawn = draw_validation({"train": rows}, "label", ["one", "two"], "10%")
     # All 40 pairs differ, though each text occurs twice; the five rows of the second class are one input.
     assert (len(drawn["train"]), drawn["validation"]["label"][:]) == (41, [0] * 4)
+
+
+def test_a_toy_set_of_two_texts_is_drawn_by_rows() -> None:
+    rows = Dataset.from_dict({"text": ["good", "bad"] * 50, "label": [1, 0] * 50})
+    drawn = draw_validation({"train": rows}, "label", ["text"], "10%")["validation"]
+    assert sorted(drawn["label"]) == [0] * 5 + [1] * 5

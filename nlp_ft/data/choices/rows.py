@@ -1,7 +1,7 @@
-"""Reads prompts with their candidates, and finds the right candidate by index, letter or text; each row is checked."""
+"""Reads prompts with their candidates, and finds the right candidate by index, letter, text or name."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow
@@ -69,7 +69,9 @@ def check_input_columns(rows: Dataset, where: str, data: ChoiceDataSection) -> N
         check_texts(rows.features, data.candidates, where, "candidates")
         return
     held = rows.features[data.candidates]
-    inner = getattr(held, "feature", None)
+    inner = held.get("text") if isinstance(held, dict) else held
+    inner = getattr(inner, "feature", None)
+    inner = inner.get("text") if isinstance(inner, dict) else inner
     if getattr(inner, "dtype", None) not in ("string", "large_string", "string_view"):
         raise DataError(
             f"{where}: data.candidates is {data.candidates!r}, a column of {getattr(held, 'dtype', held)}, not of "
@@ -80,8 +82,19 @@ def check_input_columns(rows: Dataset, where: str, data: ChoiceDataSection) -> N
 def prompt_and_candidates(row: dict[str, Any], where: str, data: ChoiceDataSection) -> tuple[str, list[str]]:
     """Take prompt and candidates out of a row, and check them. Raises: DataError: see `checked_choice`."""
     texts = [row[name] for name in data.text_columns]
-    values = row[data.candidates] if isinstance(data.candidates, str) else [row[name] for name in data.candidates]
-    return checked_choice(texts, values, where)
+    return checked_choice(texts, texts_and_names(_cell(row, data))[0], where)
+
+
+def texts_and_names(cell: Any) -> tuple[Any, list[str]]:
+    """Divide the candidates of a row into their texts and the names that they carry; most carry none.
+
+    ARC and CommonsenseQA have names, as `{"text": [...], "label": [...]}` or `[{"text": ..., "label": ...}, ...]`.
+    """
+    if isinstance(cell, list | tuple) and cell and all(isinstance(one, Mapping) for one in cell):
+        cell = {key: [one.get(key) for one in cell] for key in ("text", "label")}
+    if not isinstance(cell, Mapping):
+        return cell, []
+    return cell.get("text") or [], [str(name) for name in cell.get("label") or []]
 
 
 def checked_choice(texts: Sequence[Any], candidates: Any, where: str) -> tuple[str, list[str]]:
@@ -114,19 +127,25 @@ def checked_choice(texts: Sequence[Any], candidates: Any, where: str) -> tuple[s
     return prompt, list(candidates)
 
 
-def index_of(label: Any, candidates: Sequence[str], where: str) -> int:
+def index_of(label: Any, cell: Any, where: str) -> int:
     """Find the candidate that a label names.
 
     Args:
-        label: a whole number is an index from 0; a text is the exact text of a candidate, a letter from A, or an index.
-        candidates: the texts of the candidates.
+        label: the name of a candidate where they carry names. Else a whole number is an index from 0; a text is the
+            exact text of a candidate, a letter from A, or an index.
+        cell: the candidates, with names or without; see `texts_and_names`.
         where: the name of the row in error messages.
 
     Raises:
         DataError: the label names no candidate, or may mean two of them.
     """
+    candidates, names = texts_and_names(cell)
     if isinstance(label, float) and label.is_integer():
         label = int(label)
+    if names:
+        if len(set(names)) != len(candidates) or str(label) not in names:
+            raise DataError(f"{where}: label {label!r:.60} must be one of the names of its candidates, {listed(names)}")
+        return names.index(str(label))
     if type(label) is int:
         meant = {label: "index"}
     elif isinstance(label, str):
@@ -167,6 +186,11 @@ def _meanings(label: str, candidates: Sequence[str], where: str) -> dict[int, st
     return meant | dict.fromkeys(same, "text")
 
 
+def _cell(row: Mapping[str, Any], data: ChoiceDataSection) -> Any:
+    """The candidates of a row as they stand in its column, or a list of those of several columns."""
+    return row[data.candidates] if isinstance(data.candidates, str) else [row[name] for name in data.candidates]
+
+
 def _input_columns(data: ChoiceDataSection) -> list[tuple[str, str]]:
     return [
         *(("text", name) for name in data.text_columns),
@@ -179,7 +203,7 @@ def _tables(rows: Dataset, where: str, data: ChoiceDataSection) -> Iterator[pyar
     for number, row in enumerate(rows):
         place = f"{where}: row {number} (from 0)"
         prompt, candidates = prompt_and_candidates(row, place, data)
-        label = index_of(row[data.label], candidates, place)
+        label = index_of(row[data.label], _cell(row, data), place)
         part.append({"prompt": prompt, "candidates": candidates, "label": label})
         if len(part) == ROWS_CHECKED_TOGETHER:
             yield pyarrow.Table.from_pylist(part, SCHEMA)

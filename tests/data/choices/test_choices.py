@@ -38,6 +38,29 @@ def test_a_text_that_is_also_the_index_of_the_same_candidate_is_clear(tmp_path: 
     assert read(tmp_path, [{"text": "count", "candidates": ["0", "1"], "label": "1"}])[0]["label"] == 1
 
 
+@pytest.mark.parametrize("is_struct", [True, False])
+@pytest.mark.parametrize(
+    ("names", "label", "index"), [("ABC", "C", 2), ("123", "1", 0), ("123", "3", 2), ("CAB", "A", 1)]
+)
+def test_a_label_is_the_name_of_a_candidate_where_they_carry_names_as_in_arc(
+    tmp_path: Path, names: str, label: str, index: int, is_struct: bool
+) -> None:
+    texts = ["red", "blue dog", "3 cats"]
+    listed = [{"text": text, "label": name} for text, name in zip(texts, names, strict=True)]
+    candidates = {"text": texts, "label": list(names)} if is_struct else listed
+    [row] = read(
+        tmp_path, [{"text": "the", "choices": candidates, "answer": label}], candidates="choices", label="answer"
+    )
+    assert row == {"prompt": "the", "candidates": texts, "label": index}
+
+
+@pytest.mark.parametrize(("names", "label"), [("AB", "C"), ("AA", "A"), ("A", "A"), ("12", "0")])
+def test_a_label_that_is_no_name_of_a_candidate_is_refused(tmp_path: Path, names: str, label: str) -> None:
+    row = {"text": "the", "candidates": {"text": ["x", "y"], "label": list(names)}, "label": label}
+    with pytest.raises(DataError, match=r"row 0 \(from 0\): label '.' must be one of the names of its candidates"):
+        read(tmp_path, [row])
+
+
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
 def test_columns_of_swag_are_read_from_every_format(tmp_path: Path, ending: str) -> None:
     columns = {
