@@ -167,10 +167,8 @@ def _different(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         The first row of each different hash, (different,), ascending, and the number of the hash of each row, (rows,).
     """
     _, first_rows, hash_of_row = np.unique(hashes, return_index=True, return_inverse=True)
-    order = np.argsort(first_rows)
-    number_of = np.empty_like(order)
-    number_of[order] = np.arange(len(order))
-    return first_rows[order], number_of[hash_of_row]
+    number_of = np.argsort(np.argsort(first_rows))
+    return np.sort(first_rows), number_of[hash_of_row]
 
 
 def _classes(rows: Dataset, column: str) -> tuple[list[Any], np.ndarray]:
