@@ -127,17 +127,15 @@ def _may_hold(table: pyarrow.Table, name: str, candidates: str | list[str]) -> b
     if isinstance(candidates, list):
         return _is_text(kind)
     # With names: a struct of the two lists, or a list of structs.
-    kind = _of_texts(kind) if pyarrow.types.is_struct(kind) else kind
+    kind = _of_texts(kind)
     is_list = pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind)
-    held = kind.value_type if is_list else None
-    held = _of_texts(held) if held is not None and pyarrow.types.is_struct(held) else held
-    return held is not None and _is_text(held)
+    return is_list and _is_text(_of_texts(kind.value_type))
 
 
 def _of_texts(kind: pyarrow.DataType) -> pyarrow.DataType:
-    """The type of the field `text` of a struct; null without one."""
-    place = kind.get_field_index("text")
-    return kind.field(place).type if place >= 0 else pyarrow.null()
+    """The type of the field `text` of a struct, if it has one; any other type itself."""
+    place = kind.get_field_index("text") if pyarrow.types.is_struct(kind) else -1
+    return kind.field(place).type if place >= 0 else kind
 
 
 def _is_text(kind: pyarrow.DataType) -> bool:

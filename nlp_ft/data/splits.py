@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import pyarrow
 from datasets import ClassLabel, Dataset
 from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
@@ -166,9 +167,9 @@ def _different(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         The first row of each different hash, (different,), ascending, and the number of the hash of each row, (rows,).
     """
-    _, first_rows, hash_of_row = np.unique(hashes, return_index=True, return_inverse=True)
-    number_of = np.argsort(np.argsort(first_rows))
-    return np.sort(first_rows), number_of[hash_of_row]
+    # It numbers values in the order in which they come.
+    number_of_row = pyarrow.array(hashes).dictionary_encode().indices.to_numpy()
+    return np.unique(number_of_row, return_index=True)[1], number_of_row
 
 
 def _classes(rows: Dataset, column: str) -> tuple[list[Any], np.ndarray]:

@@ -49,7 +49,7 @@ def test_the_share_is_drawn_without_an_object_for_each_row() -> None:
     peak = tracemalloc.get_traced_memory()[1] / len(rows)
     tracemalloc.stop()
     # A few arrays of 8 bytes a row; the labels as Python strings took 295 in all.
-    assert peak < 120
+    assert peak < 100
 
 
 def test_rows_with_equal_inputs_are_drawn_together_and_classes_keep_their_shares() -> None:

@@ -69,14 +69,16 @@ def check_input_columns(rows: Dataset, where: str, data: ChoiceDataSection) -> N
         check_texts(rows.features, data.candidates, where, "candidates")
         return
     held = rows.features[data.candidates]
-    inner = held.get("text") if isinstance(held, dict) else held
-    inner = getattr(inner, "feature", None)
-    inner = inner.get("text") if isinstance(inner, dict) else inner
+    inner = _of_texts(getattr(_of_texts(held), "feature", None))
     if getattr(inner, "dtype", None) not in ("string", "large_string", "string_view"):
         raise DataError(
             f"{where}: data.candidates is {data.candidates!r}, a column of {getattr(held, 'dtype', held)}, not of "
             "lists of texts; write lists (JSON Lines, Parquet), or name a column for each candidate"
         )
+
+
+def _of_texts(feature: Any) -> Any:
+    return feature.get("text") if isinstance(feature, dict) else feature
 
 
 def prompt_and_candidates(row: dict[str, Any], where: str, data: ChoiceDataSection) -> tuple[str, list[str]]:
@@ -143,7 +145,9 @@ def index_of(label: Any, cell: Any, where: str) -> int:
     if isinstance(label, float) and label.is_integer():
         label = int(label)
     if names:
-        if len(set(names)) != len(candidates) or str(label) not in names:
+        if not len(set(names)) == len(names) == len(candidates):
+            raise DataError(f"{where}: each of its {len(candidates)} candidates needs a name of its own, got {names}")
+        if str(label) not in names:
             raise DataError(f"{where}: label {label!r:.60} must be one of the names of its candidates, {listed(names)}")
         return names.index(str(label))
     if type(label) is int:

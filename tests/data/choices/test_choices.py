@@ -54,10 +54,21 @@ def test_a_label_is_the_name_of_a_candidate_where_they_carry_names_as_in_arc(
     assert row == {"prompt": "the", "candidates": texts, "label": index}
 
 
-@pytest.mark.parametrize(("names", "label"), [("AB", "C"), ("AA", "A"), ("A", "A"), ("12", "0")])
-def test_a_label_that_is_no_name_of_a_candidate_is_refused(tmp_path: Path, names: str, label: str) -> None:
+@pytest.mark.parametrize(
+    ("names", "label", "message"),
+    [
+        ("AB", "C", "label 'C' must be one of the names of its candidates"),
+        ("12", "0", "label '0' must be one of the names of its candidates"),
+        ("AA", "A", "each of its 2 candidates needs a name of its own"),
+        ("A", "A", "each of its 2 candidates needs a name of its own"),
+        ("ABB", "A", "each of its 2 candidates needs a name of its own"),
+    ],
+)
+def test_a_label_that_is_no_name_of_a_candidate_is_refused(
+    tmp_path: Path, names: str, label: str, message: str
+) -> None:
     row = {"text": "the", "candidates": {"text": ["x", "y"], "label": list(names)}, "label": label}
-    with pytest.raises(DataError, match=r"row 0 \(from 0\): label '.' must be one of the names of its candidates"):
+    with pytest.raises(DataError, match=rf"row 0 \(from 0\): {message}"):
         read(tmp_path, [row])
 
 
