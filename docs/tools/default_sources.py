@@ -20,6 +20,7 @@ DEFAULT_SOURCES: dict[str, str] = {
     "data.answers": SQUAD,
     "data.answer_start": SQUAD,
     "data.candidates": CHOICE,
+    "data.first_index": "the way SWAG and HellaSwag count",
     "data.max_answer_length": "the length that Transformers' `run_qa.py` uses",
     "data.head_tokens": "[Sun et al. 2019](https://arxiv.org/abs/1905.05583)",
     "model.head.type": "one linear layer, as [Devlin et al. 2019](https://arxiv.org/abs/1810.04805)",

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pyarrow
 
@@ -10,9 +11,12 @@ from nlp_ft.errors import DataError, listed
 
 LIST_NAMES = ("candidates", "choices", "endings", "options", "alternatives")
 """Columns that hold a list of candidates in each row."""
-STEMS = ("ending", "choice", "option", "candidate", "alternative", "answer", "solution", "sol", "op")
+STEMS = ("ending", "choice", "option", "candidate", "alternative", "answer", "mc_answer", "solution", "sol", "op")
 MARKS = ("0123456789", "123456789", "abcdefghij")
 """Names of columns that hold a candidate each, as in `ending0` and `option_a`: a stem, and a number or a letter."""
+RIGHT_NAMES = ("correct_answer", "right_answer", "correct", "answer")
+WRONG_STEMS = ("distractor", "wrong_answer", "incorrect_answer")
+"""A column of right candidates, and the stems of those that hold the wrong ones of each row, as in SciQ."""
 ANSWER_NAMES = (
     "label",
     "answer",
@@ -22,11 +26,19 @@ ANSWER_NAMES = (
     "answer_index",
     "correct",
     "correct_answer",
+    "correct_answer_num",
     "correct_option",
     "gold",
     "target",
 )
-PROMPT_PAIRS = (("sent1", "sent2"), ("context", "question"), ("passage", "question"), ("article", "question"))
+PROMPT_PAIRS = (
+    ("sent1", "sent2"),
+    ("context", "question"),
+    ("passage", "question"),
+    ("flores_passage", "question"),
+    ("article", "question"),
+    ("premise", "question"),
+)
 PROMPT_NAMES = (
     "prompt",
     "question",
@@ -69,9 +81,21 @@ def candidate_columns(names: Sequence[str]) -> str | list[str]:
             found = _numbered(by_lower, stem, marks)
             if len(found) > 1:
                 return found
+    right = next((by_lower[name] for name in RIGHT_NAMES if name in by_lower), None)
+    for wrong in (_numbered(by_lower, stem, MARKS[1]) for stem in WRONG_STEMS):
+        if right and wrong:
+            return [right, *wrong]
     letters = _numbered(by_lower, "", MARKS[-1])
     # Two columns `a` and `b` are a pair of texts.
     return letters if len(letters) > 2 else []
+
+
+def seen_first_index(table: pyarrow.Table, columns: Mapping[str, str | list[str]]) -> int:
+    """Say whether labels count from 0 or from 1; from 1 if only so each names a candidate of its row."""
+    if _holds_the_right_one(columns["candidates"], str(columns["label"])):
+        return 0
+    given, labels = _given(table, columns["candidates"]), table.column(str(columns["label"])).to_pylist()
+    return int(_wrong(labels, given, 0) is not None and _wrong(labels, given, 1) is None)
 
 
 def as_list(names: str | list[str]) -> list[str]:
@@ -92,24 +116,43 @@ def _numbered(by_lower: Mapping[str, str], stem: str, marks: str) -> list[str]:
 
 def _label(table: pyarrow.Table, candidates: str | list[str], rest: Sequence[str]) -> str:
     """Name the column that names a candidate in every row that is looked at, if there is one. Raises: DataError."""
+    if _holds_the_right_one(candidates, candidates[0]):
+        return candidates[0]
     head = table.slice(0, ROWS_CHECKED)
-    columns = [head.column(name).to_pylist() for name in as_list(candidates)]
-    given = columns[0] if isinstance(candidates, str) else [list(row) for row in zip(*columns, strict=True)]
+    given = _given(head, candidates)
     known = [name for wanted in ANSWER_NAMES for name in rest if name.lower() == wanted]
     for name in dict.fromkeys([*known, *rest]):
         labels = head.column(name).to_pylist()
-        try:
-            for row, (label, of_row) in enumerate(zip(labels, given, strict=True)):
-                index_of(label, of_row or [], f"row {row} (from 0)")
-        except DataError as error:
-            if name in known and all(re.fullmatch(r"\s*([0-9]+|[A-Za-z])\s*", str(label)) for label in labels):
-                raise DataError(
-                    f"column {name!r} names one of the candidates ({listed(as_list(candidates))}), but {error}; "
-                    "indices count from 0, and letters from A"
-                ) from None
-        else:
+        wrong = _wrong(labels, given, 0)
+        if wrong is None or (name in known and _wrong(labels, given, 1) is None):
             return name
+        if name in known and all(re.fullmatch(r"\s*([0-9]+|[A-Za-z])\s*", str(label)) for label in labels):
+            raise DataError(
+                f"column {name!r} names one of the candidates ({listed(as_list(candidates))}), but {wrong}; indices "
+                "count from 0 or from 1, and letters from A"
+            )
     return ""
+
+
+def _holds_the_right_one(candidates: str | list[str], label: str) -> bool:
+    """Whether the label is a column of candidates itself, which holds the right one in each row."""
+    return isinstance(candidates, list) and label in candidates and label.lower() in RIGHT_NAMES
+
+
+def _given(table: pyarrow.Table, candidates: str | list[str]) -> list[Any]:
+    """List the candidates of each row, as they stand in their column or in a list."""
+    columns = [table.column(name).to_pylist() for name in as_list(candidates)]
+    return columns[0] if isinstance(candidates, str) else [list(row) for row in zip(*columns, strict=True)]
+
+
+def _wrong(labels: Sequence[Any], given: Sequence[Any], first: int) -> DataError | None:
+    """Say which label names no candidate of its row, if indices count from `first`."""
+    try:
+        for row, (label, of_row) in enumerate(zip(labels, given, strict=True)):
+            index_of(label, of_row or [], f"row {row} (from 0)", first)
+    except DataError as error:
+        return error
+    return None
 
 
 def _prompt(table: pyarrow.Table, rest: Sequence[str]) -> str | list[str]:

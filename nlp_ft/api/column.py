@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow
 
+from nlp_ft.data.words.spans import with_names
 from nlp_ft.errors import DataError
 
 MISSING = ("NAType", "NaTType")
@@ -30,6 +31,8 @@ def column_of(values: Any, name: str, what: str) -> pyarrow.Array:
             values = list(values)
         if hasattr(values, "sparse"):
             values = values.sparse.to_dense()
+        if _hold_spans(values):
+            values = [with_names(value) for value in values]
         if type(values).__module__.startswith(("numpy", "pandas")):
             column = pyarrow.array(values, from_pandas=True)
         else:
@@ -67,6 +70,12 @@ def _kinds(values: Iterable[Any], name: str, error: Exception) -> str:
         found = ", ".join(f"{kind} (row {row})" for kind, row in first.items())
         return f"of several kinds: {found}, from 0; {ONE_KIND.format(name=name)}"
     return f"that no file can hold: {(str(error).splitlines() or [type(error).__name__])[0]}"
+
+
+def _hold_spans(values: Any) -> bool:
+    """Whether the first row that is not empty holds spans written as (start, end, label)."""
+    first = next((value for value in values if isinstance(value, list | tuple) and value), None)
+    return first is not None and with_names(first) is not first
 
 
 def _is_broken(value: Any) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pyarrow
 import pyarrow.compute
 
+from nlp_ft.api.choices_seen import as_list, candidate_columns
 from nlp_ft.data.file_advice import HEADER, header_advice, looks_like_text
 from nlp_ft.data.labels import NUMBER
 from nlp_ft.errors import DataError, listed
@@ -37,6 +38,8 @@ SPLIT_NAMES = {"train": ("train", "training"), "validation": ("validation", "val
 """Split -> the words for it in a split column."""
 MOST_TEXTS_OF_A_LABEL = 60
 """Characters of a label, on average; a column of longer texts holds texts."""
+FEWEST_ROWS = 20
+"""From this number of rows on, a column of other name in which most texts occur once holds no labels."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,13 @@ class Columns:
     text_reason: str
     label: str | list[str]
     label_reason: str
+
+
+def holds_spans(kind: pyarrow.DataType) -> bool:
+    """Whether a type is that of lists of spans: objects with a start and an end."""
+    inner = kind.value_type if pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind) else kind
+    names: set[str] = {field.name for field in inner} if pyarrow.types.is_struct(inner) else set()
+    return bool(names & {"start", "start_offset"} and names & {"end", "end_offset"})
 
 
 def seen_columns(table: pyarrow.Table, where: str, split: str | None) -> Columns:
@@ -117,11 +127,12 @@ def _label_column(table: pyarrow.Table, rest: Sequence[str], where: str) -> tupl
     known = [lower[name] for name in LABEL_NAMES if name in lower]
     if known:
         return known[0], "by its name"
+    usable = [name for name in usable if not _differs_by_row(table, name)]
     if not usable:
         raise DataError(
             f"{where} has no column for the label: beside the text it has: {listed(rest) or 'none'}"
             f"{_of_one_value(table, rest)}; each row needs a text and a label or number, in two columns"
-            f"{header_advice(table.column_names)}"
+            f"{header_advice(table.column_names)}{_of_choices(table.column_names)}"
         )
     for test, what in ((_are_indicators, "0 and 1"), (_are_fractions, "fractions")):
         if len(of := [name for name in usable if test(table, name)]) > 1:
@@ -134,6 +145,25 @@ def _of_one_value(table: pyarrow.Table, rest: Sequence[str]) -> str:
     """Say which of the columns have one value in all rows, so that there is nothing to learn."""
     same = [name for name in rest if _is_text(table, name) and len(_distinct(table, name)) == 1]
     return f" ({listed(same)}: the same value in all rows)" if same else ""
+
+
+def _differs_by_row(table: pyarrow.Table, name: str) -> bool:
+    """Whether most texts of a column occur once, as sentences do; or it numbers the rows."""
+    kind, most = table.schema.field(name).type, len(_distinct(table, name))
+    if table.num_rows < FEWEST_ROWS or pyarrow.types.is_list(kind):
+        return False
+    if _is_text(table, name) and not _are_numbers(table, name):
+        return most > table.num_rows / 2
+    values = [str(value) for value in _distinct(table, name)]
+    are_whole = most == table.num_rows and all(value.isdecimal() for value in values)
+    return bool(are_whole and max(map(int, values)) - min(map(int, values)) == most - 1)
+
+
+def _of_choices(names: Sequence[str]) -> str:
+    """Say, behind a semicolon, that there are columns of candidates, but not which one is right."""
+    found = candidate_columns(names)
+    right = "and none that names the right one of each row: put one beside them, such as label, with its index from 0"
+    return f"; there are columns of candidates ({listed(as_list(found))}), {right}" if found else ""
 
 
 def _are_indicators(table: pyarrow.Table, name: str) -> bool:
@@ -157,6 +187,8 @@ def _may_be_label(table: pyarrow.Table, name: str) -> bool:
             pyarrow.types.is_list,
         )
     )
+    if pyarrow.types.is_list(kind) and pyarrow.types.is_struct(kind.value_type):
+        return holds_spans(kind)
     if not is_plain or (_is_text(table, name) and _mean_length(table.column(name)) > MOST_TEXTS_OF_A_LABEL):
         return False
     return pyarrow.types.is_list(kind) or len(_distinct(table, name)) > 1

@@ -13,15 +13,16 @@ import numpy as np
 import pyarrow
 import pyarrow.compute
 
-from nlp_ft.api.choices_seen import seen_choices
+from nlp_ft.api.choices_seen import seen_choices, seen_first_index
 from nlp_ft.api.columns_seen import seen_columns, split_column
 from nlp_ft.api.forms import FORMS, Seen, View, as_names, see
 from nlp_ft.api.given import SHARE, too_few
 from nlp_ft.api.labels_seen import described
 from nlp_ft.api.names import free_folder
-from nlp_ft.api.place import are_csv, rows_of_own_format, view_of
+from nlp_ft.api.place import all_rows, are_csv, are_images, rows_of_own_format, view_of
+from nlp_ft.api.unread_forms import check_all_accepted, check_long_form, check_texts_are_texts
 from nlp_ft.data.choices.rows import texts_and_names
-from nlp_ft.data.sources import expand, load_files
+from nlp_ft.data.sources import expand
 from nlp_ft.data.splits import progress_bars
 from nlp_ft.errors import DataError, ModelError, listed, printable
 from nlp_ft.models.text import load_tokenizer
@@ -55,6 +56,7 @@ class File:
         reasons: key of `data` -> why the column is the one.
         split: the column that names the splits, if there is one.
         splits: split -> its word in that column.
+        left_out: columns that cannot be read, because their values are of several kinds.
     """
 
     path: str
@@ -64,6 +66,7 @@ class File:
     reasons: dict[str, str]
     split: str | None
     splits: dict[str, str]
+    left_out: list[str]
 
 
 def draft_recipe(data: str, model: str | None = None) -> str:
@@ -103,14 +106,19 @@ def write_draft(file: Path, data: str, model: str | None = None) -> str:
 def _looked_at(data: str) -> File:
     """Read a file, and see its task and columns. Raises: DataError."""
     where = f"--data ({data})"
+    if are_images(data):
+        raise DataError(f"{where} must be a file of rows, not a folder or zip file; for images, see docs/images.md")
     with progress_bars(False):
-        rows = rows_of_own_format(expand([data], "--data"), "--data")
-        view = view_of(load_files(data, "--data") if rows is None else rows, View(pyarrow.table({})), are_csv(data))
+        own = rows_of_own_format(expand([data], "--data"), "--data")
+        rows, left_out = all_rows(data, "--data") if own is None else (own, [])
+        view = view_of(rows, View(pyarrow.table({})), are_csv(data))
+    check_all_accepted(view.rows, where)
     split, splits = split_column(view.rows)
     train = view if split is None else replace(view, rows=_of_split(view.rows, split, splits["train"]))
     if choices := seen_choices(train.rows):
         found = listed(as_names(choices["candidates"]), 4)
-        seen = Seen("multiple_choice", f"there are columns of candidates ({found})", choices)
+        settings = {"first_index": 1} if seen_first_index(train.rows, choices) else {}
+        seen = Seen("multiple_choice", f"there are columns of candidates ({found})", choices, settings)
         reasons = dict.fromkeys(choices, "by its name") | {"label": "it names a candidate in each row"}
     elif any(columns_of(view) for columns_of in FORMS.values()):
         seen = see(train)
@@ -118,12 +126,14 @@ def _looked_at(data: str) -> File:
         if "split_column" not in _fields(seen.task):
             split, splits, train = None, {}, view
     else:
+        check_long_form(view.rows, where, data)
+        check_texts_are_texts(view.rows, view.rows.column_names, where)
         columns = seen_columns(view.rows, where, split)
         text = columns.text[0] if len(columns.text) == 1 else columns.text
         train = replace(train, text=text, label=columns.label)
         seen = see(train)
-        reasons = {"text": columns.text_reason, "label": columns.label_reason}
-    return File(data, view.rows.num_rows, train, seen, reasons, split, splits)
+        reasons = {"text": columns.text_reason, "label": columns.label_reason, "spans": "it holds spans"}
+    return File(data, view.rows.num_rows, train, seen, reasons, split, splits, left_out)
 
 
 def _fields(task: str) -> Sequence[str]:
@@ -149,6 +159,10 @@ def _data_lines(file: File) -> list[str]:
         share = f"  validation: {SHARE}  # drawn at random from train; name a file if you have one"
         lines.append(f"  # validation: none, as {few}" if few else share)
     lines += [f"  {key}: {_scalar(names)}  # {file.reasons[key]}" for key, names in file.seen.columns.items()]
+    if "first_index" in file.seen.settings:
+        lines.append("  first_index: 1  # the labels count the candidates from 1")
+    if file.left_out:
+        lines += _comment(printable(f"not looked at, as values of several kinds: {listed(file.left_out)}"))
     for sentence in described(file.view, file.seen):
         lines += _comment(printable(sentence))
     return lines

@@ -7,8 +7,10 @@ from typing import Any
 import pyarrow
 import pyarrow.compute
 
-from nlp_ft.api.choices_seen import seen_choices
+from nlp_ft.api.choices_seen import seen_choices, seen_first_index
+from nlp_ft.api.columns_seen import holds_spans
 from nlp_ft.api.task_seen import Labels, seen_task
+from nlp_ft.api.unread_forms import check_texts_are_texts
 from nlp_ft.data.label_sets import INDICATORS
 from nlp_ft.errors import DataError, listed
 
@@ -66,11 +68,12 @@ class View:
 
 @dataclass(frozen=True)
 class Seen:
-    """The task of some rows, why, and the columns that it needs: key of `data` -> column(s)."""
+    """The task of some rows, why, the columns that it needs, key of `data` -> column(s), and other keys of `data`."""
 
     task: str
     reason: str
     columns: dict[str, Names]
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 def see(view: View) -> Seen:
@@ -82,7 +85,8 @@ def see(view: View) -> Seen:
     for task, columns_of in FORMS.items():
         if columns := columns_of(view):
             found = listed([f"{key} ({names})" for key, names in columns.items()])
-            return Seen(task, f"there are columns for {found}", columns)
+            return Seen(task, f"there are columns for {found}", columns, _settings(view, columns))
+    check_texts_are_texts(view.rows, [*as_names(view.text), *as_names(view.label)], "data")
     columns = {"text": view.text, "label": view.label}
     if "label_separator" in view.named:
         return Seen("multi_label_classification", "label_separator is set", columns)
@@ -104,7 +108,15 @@ def see_as(view: View, task: str) -> Seen:
     """Find the columns of rows whose task is given; some of these may not be there."""
     columns_of = FORMS.get(task)
     columns = columns_of(view) if columns_of else {"text": view.text, "label": view.label}
-    return Seen(task, "as asked", columns or DEFAULTS.get(task, {}))
+    settings = _settings(view, columns)
+    return Seen(task, "as asked", columns or DEFAULTS.get(task, {}), settings)
+
+
+def _settings(view: View, columns: Mapping[str, Names]) -> dict[str, Any]:
+    """Choose the settings that the values decide: indices of candidates that count from 1."""
+    names = [name for of_key in columns.values() for name in as_names(of_key)]
+    is_seen = "candidates" in columns and "first_index" not in view.named and view.has(*names)
+    return {"first_index": 1} if is_seen and seen_first_index(view.rows, columns) else {}
 
 
 def names_of(section: Any) -> tuple[Names, Names]:
@@ -146,7 +158,7 @@ def _word_columns(view: View) -> dict[str, Names]:
     if view.holds_lists(view.text, is_text):
         return {"words": view.text, "label": _tags_name(view)}
     for name in (view.label, SPANS):
-        if view.holds_lists(name, pyarrow.types.is_struct) and view.has(view.text):
+        if view.has(name, view.text) and holds_spans(view.rows.schema.field(name).type):
             return {"text": view.text, "spans": name}
     if view.has_text_and_label:
         return {}

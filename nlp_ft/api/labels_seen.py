@@ -76,7 +76,7 @@ def _choices(view: View, seen: Seen) -> list[str]:
     sizes = sorted({len(texts_and_names(row)[0]) for row in rows})
     many = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
     right = Counter(
-        str(index_of(value, row, f"row {place} (from 0)"))
+        str(index_of(value, row, f"row {place} (from 0)", seen.settings.get("first_index", 0)))
         for place, (value, row) in enumerate(zip(view.rows.column(label).to_pylist(), rows, strict=True))
     )
     return [_counted(f"{many} candidates a row; indices of the right ones", right)]

@@ -8,7 +8,8 @@ from typing import Any
 import pyarrow
 from datasets import Dataset
 
-from nlp_ft.api.choices_seen import candidate_columns
+from nlp_ft.api.choices_seen import ANSWER_NAMES, LIST_NAMES, candidate_columns
+from nlp_ft.api.columns_seen import LABEL_NAMES, TEXT_NAMES
 from nlp_ft.api.forms import FORM_COLUMNS, View, as_names
 from nlp_ft.data.questions import has_form_of_squad, read_questions
 from nlp_ft.data.row_files import RowFiles
@@ -19,6 +20,8 @@ from nlp_ft.errors import DataError
 from nlp_ft.recipe.questions import QuestionDataSection
 from nlp_ft.recipe.text import TextFilesSection
 
+USUAL = (*FORM_COLUMNS, *LIST_NAMES, *ANSWER_NAMES, *TEXT_NAMES, *LABEL_NAMES)
+"""Names of columns that are never left out of what is seen."""
 PLACES = ("source", "config", "revision", "split_column", "train")
 """Keys of `data` that say where the rows of train are."""
 
@@ -54,8 +57,39 @@ def rows_of_own_format(files: Sequence[str], field: str) -> Dataset | None:
     if all(has_form_of_squad(file) for file in files):
         return read_questions(files, field, QuestionDataSection(train=list(files)))
     if is_conll(files):
-        return load_conll(files, field, (0, -1), ("tokens", "ner_tags"))
+        return load_conll(files, field, None, ("tokens", "ner_tags"))
     return None
+
+
+def all_rows(file: str, field: str) -> tuple[Dataset, list[str]]:
+    """Read all columns of a file but those of JSON that hold values of several kinds, unless their name is a usual one.
+
+    Returns:
+        The rows, and the names of the columns that were left out.
+
+    Raises:
+        DataError: a usual column or the file cannot be read, or no column is left.
+    """
+    try:
+        return load_files(file, field), []
+    except DataError:
+        opened = RowFiles(expand([file], field), field)
+        if opened.format != "json":
+            raise
+        odd = [name for name in opened.columns if name.lower() not in USUAL and not _can_be_read(opened, name)]
+        kept = [name for name in opened.columns if name not in odd]
+        if not odd or not kept:
+            raise
+        return opened.load(kept), odd
+
+
+def _can_be_read(opened: RowFiles, name: str) -> bool:
+    try:
+        for _ in opened.tables([name]):
+            pass
+    except DataError:
+        return False
+    return True
 
 
 def _rows(section: TextFilesSection, asked: View, task: str | None) -> tuple[Dataset, View]:

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow
 
 from nlp_ft.data.unreadable import UnreadableError
+from nlp_ft.data.words.spans import with_names
 
 ROWS_FOR_NAMES = 1000
 """The keys of this number of rows are the columns; later rows may lack some of them, but bring no new ones."""
@@ -52,7 +53,7 @@ def json_tables(
 
 
 def _array(name: str, part: Sequence[tuple[str, dict[str, Any]]], kinds: dict[str, type]) -> pyarrow.Array:
-    values = [row.get(name) for _, row in part]
+    values = [with_names(row.get(name)) for _, row in part]
     for (where, _), value in zip(part, values):
         if value is not None and type(value) is not kinds.setdefault(name, type(value)):
             held, before = _WORDS.get(type(value), "an object"), _WORDS.get(kinds[name], "an object")
@@ -78,6 +79,11 @@ def _rows(file: str) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield f"row {number}", _object(row, f"row {number}")
             return
         for number, line in enumerate(stream, 1):
+            if line.strip() == "{":
+                raise UnreadableError(
+                    f"line {number} begins an object that goes on in further lines; write an object a line, or all "
+                    "rows in one list, [...]"
+                )
             if line.strip():
                 yield f"line {number}", _object(_parsed(line, f"line {number}"), f"line {number}")
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from nlp_ft.data.answer_checks import NEAR
 from nlp_ft.data.columns import numbers, text_hash
 from nlp_ft.data.question_windows import QuestionData
 from nlp_ft.tables import terminal_width, text_table, wrapped
@@ -51,6 +52,7 @@ def _describe(data: QuestionData, split: str, hashes: dict[str, list[int]]) -> d
         "unanswerable": sum(not of_row for of_row in answers) / len(rows),
         "several_answers": sum(len(of_row) > 1 for of_row in answers),
         "respaced_answers": sum(rows["is_respaced"]),
+        "moved_answers": sum(rows["is_moved"]),
         "cut_questions": len(np.unique(row_of_window[numbers(windows, "is_question_cut")])),
         "repeated": len(pairs) - len(set(pairs)),
     }
@@ -75,6 +77,8 @@ def _cell(key: str, value: float) -> str:
 def _remarks(split: str, described: dict[str, Any]) -> list[str]:
     found = {
         "respaced_answers": "have an answer whose white space differs from that of its context; the context's is taken",
+        "moved_answers": f"have an answer that stands up to {NEAR} characters beside its answer_start: it is taken "
+        "from there, the only place where the context has it",
         "cut_questions": "are cut, because they would leave too little of a window for the context: raise "
         "data.max_length",
         "repeated": "occur again with the same context: remove the repetitions",

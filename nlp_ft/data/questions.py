@@ -5,7 +5,6 @@ Every answer is checked against its context. Shares of train are drawn by articl
 
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -214,8 +213,7 @@ def _pairs(answers: Any, start: Any) -> Any:
     if answers is None or answers == "":
         return []
     if isinstance(answers, str):
-        is_number = isinstance(start, str) and re.fullmatch(r"\s*-?[0-9]{1,12}\s*", start)
-        return [{"text": answers, "answer_start": int(start) if is_number else start}]
+        return [{"text": answers, "answer_start": start}]
     if isinstance(answers, dict):
         texts, starts = answers.get("text"), answers.get("answer_start")
         if isinstance(texts, list) and isinstance(starts, list) and len(texts) == len(starts):

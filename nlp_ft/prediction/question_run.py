@@ -69,6 +69,7 @@ class QuestionRun(TrainedRun):
             "answers": [[] for _ in inputs],
             "starts": [[] for _ in inputs],
             "is_respaced": [False] * len(inputs),
+            "is_moved": [False] * len(inputs),
         }
         questions = Dataset.from_dict(rows, Features.from_arrow_schema(SCHEMA))
         section = self.recipe.data

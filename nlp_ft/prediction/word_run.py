@@ -10,10 +10,12 @@ from transformers import AutoModelForTokenClassification
 
 from nlp_ft.data.batch import IGNORED_LABEL
 from nlp_ft.data.row_files import Rows
+from nlp_ft.data.sources import expand
 from nlp_ft.data.splits import progress_bars
-from nlp_ft.data.streaming import estimated_rows, stream_columns, stream_lines
+from nlp_ft.data.streaming import CHUNK_ROWS, estimated_rows, stream_columns, stream_lines
 from nlp_ft.data.windows import BEGINS_ROW
 from nlp_ft.data.words.batches import WordCollator
+from nlp_ft.data.words.conll import conll_words, is_conll
 from nlp_ft.data.words.data import WordData, encode_word_split, load_word_data, load_word_rows
 from nlp_ft.data.words.encoding import encode_for_tagging, word_tokenizer
 from nlp_ft.data.words.plain_rows import check_words, divided
@@ -73,7 +75,11 @@ class WordRun(TrainedRun):
         return result
 
     def read(self, source: Source) -> Iterator[tuple[Sequence[Input], Rows]]:
-        """Read texts or lists of words: the column `data.words` of a file, or else `data.text` or `text`."""
+        """Read texts or lists of words: a CoNLL file, or the column `data.words`, `data.text` or `text` of another."""
+        if source.file and is_conll(files := expand([source.file], "--file")):
+            for rows in conll_words(files, "--file", self.recipe.data.conll_columns, CHUNK_ROWS):
+                yield rows, pyarrow.table({self.recipe.data.words: rows})
+            return
         if source.file:
             names = [self.recipe.data.words, self.recipe.data.text or "text"]
             with progress_bars(False):

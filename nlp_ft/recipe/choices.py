@@ -1,6 +1,6 @@
 """The data section of a recipe for multiple choice: prompts, candidates and labels. Imports no torch."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -23,7 +23,11 @@ class ChoiceDataSection(TextFilesSection):
     )
     label: Text = Field(
         "label",
-        description="Column that names the right candidate: its index, from 0; its letter, from A; or its exact text.",
+        description="Column that names the right candidate: its index (see `first_index`); its letter, from A; or its "
+        "exact text. One of the columns of candidates, such as correct_answer, holds the right one of each row.",
+    )
+    first_index: Literal[0, 1] = Field(
+        0, description="Index of the first candidate in `label`: 1 where labels count from 1, as in WinoGrande."
     )
     max_length: Whole = Field(
         128,
@@ -44,7 +48,8 @@ class ChoiceDataSection(TextFilesSection):
             raise ValueError(
                 f"candidates must be one column, which holds lists, or two columns or more, got {self.candidates}"
             )
-        columns = [*self.text_columns, *self.candidate_columns, self.label]
+        columns = [*self.text_columns, *self.candidate_columns]
+        columns += [self.label] if not isinstance(self.candidates, list) or self.label not in self.candidates else []
         if twice := next((name for name in columns if columns.count(name) > 1), None):
             raise ValueError(f"text, candidates and label must be different columns, got {twice!r} twice")
         return self

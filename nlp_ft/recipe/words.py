@@ -23,10 +23,11 @@ class WordsDataSection(TextFilesSection):
         description="Column with the list of the tags of the words: strings, or ids with names (a ClassLabel, or "
         "`label_names`).",
     )
-    conll_columns: tuple[Column, Column] = Field(
-        (0, -1),
-        description="Columns of the word and the tag in CoNLL files (.conll, .bio, .iob, .txt; a blank line ends a "
-        "row), counted from 0; -1 is the last one.",
+    conll_columns: tuple[Column, Column] | None = Field(
+        None,
+        description="Columns of the word and the tag in CoNLL files (a word a line; a blank line ends a row), counted "
+        "from 0; -1 is the last one. Null: [0, -1], or [-1, 0] where the first column holds tags; where it "
+        "numbers the words, [1, 2], and [1, 3], which is the part of speech, if there are 10 columns, as in CoNLL-U.",
     )
     text: Text | None = Field(
         None,

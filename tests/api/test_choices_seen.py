@@ -10,7 +10,7 @@ import pyarrow
 import pytest
 
 import nlp_ft
-from nlp_ft.api.choices_seen import seen_choices
+from nlp_ft.api.choices_seen import seen_choices, seen_first_index
 from nlp_ft.api.draft import draft_recipe
 from nlp_ft.errors import DataError
 from nlp_ft.recipe.loader import load_recipe
@@ -51,6 +51,20 @@ RIGHT: dict[str, Any] = {"text": ["sent1", "sent2"], "candidates": ENDINGS, "lab
         ({"a": ["x", "y"], "b": ["u", "v"], "label": [0, 1]}, {}),
         ({"text": ["x", "y"], "label": ["u", "v"]}, {}),
         ({"sentence1": ["x", "y"], "sentence2": ["u", "v"], "label": [0, 1]}, {}),
+        (
+            {"question": ["a", "b"], "support": ["c", ""], "distractor2": ["w", "z"], "distractor1": ["x", "y"]}
+            | {"correct_answer": ["u", "v"]},
+            {
+                "text": "question",
+                "candidates": ["correct_answer", "distractor1", "distractor2"],
+                "label": "correct_answer",
+            },
+        ),
+        (
+            {"premise": ["a", "b"], "choice1": ["x", "y"], "choice2": ["u", "v"], "question": ["cause", "effect"]}
+            | {"label": [0, 1]},
+            {"text": ["premise", "question"], "candidates": ["choice1", "choice2"], "label": "label"},
+        ),
         # An answer of a survey is no choice among its options.
         ({"question": ["a", "b"], "option1": ["x", "y"], "option2": ["u", "v"], "label": ["sad", "joy"]}, {}),
         ({"text": ["a", "b"], "options": [1, 2], "label": [0, 1]}, {}),
@@ -62,13 +76,43 @@ def test_the_columns_are_seen_by_their_names_and_the_label_by_its_values(
     assert seen_choices(pyarrow.table(columns)) == expected
 
 
-def test_indices_that_count_from_1_are_an_error_that_says_how_they_count() -> None:
-    rows = pyarrow.table({"text": ["a", "b"], "option1": ["x", "y"], "option2": ["u", "v"], "answer": [1, 2]})
+@pytest.mark.parametrize(
+    ("answers", "first"), [([1, 2], 1), (["1", "2"], 1), ([0, 1], 0), (["A", "B"], 0), ([1, 1], 0)]
+)
+def test_indices_that_count_from_1_are_seen(answers: list[Any], first: int) -> None:
+    rows = pyarrow.table({"text": ["a", "b"], "option1": ["x", "y"], "option2": ["u", "v"], "answer": answers})
+    assert seen_first_index(rows, seen_choices(rows)) == first
+
+
+def test_indices_that_count_neither_from_0_nor_from_1_are_an_error_that_says_how_they_count() -> None:
+    rows = pyarrow.table({"text": ["a", "b"], "option1": ["x", "y"], "option2": ["u", "v"], "answer": [0, 2]})
     with pytest.raises(
         DataError, match=r"^column 'answer' names one of the candidates \(option1, option2\), but row 1"
     ) as found:
         seen_choices(rows)
-    assert str(found.value).endswith("its 2 candidates are 0 to 1, or A to B; indices count from 0, and letters from A")
+    assert str(found.value).endswith("indices count from 0 or from 1, and letters from A")
+
+
+@pytest.mark.parametrize("form", ["init", "fit"])
+def test_a_file_whose_indices_count_from_1_trains_on_the_right_ones(
+    form: str, tmp_path: Path, tiny_encoder: Path
+) -> None:
+    rows = [
+        {"sentence": f"the cat {row}", "option1": "red", "option2": "blue", "answer": "12"[row % 2]} for row in range(8)
+    ]
+    file = tmp_path / "winogrande.jsonl"
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    if form == "init":
+        text = draft_recipe(str(file), str(tiny_encoder))
+        (tmp_path / "recipe.yaml").write_text(text)
+        recipe = load_recipe(tmp_path / "recipe.yaml")
+        assert find_problems(recipe) == []
+        assert "indices of the right ones, with their rows in train: 0 (4), 1 (4)" in said(text)
+    else:
+        settings: dict[str, Any] = {"duration": "1st", "precision": "fp32", "baselines": False, "level": "quiet"}
+        run = nlp_ft.fit(file, model=tiny_encoder, output_dir=tmp_path / "run", report=False, **settings)
+        recipe = run.recipe
+    assert vars(recipe.data)["first_index"] == 1
 
 
 def said(text: str) -> str:

@@ -51,6 +51,8 @@ def test_the_forms_of_answers_give_the_same_rows(tmp_path: Path) -> None:
     assert (expected[0]["answers"], expected[0]["starts"], expected[0]["article"]) == (["dog"], [21], CONTEXT)
     lists = {**ROW, "answers": {"text": ["dog"], "answer_start": [21]}}
     flat = {**ROW, "answers": "dog", "answer_start": 21}
+    quoted = {**ROW, "answers": [{"text": "dog", "answer_start": "21"}]}
+    assert read(tmp_path, quoted) == expected
     renamed = {"q": ROW["question"], "c": CONTEXT, "a": "dog", "s": 21}
     assert read(tmp_path, lists) == read(tmp_path, flat) == expected
     assert read(tmp_path, renamed, question="q", context="c", answers="a", answer_start="s") == expected
@@ -58,6 +60,22 @@ def test_the_forms_of_answers_give_the_same_rows(tmp_path: Path) -> None:
     assert read_questions(str(tmp_path / "a.parquet"), "data.train", SECTION).to_list() == expected
     (tmp_path / "a.csv").write_text(f'question,context,answers,answer_start\nwho runs?,"{CONTEXT}",dog,21\n')
     assert read_questions(str(tmp_path / "a.csv"), "data.train", SECTION).to_list() == expected
+
+
+@pytest.mark.parametrize(("text", "start", "place"), [("dog", 16, 21), ("dog", 26, 21), ("The dog runs.", 13, 17)])
+def test_an_answer_that_its_context_has_once_is_taken_from_beside_its_place(
+    tmp_path: Path, text: str, start: int, place: int
+) -> None:
+    [found] = read(tmp_path, {**ROW, "answers": [{"text": text, "answer_start": start}]})
+    assert (found["starts"], found["is_moved"]) == ([place], True)
+    assert CONTEXT[place:].startswith(found["answers"][0])
+    assert not read(tmp_path, ROW)[0]["is_moved"]
+
+
+def test_an_answer_that_its_context_has_twice_is_not_moved(tmp_path: Path) -> None:
+    row = {**ROW, "context": "a dog, a dog", "answers": [{"text": "dog", "answer_start": 3}]}
+    with pytest.raises(DataError, match=r"answer_start 3 is wrong: .*, which begins at 2, 9"):
+        read(tmp_path, row)
 
 
 def test_several_answers_are_kept_and_the_same_one_only_once(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ def fill(folder: Path) -> None:
     (folder / "questions.csv").write_text("question,context\nwho?,the cat\n")
     write_swag(folder / "swag")
     (folder / "prompts.csv").write_text("sent1,sent2,ending0,ending1,ending2,ending3\nThe cup,fell,a,b,c,d\n")
+    write_others(folder)
     for name, page in RECIPES.items():
         [recipe, *_] = [block for block in blocks_of(page) if block.language == "yaml"]
         (folder / name).write_text(recipe.code)
@@ -111,6 +112,17 @@ def write_swag(folder: Path) -> None:
         lines = ["sent1,sent2,ending0,ending1,ending2,ending3,label"]
         lines += [f"the {row},then,{','.join(f'{word} {row}' for word in WORDS[:4])},{row % 4}" for row in range(rows)]
         (folder / f"{split}.csv").write_text("\n".join(lines) + "\n")
+
+
+def write_others(folder: Path) -> None:
+    """Files in forms that the pages turn into others: of Kaggle, Prodigy, PIQA and MMLU, and a table of images."""
+    lines = ["Sentence #,Word,POS,Tag", "Sentence: 1,the,DT,O", ",caf\u00e9,NN,B-animal", "Sentence: 2,NA,NN,O"]
+    (folder / "ner_dataset.csv").write_text("\n".join([*lines, ""]), encoding="cp1252")
+    write_rows(folder / "prodigy.jsonl", [{"text": "the", "answer": "accept"}, {"text": "a", "answer": "reject"}])
+    write_rows(folder / "valid.jsonl", [{"goal": "the cat", "sol1": "red", "sol2": "blue"}] * 2)
+    (folder / "valid-labels.lst").write_text("0\n1\n")
+    (folder / "anatomy_test.csv").write_text("who?,a,b,c,d,B\n")
+    (folder / "images.csv").write_text("path,label\nflowers/test/rose/0.jpg,rose\n")
 
 
 def write_flowers(folder: Path) -> None:

@@ -29,6 +29,9 @@ SHOWN_BY = {
     "data/test_transforms.py": {
         "test_a_flip_turns_the_image_over": ["data.augmentation.horizontal_flip", "data.augmentation.vertical_flip"],
     },
+    "data/choices/test_choices.py": {
+        "test_indices_count_from_1_where_the_recipe_says_so": ["data.first_index"],
+    },
     "data/words/test_words.py": {
         "test_conll_files_are_read_by_their_columns_and_document_lines_are_left_out": ["data.conll_columns"],
         "test_character_spans_become_tags_of_the_words_and_keep_their_places": ["data.scheme"],

@@ -16,7 +16,7 @@ from nlp_ft.suggest import did_you_mean
 
 ROWS_CHECKED_TOGETHER = 1000
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-FORMS = "its index (from 0), its letter (from A) or its exact text"
+FORMS = "its index, its letter (from A) or its exact text"
 SCHEMA = pyarrow.schema(
     {"prompt": pyarrow.string(), "candidates": pyarrow.list_(pyarrow.string()), "label": pyarrow.int64()}
 )
@@ -55,8 +55,10 @@ def as_choices(rows: Dataset, where: str, data: ChoiceDataSection) -> Dataset:
     columns = named_columns(data)
     check_columns(rows.column_names, columns, where)
     check_input_columns(rows, where, data)
-    kept = rows.select_columns([column for _, column in columns])
-    stored = stored_rows(f"choices {columns} {rows._fingerprint}", lambda: _tables(kept, where, data))
+    kept = rows.select_columns(list(dict.fromkeys(column for _, column in columns)))
+    stored = stored_rows(
+        f"choices {columns} {data.first_index} {rows._fingerprint}", lambda: _tables(kept, where, data)
+    )
     if stored is None:
         raise DataError(f"{where} has no rows")
     return stored
@@ -129,14 +131,15 @@ def checked_choice(texts: Sequence[Any], candidates: Any, where: str) -> tuple[s
     return prompt, list(candidates)
 
 
-def index_of(label: Any, cell: Any, where: str) -> int:
-    """Find the candidate that a label names.
+def index_of(label: Any, cell: Any, where: str, first: int = 0) -> int:
+    """Find the candidate that a label names, as an index from 0.
 
     Args:
-        label: the name of a candidate where they carry names. Else a whole number is an index from 0; a text is the
-            exact text of a candidate, a letter from A, or an index.
+        label: the name of a candidate where they carry names. Else a whole number is an index; a text is the exact text
+            of a candidate, a letter from A, or an index.
         cell: the candidates, with names or without; see `texts_and_names`.
         where: the name of the row in error messages.
+        first: the index of the first candidate in labels, 0 or 1.
 
     Raises:
         DataError: the label names no candidate, or may mean two of them.
@@ -151,17 +154,18 @@ def index_of(label: Any, cell: Any, where: str) -> int:
             raise DataError(f"{where}: label {label!r:.60} must be one of the names of its candidates, {listed(names)}")
         return names.index(str(label))
     if type(label) is int:
-        meant = {label: "index"}
+        meant = {label - first: "index"}
     elif isinstance(label, str):
-        meant = _meanings(label, candidates, where)
+        meant = _meanings(label, candidates, where, first)
     else:
         raise DataError(f"{where}: its label must be the right candidate: {FORMS}, got {label!r:.60}")
     found = {index: form for index, form in meant.items() if 0 <= index < len(candidates)}
     if not found and meant:
         last = len(candidates) - 1
+        counts = "; set data.first_index to 1 where labels count from 1" if str(label).strip() == str(last + 1) else ""
         raise DataError(
-            f"{where}: label {label!r} is out of range: its {len(candidates)} candidates are 0 to {last}, or A to "
-            f"{LETTERS[min(last, 25)]}"
+            f"{where}: label {label!r} is out of range: its {len(candidates)} candidates are {first} to {last + first}"
+            f", or A to {LETTERS[min(last, 25)]}{counts}"
         )
     if not found:
         raise DataError(
@@ -176,15 +180,21 @@ def index_of(label: Any, cell: Any, where: str) -> int:
     return next(iter(found))
 
 
-def _meanings(label: str, candidates: Sequence[str], where: str) -> dict[int, str]:
-    """List what a text may mean: index of a candidate -> the form of the label. Raises: DataError: twice that text."""
+def _meanings(label: str, candidates: Sequence[str], where: str, first: int) -> dict[int, str]:
+    """List what a text may mean: index of a candidate -> the form of the label. Raises: DataError: twice that text.
+
+    Where the recipe says that indices count from 1, a number is an index, whatever the candidates are.
+    """
+    number = int(label) - first if re.fullmatch(r"\s*-?[0-9]{1,9}\s*", label) else None
+    if first and number is not None:
+        return {number: "index"}
     same = [index for index, candidate in enumerate(candidates) if candidate == label]
     if len(same) > 1:
         places = " and ".join(map(str, same))
         raise DataError(f"{where}: label {label!r:.60} is the text of candidates {places}; write the index instead")
     meant: dict[int, str] = {}
-    if re.fullmatch(r"\s*-?[0-9]{1,9}\s*", label):
-        meant[int(label)] = "index"
+    if number is not None:
+        meant[number] = "index"
     if len(label.strip()) == 1 and label.strip() in LETTERS:
         meant[LETTERS.index(label.strip())] = "letter"
     return meant | dict.fromkeys(same, "text")
@@ -204,10 +214,12 @@ def _input_columns(data: ChoiceDataSection) -> list[tuple[str, str]]:
 
 def _tables(rows: Dataset, where: str, data: ChoiceDataSection) -> Iterator[pyarrow.Table]:
     part: list[dict[str, Any]] = []
+    of_columns = data.candidates if isinstance(data.candidates, list) else []
+    right = of_columns.index(data.label) if data.label in of_columns else None
     for number, row in enumerate(rows):
         place = f"{where}: row {number} (from 0)"
         prompt, candidates = prompt_and_candidates(row, place, data)
-        label = index_of(row[data.label], _cell(row, data), place)
+        label = index_of(row[data.label], _cell(row, data), place, data.first_index) if right is None else right
         part.append({"prompt": prompt, "candidates": candidates, "label": label})
         if len(part) == ROWS_CHECKED_TOGETHER:
             yield pyarrow.Table.from_pylist(part, SCHEMA)

@@ -1,36 +1,98 @@
-"""Reads CoNLL files: a word and its columns a line, a blank line between rows, `-DOCSTART-` between documents."""
+"""Reads CoNLL files: a word and its columns a line, a blank line between rows, `-DOCSTART-` between documents.
+
+Files that number the words of a row, as CoNLL-U and GermEval do, have comments and lines that are no word besides.
+"""
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 import pyarrow
 from datasets import Dataset
 
-from nlp_ft.data.row_files import ROWS_OF_A_BATCH
+from nlp_ft.data.row_files import FORMATS, ROWS_OF_A_BATCH
 from nlp_ft.data.stored import content_hash, stored_rows
 from nlp_ft.errors import DataError
 
-ENDINGS = (".conll", ".bio", ".iob", ".txt")
+ENDINGS = (".conll", ".conllu", ".bio", ".iob", ".txt")
+OTHERS = FORMATS.keys() - {".tsv"}
+"""Endings of files that are never CoNLL; all others are if their first lines look so."""
+LINES_SEEN = 1000
 DOCUMENT = "-DOCSTART-"
 ABOUT_THE_ROW = re.compile(r"# ?\w+ = ")
 """Begins a line of CoNLL-U that describes a row, such as `# sent_id = 3`."""
+TAG = re.compile(r"O|[BIES]-.+")
+NUMBER = re.compile(r"[0-9]+")
+NO_WORD = re.compile(r"[0-9]+[-.][0-9]+")
+"""Numbers a line of CoNLL-U that is no word: one for several words (`3-4`), or one for none (`8.1`)."""
+COLUMNS_OF_CONLL_U = 10
+Columns = tuple[int, int]
+"""Positions of the word and the tag on a line, from 0; -1 is the last."""
 Row = tuple[list[str], list[str]]
 """The words of a row, and their tags."""
 
 
 def is_conll(files: Sequence[str]) -> bool:
-    """Whether all files end as CoNLL files do."""
-    return bool(files) and all(Path(file).suffix.lower() in ENDINGS for file in files)
+    """Whether all files end as CoNLL files do, or look so: lines of columns, and a blank line somewhere between."""
+    return bool(files) and all(Path(file).suffix.lower() in ENDINGS or _looks_like_conll(file) for file in files)
 
 
-def load_conll(files: Sequence[str], field: str, columns: tuple[int, int], names: tuple[str, str]) -> Dataset:
+def _looks_like_conll(file: str) -> bool:
+    if Path(file).suffix.lower() in OTHERS or not Path(file).is_file():
+        return False
+    rows = _first_rows(file)
+    widths = {len(cells) for row in rows for cells in row if cells[0] != DOCUMENT and not cells[0].startswith("#")}
+    has_texts = any(" " in cells[0].strip() for row in rows for cells in row)
+    return len(rows) > 1 and len(widths) == 1 and min(widths) > 1 and not has_texts
+
+
+def usual_columns(file: str) -> Columns:
+    """Where a file has the word and the tag: first and last, or last and first where the first column holds tags.
+
+    CoNLL-U, which numbers the words, has the part of speech (UPOS) as its fourth column. Other numbered files, such as
+    those of GermEval, have word and tag behind the number. Files of MIT (movies, restaurants) have the tag first.
+    """
+    rows = _first_rows(file)
+    if not are_numbered(rows):
+        first = {cells[0] for row in rows for cells in row if cells[0] != DOCUMENT}
+        return (-1, 0) if first - {"O"} and all(map(TAG.fullmatch, first)) else (0, -1)
+    width = next(len(cells) for row in rows for cells in row if NUMBER.fullmatch(cells[0]))
+    return (1, 3) if width == COLUMNS_OF_CONLL_U else (1, 2)
+
+
+def are_numbered(rows: Sequence[Sequence[Sequence[str]]]) -> bool:
+    """Whether the first column of rows of lines counts 1, 2, ... in each row, comments and lines of no word aside."""
+    counted = [[int(cells[0]) for cells in row if NUMBER.fullmatch(cells[0])] for row in rows]
+    others = [cells for row in rows for cells in row if not NUMBER.fullmatch(cells[0])]
+    is_alike = all(of_row == list(range(1, len(of_row) + 1)) for of_row in counted)
+    has_more = any(len(of_row) > 1 for of_row in counted)
+    return is_alike and has_more and all(map(_is_aside, others))
+
+
+def _first_rows(file: str) -> list[list[list[str]]]:
+    """Read the lines of the first rows, divided into cells; of several rows only those that are whole."""
+    lines: list[str] = []
+    with suppress(UnicodeDecodeError, OSError), open(file, encoding="utf-8-sig") as stream:
+        lines = list(islice(stream, LINES_SEEN))
+    rows: list[list[list[str]]] = [[]]
+    for line in lines:
+        if cells := _cells(line):
+            rows[-1].append(cells)
+        elif rows[-1]:
+            rows.append([])
+    is_cut = len(lines) == LINES_SEEN and len(rows) > 1
+    return [row for row in (rows[:-1] if is_cut else rows) if row]
+
+
+def load_conll(files: Sequence[str], field: str, columns: Columns | None, names: tuple[str, str]) -> Dataset:
     """Read all rows of CoNLL files into a dataset that is cached on the disk.
 
     Args:
         files: paths of the files.
         field: the recipe key or option that error messages name.
-        columns: positions of the word and the tag on a line, from 0; -1 is the last.
+        columns: positions of the word and the tag; None takes `usual_columns` of each file.
         names: names of the columns in the result.
 
     Raises:
@@ -45,8 +107,18 @@ def load_conll(files: Sequence[str], field: str, columns: tuple[int, int], names
     return rows
 
 
-def conll_rows(file: str, field: str, columns: tuple[int, int]) -> Iterator[Row]:
-    """Read the rows of one file. Raises: DataError: see `load_conll`."""
+def conll_words(files: Sequence[str], field: str, columns: Columns | None, num_rows: int) -> Iterator[list[list[str]]]:
+    """Read the words of files, of which the tags may lack, at most `num_rows` rows at a time. Raises: DataError."""
+    rows = (words for file in files for words, _ in conll_rows(file, field, columns, has_tags=False))
+    while part := list(islice(rows, num_rows)):
+        yield part
+
+
+def conll_rows(file: str, field: str, columns: Columns | None, has_tags: bool = True) -> Iterator[Row]:
+    """Read the rows of one file; without `has_tags`, the tags are the words. Raises: DataError: see `load_conll`."""
+    columns = columns or usual_columns(file)
+    columns = columns if has_tags else (columns[0], columns[0])
+    is_numbered = are_numbered(_first_rows(file))
     words: list[str] = []
     tags: list[str] = []
     width, number = 0, 0
@@ -59,7 +131,7 @@ def conll_rows(file: str, field: str, columns: tuple[int, int]) -> Iterator[Row]
                         yield words, tags
                     words, tags = [], []
                     continue
-                if ABOUT_THE_ROW.match(line):
+                if ABOUT_THE_ROW.match(line) or (is_numbered and _is_aside(cells)):
                     continue
                 width = width or len(cells)
                 _check_line(cells, width, columns, f"{field}: {file}, line {number}")
@@ -78,10 +150,16 @@ def _cells(line: str) -> list[str]:
     return line.rstrip("\r\n").split("\t") if "\t" in line.rstrip() else line.split()
 
 
-def _check_line(cells: Sequence[str], width: int, columns: tuple[int, int], where: str) -> None:
+def _is_aside(cells: Sequence[str]) -> bool:
+    """Whether a line of a numbered file is a comment, or numbers no word."""
+    return cells[0].startswith("#") or NO_WORD.fullmatch(cells[0]) is not None
+
+
+def _check_line(cells: Sequence[str], width: int, columns: Columns, where: str) -> None:
     if len(cells) != width:
         raise DataError(f"{where} has {len(cells)} column(s), and the lines before it have {width}")
-    if not all(-width <= column < width for column in columns) or columns[0] % width == columns[1] % width:
+    is_one = columns[0] != columns[1] and columns[0] % width == columns[1] % width
+    if is_one or not all(-width <= column < width for column in columns):
         raise DataError(
             f"{where} has {width} column(s), so data.conll_columns {list(columns)} names no word and tag in it"
         )

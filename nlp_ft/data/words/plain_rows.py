@@ -15,6 +15,8 @@ from nlp_ft.recipe.words import TagScheme, WordsDataSection
 WORDS, TAGS, TEXT, STARTS = "words", "tags", "text", "starts"
 """Columns of plain rows: the words, their tags; and where the words come from a text, the text, and the position of the
 first character of each word in it."""
+KEYS_OF_A_SPAN = (("start", "start_offset"), ("end", "end_offset"), ("label", "labels"))
+"""The keys of start, end and label; the second of each are those of doccano and of Label Studio (JSON-MIN)."""
 Names = Sequence[str]
 _LISTS = (List, LargeList)
 
@@ -197,8 +199,14 @@ def _spans_in_words(spans: Any, text: str, words: Sequence[str], starts: Sequenc
     return found
 
 
+def _of_span(span: Any, keys: Names) -> Any:
+    """Take the value of the first key that is set; of a list of one, as Label Studio writes labels, the one."""
+    found = next((span[key] for key in keys if span.get(key) is not None), None) if isinstance(span, dict) else None
+    return found[0] if isinstance(found, list) and len(found) == 1 else found
+
+
 def _checked_span(span: Any, text: str, place: str) -> tuple[int, int, str]:
-    start, end, label = (span.get(key) for key in ("start", "end", "label")) if isinstance(span, dict) else [None] * 3
+    start, end, label = (_of_span(span, keys) for keys in KEYS_OF_A_SPAN)
     if not (isinstance(start, int) and isinstance(end, int) and isinstance(label, str)):
         raise DataError(
             f"{place}: a span must be {{start, end, label}}, two whole numbers and a text; got {span!r:.80}"

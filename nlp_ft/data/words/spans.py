@@ -5,6 +5,7 @@ A span counts as in the strict mode of seqeval: it begins with B- (or is S-), an
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -86,6 +87,16 @@ def spans_of(tags: Sequence[str], scheme: TagScheme) -> list[Span]:
             found.append(Span(start, i + 1, label))
             start = -1
     return found
+
+
+def with_names(value: Any) -> Any:
+    """Name the parts of spans that are written as (start, end, label), as doccano and spaCy do; all else stays."""
+    is_spans = isinstance(value, list | tuple) and value and all(map(_is_span, value))
+    return [dict(zip(("start", "end", "label"), span, strict=True)) for span in value] if is_spans else value
+
+
+def _is_span(value: Any) -> bool:
+    return isinstance(value, list | tuple) and list(map(type, value)) == [int, int, str]
 
 
 def tags_of(spans: Sequence[Span], num_words: int, scheme: TagScheme) -> list[str]:

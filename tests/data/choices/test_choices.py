@@ -72,6 +72,24 @@ def test_a_label_that_is_no_name_of_a_candidate_is_refused(
         read(tmp_path, [row])
 
 
+def test_indices_count_from_1_where_the_recipe_says_so(tmp_path: Path) -> None:
+    rows = [{"text": "the cat", "candidates": ["2", "1"], "label": label} for label in "12B"]
+    assert [row["label"] for row in read(tmp_path, rows, first_index=1)] == [0, 1, 1]
+    with pytest.raises(DataError, match=r"label 0 is out of range: its 2 candidates are 1 to 2, or A to B$"):
+        read(tmp_path, [{**GOOD, "label": 0}], first_index=1)
+    with pytest.raises(DataError, match=r"0 to 1, or A to B; set data.first_index to 1 where labels count from 1$"):
+        read(tmp_path, [{**GOOD, "label": 2}])
+
+
+def test_a_column_of_right_candidates_beside_those_of_wrong_ones_is_the_label(tmp_path: Path) -> None:
+    rows = [{"question": "how many?", "correct_answer": "1", "distractor1": "0", "distractor2": "2"}]
+    columns = ["correct_answer", "distractor1", "distractor2"]
+    [found] = read(tmp_path, rows, text="question", candidates=columns, label="correct_answer")
+    assert found == {"prompt": "how many?", "candidates": ["1", "0", "2"], "label": 0}
+    [found] = read(tmp_path, rows, text="question", candidates=columns[::-1], label="correct_answer")
+    assert found["label"] == 2
+
+
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
 def test_columns_of_swag_are_read_from_every_format(tmp_path: Path, ending: str) -> None:
     columns = {
@@ -110,7 +128,7 @@ BAD_ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "null prompt": ({"text": None}, "has no prompt"),
     "index too high": ({"label": 2}, "label 2 is out of range: its 2 candidates are 0 to 1, or A to B"),
     "negative index": ({"label": -1}, "label -1 is out of range"),
-    "half an index": ({"label": 0.5}, "its label must be the right candidate: its index (from 0), its letter"),
+    "half an index": ({"label": 0.5}, "its label must be the right candidate: its index, its letter"),
     "null label": ({"label": None}, "its label must be the right candidate"),
     "text of an index too high": ({"label": "2"}, "label '2' is out of range"),
     "letter too high": ({"label": "C"}, "label 'C' is out of range: its 2 candidates are 0 to 1, or A to B"),

@@ -10,6 +10,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from tokenizers import Regex, pre_tokenizers
 from transformers import AutoTokenizer
 
+from nlp_ft.data.words.conll import is_conll
 from nlp_ft.data.words.data import load_tagged_rows, load_word_rows
 from nlp_ft.data.words.encoding import encode_words, wants_leading_space, word_tokenizer
 from nlp_ft.data.words.plain_rows import divided
@@ -85,6 +86,67 @@ def test_conll_files_are_read_by_their_columns_and_document_lines_are_left_out(t
     assert [tags for _, tags in chunks] == [["B-NP", "I-NP"], ["B-NP"]]
     (tmp_path / "tabs.bio").write_text("the\tO\r\ncat\tB-animal\r\n\r\ncat\tB-animal\r\n")
     assert words_and_tags(section(tmp_path / "tabs.bio")) == EXPECTED
+
+
+CONLL_U = (
+    "# newdoc\n# text = Der Hund am Ufer\n1\tDer\tder\tDET\tART\t_\t2\tdet\t_\t_\n"
+    "2\tHund\tHund\tNOUN\tNN\t_\t0\troot\t_\t_\n3-4\tam\t_\t_\t_\t_\t_\t_\t_\t_\n"
+    "3\tan\tan\tADP\tAPPR\t_\t5\tcase\t_\t_\n4\tdem\tder\tDET\tART\t_\t5\tdet\t_\t_\n"
+    "4.1\tSee\t_\t_\t_\t_\t_\t_\t_\t_\n\n# sent_id = 2\n1\tUfer\tUfer\tNOUN\tNN\t_\t0\troot\t_\t_\n\n"
+)
+GERMEVAL = (
+    "#\thttp://a.de\t[2009-10-17]\t\n1\t#\tO\tO\n2\tSchartau\tB-PER\tO\n3\tBonn\tB-LOC\tB-ORG\n\n"
+    "#\thttp://b.de\t[2009-10-17]\t\n1\tja\tO\tO\n\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        (
+            "de.conllu",
+            CONLL_U,
+            [(["Der", "Hund", "an", "dem"], ["DET", "NOUN", "ADP", "DET"]), (["Ufer"], ["NOUN"])],
+        ),
+        ("dev.tsv", GERMEVAL, [(["#", "Schartau", "Bonn"], ["O", "B-PER", "B-LOC"]), (["ja"], ["O"])]),
+        ("mit.bio", "O\tthe\nB-animal\tcat\n\nB-animal\tcat\n", EXPECTED),
+        ("devel.tsv", "the\tO\ncat\tB-animal\n\ncat\tB-animal\n", EXPECTED),
+        ("eng.testb", "-DOCSTART- -X- O\n\nthe DT O\ncat NN B-animal\n\ncat NN B-animal\n", EXPECTED),
+    ],
+)
+def test_conll_files_are_read_as_they_are_published(
+    tmp_path: Path, name: str, content: str, expected: list[tuple[list[str], list[str]]]
+) -> None:
+    (tmp_path / name).write_text(content)
+    assert words_and_tags(section(tmp_path / name)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.tsv", "text\tlabel\nthe cat\tyes\n\na dog\tno\n"),
+        ("b.tsv", "word\tlabel\ncat\tyes\ndog\tno\n"),
+        ("c.csv", "the O\n\ncat O\n"),
+        ("d.lst", "0\n\n1\n"),
+    ],
+)
+def test_files_of_texts_are_no_conll_files(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    assert not is_conll([str(tmp_path / name)])
+
+
+@pytest.mark.parametrize(
+    "span",
+    [
+        [4, 7, "animal"],
+        {"start_offset": 4, "end_offset": 7, "label": "animal", "id": 3},
+        {"start": 4, "end": 7, "text": "cat", "labels": ["animal"]},
+    ],
+)
+def test_spans_are_read_as_other_tools_write_them(tmp_path: Path, span: Any) -> None:
+    file = write_rows(tmp_path / "a.jsonl", [{"text": "the cat", "spans": [span]}, {"text": "no", "spans": []}])
+    found = load_tagged_rows(section(file, text="text")).raw["train"]
+    assert found["tags"][:] == [["O", "B-animal"], ["O"]]
 
 
 def test_character_spans_become_tags_of_the_words_and_keep_their_places(tmp_path: Path) -> None:
