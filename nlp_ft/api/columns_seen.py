@@ -153,7 +153,7 @@ def _differs_by_row(table: pyarrow.Table, name: str) -> bool:
     if table.num_rows < FEWEST_ROWS or pyarrow.types.is_list(kind):
         return False
     if _is_text(table, name) and not _are_numbers(table, name):
-        return most > table.num_rows / 2
+        return bool(most > table.num_rows / 2)
     values = [str(value) for value in _distinct(table, name)]
     are_whole = most == table.num_rows and all(value.isdecimal() for value in values)
     return bool(are_whole and max(map(int, values)) - min(map(int, values)) == most - 1)

@@ -20,7 +20,7 @@ from nlp_ft.api.given import SHARE, too_few
 from nlp_ft.api.labels_seen import described
 from nlp_ft.api.names import free_folder
 from nlp_ft.api.place import all_rows, are_csv, are_images, rows_of_own_format, view_of
-from nlp_ft.api.unread_forms import check_all_accepted, check_long_form, check_texts_are_texts
+from nlp_ft.api.unread_forms import check_long_form, check_texts_are_texts
 from nlp_ft.data.choices.rows import texts_and_names
 from nlp_ft.data.sources import expand
 from nlp_ft.data.splits import progress_bars
@@ -112,7 +112,6 @@ def _looked_at(data: str) -> File:
         own = rows_of_own_format(expand([data], "--data"), "--data")
         rows, left_out = all_rows(data, "--data") if own is None else (own, [])
         view = view_of(rows, View(pyarrow.table({})), are_csv(data))
-    check_all_accepted(view.rows, where)
     split, splits = split_column(view.rows)
     train = view if split is None else replace(view, rows=_of_split(view.rows, split, splits["train"]))
     if choices := seen_choices(train.rows):

@@ -10,7 +10,7 @@ import pyarrow.compute
 from nlp_ft.api.choices_seen import seen_choices, seen_first_index
 from nlp_ft.api.columns_seen import holds_spans
 from nlp_ft.api.task_seen import Labels, seen_task
-from nlp_ft.api.unread_forms import check_texts_are_texts
+from nlp_ft.api.unread_forms import check_all_accepted, check_texts_are_texts
 from nlp_ft.data.label_sets import INDICATORS
 from nlp_ft.errors import DataError, listed
 
@@ -82,6 +82,7 @@ def see(view: View) -> Seen:
     Raises:
         DataError: the columns are of no task that there is.
     """
+    check_all_accepted(view.rows, "data")
     for task, columns_of in FORMS.items():
         if columns := columns_of(view):
             found = listed([f"{key} ({names})" for key, names in columns.items()])

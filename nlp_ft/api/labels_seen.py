@@ -9,6 +9,7 @@ import pyarrow
 from nlp_ft.api.forms import Seen, View, as_names
 from nlp_ft.data.choices.rows import index_of, texts_and_names
 from nlp_ft.data.label_sets import INDICATORS
+from nlp_ft.data.words.plain_rows import label_of_span
 from nlp_ft.data.words.spans import OUTSIDE
 from nlp_ft.errors import listed
 
@@ -57,7 +58,7 @@ def _tags(view: View, seen: Seen) -> list[str]:
 
 def _spans(view: View, seen: Seen) -> list[str]:
     rows = view.rows.column(as_names(seen.columns["spans"])[0]).to_pylist()
-    counts = Counter(str(span.get("label")) for row in rows for span in row or [])
+    counts = Counter(str(label_of_span(span)) for row in rows for span in row or [])
     return [_counted(f"{len(counts)} kinds of spans", counts, "spans")]
 
 
@@ -75,6 +76,8 @@ def _choices(view: View, seen: Seen) -> list[str]:
     rows = [row or [] for row in columns[0]] if is_list else [list(row) for row in zip(*columns, strict=True)]
     sizes = sorted({len(texts_and_names(row)[0]) for row in rows})
     many = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+    if label in names:
+        return [f"{many} candidates a row; the right one is in the column {label}"]
     right = Counter(
         str(index_of(value, row, f"row {place} (from 0)", seen.settings.get("first_index", 0)))
         for place, (value, row) in enumerate(zip(view.rows.column(label).to_pylist(), rows, strict=True))

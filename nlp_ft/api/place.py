@@ -116,7 +116,7 @@ def _wanted(found: Sequence[str], asked: View) -> Columns:
     named = _named(asked)
     if all(name in found for _, name in named) and not {"words", "spans", "question"} & asked.named.keys():
         return named
-    usual = [*(name for _, name in named), *FORM_COLUMNS]
+    usual = [*(name for _, name in named), *FORM_COLUMNS, "answer"]
     if candidate_columns(found) and not set(FORM_COLUMNS) & asked.named.keys():
         return [("label", name) for name in found]
     further = [str(asked.named[key]) for key in (*FORM_COLUMNS, "words") if isinstance(asked.named.get(key), str)]

@@ -15,7 +15,7 @@ from nlp_ft.data.splits import progress_bars
 from nlp_ft.data.streaming import CHUNK_ROWS, estimated_rows, stream_columns, stream_lines
 from nlp_ft.data.windows import BEGINS_ROW
 from nlp_ft.data.words.batches import WordCollator
-from nlp_ft.data.words.conll import conll_words, is_conll
+from nlp_ft.data.words.conll import conll_words, is_conll, may_be_text
 from nlp_ft.data.words.data import WordData, encode_word_split, load_word_data, load_word_rows
 from nlp_ft.data.words.encoding import encode_for_tagging, word_tokenizer
 from nlp_ft.data.words.plain_rows import check_words, divided
@@ -76,7 +76,7 @@ class WordRun(TrainedRun):
 
     def read(self, source: Source) -> Iterator[tuple[Sequence[Input], Rows]]:
         """Read texts or lists of words: a CoNLL file, or the column `data.words`, `data.text` or `text` of another."""
-        if source.file and is_conll(files := expand([source.file], "--file")):
+        if source.file and is_conll(files := expand([source.file], "--file")) and not any(map(may_be_text, files)):
             for rows in conll_words(files, "--file", self.recipe.data.conll_columns, CHUNK_ROWS):
                 yield rows, pyarrow.table({self.recipe.data.words: rows})
             return

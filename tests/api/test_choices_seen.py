@@ -93,6 +93,15 @@ def test_indices_that_count_neither_from_0_nor_from_1_are_an_error_that_says_how
     assert str(found.value).endswith("indices count from 0 or from 1, and letters from A")
 
 
+def test_the_draft_for_right_and_wrong_candidates_validates(tmp_path: Path, tiny_encoder: Path) -> None:
+    row = {"question": "how many?", "correct_answer": "1", "distractor1": "0", "distractor2": "2", "support": "one"}
+    (tmp_path / "a.jsonl").write_text(f"{json.dumps(row)}\n" * 40)
+    text = draft_recipe(str(tmp_path / "a.jsonl"), str(tiny_encoder))
+    (tmp_path / "recipe.yaml").write_text(text)
+    assert find_problems(load_recipe(tmp_path / "recipe.yaml")) == []
+    assert "3 candidates a row; the right one is in the column correct_answer" in said(text)
+
+
 @pytest.mark.parametrize("form", ["init", "fit"])
 def test_a_file_whose_indices_count_from_1_trains_on_the_right_ones(
     form: str, tmp_path: Path, tiny_encoder: Path

@@ -98,12 +98,17 @@ def test_rejected_rows_of_prodigy_are_refused(tmp_path: Path, tiny_encoder: Path
         DataError, match="has rows whose answer is reject, as Prodigy writes it; keep those with accept"
     ):
         draft_recipe(str(tmp_path / "a.jsonl"), str(tiny_encoder))
+    for data in (rows, tmp_path / "a.jsonl"):
+        with pytest.raises(DataError, match=r"^data has rows whose answer is reject"):
+            nlp_ft.fit(data, model=tiny_encoder, output_dir=tmp_path / "run")
     (tmp_path / "b.jsonl").write_text(f"{json.dumps(rows[0])}\n")
     assert "spans: spans" in draft_recipe(str(tmp_path / "b.jsonl"), str(tiny_encoder))
 
 
 def test_a_column_of_odd_values_that_is_not_needed_is_left_out_and_said(tmp_path: Path, tiny_encoder: Path) -> None:
-    rows = [{"text": "the cat", "label": "ab"[row % 2], "meta": {"at": row if row % 2 else "x"}} for row in range(40)]
+    rows: list[dict[str, Any]] = [
+        {"text": "the cat", "label": "ab"[row % 2], "meta": {"at": row if row % 2 else "x"}} for row in range(40)
+    ]
     (tmp_path / "a.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     text = draft_recipe(str(tmp_path / "a.jsonl"), str(tiny_encoder))
     assert "label: label  # by its name\n  # not looked at, as values of several kinds: meta" in text

@@ -128,6 +128,31 @@ def test_the_command_line_prints_entities_and_writes_them_to_files(
     assert json.loads(line["predicted_entities"])[0]["text"] == "cat"
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.conll", "the O\ncat B-animal\n\nred O\n"),
+        ("test.tsv", "the\tO\ncat\tO\n\nred\tO\n"),
+        ("unlabelled.txt", "the\ncat\n\nred\n"),
+        ("de.conllu", "# sent_id = 1\n1\tthe\t_\n2\tcat\t_\n\n1\tred\t_\n"),
+    ],
+)
+def test_conll_files_are_predicted_with_tags_or_without(run: Path, tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(SystemExit, match="0"):
+        main(["predict", str(run), "--file", str(tmp_path / name), "--output", str(tmp_path / "out.jsonl")])
+    written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["tokens"] for row in written] == [["the", "cat"], ["red"]]
+    assert [row["predicted_tags"] for row in written] == [["O", "B-animal"], ["B-colour"]]
+
+
+def test_a_text_file_is_not_predicted_as_words(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.txt").write_text("the cat sleeps\n")
+    with pytest.raises(SystemExit, match="2"):
+        main(["predict", str(run), "--file", str(tmp_path / "a.txt"), "--output", str(tmp_path / "o.jsonl")])
+    assert "files must all be one of .csv" in capsys.readouterr().err
+
+
 def test_the_saved_folder_loads_in_plain_transformers_and_its_pipeline_finds_our_entities(run: Path) -> None:
     texts = ["the cat dog sleeps red", "blue bird eats the dog", "the runs"]
     code = (

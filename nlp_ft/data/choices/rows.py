@@ -200,6 +200,18 @@ def _meanings(label: str, candidates: Sequence[str], where: str, first: int) -> 
     return meant | dict.fromkeys(same, "text")
 
 
+def _in_order(candidates: Sequence[str], right: int, where: str) -> tuple[list[str], int]:
+    """Sort candidates by their texts, since a column of right ones would always stand at one place; find the right one.
+
+    Raises:
+        DataError: a wrong candidate has the same text.
+    """
+    if candidates.count(candidates[right]) > 1:
+        raise DataError(f"{where}: its right candidate {candidates[right]!r:.60} is also a wrong one; correct it")
+    found = sorted(candidates)
+    return found, found.index(candidates[right])
+
+
 def _cell(row: Mapping[str, Any], data: ChoiceDataSection) -> Any:
     """The candidates of a row as they stand in its column, or a list of those of several columns."""
     return row[data.candidates] if isinstance(data.candidates, str) else [row[name] for name in data.candidates]
@@ -219,7 +231,10 @@ def _tables(rows: Dataset, where: str, data: ChoiceDataSection) -> Iterator[pyar
     for number, row in enumerate(rows):
         place = f"{where}: row {number} (from 0)"
         prompt, candidates = prompt_and_candidates(row, place, data)
-        label = index_of(row[data.label], _cell(row, data), place, data.first_index) if right is None else right
+        if right is None:
+            label = index_of(row[data.label], _cell(row, data), place, data.first_index)
+        else:
+            candidates, label = _in_order(candidates, right, place)
         part.append({"prompt": prompt, "candidates": candidates, "label": label})
         if len(part) == ROWS_CHECKED_TOGETHER:
             yield pyarrow.Table.from_pylist(part, SCHEMA)

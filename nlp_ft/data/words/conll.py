@@ -48,6 +48,12 @@ def _looks_like_conll(file: str) -> bool:
     return len(rows) > 1 and len(widths) == 1 and min(widths) > 1 and not has_texts
 
 
+def may_be_text(file: str) -> bool:
+    """Whether a `.txt` file may be a text rather than words: it has several words a line, and no blank line between."""
+    rows = _first_rows(file)
+    return Path(file).suffix.lower() == ".txt" and len(rows) == 1 and any(len(cells) > 1 for cells in rows[0])
+
+
 def usual_columns(file: str) -> Columns:
     """Where a file has the word and the tag: first and last, or last and first where the first column holds tags.
 

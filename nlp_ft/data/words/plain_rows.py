@@ -199,6 +199,11 @@ def _spans_in_words(spans: Any, text: str, words: Sequence[str], starts: Sequenc
     return found
 
 
+def label_of_span(span: Any) -> Any:
+    """Take the label of a span, or its one label; None where there is none."""
+    return _of_span(span, KEYS_OF_A_SPAN[2])
+
+
 def _of_span(span: Any, keys: Names) -> Any:
     """Take the value of the first key that is set; of a list of one, as Label Studio writes labels, the one."""
     found = next((span[key] for key in keys if span.get(key) is not None), None) if isinstance(span, dict) else None

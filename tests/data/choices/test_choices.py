@@ -85,9 +85,13 @@ def test_a_column_of_right_candidates_beside_those_of_wrong_ones_is_the_label(tm
     rows = [{"question": "how many?", "correct_answer": "1", "distractor1": "0", "distractor2": "2"}]
     columns = ["correct_answer", "distractor1", "distractor2"]
     [found] = read(tmp_path, rows, text="question", candidates=columns, label="correct_answer")
-    assert found == {"prompt": "how many?", "candidates": ["1", "0", "2"], "label": 0}
+    assert found == {"prompt": "how many?", "candidates": ["0", "1", "2"], "label": 1}
     [found] = read(tmp_path, rows, text="question", candidates=columns[::-1], label="correct_answer")
-    assert found["label"] == 2
+    assert found["label"] == 1
+    with pytest.raises(DataError, match="its right candidate '0' is also a wrong one"):
+        read(
+            tmp_path, [{**rows[0], "correct_answer": "0"}], text="question", candidates=columns, label="correct_answer"
+        )
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
