@@ -6,6 +6,7 @@ Every answer is checked against its context. Shares of train are drawn by articl
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,21 @@ def has_form_of_squad(file: str) -> bool:
     return _nested(file) is not None
 
 
+def squad_inputs(files: Sequence[str], field: str, num_rows: int) -> Iterator[list[dict[str, str]]]:
+    """Read `id`, `question` and `context` of files in the form of SQuAD, at most `num_rows` at a time.
+
+    Answers are not looked at, and may lack.
+
+    Raises:
+        DataError: a file has another form.
+    """
+    rows = (
+        row for file in files for row in _flat(_nested(file) or {"data": []}, f"{field} ({file})", has_answers=False)
+    )
+    while part := list(islice(rows, num_rows)):
+        yield [{key: str(row[key]) for key in ("id", "question", "context")} for row in part]
+
+
 def _nested(file: str) -> dict[str, Any] | None:
     """Read a file in the form of SQuAD; None if it has another form."""
     if Path(file).suffix.lower() != ".json":
@@ -155,17 +171,18 @@ def _nested(file: str) -> dict[str, Any] | None:
     return content if isinstance(content, dict) and isinstance(content.get("data"), list) else None
 
 
-def _flat(content: Mapping[str, Any], where: str) -> Iterator[dict[str, Any]]:
+def _flat(content: Mapping[str, Any], where: str, has_answers: bool = True) -> Iterator[dict[str, Any]]:
     """Yield the questions of a file in the form of SQuAD, version 1 or 2."""
     for number, article in enumerate(content["data"]):
         try:
             for paragraph in article["paragraphs"]:
                 for question in paragraph["qas"]:
                     yield {
+                        "id": question.get("id", ""),
                         "article": str(article.get("title") or paragraph["context"]),
                         "question": question["question"],
                         "context": paragraph["context"],
-                        "answers": [] if question.get("is_impossible") else question["answers"],
+                        "answers": [] if question.get("is_impossible") or not has_answers else question["answers"],
                     }
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(

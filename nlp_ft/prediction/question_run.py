@@ -18,10 +18,11 @@ from nlp_ft.data.question_windows import (
     in_windows,
     load_question_data,
 )
-from nlp_ft.data.questions import read_questions
+from nlp_ft.data.questions import has_form_of_squad, read_questions, squad_inputs
 from nlp_ft.data.row_files import Rows
+from nlp_ft.data.sources import expand
 from nlp_ft.data.splits import progress_bars
-from nlp_ft.data.streaming import estimated_rows, stream_lines, stream_texts
+from nlp_ft.data.streaming import CHUNK_ROWS, estimated_rows, stream_lines, stream_texts
 from nlp_ft.errors import DataError
 from nlp_ft.models.config_checks import check_vocabulary
 from nlp_ft.models.text_source import require_model_files
@@ -79,6 +80,10 @@ class QuestionRun(TrainedRun):
     def read(self, source: Source) -> Iterator[tuple[Sequence[tuple[str, str]], Rows]]:
         """Read the columns of questions and contexts of a file, or take words or lines, two texts for each question."""
         names = [self.recipe.data.question, self.recipe.data.context]
+        if source.file and all(map(has_form_of_squad, files := expand([source.file], "--file"))):
+            for part in squad_inputs(files, "--file", CHUNK_ROWS):
+                yield [(row["question"], row["context"]) for row in part], pyarrow.Table.from_pylist(part)
+            return
         if source.file:
             with progress_bars(False):
                 for (questions, contexts), rows in stream_texts(source.file, "--file", names):

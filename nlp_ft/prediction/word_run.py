@@ -81,7 +81,8 @@ class WordRun(TrainedRun):
                 yield rows, pyarrow.table({self.recipe.data.words: rows})
             return
         if source.file:
-            names = [self.recipe.data.words, self.recipe.data.text or "text"]
+            text, words = self.recipe.data.text, self.recipe.data.words
+            names = [text, words] if text else [words, "text"]
             with progress_bars(False):
                 yield from stream_columns(source.file, "--file", names)
             return

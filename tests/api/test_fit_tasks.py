@@ -271,9 +271,9 @@ def test_columns_of_a_file_are_seen_as_those_of_a_frame(
             "1 row.s. of train have no label in .* '1'",
         ),
         (
-            [{"question": "a", "context": "b c", "answers": {"text": ["c"], "answer_start": [0]}}],
+            [{"question": "a", "context": "b c c", "answers": {"text": ["c"], "answer_start": [0]}}],
             {},
-            ".*answer_start 0 is wrong: the context has 'b' there, and the answer is 'c', which begins at 2",
+            ".*answer_start 0 is wrong: the context has 'b' there, and the answer is 'c', which begins at 2, 4",
         ),
         (ASKED, {"text": "words"}, "fit: text is no key of data under question_answering; its keys: source, "),
         (

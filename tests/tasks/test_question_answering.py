@@ -113,6 +113,10 @@ def test_the_command_line_answers_words_files_and_lines(
         "predicted_score": pytest.approx(expected.score, abs=1e-5), "predicted_start": expected.start,
         "predicted_end": expected.end,
     }  # fmt: skip
+    squad = {"data": [{"paragraphs": [{"context": context, "qas": [{"id": "7", "question": question}]}]}]}
+    (tmp_path / "dev.json").write_text(json.dumps(squad))
+    printed("--file", str(tmp_path / "dev.json"), "--output", str(tmp_path / "squad.jsonl"))
+    assert json.loads((tmp_path / "squad.jsonl").read_text()) == {**written, "id": "7"}
     stdin = io.BufferedReader(io.BytesIO(f"{question}\t{context}\n".encode()))
     monkeypatch.setattr("nlp_ft.prediction.command_line.standard_input", lambda: stdin)
     assert printed("-", "--top-k", "2") == lines

@@ -376,3 +376,15 @@ def test_settings_that_do_not_fit_are_refused(
 def test_inputs_that_are_no_words_are_refused(run: Path, item: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         predict(run, [item])
+
+
+def test_a_run_of_texts_reads_the_texts_of_a_file_that_has_tokens_too(tmp_path: Path, tiny_encoder: Path) -> None:
+    row = {"text": "the cat", "spans": [{"start": 4, "end": 7, "label": "animal"}], "tokens": [{"text": "the"}]}
+    file = write_rows(tmp_path / "a.jsonl", [row] * 8)
+    values = words_recipe(tmp_path, tiny_encoder)
+    values["data"] = {"train": str(file), "text": "text", "spans": "spans"}
+    values["training"] = {"duration": "1st", "precision": "fp32"}
+    train(recipe_from_dict(values), overwrite=True)
+    with pytest.raises(SystemExit, match="0"):
+        main(["predict", str(tmp_path / "run"), "--file", str(file), "--output", str(tmp_path / "out.jsonl")])
+    assert len(json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0])["predicted_tags"]) == 2
