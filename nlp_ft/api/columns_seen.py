@@ -28,6 +28,8 @@ PAIR_NAMES = (
     ("sentence1", "sentence2"),
     ("text1", "text2"),
     ("text_a", "text_b"),
+    ("sentence_a", "sentence_b"),
+    ("#1 string", "#2 string"),
     ("question1", "question2"),
     ("premise", "hypothesis"),
     ("question", "sentence"),
@@ -35,6 +37,8 @@ PAIR_NAMES = (
 )
 SPLIT_NAMES = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 """Split -> the words for it in a split column."""
+FEWEST_TO_NAME_ROWS = 20
+"""In fewer rows, numbers to learn may all differ by chance."""
 MOST_TEXTS_OF_A_LABEL = 60
 """Characters of a label, on average; a column of longer texts holds texts."""
 
@@ -72,7 +76,7 @@ def seen_columns(table: pyarrow.Table, where: str, split: str | None) -> Columns
     if (
         isinstance(label, str)
         and label in map(str, _distinct(table, label))
-        and any(looks_like_text(name) for name in text)
+        and any(looks_like_text(name) or name.endswith((".", "!", "?")) for name in text)
     ):
         raise DataError(f"{where} has the columns {listed(names)}, which look like a row; {HEADER}")
     return Columns(text, text_reason, label, label_reason)
@@ -113,6 +117,7 @@ def _text_columns(
 
 def _label_column(table: pyarrow.Table, rest: Sequence[str], where: str) -> tuple[str | list[str], str]:
     usable = [name for name in rest if _may_be_label(table, name)]
+    usable = [name for name in usable if name.lower() in LABEL_NAMES or not _are_row_names(table, name)]
     lower = {name.lower(): name for name in usable}
     known = [lower[name] for name in LABEL_NAMES if name in lower]
     if known:
@@ -120,8 +125,8 @@ def _label_column(table: pyarrow.Table, rest: Sequence[str], where: str) -> tupl
     if not usable:
         raise DataError(
             f"{where} has no column for the label: beside the text it has: {listed(rest) or 'none'}"
-            f"{_of_one_value(table, rest)}; each row needs a text and a label or number, in two columns"
-            f"{header_advice(table.column_names)}"
+            f"{_of_one_value(table, rest)}{_of_own_values(table, rest)}; each row needs a text and a label or number, "
+            f"in two columns{header_advice(table.column_names)}"
         )
     for test, what in ((_are_indicators, "0 and 1"), (_are_fractions, "fractions")):
         if len(of := [name for name in usable if test(table, name)]) > 1:
@@ -134,6 +139,19 @@ def _of_one_value(table: pyarrow.Table, rest: Sequence[str]) -> str:
     """Say which of the columns have one value in all rows, so that there is nothing to learn."""
     same = [name for name in rest if _is_text(table, name) and len(_distinct(table, name)) == 1]
     return f" ({listed(same)}: the same value in all rows)" if same else ""
+
+
+def _of_own_values(table: pyarrow.Table, rest: Sequence[str]) -> str:
+    """Say which of the columns have another value in each row, as names and numbers of rows do."""
+    own = [name for name in rest if _may_be_label(table, name) and _are_row_names(table, name)]
+    return f" ({listed(own)}: another value in each row)" if own else ""
+
+
+def _are_row_names(table: pyarrow.Table, name: str) -> bool:
+    """Whether each row has another text or whole number, so that the column names rows and no labels."""
+    if table.num_rows < FEWEST_TO_NAME_ROWS or pyarrow.types.is_list(table.schema.field(name).type):
+        return False
+    return len(_distinct(table, name)) == table.num_rows and not _are_fractions(table, name)
 
 
 def _are_indicators(table: pyarrow.Table, name: str) -> bool:

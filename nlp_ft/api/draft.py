@@ -149,9 +149,19 @@ def _data_lines(file: File) -> list[str]:
         share = f"  validation: {SHARE}  # drawn at random from train; name a file if you have one"
         lines.append(f"  # validation: none, as {few}" if few else share)
     lines += [f"  {key}: {_scalar(names)}  # {file.reasons[key]}" for key, names in file.seen.columns.items()]
+    if file.seen.label_separator is not None:
+        lines.append(f"  label_separator: {_scalar(file.seen.label_separator)}")
+    if others := _other_columns(file):
+        lines += _comment(printable(f"other columns: {listed(others, 8)}"))
     for sentence in described(file.view, file.seen):
         lines += _comment(printable(sentence))
     return lines
+
+
+def _other_columns(file: File) -> list[str]:
+    """List the columns that the recipe leaves out, where texts and labels were guessed."""
+    used = {file.split, *(name for names in file.seen.columns.values() for name in as_names(names))}
+    return [name for name in file.view.rows.column_names if name not in used] if "text" in file.reasons else []
 
 
 def _length_lines(file: File, model: str) -> list[str]:

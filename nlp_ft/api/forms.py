@@ -8,7 +8,7 @@ import pyarrow
 import pyarrow.compute
 
 from nlp_ft.api.choices_seen import seen_choices
-from nlp_ft.api.task_seen import Labels, seen_task
+from nlp_ft.api.task_seen import Labels, seen_sets, seen_task
 from nlp_ft.data.label_sets import INDICATORS
 from nlp_ft.errors import DataError, listed
 
@@ -66,11 +66,15 @@ class View:
 
 @dataclass(frozen=True)
 class Seen:
-    """The task of some rows, why, and the columns that it needs: key of `data` -> column(s)."""
+    """The task of some rows, why, and the columns that it needs: key of `data` -> column(s).
+
+    `label_separator` is what stands between the labels of a text, where several do.
+    """
 
     task: str
     reason: str
     columns: dict[str, Names]
+    label_separator: str | None = None
 
 
 def see(view: View) -> Seen:
@@ -96,6 +100,9 @@ def see(view: View) -> Seen:
                 )
             return Seen("text_classification", f"column {name!r} is the label", columns)
     if isinstance(view.label, str):
+        if sets := seen_sets(view.labels(view.label)):
+            separator, reason = sets
+            return Seen("multi_label_classification", reason, columns, separator)
         return Seen(*seen_task(view.labels(view.label)), columns)
     return Seen(*_of_label_columns([view.labels(name) for name in view.label]), columns)
 

@@ -154,6 +154,8 @@ class Arguments:
         for key, names in seen.columns.items():
             if key in fields:
                 section.setdefault(key, names)
+        if seen.label_separator is not None:
+            section.setdefault("label_separator", seen.label_separator)
         for keyword, given in (("text", _plain(self.text)), ("label", _plain(self.label))):
             if given != keyword and keyword not in fields and not set(as_names(given)) <= set(used):
                 raise RecipeError(f"fit: {keyword} is no key of data under {seen.task}; its keys: {', '.join(fields)}")

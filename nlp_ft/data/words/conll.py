@@ -7,12 +7,16 @@ from pathlib import Path
 import pyarrow
 from datasets import Dataset
 
+from nlp_ft.data.file_advice import looks_like_text
 from nlp_ft.data.row_files import ROWS_OF_A_BATCH
 from nlp_ft.data.stored import content_hash, stored_rows
-from nlp_ft.errors import DataError
+from nlp_ft.errors import DataError, printable
 
 ENDINGS = (".conll", ".bio", ".iob", ".txt")
 DOCUMENT = "-DOCSTART-"
+TABLE = (
+    "CoNLL files hold a word and its tag a line; a table of texts ends in .csv, or in .tsv if tabs divide its columns"
+)
 ABOUT_THE_ROW = re.compile(r"# ?\w+ = ")
 """Begins a line of CoNLL-U that describes a row, such as `# sent_id = 3`."""
 Row = tuple[list[str], list[str]]
@@ -79,11 +83,13 @@ def _cells(line: str) -> list[str]:
 
 
 def _check_line(cells: Sequence[str], width: int, columns: tuple[int, int], where: str) -> None:
+    if (text := next((cell for cell in cells if looks_like_text(cell)), None)) is not None:
+        raise DataError(f"{where} holds a text, {printable(text[:60])}; {TABLE}")
     if len(cells) != width:
-        raise DataError(f"{where} has {len(cells)} column(s), and the lines before it have {width}")
+        raise DataError(f"{where} has {len(cells)} column(s), and the lines before it have {width}; {TABLE}")
     if not all(-width <= column < width for column in columns) or columns[0] % width == columns[1] % width:
         raise DataError(
-            f"{where} has {width} column(s), so data.conll_columns {list(columns)} names no word and tag in it"
+            f"{where} has {width} column(s), so data.conll_columns {list(columns)} names no word and tag in it; {TABLE}"
         )
     for column, what in zip(columns, ("word", "tag")):
         if not cells[column].strip():
