@@ -84,6 +84,8 @@ def seen_sets(labels: Labels) -> tuple[str, str] | None:
     if not (pyarrow.types.is_string(labels.kind) or pyarrow.types.is_large_string(labels.kind)):
         return None
     values = {value for value in pyarrow.compute.unique(labels.values).to_pylist() if value}
+    if all(NUMBER.fullmatch(value.replace(",", ".")) for value in values):
+        return None  # "2,5" may be two labels or a number
     for separator in SEPARATORS:
         several = sorted(value for value in values if separator in value)
         found = {label for labels in sets_of(list(values), separator) for label in labels}

@@ -115,10 +115,10 @@ def test_texts_of_several_labels_are_parted_and_columns_left_out_are_named(tmp_p
     assert "# 1.40 labels a row, 0 rows without a label" in text
 
 
-def test_names_with_a_comma_are_one_label_each(tmp_path: Path, tiny_encoder: Path) -> None:
-    labels = ["food, drink", "travel, hotels", "food, travel"] * 40
-    recipe, _ = drafted(tmp_path, {"text": TEXTS, "label": labels}, tiny_encoder)
-    assert recipe.task == "text_classification"
+def test_names_and_numbers_with_a_comma_are_one_label_each(tmp_path: Path, tiny_encoder: Path) -> None:
+    for labels in (["food, drink", "travel, hotels", "food, travel"], ["1", "2", "5", "1,5", "2,5"]):
+        recipe, _ = drafted(tmp_path, {"text": TEXTS, "label": labels * (120 // len(labels))}, tiny_encoder)
+        assert recipe.task == "text_classification"
 
 
 def test_the_pairs_of_mrpc_and_sick_are_known_by_their_names(tmp_path: Path, tiny_encoder: Path) -> None:
