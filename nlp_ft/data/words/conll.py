@@ -41,7 +41,7 @@ def load_conll(files: Sequence[str], field: str, columns: tuple[int, int], names
         DataError: a file is empty, is not UTF-8, or has a line without the columns.
     """
     rows = stored_rows(
-        f"conll {columns} {names} {content_hash(files)}",
+        f"conll without texts {columns} {names} {content_hash(files)}",
         lambda: _tables((row for file in files for row in conll_rows(file, field, columns)), names),
     )
     if rows is None:
@@ -70,7 +70,8 @@ def conll_rows(file: str, field: str, columns: tuple[int, int]) -> Iterator[Row]
                 words.append(cells[columns[0]])
                 tags.append(cells[columns[1]])
     except UnicodeDecodeError:
-        raise DataError(f"{field}: {file}: after line {number}, a line is not UTF-8; save the file as UTF-8") from None
+        what = f"{field}: {file}: after line {number}, a line is not UTF-8; save the file as UTF-8"
+        raise DataError(f"{what}; {TABLE}") from None
     if words:
         yield words, tags
 
