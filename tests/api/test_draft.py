@@ -116,7 +116,8 @@ def test_texts_of_several_labels_are_parted_and_columns_left_out_are_named(tmp_p
 
 
 def test_names_and_numbers_with_a_comma_are_one_label_each(tmp_path: Path, tiny_encoder: Path) -> None:
-    for labels in (["food, drink", "travel, hotels", "food, travel"], ["1", "2", "5", "1,5", "2,5"]):
+    kinds = [f"{colour}, {size}" for colour in ("red", "blue", "green", "grey") for size in ("big", "small", "tiny")]
+    for labels in (["food, drink", "travel, hotels", "food, travel"], kinds, ["1", "2", "5", "1,5", "2,5"]):
         recipe, _ = drafted(tmp_path, {"text": TEXTS, "label": labels * (120 // len(labels))}, tiny_encoder)
         assert recipe.task == "text_classification"
 

@@ -140,7 +140,7 @@ def test_class_labels_in_another_order_than_in_train_are_refused() -> None:
     ("values", "held"),
     [
         ([0.5, 1.0], "float64"),
-        ([0.0, 1.0], "float64; write 1.0 as 1, as pandas does with .astype({'label': int})"),
+        ([0.0, 1.0, None], "float64; write 1.0 as 1, as pandas does with .astype({'label': int})"),
         ([[1], [2]], "List(Value('int64'))"),
     ],
 )
