@@ -41,7 +41,7 @@ def load_conll(files: Sequence[str], field: str, columns: tuple[int, int], names
         DataError: a file is empty, is not UTF-8, or has a line without the columns.
     """
     rows = stored_rows(
-        f"conll without texts {columns} {names} {content_hash(files)}",
+        f"conll {columns} {names} {content_hash(files)}",
         lambda: _tables((row for file in files for row in conll_rows(file, field, columns)), names),
     )
     if rows is None:
