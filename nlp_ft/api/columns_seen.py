@@ -29,6 +29,8 @@ PAIR_NAMES = (
     ("sentence1", "sentence2"),
     ("text1", "text2"),
     ("text_a", "text_b"),
+    ("sentence_a", "sentence_b"),
+    ("#1 string", "#2 string"),
     ("question1", "question2"),
     ("premise", "hypothesis"),
     ("question", "sentence"),
@@ -39,7 +41,7 @@ SPLIT_NAMES = {"train": ("train", "training"), "validation": ("validation", "val
 MOST_TEXTS_OF_A_LABEL = 60
 """Characters of a label, on average; a column of longer texts holds texts."""
 FEWEST_ROWS = 20
-"""From this number of rows on, a column of other name in which most texts occur once holds no labels."""
+"""From this number of rows on, a column of other name holds no labels if it differs by row: in fewer, by chance."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def seen_columns(table: pyarrow.Table, where: str, split: str | None) -> Columns
     if (
         isinstance(label, str)
         and label in map(str, _distinct(table, label))
-        and any(looks_like_text(name) for name in text)
+        and any(looks_like_text(name) or name.endswith((".", "!", "?")) for name in text)
     ):
         raise DataError(f"{where} has the columns {listed(names)}, which look like a row; {HEADER}")
     return Columns(text, text_reason, label, label_reason)
@@ -131,8 +133,8 @@ def _label_column(table: pyarrow.Table, rest: Sequence[str], where: str) -> tupl
     if not usable:
         raise DataError(
             f"{where} has no column for the label: beside the text it has: {listed(rest) or 'none'}"
-            f"{_of_one_value(table, rest)}; each row needs a text and a label or number, in two columns"
-            f"{header_advice(table.column_names)}{_of_choices(table.column_names)}"
+            f"{_of_one_value(table, rest)}{_of_own_values(table, rest)}; each row needs a text and a label or number, "
+            f"in two columns{header_advice(table.column_names)}{_of_choices(table.column_names)}"
         )
     for test, what in ((_are_indicators, "0 and 1"), (_are_fractions, "fractions")):
         if len(of := [name for name in usable if test(table, name)]) > 1:
@@ -147,16 +149,20 @@ def _of_one_value(table: pyarrow.Table, rest: Sequence[str]) -> str:
     return f" ({listed(same)}: the same value in all rows)" if same else ""
 
 
+def _of_own_values(table: pyarrow.Table, rest: Sequence[str]) -> str:
+    """Say which of the columns differ by row, as sentences, names and numbers of rows do."""
+    own = [name for name in rest if _may_be_label(table, name) and _differs_by_row(table, name)]
+    return f" ({listed(own)}: another value in nearly each row)" if own else ""
+
+
 def _differs_by_row(table: pyarrow.Table, name: str) -> bool:
-    """Whether most texts of a column occur once, as sentences do; or it numbers the rows."""
-    kind, most = table.schema.field(name).type, len(_distinct(table, name))
-    if table.num_rows < FEWEST_ROWS or pyarrow.types.is_list(kind):
+    """Whether most texts of a column occur once, as sentences do, or all whole numbers, as numbers of rows do."""
+    if table.num_rows < FEWEST_ROWS or pyarrow.types.is_list(table.schema.field(name).type):
         return False
+    most = len(_distinct(table, name))
     if _is_text(table, name) and not _are_numbers(table, name):
         return bool(most > table.num_rows / 2)
-    values = [str(value) for value in _distinct(table, name)]
-    are_whole = most == table.num_rows and all(value.isdecimal() for value in values)
-    return bool(are_whole and max(map(int, values)) - min(map(int, values)) == most - 1)
+    return most == table.num_rows and not _are_fractions(table, name)
 
 
 def _of_choices(names: Sequence[str]) -> str:

@@ -41,6 +41,8 @@ TOKENS_PER_WORD = 1.5
 UNEVEN = 3
 """Labels are uneven if the most frequent one has this many times the rows of the rarest."""
 TEXT_KEYS = ("text", "words", "question", "context")
+SETTINGS_SEEN = {"first_index": "  # the labels count the candidates from 1"}
+"""Key of `data` that the values decide -> the comment behind it."""
 """Keys of `data` that name columns of texts, or of words."""
 
 
@@ -158,13 +160,20 @@ def _data_lines(file: File) -> list[str]:
         share = f"  validation: {SHARE}  # drawn at random from train; name a file if you have one"
         lines.append(f"  # validation: none, as {few}" if few else share)
     lines += [f"  {key}: {_scalar(names)}  # {file.reasons[key]}" for key, names in file.seen.columns.items()]
-    if "first_index" in file.seen.settings:
-        lines.append("  first_index: 1  # the labels count the candidates from 1")
+    lines += [f"  {key}: {_scalar(value)}{SETTINGS_SEEN.get(key, '')}" for key, value in file.seen.settings.items()]
     if file.left_out:
         lines += _comment(printable(f"not looked at, as values of several kinds: {listed(file.left_out)}"))
+    if others := _other_columns(file):
+        lines += _comment(printable(f"other columns: {listed(others, 8)}"))
     for sentence in described(file.view, file.seen):
         lines += _comment(printable(sentence))
     return lines
+
+
+def _other_columns(file: File) -> list[str]:
+    """List the columns that the recipe leaves out, where texts and labels were guessed."""
+    used = {file.split, *(name for names in file.seen.columns.values() for name in as_names(names))}
+    return [name for name in file.view.rows.column_names if name not in used] if "text" in file.reasons else []
 
 
 def _length_lines(file: File, model: str) -> list[str]:

@@ -9,7 +9,7 @@ import pyarrow.compute
 
 from nlp_ft.api.choices_seen import seen_choices, seen_first_index
 from nlp_ft.api.columns_seen import holds_spans
-from nlp_ft.api.task_seen import Labels, seen_task
+from nlp_ft.api.task_seen import Labels, seen_sets, seen_task
 from nlp_ft.api.unread_forms import check_all_accepted, check_texts_are_texts
 from nlp_ft.data.label_sets import INDICATORS
 from nlp_ft.errors import DataError, listed
@@ -101,6 +101,9 @@ def see(view: View) -> Seen:
                 )
             return Seen("text_classification", f"column {name!r} is the label", columns)
     if isinstance(view.label, str):
+        if sets := seen_sets(view.labels(view.label)):
+            separator, reason = sets
+            return Seen("multi_label_classification", reason, columns, {"label_separator": separator})
         return Seen(*seen_task(view.labels(view.label)), columns)
     return Seen(*_of_label_columns([view.labels(name) for name in view.label]), columns)
 

@@ -8,7 +8,7 @@ import pyarrow
 
 from nlp_ft.api.forms import Seen, View, as_names
 from nlp_ft.data.choices.rows import index_of, texts_and_names
-from nlp_ft.data.label_sets import INDICATORS
+from nlp_ft.data.label_sets import INDICATORS, sets_of
 from nlp_ft.data.words.plain_rows import label_of_span
 from nlp_ft.data.words.spans import OUTSIDE
 from nlp_ft.errors import listed
@@ -26,7 +26,9 @@ def described(view: View, seen: Seen) -> list[str]:
         return [_numbers(view, name) for name in names]
     if len(names) > 1:
         return [_counted(f"{len(names)} labels", {name: _ones(view.rows.column(name)) for name in names})]
-    return _label_sets(view, names[0]) if view.holds_lists(names[0]) else _labels(view, names[0])
+    separator = seen.settings.get("label_separator")
+    are_sets = view.holds_lists(names[0]) or separator is not None
+    return _label_sets(view, names[0], separator) if are_sets else _labels(view, names[0])
 
 
 def _labels(view: View, name: str) -> list[str]:
@@ -34,8 +36,8 @@ def _labels(view: View, name: str) -> list[str]:
     return [_counted(f"{len(counts)} labels", counts)]
 
 
-def _label_sets(view: View, name: str) -> list[str]:
-    rows = [row or [] for row in view.rows.column(name).to_pylist()]
+def _label_sets(view: View, name: str, separator: str | None) -> list[str]:
+    rows = [row or [] for row in sets_of(view.rows.column(name).to_pylist(), separator)]
     counts = Counter(str(label) for row in rows for label in _named(view, name, row))
     without = sum(not row for row in rows)
     sizes = f"{sum(map(len, rows)) / max(1, len(rows)):.2f} labels a row, {without:,} rows without a label"

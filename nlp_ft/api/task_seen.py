@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pyarrow
 import pyarrow.compute
 
+from nlp_ft.data.label_sets import SEPARATORS, sets_of
 from nlp_ft.data.labels import NUMBER
 from nlp_ft.errors import DataError
 
@@ -72,6 +73,26 @@ def seen_task(labels: Labels) -> tuple[str, str]:
         f"{column} {labels.kind}, in which no task can be seen; labels are texts or whole numbers, and numbers to "
         "learn are fractions; or say it with task=..."
     )
+
+
+def seen_sets(labels: Labels) -> tuple[str, str] | None:
+    """See texts of several labels each, such as `joy|surprise`: parted, they are fewer labels, half of them also alone.
+
+    Returns:
+        What stands between the labels, and the reason in words; None where each text is one label.
+    """
+    if not (pyarrow.types.is_string(labels.kind) or pyarrow.types.is_large_string(labels.kind)):
+        return None
+    values = {value for value in pyarrow.compute.unique(labels.values).to_pylist() if value}
+    if all(NUMBER.fullmatch(value.replace(",", ".")) for value in values):
+        return None  # "2,5" may be two labels or a number
+    for separator in SEPARATORS:
+        several = sorted(value for value in values if separator in value)
+        found = {label for labels in sets_of(list(values), separator) for label in labels}
+        if several and len(found) < len(values) and 2 * len(found & values) >= len(found):
+            reason = f"column {labels.name!r} holds texts of several labels, such as {several[0]!r}"
+            return separator, f"{reason}; parted at {separator!r} they are {len(found)} labels"
+    return None
 
 
 def _of_numbers(values: list[int | float], column: str) -> tuple[str, str]:

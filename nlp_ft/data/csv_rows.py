@@ -10,6 +10,7 @@ from itertools import islice
 
 import pyarrow
 
+from nlp_ft.data.file_advice import header_advice, plain_marks_advice
 from nlp_ft.data.unreadable import UnreadableError
 
 QUOTING = 'write a value with a quotation mark, a separator or a line break in "...", and double its own marks'
@@ -56,22 +57,33 @@ def _rows(file: str, separator: str) -> Iterator[list[str]]:
     csv.field_size_limit(max(csv.field_size_limit(), LONGEST_TEXT))
     with open(file, encoding="utf-8-sig", newline="") as stream:
         reader = csv.reader(_without_nul(stream), delimiter=separator, strict=True)
-        width, line = 0, 0
+        header: list[str] = []
+        line = 0
         try:
             for row in reader:
-                if not row and width == 1:
+                if not row and len(header) == 1:
                     row = [""]
-                if len(row) != width and row:
-                    if width:
-                        raise UnreadableError(
-                            f"Expected {width} fields in line {reader.line_num}, saw {len(row)}; {QUOTING}"
-                        )
-                    width = len(row)
+                header = header or row
+                if row and len(row) != len(header):
+                    advice = header_advice(header, file) or f"; {QUOTING}{plain_marks_advice(file)}"
+                    raise UnreadableError(
+                        f"Expected {len(header)} fields in line {reader.line_num}, saw {len(row)}{advice}"
+                    )
+                if reader.line_num > line + 1 and separator == "\t" and _are_rows(row):
+                    raise UnreadableError(
+                        f"a quotation mark makes lines {line + 1} to {reader.line_num} one row, though each has "
+                        f"{len(row)} fields; {QUOTING}{plain_marks_advice(file)}"
+                    )
                 if row:
                     yield row
                 line = reader.line_num
         except csv.Error as error:
-            raise UnreadableError(_quotes(str(error), line + 1)) from None
+            raise UnreadableError(_quotes(str(error), line + 1) + plain_marks_advice(file)) from None
+
+
+def _are_rows(row: Sequence[str]) -> bool:
+    """Whether each line of a row that spans several lines has as many fields as the row itself."""
+    return len(row) > 1 and {line.count("\t") for line in "\t".join(row).split("\n")} == {len(row) - 1}
 
 
 def _without_nul(lines: Iterator[str]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow
 from datasets import Dataset, Features, Image, Value
 
+from nlp_ft.data.file_advice import TEXT_FILES
 from nlp_ft.data.image_files import ZIP_MARK, file_stamp, is_image_place, list_images
 from nlp_ft.data.saved_datasets import split_of_saved
 from nlp_ft.data.sources import check_columns, expand, from_hub, load_files, named_splits
@@ -135,7 +136,9 @@ def _entries(place: str, split: str, field: str) -> list[Entry]:
     shown = f"{place}/{split}" if split else place
     images = _below(list_images(place, field), split, place, field)
     if not images:
-        raise DataError(f"{field}: {shown} holds no image; rows are read from files, such as FOLDER/*.csv, unpacked")
+        raise DataError(
+            f"{field}: {shown} holds no image; rows are read from files, such as FOLDER/*.csv, unpacked; {TEXT_FILES}"
+        )
     loose = [name for name in images if "/" not in name]
     if loose:
         raise DataError(

@@ -171,7 +171,10 @@ def _values(rows: Dataset, column: str, split: str) -> set[LabelValue]:
     is_class_label = isinstance(feature, ClassLabel)
     dtype = feature.dtype if isinstance(feature, Value | ClassLabel) else str(feature)
     if not (dtype in {"string", "large_string", "bool"} or dtype.startswith(("int", "uint"))):
-        raise DataError(f"labels must be strings or whole numbers; column {column!r} of {split} holds {dtype}")
+        found = unique_values(rows, column) if dtype.startswith("float") else [0.5]
+        are_whole = all(value is None or value.is_integer() for value in found)
+        advice = f"; write 1.0 as 1, as pandas does with .astype({{{column!r}: int}})" if are_whole else ""
+        raise DataError(f"labels must be strings or whole numbers; column {column!r} of {split} holds {dtype}{advice}")
     values = set(unique_values(rows, column))
     missing = {None, "", -1} if is_class_label else {None, ""}
     if values & missing:

@@ -166,6 +166,8 @@ def label_warnings(report: dict[str, Any]) -> list[str]:
             f"look: validation has no row of the label(s) {listed(unscored, 5)}: its scores say nothing about "
             "them; give them more rows"
         )
+    if unsure := [f"'{_named(name)}' ({counts[name]} rows)" for name in counts if _is_sign(name)]:
+        lines.append(f"look: {listed(unsure)} may stand for a missing label: remove such rows, if so")
     for group in alike(list(counts)):
         names = ", ".join(f"'{_named(name)}' ({counts[name]} rows)" for name in group)
         lines.append(
@@ -173,6 +175,12 @@ def label_warnings(report: dict[str, Any]) -> list[str]:
             "if they mean the same"
         )
     return lines
+
+
+def _is_sign(name: str) -> bool:
+    """Whether a label is what files write for a missing one, as SNLI writes `-`."""
+    is_mark = name.isascii() and not any(char.isalnum() for char in name)
+    return is_mark or name.lower() in ("nan", "null", "na", "n/a")
 
 
 def shared_warnings(input_name: str, split: str, described: dict[str, Any]) -> list[str]:

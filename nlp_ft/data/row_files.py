@@ -55,7 +55,7 @@ class RowFiles:
             if not start.strip():
                 raise DataError(f"{self.field}: {file} is empty")
             if b"\0" in start and self.format != "parquet":
-                raise DataError(f"{self.field}: {file} {encoding_of(start)}")
+                raise DataError(f"{self.field}: {file} {encoding_of(file, start)}")
 
     @property
     def suffix(self) -> str:
@@ -175,7 +175,7 @@ class RowFiles:
         for name in columns:
             if name not in found and not (self.format == "json" and not found):
                 raise DataError(
-                    f"{self.field}: {file} has no column {name!r}; it has: {listed(found)}{header_advice(found)}"
+                    f"{self.field}: {file} has no column {name!r}; it has: {listed(found)}{header_advice(found, file)}"
                 )
             if found.count(name) > 1:
                 raise DataError(

@@ -6,6 +6,7 @@ import datasets
 import pyarrow
 from datasets import Dataset, DatasetDict
 
+from nlp_ft.data.file_advice import TEXT_FILES
 from nlp_ft.data.stored import content_hash
 from nlp_ft.data.unreadable import root_cause
 from nlp_ft.errors import DataError, listed
@@ -66,7 +67,9 @@ def _load(folder: str, field: str) -> Dataset | DatasetDict:
     except FileNotFoundError:
         if os.path.exists(f"{folder}/state.json") or os.path.exists(f"{folder}/dataset_dict.json"):
             raise DataError(f"{field}: {folder} was written by save_to_disk, but files of it are missing") from None
-        raise DataError(f"{field}: {folder} is a folder, but not one written by Dataset.save_to_disk") from None
+        raise DataError(
+            f"{field}: {folder} is a folder, but not one written by Dataset.save_to_disk; {TEXT_FILES}"
+        ) from None
     except Exception as error:  # JSON, features and Arrow data of a damaged folder raise many types
         raise DataError(
             f"{field}: {folder} was written by save_to_disk, but is damaged: {root_cause(error)}; write it again"

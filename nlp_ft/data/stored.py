@@ -22,8 +22,8 @@ from datasets.fingerprint import Hasher
 
 from nlp_ft.errors import DataError
 
-FORMAT = 4
-"""Part of every key: raise it when a change of the code makes other rows of the same content."""
+FORMAT = 2
+"""Part of every key: raise it when a change of the code makes other rows of the same content, or refuses it."""
 LIBRARIES = ("datasets", "pyarrow", "tokenizers", "transformers")
 
 

@@ -81,8 +81,12 @@ def test_without_a_tokenizer_words_are_counted_and_that_is_said(tmp_path: Path) 
     [
         ({"a": [1, 2], "b": [3, 4]}, r"has no column of texts; its columns are: a \(string\), b \(string\)"),
         ({"text": ["one", "two"]}, "has no column for the label: beside the text it has: none"),
+        (
+            {"index": list(range(30)), "sentence": TEXTS[:30]},
+            r"beside the text it has: index \(index: another value in each row\); each row needs a text and a label",
+        ),
         ({"text": ["one", "two"], "label": ["x", "x"]}, r"it has: label \(label: the same value in all rows\);"),
-        ({"text;label": ["one;x", "two;y"]}, "the fields look divided by semicolons, and must be by commas in .csv"),
+        ({"text;label": ["one;x", "two;y"]}, "the fields look divided by semicolons: write it anew in"),
     ],
 )
 def test_what_cannot_be_drafted_says_what_is_missing(
@@ -93,11 +97,36 @@ def test_what_cannot_be_drafted_says_what_is_missing(
 
 
 def test_a_file_without_a_header_is_not_drafted(tmp_path: Path) -> None:
-    rows = {"3": ["1", "2", "3"] * 4, "Fears for pension after talks": TEXTS[:12]}
-    with pytest.raises(
-        DataError, match="has the columns 3, Fears for pension after talks, which look like a row; if its"
-    ):
-        draft_recipe(str(write(tmp_path / "my.csv", rows)))
+    for text in ("Fears for pension after talks", "Ok lar."):
+        rows = {"3": ["1", "2", "3"] * 4, text: TEXTS[:12]}
+        with pytest.raises(DataError, match=f"has the columns 3, {text}, which look like a row; if its"):
+            draft_recipe(str(write(tmp_path / "my.csv", rows)))
+
+
+def test_texts_of_several_labels_are_parted_and_columns_left_out_are_named(tmp_path: Path, tiny_encoder: Path) -> None:
+    labels = ["animal", "size", "animal,size", "colour", "colour,animal"] * 24
+    columns: dict[str, list[Any]] = {"text": TEXTS, "labels": labels, "id": list(range(120))}
+    recipe, text = drafted(tmp_path, columns, tiny_encoder)
+    assert find_problems(recipe) == []
+    assert (recipe.task, vars(recipe.data)["label_separator"]) == ("multi_label_classification", ",")
+    assert "several labels, such as 'animal,size'; parted at ',' they are 3 labels" in text
+    assert "# other columns: id\n" in text
+    assert "# 3 labels, with their rows in train: animal (72), size (48), colour (48)" in text
+    assert "# 1.40 labels a row, 0 rows without a label" in text
+
+
+def test_names_and_numbers_with_a_comma_are_one_label_each(tmp_path: Path, tiny_encoder: Path) -> None:
+    kinds = [f"{colour}, {size}" for colour in ("red", "blue", "green", "grey") for size in ("big", "small", "tiny")]
+    for labels in (["food, drink", "travel, hotels", "food, travel"], kinds, ["1", "2", "5", "1,5", "2,5"]):
+        recipe, _ = drafted(tmp_path, {"text": TEXTS, "label": labels * (120 // len(labels))}, tiny_encoder)
+        assert recipe.task == "text_classification"
+
+
+def test_the_pairs_of_mrpc_and_sick_are_known_by_their_names(tmp_path: Path, tiny_encoder: Path) -> None:
+    for pair in (["#1 String", "#2 String"], ["sentence_A", "sentence_B"]):
+        columns: dict[str, list[Any]] = {pair[0]: TEXTS, pair[1]: TEXTS[::-1], "Quality": [0, 1] * 60}
+        recipe, _ = drafted(tmp_path, columns, tiny_encoder)
+        assert (vars(recipe.data)["text"], recipe.data.label) == (pair, "Quality")
 
 
 def test_images_and_lists_say_what_to_do(tmp_path: Path) -> None:

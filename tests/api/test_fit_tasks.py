@@ -102,6 +102,7 @@ MULTI_LABEL: dict[str, tuple[Any, dict[str, Any]]] = {
     "lists in a DataFrame": (pandas.DataFrame({"text": TEXTS, "label": LISTS}), {}),
     "two lists": ((TEXTS, LISTS), {}),
     "separated texts": ({"text": TEXTS, "label": ["|".join(of) for of in LISTS]}, {"label_separator": "|"}),
+    "separated texts, seen": ({"text": TEXTS, "label": ["|".join(of) for of in LISTS]}, {}),
     "a column a label": (FRAME_OF_COLUMNS, {"label": LABELS}),
     "a matrix": ((TEXTS, MATRIX), {}),
     "a matrix with names": ((TEXTS, MATRIX.astype(bool)), {"label": LABELS}),

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas
 import pytest
 from datasets import Dataset
 
@@ -21,10 +22,18 @@ ROWS = "text,label\nred,a\nblue,b\n"
             b"text;label\nred;a\n",
             "but the columns are: text;label; the fields look divided by semicolons",
         ),
-        ("a.csv", b"text\tlabel\nred\ta\n", r".*; the fields look divided by tabs, and must be by commas in \.csv"),
-        ("a.tsv", ROWS.encode(), "but the columns are: text,label; the fields look divided by commas, and must"),
-        ("a.csv", ROWS.encode("utf-16"), "a.csv is in UTF-16; save it in UTF-8"),
-        ("a.csv", b"text,label\nred,a\nr\xeat,b\n", r"line 3 is not UTF-8 \(byte 0xea\); save it in UTF-8, as pandas"),
+        ("a.csv", b"text\tlabel\nred\ta\n", r".*; the fields look divided by tabs: such a file ends in \.tsv$"),
+        (
+            "a.tsv",
+            ROWS.encode(),
+            "text,label; the fields look divided by commas: such a file ends in .csv$",
+        ),
+        ("a.csv", ROWS.encode("utf-16"), "a.csv is in UTF-16; write it anew in Python: pandas.read"),
+        (
+            "a.csv",
+            b"text,label\nred,a\nr\xeat,b\n",
+            r"line 3 is not UTF-8 \(byte 0xea\); write it anew in Python: pandas.read_csv",
+        ),
         (
             "a.csv",
             b"text,label\nwell, yes,a\n",
@@ -42,6 +51,21 @@ ROWS = "text,label\nred,a\nblue,b\n"
         ),
         ("a.csv.gz", b"x", "got .gz; unpack it first$"),
         (
+            "SMSSpamCollection",
+            b"ham\tgo\n",
+            "got none; a table ends in .csv if commas divide its columns, and in .tsv ",
+        ),
+        (
+            "a.tsv",
+            "text\tlabel\ncafé\ta\nrosé\tb\n".encode() + b"th\xe9\tb\n",
+            r"line 4 is not UTF-8 \(byte 0xe9\), and most of the file is: 1 line\(s\) are damaged; correct or remove",
+        ),
+        (
+            "a.tsv",
+            b'label\ttext\n0\tred\n1\t"Red\n0\tblue\n1\tgreen"\n',
+            "a quotation mark makes lines 3 to 5 one row, though each has 2 fields; write a value with",
+        ),
+        (
             "a.xlsx",
             b"x",
             "got .xlsx; write it as CSV in UTF-8, or read it with pandas and give",
@@ -58,6 +82,35 @@ def test_what_to_do_with_another_file_is_said(name: str, content: bytes, message
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):
         load_files(str(tmp_path / name), "data.train", COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "rows"),
+    [
+        (
+            "mrpc.tsv",
+            '\ufefflabel\ttext\n0\t"Red" , he said .\n1\t"Blue\n007\tNA\n'.encode(),
+            [('"Red" , he said .', "0"), ('"Blue', "1"), ("NA", "007")],
+        ),
+        ("sms.csv", b"label,text\n0,\xa350 caf\xe9\n1,NA\n", [("£50 café", "0"), ("NA", "1")]),
+        ("de.csv", b'label;text\n0;"red, or; green"\n1;NA\n', [("red, or; green", "0"), ("NA", "1")]),
+        ("excel.csv", 'label\ttext\n0\t"red, ""blue"""\n1\tNA\n'.encode("utf-16"), [('red, "blue"', "0"), ("NA", "1")]),
+    ],
+)
+def test_the_line_of_python_in_a_message_writes_the_file_so_that_it_is_read_as_it_was_meant(
+    name: str, content: bytes, rows: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match="write it anew in Python: ") as error:
+        load_files(str(tmp_path / name), "data.train")
+    exec(str(error.value).rpartition("in Python: ")[2], {"pandas": pandas})  # noqa: S102
+    found = load_files(str((tmp_path / name).with_suffix(".new.csv")), "data.train", COLUMNS)
+    assert list(zip(found["text"], found["label"], strict=True)) == rows
+
+
+def test_a_quoted_text_of_several_lines_with_tabs_is_one_row(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text('label\ttext\n0\t"one\ttab\nno tab\n1\ttab"\n')
+    assert load_files(str(tmp_path / "a.tsv"), "data.train")["text"][:] == ["one\ttab\nno tab\n1\ttab"]
 
 
 def test_an_address_is_to_be_downloaded() -> None:

@@ -12,6 +12,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 from PIL import Image
 
+from nlp_ft.data.file_advice import TEXT_FILES
 from nlp_ft.data.image_files import read_bytes
 from nlp_ft.data.image_report import describe_images, format_image_report
 from nlp_ft.data.image_sources import load_image_places
@@ -222,7 +223,7 @@ def test_what_cannot_be_trained_on_is_refused(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     assert the_error(train=empty) == (
-        f"data.train: {empty} holds no image; rows are read from files, such as FOLDER/*.csv, unpacked"
+        f"data.train: {empty} holds no image; rows are read from files, such as FOLDER/*.csv, unpacked; {TEXT_FILES}"
     )
     assert "there is no nowhere" in the_error(train="nowhere")
     lonely = write_images(tmp_path / "lonely", 1)

@@ -138,7 +138,11 @@ def test_class_labels_in_another_order_than_in_train_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("values", "held"),
-    [([0.5, 1.0], "float64"), ([0.0, 1.0], "float64"), ([[1], [2]], "List(Value('int64'))")],
+    [
+        ([0.5, 1.0], "float64"),
+        ([0.0, 1.0, None], "float64; write 1.0 as 1, as pandas does with .astype({'label': int})"),
+        ([[1], [2]], "List(Value('int64'))"),
+    ],
 )
 def test_other_types_are_refused_by_name(values: list[Any], held: str) -> None:
     message = f"labels must be strings or whole numbers; column 'label' of train holds {held}"

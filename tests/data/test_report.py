@@ -137,6 +137,14 @@ def test_many_labels_are_summed_up_in_one_line(tmp_path: Path) -> None:
     assert text.splitlines()[-1] == "13 labels; most rows of train: label 03 (3); fewest: label 12 (1)"
 
 
+def test_labels_that_files_write_for_a_missing_one_are_worth_a_look(tmp_path: Path) -> None:
+    text = format_data_report(report(tmp_path, train=[("a", "-"), ("b", "NaN"), ("c", "no"), ("d", "!"), ("e", "-1")]))
+    assert text.splitlines()[-2:] == [
+        "look: '!' (1 rows), '-' (1 rows), 'NaN' (1 rows) may stand for a missing label:",
+        "  remove such rows, if so",
+    ]
+
+
 def test_labels_that_differ_in_case_alone_are_worth_a_look(tmp_path: Path) -> None:
     text = format_data_report(report(tmp_path, train=[("a", "Red"), ("b", "red"), ("c", "blue")]))
     assert text.splitlines()[-2:] == [

@@ -9,6 +9,7 @@ import datasets
 import pytest
 from datasets import Dataset, DatasetDict
 
+from nlp_ft.data.file_advice import TEXT_FILES
 from nlp_ft.data.sources import load_files, load_raw_splits
 from nlp_ft.errors import DataError
 from nlp_ft.recipe.text import TextDataSection
@@ -178,7 +179,7 @@ def test_what_is_not_there_is_named_with_the_place_and_the_nearest_name(tmp_path
     assert the_error(pattern) == f"data.train: there is no {pattern} (looked for {pattern})"
     assert the_error_of(source=wrong).startswith(f"data.source: there is no {wrong}")
     assert the_error(str(tmp_path)) == (
-        f"data.train: {tmp_path} is a folder, but not one written by Dataset.save_to_disk"
+        f"data.train: {tmp_path} is a folder, but not one written by Dataset.save_to_disk; {TEXT_FILES}"
     )
 
 

@@ -12,15 +12,19 @@ from pathlib import Path
 import pyarrow
 from datasets import Dataset
 
+from nlp_ft.data.file_advice import looks_like_text
 from nlp_ft.data.row_files import FORMATS, ROWS_OF_A_BATCH
 from nlp_ft.data.stored import content_hash, stored_rows
-from nlp_ft.errors import DataError
+from nlp_ft.errors import DataError, printable
 
 ENDINGS = (".conll", ".conllu", ".bio", ".iob", ".txt")
 OTHERS = FORMATS.keys() - {".tsv"}
 """Endings of files that are never CoNLL; all others are if their first lines look so."""
 LINES_SEEN = 1000
 DOCUMENT = "-DOCSTART-"
+TABLE = (
+    "CoNLL files hold a word and its tag a line; a table of texts ends in .csv, or in .tsv if tabs divide its columns"
+)
 ABOUT_THE_ROW = re.compile(r"# ?\w+ = ")
 """Begins a line of CoNLL-U that describes a row, such as `# sent_id = 3`."""
 TAG = re.compile(r"O|[BIES]-.+")
@@ -44,7 +48,7 @@ def _looks_like_conll(file: str) -> bool:
         return False
     rows = _first_rows(file)
     widths = {len(cells) for row in rows for cells in row if cells[0] != DOCUMENT and not cells[0].startswith("#")}
-    has_texts = any(" " in cells[0].strip() for row in rows for cells in row)
+    has_texts = any(" " in cells[0].strip() or looks_like_text(cells[-1]) for row in rows for cells in row)
     return len(rows) > 1 and len(widths) == 1 and min(widths) > 1 and not has_texts
 
 
@@ -144,7 +148,8 @@ def conll_rows(file: str, field: str, columns: Columns | None, has_tags: bool = 
                 words.append(cells[columns[0]])
                 tags.append(cells[columns[1]])
     except UnicodeDecodeError:
-        raise DataError(f"{field}: {file}: after line {number}, a line is not UTF-8; save the file as UTF-8") from None
+        what = f"{field}: {file}: after line {number}, a line is not UTF-8; save the file as UTF-8"
+        raise DataError(f"{what}; {TABLE}") from None
     if words:
         yield words, tags
 
@@ -163,15 +168,17 @@ def _is_aside(cells: Sequence[str]) -> bool:
 
 def _check_line(cells: Sequence[str], width: int, columns: Columns, where: str) -> None:
     if len(cells) != width:
-        raise DataError(f"{where} has {len(cells)} column(s), and the lines before it have {width}")
+        raise DataError(f"{where} has {len(cells)} column(s), and the lines before it have {width}; {TABLE}")
     is_one = columns[0] != columns[1] and columns[0] % width == columns[1] % width
     if is_one or not all(-width <= column < width for column in columns):
         raise DataError(
-            f"{where} has {width} column(s), so data.conll_columns {list(columns)} names no word and tag in it"
+            f"{where} has {width} column(s), so data.conll_columns {list(columns)} names no word and tag in it; {TABLE}"
         )
     for column, what in zip(columns, ("word", "tag")):
         if not cells[column].strip():
             raise DataError(f"{where} has no {what} in column {column % width} (from 0)")
+        if looks_like_text(cells[column]):
+            raise DataError(f"{where} holds a text, {printable(cells[column][:60])}; {TABLE}")
 
 
 def _tables(rows: Iterator[Row], names: tuple[str, str]) -> Iterator[pyarrow.Table]:

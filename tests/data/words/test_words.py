@@ -237,6 +237,10 @@ def test_a_wrong_span_is_named(tmp_path: Path, spans: Any, message: str) -> None
     [
         ("the O\ncat\n", r"a.conll, line 2 has 1 column\(s\), and the lines before it have 2"),
         ("the\ncat\n", r"line 1 has 1 column\(s\), so data.conll_columns \[0, -1\] names no word and tag"),
+        (
+            "ID\tText\tLabel\n1\tA group of kids is playing\tNEUTRAL\n",
+            "line 2 holds a text, A group of kids is playing; CoNLL files hold a word and its tag a line; a table",
+        ),
         ("the\tO\n\tO\n", r"line 2 has no word in column 0"),
         ("-DOCSTART- O\n\n", r"has no rows"),
         ("\n\n", r"has no rows"),
