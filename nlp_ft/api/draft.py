@@ -160,7 +160,8 @@ def _data_lines(file: File) -> list[str]:
         share = f"  validation: {SHARE}  # drawn at random from train; name a file if you have one"
         lines.append(f"  # validation: none, as {few}" if few else share)
     lines += [f"  {key}: {_scalar(names)}  # {file.reasons[key]}" for key, names in file.seen.columns.items()]
-    lines += [f"  {key}: {_scalar(value)}{SETTINGS_SEEN.get(key, '')}" for key, value in file.seen.settings.items()]
+    for key, value in file.seen.settings.items():
+        lines.append(f"  {key}: {_scalar(value) if isinstance(value, str) else value}{SETTINGS_SEEN.get(key, '')}")
     if file.left_out:
         lines += _comment(printable(f"not looked at, as values of several kinds: {listed(file.left_out)}"))
     if others := _other_columns(file):

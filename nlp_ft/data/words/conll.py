@@ -144,7 +144,11 @@ def conll_rows(file: str, field: str, columns: Columns | None, has_tags: bool = 
                 if ABOUT_THE_ROW.match(line) or (is_numbered and _is_aside(cells)):
                     continue
                 width = width or len(cells)
-                _check_line(cells, width, columns, f"{field}: {file}, line {number}")
+                where = f"{field}: {file}, line {number}"
+                # Columns of CoNLL-U may hold remarks of several words.
+                if not is_numbered and (text := next(filter(looks_like_text, cells), None)) is not None:
+                    raise DataError(f"{where} holds a text, {printable(text[:60])}; {TABLE}")
+                _check_line(cells, width, columns, where)
                 words.append(cells[columns[0]])
                 tags.append(cells[columns[1]])
     except UnicodeDecodeError:
@@ -177,8 +181,6 @@ def _check_line(cells: Sequence[str], width: int, columns: Columns, where: str) 
     for column, what in zip(columns, ("word", "tag")):
         if not cells[column].strip():
             raise DataError(f"{where} has no {what} in column {column % width} (from 0)")
-        if looks_like_text(cells[column]):
-            raise DataError(f"{where} holds a text, {printable(cells[column][:60])}; {TABLE}")
 
 
 def _tables(rows: Iterator[Row], names: tuple[str, str]) -> Iterator[pyarrow.Table]:
