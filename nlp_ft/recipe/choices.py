@@ -1,6 +1,6 @@
 """The data section of a recipe for multiple choice: prompts, candidates and labels. Imports no torch."""
 
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
@@ -26,8 +26,11 @@ class ChoiceDataSection(TextFilesSection):
         description="Column that names the right candidate: its index (see `first_index`); its letter, from A; or its "
         "exact text. One of the columns of candidates, such as correct_answer, holds the right one of each row.",
     )
-    first_index: Literal[0, 1] = Field(
-        0, description="Index of the first candidate in `label`: 1 where labels count from 1, as in WinoGrande."
+    first_index: Whole = Field(
+        0,
+        ge=0,
+        le=1,
+        description="Index of the first candidate in `label`: 1 where labels count from 1, as in WinoGrande.",
     )
     max_length: Whole = Field(
         128,
