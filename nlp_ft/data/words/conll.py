@@ -22,6 +22,8 @@ OTHERS = FORMATS.keys() - {".tsv"}
 """Endings of files that are never CoNLL; all others are if their first lines look so."""
 LINES_SEEN = 1000
 DOCUMENT = "-DOCSTART-"
+NAMES_OF_TABLES = {"text", "sentence", "label", "labels"}
+"""A first line with two of these is the header of a table, even if its texts are of one word."""
 TABLE = (
     "CoNLL files hold a word and its tag a line; a table of texts ends in .csv, or in .tsv if tabs divide its columns"
 )
@@ -48,8 +50,10 @@ def _looks_like_conll(file: str) -> bool:
         return False
     rows = _first_rows(file)
     widths = {len(cells) for row in rows for cells in row if cells[0] != DOCUMENT and not cells[0].startswith("#")}
-    has_texts = any(" " in cells[0].strip() or looks_like_text(cells[-1]) for row in rows for cells in row)
-    return len(rows) > 1 and len(widths) == 1 and min(widths) > 1 and not has_texts
+    # Columns of files that number the words may hold remarks of several words.
+    has_texts = not are_numbered(rows) and any(" " in cell.strip() for row in rows for cells in row for cell in cells)
+    is_table = len(rows) > 1 and len(NAMES_OF_TABLES & set(map(str.lower, rows[0][0]))) > 1
+    return len(rows) > 1 and len(widths) == 1 and min(widths) > 1 and not (has_texts or is_table)
 
 
 def may_be_text(file: str) -> bool:

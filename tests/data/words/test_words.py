@@ -126,6 +126,9 @@ def test_conll_files_are_read_as_they_are_published(
     [
         ("a.tsv", "text\tlabel\nthe cat\tyes\n\na dog\tno\n"),
         ("b.tsv", "word\tlabel\ncat\tyes\ndog\tno\n"),
+        ("e.tsv", "label\ttext\nyes\tthe cat\n\nno\ta dog\n"),
+        ("f.tsv", "text\tlabel\ncat\tyes\n\ndog\tno\n"),
+        ("g.tsv", "id\ttext\tlabel\n1\tthe cat\tyes\n\n2\ta dog\tno\n"),
         ("c.csv", "the O\n\ncat O\n"),
         ("d.lst", "0\n\n1\n"),
     ],
