@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow
 
-from nlp_ft.data.choices.rows import index_of
+from nlp_ft.data.choices.rows import index_of, texts_and_names
 from nlp_ft.errors import DataError, listed
 
 LIST_NAMES = ("candidates", "choices", "endings", "options", "alternatives")
@@ -95,7 +95,7 @@ def seen_first_index(table: pyarrow.Table, columns: Mapping[str, str | list[str]
     if _holds_the_right_one(columns["candidates"], str(columns["label"])):
         return 0
     given, labels = _given(table, columns["candidates"]), table.column(str(columns["label"])).to_pylist()
-    return int(_wrong(labels, given, 0) is not None and _wrong(labels, given, 1) is None)
+    return int(_wrong(labels, given, 0) is not None and _count_from_1(labels, given))
 
 
 def as_list(names: str | list[str]) -> list[str]:
@@ -124,7 +124,7 @@ def _label(table: pyarrow.Table, candidates: str | list[str], rest: Sequence[str
     for name in dict.fromkeys([*known, *rest]):
         labels = head.column(name).to_pylist()
         wrong = _wrong(labels, given, 0)
-        if wrong is None or (name in known and _wrong(labels, given, 1) is None):
+        if wrong is None or (name in known and _count_from_1(labels, given)):
             return name
         if name in known and all(re.fullmatch(r"\s*([0-9]+|[A-Za-z])\s*", str(label)) for label in labels):
             raise DataError(
@@ -143,6 +143,12 @@ def _given(table: pyarrow.Table, candidates: str | list[str]) -> list[Any]:
     """List the candidates of each row, as they stand in their column or in a list."""
     columns = [table.column(name).to_pylist() for name in as_list(candidates)]
     return columns[0] if isinstance(candidates, str) else [list(row) for row in zip(*columns, strict=True)]
+
+
+def _count_from_1(labels: Sequence[Any], given: Sequence[Any]) -> bool:
+    """Whether labels name candidates as indices from 1. Where each is also the text of a candidate, it may be that."""
+    are_texts = all(label in texts_and_names(of_row or [])[0] for label, of_row in zip(labels, given, strict=True))
+    return not are_texts and _wrong(labels, given, 1) is None
 
 
 def _wrong(labels: Sequence[Any], given: Sequence[Any], first: int) -> DataError | None:

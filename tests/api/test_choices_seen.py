@@ -84,6 +84,22 @@ def test_indices_that_count_from_1_are_seen(answers: list[Any], first: int) -> N
     assert seen_first_index(rows, seen_choices(rows)) == first
 
 
+def test_labels_that_may_be_texts_or_indices_from_1_are_refused() -> None:
+    columns = {"question": ["a", "b"], "A": ["4", "1"], "B": ["2", "3"], "C": ["1", "2"], "D": ["3", "4"]}
+    with pytest.raises(DataError, match="label '1' is the index of candidate 1 and the text of candidate 2"):
+        seen_choices(pyarrow.table({**columns, "answer": ["1", "4"]}))
+    # A label that is no text of its row tells that they are indices.
+    rows = pyarrow.table({**columns, "A": ["5", "1"], "answer": ["4", "4"]})
+    assert seen_first_index(rows, seen_choices(rows)) == 1
+
+
+def test_a_label_beside_a_missing_candidate_is_no_crash() -> None:
+    rows = pyarrow.table(
+        {"question": ["a"], "option1": ["x"], "option2": pyarrow.array([None], "string"), "label": ["up"]}
+    )
+    assert seen_choices(rows) == {}
+
+
 def test_indices_that_count_neither_from_0_nor_from_1_are_an_error_that_says_how_they_count() -> None:
     rows = pyarrow.table({"text": ["a", "b"], "option1": ["x", "y"], "option2": ["u", "v"], "answer": [0, 2]})
     with pytest.raises(

@@ -170,7 +170,7 @@ def index_of(label: Any, cell: Any, where: str, first: int = 0) -> int:
     if not found:
         raise DataError(
             f"{where}: label {label!r:.60} is none of its candidates: {listed(list(map(repr, candidates)), 5)}"
-            f"{did_you_mean(label, candidates)}; write {FORMS}"
+            f"{did_you_mean(label, [one for one in candidates if one])}; write {FORMS}"
         )
     if len(found) > 1:
         forms = " and ".join(f"the {form} of candidate {index}" for index, form in found.items())
