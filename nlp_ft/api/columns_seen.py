@@ -44,6 +44,10 @@ FEWEST_ROWS = 20
 """From this number of rows on, a column of other name holds no labels if it differs by row: in fewer, by chance."""
 
 
+ID_NAMES = ("id", "idx", "index")
+"""How the names of columns of ids end."""
+
+
 @dataclass(frozen=True)
 class Columns:
     """The columns of texts and labels, and why."""
@@ -152,17 +156,23 @@ def _of_one_value(table: pyarrow.Table, rest: Sequence[str]) -> str:
 def _of_own_values(table: pyarrow.Table, rest: Sequence[str]) -> str:
     """Say which of the columns differ by row, as sentences, names and numbers of rows do."""
     own = [name for name in rest if _may_be_label(table, name) and _differs_by_row(table, name)]
-    return f" ({listed(own)}: another value in nearly each row)" if own else ""
+    return f" ({listed(own)}: another value in nearly each row; call it label if it is one)" if own else ""
 
 
 def _differs_by_row(table: pyarrow.Table, name: str) -> bool:
-    """Whether most texts of a column occur once, as sentences do, or all whole numbers, as numbers of rows do."""
+    """Whether most texts of a column occur once, as sentences do, or all whole numbers, as numbers of rows and ids do.
+
+    Whole numbers to learn, such as prices, may all differ, too: but they do not rise from row to row.
+    """
     if table.num_rows < FEWEST_ROWS or pyarrow.types.is_list(table.schema.field(name).type):
         return False
-    most = len(_distinct(table, name))
+    values = _distinct(table, name)
     if _is_text(table, name) and not _are_numbers(table, name):
-        return bool(most > table.num_rows / 2)
-    return most == table.num_rows and not _are_fractions(table, name)
+        return bool(len(values) > table.num_rows / 2)
+    if len(values) < table.num_rows or None in values or _are_fractions(table, name):
+        return False
+    numbers = [float(str(value)) for value in values]
+    return name.lower().endswith(ID_NAMES) or numbers == sorted(numbers)
 
 
 def _of_choices(names: Sequence[str]) -> str:

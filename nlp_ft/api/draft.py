@@ -15,14 +15,14 @@ import pyarrow.compute
 
 from nlp_ft.api.choices_seen import seen_choices, seen_first_index
 from nlp_ft.api.columns_seen import seen_columns, split_column
-from nlp_ft.api.forms import FORMS, Seen, View, as_names, see
+from nlp_ft.api.forms import FORMS, Seen, View, as_names, is_text, see
 from nlp_ft.api.given import SHARE, too_few
 from nlp_ft.api.labels_seen import described
 from nlp_ft.api.names import free_folder
 from nlp_ft.api.place import all_rows, are_csv, are_images, rows_of_own_format, view_of
 from nlp_ft.api.unread_forms import check_long_form, check_texts_are_texts
 from nlp_ft.data.choices.rows import texts_and_names
-from nlp_ft.data.sources import expand
+from nlp_ft.data.sources import check_columns, expand
 from nlp_ft.data.splits import progress_bars
 from nlp_ft.errors import DataError, ModelError, listed, printable
 from nlp_ft.models.text import load_tokenizer
@@ -41,9 +41,9 @@ TOKENS_PER_WORD = 1.5
 UNEVEN = 3
 """Labels are uneven if the most frequent one has this many times the rows of the rarest."""
 TEXT_KEYS = ("text", "words", "question", "context")
+"""Keys of `data` that name columns of texts, or of words."""
 SETTINGS_SEEN = {"first_index": "  # the labels count the candidates from 1"}
 """Key of `data` that the values decide -> the comment behind it."""
-"""Keys of `data` that name columns of texts, or of words."""
 
 
 @dataclass(frozen=True)
@@ -123,18 +123,38 @@ def _looked_at(data: str) -> File:
         reasons = dict.fromkeys(choices, "by its name") | {"label": "it names a candidate in each row"}
     elif any(columns_of(view) for columns_of in FORMS.values()):
         seen = see(train)
+        needed = [(key, name) for key, names in seen.columns.items() for name in as_names(names)]
+        check_columns(view.rows.column_names, needed, where)
         reasons = dict.fromkeys(seen.columns, "by its name")
         if "split_column" not in _fields(seen.task):
             split, splits, train = None, {}, view
     else:
         check_long_form(view.rows, where, data)
-        check_texts_are_texts(view.rows, view.rows.column_names, where)
-        columns = seen_columns(view.rows, where, split)
+        try:
+            columns = seen_columns(view.rows, where, split)
+        except DataError:
+            check_texts_are_texts(view.rows, view.rows.column_names, where)
+            raise
         text = columns.text[0] if len(columns.text) == 1 else columns.text
         train = replace(train, text=text, label=columns.label)
         seen = see(train)
         reasons = {"text": columns.text_reason, "label": columns.label_reason, "spans": "it holds spans"}
+    _check_kinds(train, seen, where)
     return File(data, view.rows.num_rows, train, seen, reasons, split, splits, left_out)
+
+
+def _check_kinds(view: View, seen: Seen, where: str) -> None:
+    """Check that columns of texts hold texts, and those of words and tags lists. Raises: DataError."""
+    for key in (*TEXT_KEYS, "label"):
+        for name in as_names(seen.columns.get(key, [])):
+            kind = view.rows.schema.field(name).type
+            if key in TEXT_KEYS and not (view.holds_lists(name, is_text) if key == "words" else is_text(kind)):
+                needed = "a list of words in each row" if key == "words" else "texts"
+            elif key == "label" and "words" in seen.columns and not view.holds_lists(name):
+                needed = "a list of tags in each row, one for each word"
+            else:
+                continue
+            raise DataError(f"{where}: column {name!r} must hold {needed}; it holds {kind}")
 
 
 def _fields(task: str) -> Sequence[str]:
@@ -223,8 +243,8 @@ def _lengths(texts: Sequence[Sequence[str]], model: str) -> tuple[list[int], str
         return [int(TOKENS_PER_WORD * count) + 2 for count in words], how
 
 
-def _as_text(text: str | list[str] | None) -> str:
-    return " ".join(text) if isinstance(text, list) else text or ""
+def _as_text(text: str | list[str | None] | None) -> str:
+    return " ".join(word or "" for word in text) if isinstance(text, list) else text or ""
 
 
 def _training_lines(file: File) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.compute
 
+from nlp_ft.data.file_advice import looks_like_text
 from nlp_ft.errors import DataError, listed
 
 ROWS_SEEN = 1000
@@ -14,7 +15,8 @@ IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 WORD_NAMES = ("word", "token", "words", "tokens")
 TAG_NAMES = ("tag", "tags", "ner_tag", "ner_tags", "ner", "entity", "label", "labels", "iob", "bio", "pos", "upos")
 SENTENCE = re.compile(r"(sentence|sent|doc|document|text|tweet)[ _-]*(#|id|idx|no|num|number|index)?")
-LIST = re.compile(r"\s*\[.*\]\s*", re.DOTALL)
+LIST = re.compile(r"""\s*\[\s*((['"0-9.+-]|True|False|None|nan).*)?\]\s*""", re.DOTALL)
+"""A list as Python or NumPy writes it; not `[pos]`, or `[CLS] a text [SEP]`."""
 WITHOUT_COMMAS = re.compile(r"""['"]\s+['"]""")
 
 
@@ -48,7 +50,8 @@ def long_columns(rows: pyarrow.Table) -> tuple[str, str, str]:
     lower = {name.lower(): name for name in rows.column_names}
     word = next((lower[name] for name in WORD_NAMES if name in lower and _are_words(rows, lower[name])), "")
     tag = next((lower[name] for name in TAG_NAMES if name in lower and lower[name] != word), "")
-    sentence = next((own for name, own in lower.items() if own not in (word, tag) and SENTENCE.fullmatch(name)), "")
+    others = [name for name in lower if lower[name] not in (word, tag)]
+    sentence = next((lower[name] for name in others if SENTENCE.fullmatch(name) and _are_names(rows, lower[name])), "")
     repeats = sentence and pyarrow.compute.count_distinct(rows.column(sentence)).as_py() < rows.num_rows
     return word, tag, sentence if repeats else ""
 
@@ -92,6 +95,13 @@ def check_texts_are_texts(rows: pyarrow.Table, names: Sequence[str], what: str) 
 def _are_words(rows: pyarrow.Table, name: str) -> bool:
     found = _texts(rows, name)
     return bool(found) and not any(len(text.split()) > 1 for text in found)
+
+
+def _are_names(rows: pyarrow.Table, name: str) -> bool:
+    """Whether a column names sentences or numbers them, rather than holds them."""
+    return not pyarrow.types.is_nested(rows.schema.field(name).type) and not any(
+        map(looks_like_text, _texts(rows, name))
+    )
 
 
 def _texts(rows: pyarrow.Table, name: str) -> list[str]:

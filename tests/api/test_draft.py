@@ -83,7 +83,7 @@ def test_without_a_tokenizer_words_are_counted_and_that_is_said(tmp_path: Path) 
         ({"text": ["one", "two"]}, "has no column for the label: beside the text it has: none"),
         (
             {"index": list(range(30)), "sentence": TEXTS[:30]},
-            r"beside the text it has: index \(index: another value in nearly each row\); each row needs a text and a label",
+            r"beside the text it has: index \(index: another value in nearly each row; .*\); each row needs a text and",
         ),
         ({"text": ["one", "two"], "label": ["x", "x"]}, r"it has: label \(label: the same value in all rows\);"),
         ({"text;label": ["one;x", "two;y"]}, "the fields look divided by semicolons: write it anew in"),
@@ -94,6 +94,41 @@ def test_what_cannot_be_drafted_says_what_is_missing(
 ) -> None:
     with pytest.raises(DataError, match=message):
         draft_recipe(str(write(tmp_path / "a.csv", columns)), "m")
+
+
+def test_prices_that_all_differ_are_learned_and_ids_are_not(tmp_path: Path, tiny_encoder: Path) -> None:
+    prices = [(row * 7919 + 13) % 1009 for row in range(30)]
+    assert len(set(prices)) == 30
+    for others in ({}, {"id": list(range(30))}, {"tweet_id": prices[::-1]}, {"row": [f"r{row}" for row in range(30)]}):
+        recipe, _ = drafted(tmp_path, {**others, "text": TEXTS[:30], "price": prices}, tiny_encoder)
+        assert (recipe.task, recipe.data.label) == ("text_regression", "price")
+    for name, values in (("tweet_id", prices), ("place", sorted(prices))):
+        with pytest.raises(DataError, match=f"{name}: another value in nearly each row; call it label if it is one"):
+            draft_recipe(str(write(tmp_path / "a.csv", {"text": TEXTS[:30], name: values})), "m")
+
+
+def test_candidates_without_a_prompt_say_which_column_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"data\.text is 'text', but the columns are: candidates, label"):
+        draft_recipe(str(write_rows(tmp_path / "a.jsonl", [{"candidates": ["a", "b"], "label": 1}])), "m")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"tokens": ["a"], "ner_tags": 0.5}, "no column of texts"),
+        (
+            {"text": ["a"], "label": 0.5},
+            "column 'label' must hold a list of tags in each row, one for each word; it holds",
+        ),
+        ({"question": "q", "context": {"a": 1}, "answers": []}, "column 'context' must hold texts; it holds struct"),
+        ({"text": 1, "spans": [{"start": 0, "end": 1, "label": "x"}]}, "column 'text' must hold texts; it holds int64"),
+    ],
+)
+def test_columns_of_another_kind_than_their_names_say_are_refused(
+    row: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=message):
+        draft_recipe(str(write_rows(tmp_path / "a.jsonl", [row] * 2)), "m")
 
 
 def test_a_file_without_a_header_is_not_drafted(tmp_path: Path) -> None:

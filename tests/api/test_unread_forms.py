@@ -155,3 +155,33 @@ def test_an_object_over_several_lines_is_no_json_lines(tmp_path: Path, tiny_enco
         DataError, match="line 1 begins an object that goes on in further lines; write an object a line"
     ):
         draft_recipe(str(tmp_path / "a.json"), str(tiny_encoder))
+
+
+HALF = ["the red cat runs", "a dog eats"] * 20
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"text": HALF, "hashtags": ["['sun']", "[]"] * 20, "label": ["x", "y"] * 20},
+        {"img": [f"img/{row}.png" for row in range(40)], "text": HALF, "label": [0, 1] * 20},
+        {"text": [f"[CLS] {text} [SEP]" for text in HALF], "label": ["[pos]", "[neg]"] * 20},
+        {"sentence": HALF, "word": ["red", "dog"] * 20, "label": ["x", "y"] * 20},
+        {"text": HALF, "answer": ["accept", "reject"] * 20},
+    ],
+)
+def test_a_text_and_its_label_are_seen_whatever_stands_beside_or_in_them(
+    columns: dict[str, Any], tmp_path: Path, tiny_encoder: Path
+) -> None:
+    pandas.DataFrame(columns).to_csv(tmp_path / "a.csv", index=False)
+    recipe = draft_recipe(str(tmp_path / "a.csv"), str(tiny_encoder))
+    text, label = ("sentence" if "sentence" in columns else "text"), ("answer" if "answer" in columns else "label")
+    assert "task: text_classification" in recipe
+    assert f"\n  text: {text}  #" in recipe
+    assert f"\n  label: {label}  #" in recipe
+
+
+def test_an_object_in_place_of_a_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": {"a": 1}, "label": "x"}\n{"text": {"a": 2}, "label": "y"}\n')
+    with pytest.raises(DataError, match="no column for the label"):
+        draft_recipe(str(tmp_path / "a.jsonl"), "m")
