@@ -83,7 +83,7 @@ def test_without_a_tokenizer_words_are_counted_and_that_is_said(tmp_path: Path) 
         ({"text": ["one", "two"]}, "has no column for the label: beside the text it has: none"),
         (
             {"index": list(range(30)), "sentence": TEXTS[:30]},
-            r"beside the text it has: index \(index: another value in nearly each row\); each row needs a text and a label",
+            r"beside the text it has: index \(index: another value in nearly each row\); each row needs a text and",
         ),
         ({"text": ["one", "two"], "label": ["x", "x"]}, r"it has: label \(label: the same value in all rows\);"),
         ({"text;label": ["one;x", "two;y"]}, "the fields look divided by semicolons: write it anew in"),
