@@ -30,7 +30,7 @@ WORKS: dict[str, tuple[list[str], list[str]]] = {
     "full, 3 epochs, the Trainer as it comes": (["strategy=full", "training.duration=3ep"], ["--epochs", "3"]),
     "full, 3 epochs": (["strategy=full", "training.duration=3ep"], ["--epochs", "3", *BEST]),
     "head_only, 20 epochs": (
-        ["strategy=head_only", "optimizer.lr=1e-2", "training.duration=20ep"],
+        ["strategy=head_only", "optimizer={lr: 1e-2, head_lr: 1e-2}", "training.duration=20ep"],
         ["--epochs", "20", "--frozen-blocks", "6", "--lr", "1e-2", *BEST],
     ),
     "top_layers 2 of 6, 5 epochs": (
@@ -85,7 +85,7 @@ def main() -> None:
     recipe = output.with_suffix(".yaml")
     recipe.write_text(
         f"data: {{train: {train}, test: {options.test}}}\nmodel: {{name: {options.model!r}}}\noutput_dir: runs/x\n"
-        "optimizer: {lr: 2e-4, head_lr: null}\ntraining: {per_device_batch_size: 32}\n"
+        "optimizer: {lr: 2e-4, head_lr: 2e-4}\nbaselines: false\ntraining: {per_device_batch_size: 32}\n"
     )
     model = resolve_location(options.model, ModelError)
     peer = [sys.executable, str(Path(__file__).with_name("trainer.py")), "--model", model]
