@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow
 
+from nlp_ft.api.column import Names, as_names, is_text
 from nlp_ft.data.choices.rows import index_of, texts_and_names
 from nlp_ft.errors import DataError, listed
 
@@ -55,22 +56,22 @@ PROMPT_NAMES = (
 ROWS_CHECKED = 1000
 
 
-def seen_choices(table: pyarrow.Table) -> dict[str, str | list[str]]:
+def seen_choices(table: pyarrow.Table) -> dict[str, Names]:
     """Name the columns of prompt, candidates and label: key of `data` -> column(s); nothing for rows of another form.
 
     Raises:
         DataError: the answers are indices or letters, but not all of them name a candidate; as indices from 1 do.
     """
     candidates = candidate_columns(table.column_names)
-    if not candidates or not all(_may_hold(table, name, candidates) for name in as_list(candidates)):
+    if not candidates or not all(_may_hold(table, name, candidates) for name in as_names(candidates)):
         return {}
-    rest = [name for name in table.column_names if name not in as_list(candidates)]
+    rest = [name for name in table.column_names if name not in as_names(candidates)]
     label = _label(table, candidates, rest)
     prompt = _prompt(table, [name for name in rest if name != label])
     return {"text": prompt, "candidates": candidates, "label": label} if label and prompt else {}
 
 
-def candidate_columns(names: Sequence[str]) -> str | list[str]:
+def candidate_columns(names: Sequence[str]) -> Names:
     """Name the column of lists of candidates, or the columns of a candidate each; nothing where there are none."""
     by_lower = {name.lower(): name for name in names}
     for name in LIST_NAMES:
@@ -90,17 +91,12 @@ def candidate_columns(names: Sequence[str]) -> str | list[str]:
     return letters if len(letters) > 2 else []
 
 
-def seen_first_index(table: pyarrow.Table, columns: Mapping[str, str | list[str]]) -> int:
+def seen_first_index(table: pyarrow.Table, columns: Mapping[str, Names]) -> int:
     """Say whether labels count from 0 or from 1; from 1 if only so each names a candidate of its row."""
     if _holds_the_right_one(columns["candidates"], str(columns["label"])):
         return 0
-    given, labels = _given(table, columns["candidates"]), table.column(str(columns["label"])).to_pylist()
+    given, labels = given_candidates(table, columns["candidates"]), table.column(str(columns["label"])).to_pylist()
     return int(_wrong(labels, given, 0) is not None and _count_from_1(labels, given))
-
-
-def as_list(names: str | list[str]) -> list[str]:
-    """List one name or several."""
-    return [names] if isinstance(names, str) else names
 
 
 def _numbered(by_lower: Mapping[str, str], stem: str, marks: str) -> list[str]:
@@ -114,12 +110,12 @@ def _numbered(by_lower: Mapping[str, str], stem: str, marks: str) -> list[str]:
     return found
 
 
-def _label(table: pyarrow.Table, candidates: str | list[str], rest: Sequence[str]) -> str:
+def _label(table: pyarrow.Table, candidates: Names, rest: Sequence[str]) -> str:
     """Name the column that names a candidate in every row that is looked at, if there is one. Raises: DataError."""
     if _holds_the_right_one(candidates, candidates[0]):
         return candidates[0]
     head = table.slice(0, ROWS_CHECKED)
-    given = _given(head, candidates)
+    given = given_candidates(head, candidates)
     known = [name for wanted in ANSWER_NAMES for name in rest if name.lower() == wanted]
     for name in dict.fromkeys([*known, *rest]):
         labels = head.column(name).to_pylist()
@@ -128,20 +124,20 @@ def _label(table: pyarrow.Table, candidates: str | list[str], rest: Sequence[str
             return name
         if name in known and all(re.fullmatch(r"\s*([0-9]+|[A-Za-z])\s*", str(label)) for label in labels):
             raise DataError(
-                f"column {name!r} names one of the candidates ({listed(as_list(candidates))}), but {wrong}; indices "
+                f"column {name!r} names one of the candidates ({listed(as_names(candidates))}), but {wrong}; indices "
                 "count from 0 or from 1, and letters from A"
             )
     return ""
 
 
-def _holds_the_right_one(candidates: str | list[str], label: str) -> bool:
+def _holds_the_right_one(candidates: Names, label: str) -> bool:
     """Whether the label is a column of candidates itself, which holds the right one in each row."""
     return isinstance(candidates, list) and label in candidates and label.lower() in RIGHT_NAMES
 
 
-def _given(table: pyarrow.Table, candidates: str | list[str]) -> list[Any]:
+def given_candidates(table: pyarrow.Table, candidates: Names) -> list[Any]:
     """List the candidates of each row, as they stand in their column or in a list."""
-    columns = [table.column(name).to_pylist() for name in as_list(candidates)]
+    columns = [table.column(name).to_pylist() for name in as_names(candidates)]
     return columns[0] if isinstance(candidates, str) else [list(row) for row in zip(*columns, strict=True)]
 
 
@@ -161,31 +157,27 @@ def _wrong(labels: Sequence[Any], given: Sequence[Any], first: int) -> DataError
     return None
 
 
-def _prompt(table: pyarrow.Table, rest: Sequence[str]) -> str | list[str]:
+def _prompt(table: pyarrow.Table, rest: Sequence[str]) -> Names:
     """Name the column of the prompt, or two; nothing where there is none."""
-    texts = {name.lower(): name for name in rest if _is_text(table.schema.field(name).type)}
+    texts = {name.lower(): name for name in rest if is_text(table.schema.field(name).type)}
     for pair in PROMPT_PAIRS:
         if all(name in texts for name in pair):
             return [texts[name] for name in pair]
     return next((texts[name] for name in PROMPT_NAMES if name in texts), "")
 
 
-def _may_hold(table: pyarrow.Table, name: str, candidates: str | list[str]) -> bool:
+def _may_hold(table: pyarrow.Table, name: str, candidates: Names) -> bool:
     """Whether the type of a column is that of lists of candidates, or of a candidate each."""
     kind = table.schema.field(name).type
     if isinstance(candidates, list):
-        return _is_text(kind)
+        return is_text(kind)
     # With names: a struct of the two lists, or a list of structs.
     kind = _of_texts(kind)
     is_list = pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind)
-    return is_list and _is_text(_of_texts(kind.value_type))
+    return is_list and is_text(_of_texts(kind.value_type))
 
 
 def _of_texts(kind: pyarrow.DataType) -> pyarrow.DataType:
     """The type of the field `text` of a struct, if it has one; any other type itself."""
     place = kind.get_field_index("text") if pyarrow.types.is_struct(kind) else -1
     return kind.field(place).type if place >= 0 else kind
-
-
-def _is_text(kind: pyarrow.DataType) -> bool:
-    return bool(pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind))

@@ -1,4 +1,4 @@
-"""Turns columns as Python holds them into Arrow, or says which of their rows no file can hold."""
+"""Names, types and values of columns: turns them into Arrow, or says which of their rows no file can hold."""
 
 import math
 from collections.abc import Iterable
@@ -10,6 +10,8 @@ import pyarrow
 from nlp_ft.data.words.spans import with_names
 from nlp_ft.errors import DataError
 
+Names = str | list[str]
+"""One column, or several."""
 MISSING = ("NAType", "NaTType")
 """Kinds of missing values of pandas, besides None and NaN."""
 ONE_KIND = "make them one kind, as in df[{name!r}].astype(str)"
@@ -85,3 +87,13 @@ def _is_broken(value: Any) -> bool:
     except UnicodeEncodeError:
         return True
     return False
+
+
+def as_names(names: Names) -> list[str]:
+    """List one name or several."""
+    return [names] if isinstance(names, str) else list(names)
+
+
+def is_text(kind: pyarrow.DataType) -> bool:
+    """Whether a type is that of texts."""
+    return bool(pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind))

@@ -1,12 +1,14 @@
 """Guesses which columns of a file hold texts, labels and splits, each with the reason."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow
 import pyarrow.compute
 
-from nlp_ft.api.choices_seen import as_list, candidate_columns
+from nlp_ft.api.choices_seen import candidate_columns
+from nlp_ft.api.column import as_names, is_text
 from nlp_ft.data.file_advice import HEADER, header_advice, looks_like_text
 from nlp_ft.data.labels import NUMBER
 from nlp_ft.errors import DataError, listed
@@ -42,10 +44,8 @@ MOST_TEXTS_OF_A_LABEL = 60
 """Characters of a label, on average; a column of longer texts holds texts."""
 FEWEST_ROWS = 20
 """From this number of rows on, a column of other name holds no labels if it differs by row: in fewer, by chance."""
-
-
-ID_NAMES = ("id", "idx", "index")
-"""How the names of columns of ids end."""
+ID_NAME = re.compile(r"(?i:(.*[\W_])?(id|idx|index))|.*(ID|Id|Idx|Index)")
+"""Names of columns of ids, such as tweet_id and rowID, and not paid."""
 
 
 @dataclass(frozen=True)
@@ -172,14 +172,14 @@ def _differs_by_row(table: pyarrow.Table, name: str) -> bool:
     if len(values) < table.num_rows or None in values or _are_fractions(table, name):
         return False
     numbers = [float(str(value)) for value in values]
-    return name.lower().endswith(ID_NAMES) or numbers == sorted(numbers)
+    return bool(ID_NAME.fullmatch(name)) or numbers == sorted(numbers)
 
 
 def _of_choices(names: Sequence[str]) -> str:
     """Say, behind a semicolon, that there are columns of candidates, but not which one is right."""
     found = candidate_columns(names)
     right = "and none that names the right one of each row: put one beside them, such as label, with its index from 0"
-    return f"; there are columns of candidates ({listed(as_list(found))}), {right}" if found else ""
+    return f"; there are columns of candidates ({listed(as_names(found))}), {right}" if found else ""
 
 
 def _are_indicators(table: pyarrow.Table, name: str) -> bool:
@@ -211,8 +211,7 @@ def _may_be_label(table: pyarrow.Table, name: str) -> bool:
 
 
 def _is_text(table: pyarrow.Table, name: str) -> bool:
-    kind = table.schema.field(name).type
-    return bool(pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind))
+    return is_text(table.schema.field(name).type)
 
 
 def _are_numbers(table: pyarrow.Table, name: str) -> bool:

@@ -14,8 +14,9 @@ import pyarrow
 import pyarrow.compute
 
 from nlp_ft.api.choices_seen import seen_choices, seen_first_index
+from nlp_ft.api.column import as_names, is_text
 from nlp_ft.api.columns_seen import seen_columns, split_column
-from nlp_ft.api.forms import FORMS, Seen, View, as_names, is_text, see
+from nlp_ft.api.forms import FORMS, Seen, View, see
 from nlp_ft.api.given import SHARE, too_few
 from nlp_ft.api.labels_seen import described
 from nlp_ft.api.names import free_folder

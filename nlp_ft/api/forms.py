@@ -8,13 +8,13 @@ import pyarrow
 import pyarrow.compute
 
 from nlp_ft.api.choices_seen import seen_choices, seen_first_index
+from nlp_ft.api.column import Names, as_names, is_text
 from nlp_ft.api.columns_seen import holds_spans
 from nlp_ft.api.task_seen import Labels, seen_sets, seen_task
 from nlp_ft.api.unread_forms import check_all_accepted, check_texts_are_texts
 from nlp_ft.data.label_sets import INDICATORS
 from nlp_ft.errors import DataError, listed
 
-Names = str | list[str]
 QUESTION_KEYS = ("question", "context", "answers")
 WORDS_NAMES = ("tokens", "words")
 TAGS_NAMES = ("ner_tags", "tags", "labels", "pos_tags")
@@ -133,16 +133,6 @@ def names_of(section: Any) -> tuple[Names, Names]:
     if hasattr(section, "words"):
         return (section.words, section.label) if section.text is None else (section.text, section.spans)
     return getattr(section, "text", "text"), section.label
-
-
-def as_names(names: Names) -> list[str]:
-    """List one name or several."""
-    return [names] if isinstance(names, str) else list(names)
-
-
-def is_text(kind: pyarrow.DataType) -> bool:
-    """Whether a type is that of texts."""
-    return bool(pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind))
 
 
 def _question_columns(view: View) -> dict[str, Names]:

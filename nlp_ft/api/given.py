@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow
 import pyarrow.compute
 
-from nlp_ft.api.column import kept_columns
-from nlp_ft.api.forms import Names, Seen, View, as_names, is_text, see, see_as, spread
+from nlp_ft.api.column import Names, as_names, is_text, kept_columns
+from nlp_ft.api.forms import Seen, View, see, see_as, spread
 from nlp_ft.api.names import data_folder, free_folder
 from nlp_ft.api.place import PLACES, are_images, view_of_place
 from nlp_ft.api.row_file import RowFile

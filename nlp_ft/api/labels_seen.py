@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pyarrow
 
-from nlp_ft.api.forms import Seen, View, as_names
+from nlp_ft.api.choices_seen import given_candidates
+from nlp_ft.api.column import as_names
+from nlp_ft.api.forms import Seen, View
 from nlp_ft.data.choices.rows import index_of, texts_and_names
 from nlp_ft.data.label_sets import INDICATORS, sets_of
 from nlp_ft.data.words.plain_rows import label_of_span
@@ -73,9 +75,7 @@ def _answers(view: View, seen: Seen) -> list[str]:
 
 def _choices(view: View, seen: Seen) -> list[str]:
     names, label = as_names(seen.columns["candidates"]), as_names(seen.columns["label"])[0]
-    columns = [view.rows.column(name).to_pylist() for name in names]
-    is_list = isinstance(seen.columns["candidates"], str)
-    rows = [row or [] for row in columns[0]] if is_list else [list(row) for row in zip(*columns, strict=True)]
+    rows = [row or [] for row in given_candidates(view.rows, seen.columns["candidates"])]
     sizes = sorted({len(texts_and_names(row)[0]) for row in rows})
     many = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
     if label in names:

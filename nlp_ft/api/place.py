@@ -9,8 +9,9 @@ import pyarrow
 from datasets import Dataset
 
 from nlp_ft.api.choices_seen import ANSWER_NAMES, LIST_NAMES, candidate_columns
+from nlp_ft.api.column import as_names
 from nlp_ft.api.columns_seen import LABEL_NAMES, TEXT_NAMES
-from nlp_ft.api.forms import FORM_COLUMNS, View, as_names
+from nlp_ft.api.forms import FORM_COLUMNS, View
 from nlp_ft.data.questions import has_form_of_squad, read_questions
 from nlp_ft.data.row_files import RowFiles
 from nlp_ft.data.sources import Columns, check_columns, expand, load_files, rows_from_source

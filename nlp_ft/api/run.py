@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nlp_ft.api.forms import as_names, names_of, spread
+from nlp_ft.api.column import as_names
+from nlp_ft.api.forms import names_of, spread
 from nlp_ft.api.row_file import RowFile
 from nlp_ft.api.rows import Table, is_table, read_rows, require_column
 from nlp_ft.errors import DataError, RunFolderError

@@ -100,8 +100,8 @@ def test_prices_that_all_differ_are_learned_and_ids_are_not(tmp_path: Path, tiny
     prices = [(row * 7919 + 13) % 1009 for row in range(30)]
     assert len(set(prices)) == 30
     for others in ({}, {"id": list(range(30))}, {"tweet_id": prices[::-1]}, {"row": [f"r{row}" for row in range(30)]}):
-        recipe, _ = drafted(tmp_path, {**others, "text": TEXTS[:30], "price": prices}, tiny_encoder)
-        assert (recipe.task, recipe.data.label) == ("text_regression", "price")
+        recipe, _ = drafted(tmp_path, {**others, "text": TEXTS[:30], "paid": prices}, tiny_encoder)
+        assert (recipe.task, recipe.data.label) == ("text_regression", "paid")
     for name, values in (("tweet_id", prices), ("place", sorted(prices))):
         with pytest.raises(DataError, match=f"{name}: another value in nearly each row; call it label if it is one"):
             draft_recipe(str(write(tmp_path / "a.csv", {"text": TEXTS[:30], name: values})), "m")

@@ -11,7 +11,8 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
 import nlp_ft
-from nlp_ft.api.forms import Names, Seen, View, see, see_as, spread
+from nlp_ft.api.column import Names
+from nlp_ft.api.forms import Seen, View, see, see_as, spread
 from nlp_ft.errors import DataError, NlpFtError, RecipeError
 from nlp_ft.tasks.answer_spans import AnswerPrediction
 from nlp_ft.tasks.multi_label_classification import MultiLabelPrediction
