@@ -40,7 +40,7 @@ def text_table(
     header, rows = [printable(cell) for cell in header], [[printable(cell) for cell in row] for row in rows]
     widths = [max(_columns(row[i]) for row in [header, *rows]) for i in range(len(header))]
     if width is not None:
-        widths = _fitted(widths, width - 2 * (len(header) - 1), shrink)
+        widths = _fitted(widths, width - 2 * (len(header) - 1), shrink, width // 3)
 
     def line(row: Sequence[str], columns: Sequence[int]) -> str:
         return "  ".join(_padded(shortened(row[i], widths[i]), widths[i], i in right) for i in columns).rstrip()
@@ -133,12 +133,15 @@ def _blocks(widths: Sequence[int], width: int | None) -> list[list[int]]:
     return blocks
 
 
-def _fitted(widths: Sequence[int], room: int, shrink: Collection[int]) -> list[int]:
-    """Take the columns that are too many from the widest of those that may shrink."""
+def _fitted(widths: Sequence[int], room: int, shrink: Collection[int], most: int) -> list[int]:
+    """Take the columns that are too many from the widest of those that may shrink.
+
+    Where that is not enough, the table is divided, and each of its parts has room for `most` columns of a cell.
+    """
     fitted = list(widths)
     while sum(fitted) > room and shrink:
         widest = max(shrink, key=lambda column: fitted[column])
         if fitted[widest] <= LEAST_CELL:
-            break
+            return [min(taken, most) if i in shrink else taken for i, taken in enumerate(widths)]
         fitted[widest] -= 1
     return fitted

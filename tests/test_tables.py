@@ -92,3 +92,10 @@ def test_the_width_is_that_of_the_terminal_and_80_without_one(
 )
 def test_a_share_that_is_not_zero_is_never_shown_as_zero(part: int, whole: int, shown: str) -> None:
     assert short_share(part, whole) == shown
+
+
+def test_a_divided_table_has_room_for_names() -> None:
+    found = text_table(["run", "a", "b"], [["a-name-of-20-letters", "1" * 30, "2" * 40]], width=60)
+    assert found.splitlines()[2] == f"a-name-of-20-letters  {'1' * 30}"
+    longer = text_table(["run", "a", "b"], [["a-name-that-has-29-letters-all", "1" * 30, "2" * 40]], width=60)
+    assert longer.splitlines()[2] == f"a-name-th...ters-all  {'1' * 30}"

@@ -23,6 +23,7 @@ STEP = 3.0
 """Factor from one learning rate of the grid to the next."""
 OF_STRATEGY = ("lr", "head_lr", "layer_decay", "convention")
 """Settings of the optimizer that were chosen for the recipe's own strategy; the others take those of their presets."""
+MADE_ANEW = "remove it, and the comparison makes it anew"
 PLAN, CELLS, TEST = "comparison.json", "cells", "test"
 """What a comparison folder holds: the plan, the run folders, and the test scores of the chosen cells."""
 
@@ -145,15 +146,17 @@ def make_plan(
     recipe = recipe_from_dict(values, file)
     _require_splits(recipe, file)
     strategies = list(dict.fromkeys(strategies)) or _possible(recipe)
-    for name in [*strategies, *([baseline] if baseline else [])]:
-        _require_strategy(name)
+    for option, names in (("--strategies", strategies), ("--baseline", [baseline] if baseline else [])):
+        for name in names:
+            _require_strategy(option, name)
     baseline = baseline or ("full" if "full" in strategies else strategies[0])
     if baseline not in strategies:
         raise RecipeError(f"--baseline {baseline} is not compared; add it to --strategies, or name one of these")
     task = task_of(recipe)
-    names = task.label_names()
-    _require_learned(recipe, names, file)
-    recipes = {strategy: _of_strategy(values, strategy, recipe.strategy.name, file, names) for strategy in strategies}
+    label_names = task.label_names()
+    _require_learned(recipe, label_names, file)
+    own = recipe.strategy.name
+    recipes = {strategy: _of_strategy(values, strategy, own, file, label_names) for strategy in strategies}
     middle = num_rates // 2
     factors = [STEP ** (i - middle) for i in range(num_rates)]
     return Plan(folder, recipe, recipes, factors, num_seeds, baseline, equal)
@@ -162,12 +165,25 @@ def make_plan(
 def write_recipes(plan: Plan) -> None:
     """Write the recipes of the cells into the claimed folder. Raises: RunFolderError: they are not those there."""
     for cell in plan.cells:
-        text = dump_yaml(plan.recipe_of(cell))
-        recipe = plan.recipe_file(cell)
-        if not recipe.exists():
-            durable.write_text(recipe, text)
-        elif recipe.read_text(encoding="utf-8") != text:
-            raise RunFolderError(f"--output: {recipe} was written by another comparison; choose another folder")
+        values = plan.recipe_of(cell)
+        text, file = dump_yaml(values), plan.recipe_file(cell)
+        if file.exists() and file.read_text(encoding="utf-8") == text:
+            continue
+        # The folder may have been moved, or is named in another way.
+        if file.exists() and not _is_same(file, values):
+            raise RunFolderError(f"--output: {file} was written by another comparison; choose another folder")
+        durable.write_text(file, text)
+
+
+def read_object(file: Path, remedy: str) -> dict[str, Any]:
+    """Read a JSON object that a comparison has written. Raises: RunFolderError: it is damaged; `remedy` says what to do."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise RunFolderError(f"{file} is damaged; {remedy}")
+    return found
 
 
 def claim_folder(plan: Plan) -> None:
@@ -182,7 +198,7 @@ def claim_folder(plan: Plan) -> None:
     now = json.loads(json.dumps({"recipe": shared, "factors": list(plan.factors), "equal": plan.equal}))
     file = plan.folder / PLAN
     if file.exists():
-        before = json.loads(file.read_text(encoding="utf-8"))
+        before = read_object(file, "put it back, or choose another folder with --output")
         different = _different(before.get("recipe", {}), now["recipe"])
         if before.get("factors") != now["factors"]:
             different.append("--rates")
@@ -218,11 +234,11 @@ def _require_learned(recipe: Recipe, names: Sequence[str], file: str) -> None:
         )
 
 
-def _require_strategy(name: str) -> None:
+def _require_strategy(option: str, name: str) -> None:
     if name not in get_args(StrategyName):
         near = nearest(name, get_args(StrategyName))
         hint = f"; did you mean {near}?" if near else ""
-        raise RecipeError(f"--strategies: {name} is none of {', '.join(get_args(StrategyName))}{hint}")
+        raise RecipeError(f"{option}: {name} is none of {', '.join(get_args(StrategyName))}{hint}")
 
 
 def _possible(recipe: Recipe) -> list[str]:
@@ -248,6 +264,12 @@ def with_strategy(values: Mapping[str, Any], strategy: str, own: str) -> dict[st
         return dict(values)
     kept = {key: value for key, value in (values.get("optimizer") or {}).items() if key not in OF_STRATEGY}
     return {**values, "strategy": strategy, "optimizer": kept}
+
+
+def _is_same(file: Path, values: Mapping[str, Any]) -> bool:
+    """Whether a recipe is the same but for its folder. Raises: RecipeError: it cannot be read."""
+    before, now = read_yaml(file), json.loads(json.dumps(values))
+    return not [key for key in _different(before, now) if key != "output_dir"]
 
 
 def _different(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -2,12 +2,13 @@
 
 import json
 import shlex
+from collections.abc import Mapping
 from typing import Any
 
 from nlp_ft.errors import RecipeError, printable
 from nlp_ft.recipe.loader import load_recipe
 from nlp_ft.screen import say
-from nlp_ft.study.cells import CELLS, Cell, Plan, claim_folder, write_recipes
+from nlp_ft.study.cells import CELLS, MADE_ANEW, Cell, Plan, claim_folder, read_object, write_recipes
 from nlp_ft.study.cheap_rows import CheapRow, cheap_rows
 from nlp_ft.study.equal import unequal, with_equal_seconds
 from nlp_ft.study.flops import flops_of_phases
@@ -29,6 +30,7 @@ from nlp_ft.study.writing import Findings, write_findings
 from nlp_ft.tasks.registry import task_of
 from nlp_ft.tasks.task import Task
 from nlp_ft.training import durable, lock
+from nlp_ft.training.identity import hashes_of_data
 from nlp_ft.training.same_recipe import RECIPE
 from nlp_ft.training.verdict.facts import points
 
@@ -71,8 +73,9 @@ def compare(
             dropped = race(plan, jobs, margin, clock, start, stop.check) if clock else {}
         require_same_data(plan)
         task = task_of(plan.recipe)
-        runs = _chosen_runs(plan, task)
-        cheap, report = _cheap(plan, task)
+        hashes = hashes_of_data(task.identity(), ("train", "test"))
+        runs = _chosen_runs(plan, task, hashes["test"])
+        cheap, report = _cheap(plan, task, hashes)
         sign = -1 if is_lower_better(plan.metric) else 1
         judged = judge(runs, plan.baseline, plan.metric, sign, margin)
         lines = verdict_lines(judged, plan.baseline, plan.metric, margin)
@@ -102,7 +105,7 @@ def prepare(plan: Plan) -> None:
     say(f"next: nlp-ft train {first} --resume")
 
 
-def _chosen_runs(plan: Plan, task: Task) -> list[Runs]:
+def _chosen_runs(plan: Plan, task: Task, test_hash: str) -> list[Runs]:
     """Choose the rate of each strategy, score its runs on test, and count the operations of its steps."""
     runs = []
     for strategy, factor in chosen(plan).items():
@@ -115,7 +118,7 @@ def _chosen_runs(plan: Plan, task: Task) -> list[Runs]:
                 plan.rate(cells[0]),
                 edges.get(factor, ""),
                 [summary_of(plan, cell) for cell in cells],
-                [scored_on_test(plan, cell) for cell in cells],
+                [scored_on_test(plan, cell, test_hash) for cell in cells],
                 [plan.folder_of(cell) for cell in cells],
                 _flops(plan, task, cells[0]),
             )
@@ -126,7 +129,7 @@ def _chosen_runs(plan: Plan, task: Task) -> list[Runs]:
 def _flops(plan: Plan, task: Task, cell: Cell) -> list[int]:
     """Count the operations of a step in each phase of a strategy once; none if a step cannot be made here."""
     file = plan.folder / FLOPS
-    stored: dict[str, list[int]] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    stored: dict[str, list[int]] = read_object(file, MADE_ANEW) if file.exists() else {}
     if cell.strategy not in stored:
         try:
             stored[cell.strategy] = flops_of_phases(load_recipe(str(plan.folder_of(cell) / RECIPE)), task)
@@ -137,12 +140,13 @@ def _flops(plan: Plan, task: Task, cell: Cell) -> list[int]:
     return stored[cell.strategy]
 
 
-def _cheap(plan: Plan, task: Task) -> tuple[list[CheapRow], dict[str, Any]]:
-    """Score the cheap rows once, and describe the data."""
+def _cheap(plan: Plan, task: Task, hashes: Mapping[str, str]) -> tuple[list[CheapRow], dict[str, Any]]:
+    """Score the cheap rows once, and describe the data, whose splits have these hashes."""
     file = plan.folder / CHEAP
-    if not file.exists():
+    stored = read_object(file, MADE_ANEW) if file.exists() else {}
+    if stored.get("hashes") != hashes:
         rows = [vars(row) for row in cheap_rows(plan.recipe, task)]
-        durable.write_text(file, json.dumps({"rows": rows, "data": task.describe_data()}) + "\n")
-    stored = json.loads(file.read_text(encoding="utf-8"))
+        stored = {"hashes": hashes, "rows": rows, "data": task.describe_data()}
+        durable.write_text(file, json.dumps(stored) + "\n")
     # The strategy probe, where it is compared, takes the place of the row of that name.
     return [CheapRow(**row) for row in stored["rows"] if row["title"] not in plan.recipes], stored["data"]

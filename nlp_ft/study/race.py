@@ -17,7 +17,7 @@ import numpy as np
 from nlp_ft.errors import TrainingError
 from nlp_ft.screen import say
 from nlp_ft.study import statistics
-from nlp_ft.study.cells import Cell, Plan
+from nlp_ft.study.cells import Cell, Plan, read_object
 from nlp_ft.study.process import Start
 from nlp_ft.study.running import chosen, finished_seeds, is_finished, is_lower_better, run_cells, summary_of
 from nlp_ft.training import durable
@@ -55,7 +55,8 @@ class Clock:
     def __init__(self, plan: Plan, budget: float, now: Callable[[], float] = time.monotonic) -> None:
         self.plan, self.budget, self._now, self._begun = plan, budget, now, now()
         file = plan.folder / SPENT
-        self._before = json.loads(file.read_text(encoding="utf-8"))["seconds"] if file.exists() else 0.0
+        remedy = "remove it, and the time counts from the start"
+        self._before = read_object(file, remedy).get("seconds", 0.0) if file.exists() else 0.0
 
     @property
     def spent(self) -> float:

@@ -110,7 +110,7 @@ def _of_runs(one: Judged, metric: str, sign: int) -> list[str]:
     if one.runs.edge:
         found.append(
             f"{name}: its rate {one.runs.rate:.2g} is the {one.runs.edge} of its grid; a rate beyond it may be better "
-            "(--rates 5, in a new folder)."
+            "(two more --rates, in a new folder)."
         )
     codes = [{remark["code"] for remark in summary.get("verdict", [])} for summary in one.runs.summaries]
     overfit = sum("overfit" in of_run for of_run in codes)

@@ -55,7 +55,7 @@ class Runs:
         """The bounds of the mean score over new seeds and new rows; with one seed, over new rows alone."""
         scores, of_groups = self.scores(metric), statistics.deviations(self.scores(metric), self.without())
         if len(scores) > 1:
-            return statistics.crossed(scores, of_groups).bounds
+            return _variances(scores, of_groups, self, metric).interval(float(scores.mean()), len(scores)).bounds
         low, high = statistics.over_rows(scores, of_groups)
         return low, high
 
@@ -142,9 +142,7 @@ def gain_of(runs: Runs, base: Runs, metric: str, sign: int) -> Gain:
     of_runs, of_base = (statistics.deviations(one.scores(metric), one.without()) for one in (runs, base))
     of_groups = sign * (of_runs - of_base)
     several = len(differences) > 1
-    parts = statistics.variances(differences, of_groups) if several else None
-    if parts is not None and not differences.any() and not of_groups.any() and points(metric, 0.01) == "1.0 points":
-        parts = statistics.undecided(runs.tests[0]["rows"], parts.num_groups)
+    parts = _variances(differences, of_groups, runs, metric) if several else None
     p_rows = None
     if not several and runs.tests[0]["hits"] is not None:
         p_rows = statistics.mcnemar(*(np.array(one.tests[0]["hits"], dtype=bool) for one in (runs, base)))
@@ -158,12 +156,21 @@ def gain_of(runs: Runs, base: Runs, metric: str, sign: int) -> Gain:
     )
 
 
+def _variances(values: np.ndarray, of_groups: np.ndarray, runs: Runs, metric: str) -> Variances:
+    """Estimate the variances of scores, or of differences, (seeds,); a share that never varies counts as undecided."""
+    parts = statistics.variances(values, of_groups)
+    varies = parts.interval(0.0, len(values)).error > statistics.TIE
+    is_share = points(metric, 0.01) == "1.0 points"
+    return parts if varies or not is_share else statistics.undecided(runs.tests[0]["rows"], parts.num_groups)
+
+
 def _dominating(runs: Runs, others: Sequence[Runs], metric: str, sign: int) -> str:
-    """Name a strategy that is no worse in score and in time, and clearly better in one of them."""
+    """Name a strategy on the front that is no worse in score and in time, and clearly better in one of them."""
     score, seconds = sign * runs.scores(metric).mean(), runs.median("train_seconds")
+    found = []
     for other in others:
         its_score, its_seconds = sign * other.scores(metric).mean(), other.median("train_seconds")
         is_clear = its_score > score or SAME_TIME * its_seconds < seconds
         if its_score >= score and its_seconds <= seconds and is_clear:
-            return other.strategy
-    return ""
+            found.append((-its_score, its_seconds, other.strategy))
+    return min(found)[-1] if found else ""

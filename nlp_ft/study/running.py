@@ -1,6 +1,5 @@
 """Runs the cells of a comparison, each as a process of its own, and goes on where an earlier try was stopped."""
 
-import json
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
@@ -10,7 +9,7 @@ from typing import Any
 
 from nlp_ft.errors import FolderInUseError, RunFolderError, TrainingError
 from nlp_ft.layerwise.unfreezing.triggers import LOWER_IS_BETTER
-from nlp_ft.study.cells import Cell, Plan
+from nlp_ft.study.cells import CELLS, Cell, Plan, read_object
 from nlp_ft.study.live import View
 from nlp_ft.study.process import SECONDS_BETWEEN_LOOKS, TAKEN, Running, Start, start_process
 from nlp_ft.training.lock import require_free
@@ -94,15 +93,11 @@ def is_free(plan: Plan, cell: Cell) -> bool:
 def summary_of(plan: Plan, cell: Cell) -> dict[str, Any]:
     """Read the summary of a finished cell. Raises: RunFolderError: it is damaged."""
     file = plan.folder_of(cell) / SUMMARY
-    try:
-        summary: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        raise RunFolderError(f"{file} is damaged; remove {file.parent}, and the comparison trains it anew") from None
-    return summary
+    return read_object(file, f"remove {file.parent}, and the comparison trains it anew")
 
 
 def require_same_data(plan: Plan) -> None:
-    """Check that finished cells have seen the same rows, as far as the data report tells. Raises: RunFolderError.
+    """Check that finished cells have seen the same rows. Raises: RunFolderError: they have not.
 
     Where each seed draws its own rows of train, the cells of a seed are compared.
     """
@@ -110,10 +105,12 @@ def require_same_data(plan: Plan) -> None:
     first_of: dict[int, Cell] = {}
     for cell in (cell for cell in plan.cells if is_finished(plan, cell)):
         first = first_of.setdefault(cell.seed if draws_rows else 0, cell)
-        if summary_of(plan, cell)["data"] != summary_of(plan, first)["data"]:
+        now, before = summary_of(plan, cell), summary_of(plan, first)
+        if any(now.get(key) != before.get(key) for key in ("data", "data_hashes")):
             raise RunFolderError(
                 f"{plan.folder}: the data have changed between {first.name} and {cell.name}, so their scores do not "
-                "compare; put the data back, or begin anew in another folder"
+                f"compare; put the data back and remove the runs in {plan.folder / CELLS} that have seen others, or "
+                "begin anew in another folder"
             )
 
 

@@ -6,18 +6,25 @@ from typing import Any
 
 import numpy as np
 
+from nlp_ft.errors import DataError
 from nlp_ft.prediction.predict import evaluate_trained, load_run
-from nlp_ft.study.cells import TEST, Cell, Plan
+from nlp_ft.study.cells import MADE_ANEW, TEST, Cell, Plan, read_object
 from nlp_ft.study.running import summary_of
 from nlp_ft.study.statistics import groups_of, without_each
 from nlp_ft.tasks.outputs import Predictions
 from nlp_ft.training import durable
 
 SPLIT = "test"
+SCORED = {"rows", "scores", "without", "hits"}
 
 
-def scored_on_test(plan: Plan, cell: Cell) -> dict[str, Any]:
+def scored_on_test(plan: Plan, cell: Cell, data_hash: str) -> dict[str, Any]:
     """Score a cell on test; a second call reads what the first one has written.
+
+    Args:
+        plan: the comparison.
+        cell: a finished cell.
+        data_hash: hash of the test rows.
 
     Returns:
         `scores`: metric -> value; `without`: the compared metric without each group of rows, (groups,); `hits`: 1 for
@@ -27,11 +34,13 @@ def scored_on_test(plan: Plan, cell: Cell) -> dict[str, Any]:
         NlpFtError: the run or the rows cannot be read.
     """
     file, weights = plan.folder / TEST / f"{cell.name}.json", summary_of(plan, cell)["weights_hashes"]
-    stored = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    if stored.get("weights") != weights:  # there are none yet, or the cell was trained anew
+    stored = read_object(file, MADE_ANEW) if file.exists() else {}
+    known = {"weights": weights, "data": data_hash}
+    # There are none yet, or the cell was trained anew, or test has changed.
+    if not SCORED <= stored.keys() or any(stored.get(key) != value for key, value in known.items()):
         run = load_run(plan.folder_of(cell), getattr(plan.recipe.model, "trust_remote_code", False))
         run.recipe = run.recipe.model_copy(update={"data": plan.recipe.data})
-        stored = {"weights": weights, **_described(plan, evaluate_trained(run, None, SPLIT))}
+        stored = {**known, **_described(plan, evaluate_trained(run, None, SPLIT))}
         durable.write_text(file, json.dumps(stored) + "\n")
     return dict(stored)
 
@@ -44,16 +53,30 @@ def _described(plan: Plan, predictions: Predictions) -> dict[str, Any]:
             return float(predictions.losses[rows].mean())
         return _known(outputs.score(predictions.predicted[rows], predictions.references[rows])[metric])
 
+    rows = len(predictions.references)
+    if rows < 2:
+        raise DataError("data.test has a single row, which says nothing of others; it takes two or more")
     groups = groups_of(clusters(plan, predictions))
-    hits = None
-    if metric == "accuracy" and predictions.predicted.ndim == 1:
-        hits = (predictions.predicted == predictions.references).astype(int).tolist()
+    hits = right_rows(predictions, metric)
     return {
-        "rows": len(predictions.references),
+        "rows": rows,
         "scores": {name: _known(value) for name, value in predictions.scores().items()},
         "without": without_each(score, groups).tolist(),
-        "hits": hits,
+        "hits": None if hits is None else hits.astype(int).tolist(),
     }
+
+
+def right_rows(predictions: Predictions, metric: str) -> np.ndarray | None:
+    """Say which rows are right, (rows,), booleans, where the metric is the share of these; else None."""
+    predicted, references = predictions.predicted, predictions.references
+    if metric != "accuracy" or predicted.ndim != 1:
+        return None
+    if predicted.dtype != object:
+        return np.asarray(predicted == references)
+    # A choice among candidates does not equal its reference, which has all of them.
+    score = predictions.outputs.score
+    rows = [slice(row, row + 1) for row in range(len(references))]
+    return np.array([score(predicted[row], references[row])[metric] == 1 for row in rows], dtype=bool)
 
 
 def clusters(plan: Plan, predictions: Predictions) -> list[object]:
@@ -61,7 +84,9 @@ def clusters(plan: Plan, predictions: Predictions) -> list[object]:
     table = predictions.inputs(np.arange(len(predictions.references)))
     columns = ["context"] if hasattr(plan.recipe.data, "context") else table.column_names[1:]
     rows: list[Mapping[str, Any]] = table.select(columns).to_pylist()
-    return [json.dumps(row, sort_keys=True, default=str) for row in rows]
+    found = [json.dumps(row, sort_keys=True, default=str) for row in rows]
+    # One passage for all questions: the interval is over other questions about it.
+    return found if len(set(found)) > 1 else list(range(len(rows)))
 
 
 def _known(value: float) -> float:

@@ -18,6 +18,8 @@ LEVEL = 0.95
 DRAWS = 2000
 """Draws of the bootstrap over rows."""
 POWER = 0.8
+TIE = 1e-9
+"""Scores that differ by less are the same."""
 MOST_SEEDS = 100
 
 
@@ -64,6 +66,8 @@ class Variances:
     groups: float
     both: float
     num_groups: int
+    is_undecided: bool = False
+    """Whether they are those of `undecided`, whose error falls with the rows, not with their square root."""
 
     def interval(self, value: float, num_seeds: int) -> Interval:
         """Return what the interval around a value would be with so many seeds."""
@@ -118,17 +122,20 @@ def variances(differences: np.ndarray, of_groups: np.ndarray) -> Variances:
     both = float((of_both**2).sum() / ((num_seeds - 1) * (num_groups - 1)))
     groups = float(num_seeds * (of_groups.mean(0) ** 2).sum() / (num_groups - 1))
     seeds = float(num_groups * differences.var(ddof=1))
+    if np.ptp(differences) < TIE:
+        # A share of few rows is often the same for all seeds by chance, which does not mean that seeds do not differ.
+        seeds = both
     # That of the seeds may be below 0; only its sum with `both` is used.
     return Variances((seeds - both) / num_groups, max(0.0, groups - both) / num_seeds, both, num_groups)
 
 
 def undecided(num_rows: int, num_groups: int) -> Variances:
-    """Return the variances of a share that differs in no row and no seed, which does not mean that it never does.
+    """Return the variances of a share whose rows and seeds are all alike, which does not mean that they always are.
 
     What has not occurred in so many rows has a rate of at most 3 / rows, with 95 % (Hanley and Lippman-Hand 1983,
     https://doi.org/10.1001/jama.1983.03330370053031); two standard errors are taken for it.
     """
-    return Variances(0.0, num_groups * (1.5 / num_rows) ** 2, 0.0, num_groups)
+    return Variances(0.0, num_groups * (1.5 / num_rows) ** 2, 0.0, num_groups, is_undecided=True)
 
 
 def crossed(differences: np.ndarray, of_groups: np.ndarray) -> Interval:
@@ -208,7 +215,8 @@ def seeds_needed(parts: Variances, difference: float) -> int | None:
 def rows_needed(parts: Variances, difference: float, num_rows: int) -> int:
     """Estimate how many test rows show a true difference with 80 % power, if there is no end of seeds."""
     needed = (stats.norm.ppf(0.5 + LEVEL / 2) + stats.norm.ppf(POWER)) / difference
-    return int(np.ceil(num_rows * parts.groups / parts.num_groups * needed**2))
+    times = parts.groups / parts.num_groups * needed**2
+    return int(np.ceil(num_rows * (times**0.5 if parts.is_undecided else times)))
 
 
 def _interval(value: float, of_seeds: float, of_groups: float, num_seeds: int, num_groups: int) -> Interval:

@@ -10,14 +10,15 @@ from nlp_ft.report.study import write_study
 from nlp_ft.screen import say, show, typed_command
 from nlp_ft.study import tables
 from nlp_ft.study.cells import Plan
-from nlp_ft.study.cheap_rows import CheapRow
+from nlp_ft.study.cheap_rows import EMBEDDINGS, PROBE, CheapRow
 from nlp_ft.study.results import Judged
 from nlp_ft.tables import terminal_width, wrapped
 from nlp_ft.training import durable
 from nlp_ft.training.verdict.facts import points
 
 RESULT, CELLS_CSV, README, REPORT = "result.json", "cells.csv", "README.md", "report.html"
-CHEAP_WORDS = "embeddings and probe: logistic regression on the encoder's embeddings, and on its frozen layers."
+CHEAP_WORDS = {EMBEDDINGS: "the embeddings", PROBE: "the mean of the frozen layers"}
+"""Title of a cheap row -> the features of the encoder that logistic regression has there."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,16 @@ class Findings:
     def about(self) -> str:
         """What the numbers of the headline are."""
         return (
-            f"test {self.plan.metric} of {self.plan.num_seeds} seed(s), {self.judged[0].runs.tests[0]['rows']:,} rows; "
-            f"gain: mean paired difference to {self.plan.baseline}, with the interval over new seeds and new rows. "
-            f"{CHEAP_WORDS}{self._budget}"
+            f"test {self.plan.metric} of {max(len(one.runs.tests) for one in self.judged)} seed(s), {self.judged[0].runs.tests[0]['rows']:,} rows; "
+            f"gain: mean paired difference to {self.plan.baseline}, with the interval over new seeds and new rows."
+            f"{self._cheap_words}{self._budget}"
         )
+
+    @property
+    def _cheap_words(self) -> str:
+        there = [row.title for row in self.cheap if row.title in CHEAP_WORDS]
+        parts = [f"{title}: logistic regression on {CHEAP_WORDS[title]} of the encoder" for title in there]
+        return "".join(f" {part}." for part in parts)
 
     @property
     def _budget(self) -> str:
@@ -140,7 +147,7 @@ def page_of(found: Findings, of_page: list[tuple[str, list[str], list[list[str]]
         if row.seconds is not None and metric in row.scores
     ]
     return {
-        "title": f"{len(found.judged)} strategies compared",
+        "title": "1 strategy" if len(found.judged) == 1 else f"{len(found.judged)} strategies compared",
         "metric": metric,
         "folder": printable(str(plan.folder)),
         "answer": found.sentences,

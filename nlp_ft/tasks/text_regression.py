@@ -167,7 +167,7 @@ def scores_of_number(predicted: np.ndarray, references: np.ndarray) -> dict[str,
     from scipy import stats  # takes seconds to import, and training can begin without it
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.ConstantInputWarning)
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # constant, or nearly so
         spearman, pearson = (f(predicted, references).statistic for f in (stats.spearmanr, stats.pearsonr))
     mse = float(np.square(errors).mean())
     return {

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nlp_ft.errors import RecipeError, RunFolderError, TrainingError
+from nlp_ft.errors import DataError, RecipeError, RunFolderError, TrainingError
 from nlp_ft.recipe.loader import load_recipe
 from nlp_ft.study import compare as comparing
 from nlp_ft.study import scoring
 from nlp_ft.study.cells import Cell, Plan, make_plan
-from nlp_ft.study.compare import compare
+from nlp_ft.study.compare import compare, prepare
 from nlp_ft.study.process import Running, start_process
 from nlp_ft.study.running import chosen, require_same_data
 from nlp_ft.training import durable
@@ -292,6 +292,9 @@ def test_other_tasks_are_compared_by_their_metric(
     assert low <= result["strategies"]["head_only"]["gain"] <= high
     assert [of["scores"][metric] for of in result["cheap"].values()] != []
     assert [of["train_flops"] > 0 for of in result["strategies"].values()] == [True, True]
+    if metric == "accuracy":
+        stored = [json.loads(one.read_text()) for one in sorted((tmp_path / "c/test").iterdir())]
+        assert [np.mean(one["hits"]) for one in stored] == pytest.approx([one["scores"]["accuracy"] for one in stored])
     assert (tmp_path / "c/report.html").exists() == values["report"]
 
 
@@ -302,6 +305,53 @@ def test_data_that_change_between_two_cells_are_refused(tmp_path: Path, tiny_enc
     message = "the data have changed between full-x1-seed0 and full-x1-seed1"
     with pytest.raises(RunFolderError, match=message):
         compare(make_plan(file, [], tmp_path / "c", ["full"], 1, 2), start=here)
+
+
+def test_the_hashes_of_the_rows_tell_what_the_report_on_the_data_does_not(recipe: str, tmp_path: Path) -> None:
+    plan = make_plan(recipe, [], tmp_path / "c", ["full"], 1, 2)
+    for cell in plan.cells:
+        plan.folder_of(cell).mkdir(parents=True)
+        summary = {"data": {"train": {"rows": 9}}, "data_hashes": {"train": f"of seed {cell.seed}"}}
+        (plan.folder_of(cell) / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(RunFolderError, match=r"put the data back and remove the runs in .*cells that have seen others"):
+        require_same_data(plan)
+
+
+def test_test_rows_that_have_changed_are_scored_anew_by_all_and_damaged_files_are_named(
+    tmp_path: Path, tiny_encoder: Path
+) -> None:
+    file = write_recipe(tmp_path, tiny_encoder)
+    plan = make_plan(file, [], tmp_path / "c", ["full"], 1, 1)
+    compare(plan, start=here)
+    header, *rows = (tmp_path / "test.csv").read_text().splitlines()
+    (tmp_path / "test.csv").write_text("\n".join([header, *rows[:10]]) + "\n")
+    plan = make_plan(file, [], tmp_path / "c", ["full", "head_only"], 1, 1)
+    result = compare(plan, start=here)
+    stored = [json.loads(one.read_text()) for one in sorted((tmp_path / "c/test").iterdir())]
+    assert [one["rows"] for one in stored] == [10, 10]
+    assert {of["interval_over_rows"] is None for of in result["strategies"].values() if "gain" in of} == {False}
+    for name in ("comparison.json", "cheap.json", "flops.json", "test/full-x1-seed0.json"):
+        whole = (tmp_path / "c" / name).read_text()
+        for damaged in (whole[:9], "[]"):
+            (tmp_path / "c" / name).write_text(damaged)
+            with pytest.raises(RunFolderError, match=rf"{name} is damaged; (remove it|put it back)"):
+                compare(plan, start=here)
+        (tmp_path / "c" / name).write_text(whole)
+    (tmp_path / "test.csv").write_text(f"{header}\n{rows[0]}\n")
+    with pytest.raises(DataError, match="single row"):
+        compare(make_plan(file, [], tmp_path / "c", ["full"], 1, 1), start=here)
+
+
+def test_a_comparison_that_was_moved_goes_on_in_its_new_place(recipe: str, tmp_path: Path) -> None:
+    prepare(make_plan(recipe, [], tmp_path / "c", ["full"], 1, 2))
+    (tmp_path / "c").rename(tmp_path / "moved")
+    plan = make_plan(recipe, [], tmp_path / "moved", ["full"], 1, 2)
+    prepare(plan)
+    assert load_recipe(str(plan.recipe_file(plan.cells[0]))).output_dir == str(plan.folder_of(plan.cells[0]))
+    changed = plan.recipe_file(plan.cells[0])
+    changed.write_text(changed.read_text().replace("seed: 0", "seed: 7"))
+    with pytest.raises(RunFolderError, match="was written by another comparison"):
+        prepare(plan)
 
 
 def test_where_each_seed_draws_rows_of_train_its_cells_have_the_same(recipe: str, tmp_path: Path) -> None:
@@ -332,6 +382,8 @@ def test_a_cell_that_is_trained_anew_is_scored_anew(tmp_path: Path, tiny_encoder
 def test_what_cannot_be_compared_is_refused_before_anything_is_trained(recipe: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"--strategies: fulll is none of .*; did you mean full\?"):
         make_plan(recipe, [], tmp_path, ["fulll"])
+    with pytest.raises(RecipeError, match=r"--baseline: fulll is none of .*; did you mean full\?"):
+        make_plan(recipe, [], tmp_path, ["full"], baseline="fulll")
     with pytest.raises(RecipeError, match="--baseline llrd is not compared"):
         make_plan(recipe, [], tmp_path, ["full"], baseline="llrd")
     for split in ("validation", "test"):

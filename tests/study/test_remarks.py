@@ -140,3 +140,18 @@ def test_few_seeds_are_said() -> None:
 def test_a_loss_is_better_when_it_is_lower() -> None:
     first, second = runs("full", [0.8] * 3), runs("llrd", [0.7, 0.71, 0.7])
     assert [one.word for one in judge([first, second], "full", "accuracy", -1, 0.001)] == ["baseline", "better"]
+
+
+def test_all_rows_right_in_all_seeds_is_no_proof_where_rows_are_few() -> None:
+    def of(name: str, share: float) -> Runs:
+        test = {"scores": {"accuracy": share}, "without": [share] * 2, "hits": [share] * 2, "rows": 2}
+        return Runs(name, 1e-4, "", [{"train_seconds": 1.0}] * 2, [test] * 2)
+
+    found = judged(of("full", 0.0), of("llrd", 1.0))[1]
+    assert (found.word, found.gain and found.gain.value) == ("cannot tell yet", 1.0)
+    assert found.runs.interval("accuracy") == pytest.approx((1 - 12.706 * 0.75, 1 + 12.706 * 0.75), rel=1e-3)
+
+
+def test_who_dominates_is_on_the_front() -> None:
+    chain = [runs(name, [0.8] * 5, seconds) for name, seconds in (("full", 20), ("llrd", 10), ("lora", 5))]
+    assert [one.dominated_by for one in judged(*chain)] == ["lora", "lora", ""]

@@ -19,6 +19,7 @@ from nlp_ft.study.statistics import (
     power,
     rows_needed,
     seeds_needed,
+    undecided,
     variances,
     without_each,
     words,
@@ -214,3 +215,24 @@ def test_seeds_needed_are_those_with_80_percent_power_and_none_if_the_rows_are_t
     assert seeds_needed(few_rows, 0.1) is None
     # (1.96 + 0.84)^2 x 0.01 / 0.1^2 times as many rows
     assert rows_needed(few_rows, 0.1, 1000) == 7849
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+@pytest.mark.parametrize("difference", [0.0, 0.04])
+def test_seeds_that_tie_by_chance_do_not_make_an_interval_of_no_width(seeds: int, difference: float) -> None:
+    """On 25 rows, each seed gains other rows than the next one, and all have the same score."""
+    rows = np.zeros((seeds, 25))
+    for seed in range(seeds):
+        rows[seed, [3 * seed, 3 * seed + 1, 3 * seed + 2]] = [1, -1, 25 * difference]
+    found = crossed(np.full(seeds, difference), rows - difference)
+    # As if a row of a seed were drawn anew each time: its variance over rows and seeds.
+    of_rows = rows - difference
+    both = ((of_rows - of_rows.mean(0)) ** 2).sum() / ((seeds - 1) * 24)
+    assert found.error == pytest.approx((both / (25 * seeds)) ** 0.5)
+    assert words([found], 0.005) == ["cannot tell yet"]
+
+
+def test_the_rows_that_a_share_without_any_difference_takes_are_three_by_the_margin() -> None:
+    parts = undecided(25, 25)
+    # Half of 3 / rows is a standard error, of which 1.96 + 0.84 must fit into the margin.
+    assert rows_needed(parts, 0.005, 25) == int(np.ceil(1.5 * (1.959964 + 0.841621) / 0.005))

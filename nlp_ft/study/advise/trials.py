@@ -19,6 +19,7 @@ from nlp_ft.screen import at_level
 from nlp_ft.study import statistics
 from nlp_ft.study.advise.curves import Estimate
 from nlp_ft.study.advise.probing import is_share
+from nlp_ft.study.scoring import right_rows
 from nlp_ft.tasks.outputs import Outputs, Predictions
 from nlp_ft.tasks.registry import task_of
 from nlp_ft.training import build
@@ -191,11 +192,10 @@ def known(value: float) -> float:
 
 def parts_of(predictions: Predictions, metric: str) -> np.ndarray:
     """Compute what each group of rows adds to a score, (groups,), with mean 0; for accuracy each row is a group."""
-    predicted, references = predictions.predicted, predictions.references
-    if metric == "accuracy" and predicted.ndim == 1:
-        hits = (predicted == references).astype(float)
+    hits = right_rows(predictions, metric)
+    if hits is not None:
         return np.asarray(hits - hits.mean())
-    groups = statistics.groups_of(range(len(references)), MOST_GROUPS)
+    groups = statistics.groups_of(range(len(predictions.references)), MOST_GROUPS)
     score = row_score(predictions, metric)
     whole = np.array([score(np.ones(len(groups), dtype=bool))])
     return np.asarray(statistics.deviations(whole, statistics.without_each(score, groups)[None])[0])

@@ -11,6 +11,7 @@ from nlp_ft.recipe.loader import recipe_from_dict
 from nlp_ft.study.advise.curves import Estimate
 from nlp_ft.study.advise.trials import difference, run_trial, score_error
 from tests.tiny import tiny_recipe
+from tests.tiny_choices import choice_recipe
 
 ROWS = np.arange(0, 21, 2)
 
@@ -50,3 +51,12 @@ def test_the_difference_is_that_of_the_same_rows(tmp_path: Path, tiny_encoder: P
     assert difference(one, one, 1) == Estimate(0.0, 0.125)
     assert trial.least_error == 1 / len(ROWS)
     assert score_error(replace(one, parts=np.zeros(1), least_error=1.0)) == 1.0
+
+
+def test_the_rows_of_choices_count_as_right_or_wrong(tmp_path: Path, tiny_encoder: Path) -> None:
+    recipe = recipe_from_dict(choice_recipe(tmp_path, tiny_encoder))
+    trial = run_trial(recipe, 2, np.arange(20))
+    assert 0 < trial.score < 1
+    hits = trial.parts + trial.score
+    assert sorted({*hits.round(9)}) == [0, 1]
+    assert hits.mean() == pytest.approx(trial.score)
