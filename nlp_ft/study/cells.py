@@ -176,7 +176,7 @@ def write_recipes(plan: Plan) -> None:
 
 
 def read_object(file: Path, remedy: str) -> dict[str, Any]:
-    """Read a JSON object that a comparison has written. Raises: RunFolderError: it is damaged; `remedy` says what to do."""
+    """Read a JSON object that a study has written. Raises: RunFolderError: it is damaged; `remedy` says what to do."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except ValueError:

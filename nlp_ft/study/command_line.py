@@ -102,10 +102,13 @@ def find_lr(options: argparse.Namespace) -> int:
     # Before torch is imported, which takes seconds.
     if options.plot:
         check_plot(options.plot)
-    from nlp_ft.study.find_lr import find_rates
+    from nlp_ft.study.find_lr import DEFAULT_STEPS, find_rates
 
     found = find_rates(recipe, options.steps)
     print(f"{found}\n")
+    if options.steps < DEFAULT_STEPS:
+        said = f"look: in {options.steps} steps a head learns little at low rates, so its suggestion is often too high"
+        print(wrapped(f"{said}; {DEFAULT_STEPS} are the default"))
     if options.plot:
         write_plot(found, options.plot)
         print(f"plot: {printable(options.plot)}\n")

@@ -22,7 +22,7 @@ from nlp_ft.errors import TrainingError
 from nlp_ft.layerwise.freezing import set_trainable_layers
 from nlp_ft.recipe import Recipe
 from nlp_ft.screen import shows_bar
-from nlp_ft.tables import terminal_width, text_table
+from nlp_ft.tables import terminal_width, text_table, wrapped
 from nlp_ft.tasks.losses import Loss
 from nlp_ft.tasks.registry import task_of
 from nlp_ft.training import build
@@ -38,7 +38,7 @@ WINDOW = 9
 """Steps over which the losses are averaged."""
 BROKEN = 2.0
 """A mean of so many times that of the first steps ends the test."""
-LEAST_STEPS = 20
+LEAST_STEPS, DEFAULT_STEPS = 20, 100
 HEAD_MARGIN, ENCODER_MARGIN = 10.0, 1.0
 """The suggestion is so many times below the rate with the least mean.
 
@@ -46,6 +46,8 @@ A head, which learns from nothing, still gains at rates that are too high for a 
 """
 LEAST_FALL = 0.02
 """The share by which the mean must fall for a suggestion."""
+SHOWN = 2.0
+"""The standard errors by which it must fall."""
 ROWS_SHOWN = 13
 BAR_WIDTH = 40
 
@@ -77,10 +79,19 @@ class RangeTest:
 
     @property
     def suggestion(self) -> float | None:
-        """A rate below that of the least mean, to two digits; None if the loss hardly falls."""
-        if self.smoothed[self.best] > (1 - LEAST_FALL) * self.smoothed[0]:
+        """A rate below that of the least mean, to two digits; None if the loss falls no more than by chance."""
+        first, least = self.smoothed[0], self.smoothed[self.best]
+        if first - least < max(LEAST_FALL * first, SHOWN * self._error):
             return None
         return float(f"{self.rates[self.best] / self.margin:.1e}")
+
+    @property
+    def _error(self) -> float:
+        """The standard error of the difference of two means, by how much the losses differ from batch to batch."""
+        losses = self.losses[: self.best + WINDOW // 2 + 1]
+        steps = [(after - before) ** 2 for before, after in zip(losses, losses[1:])]
+        variance = sum(steps) / max(1, len(steps)) / 2
+        return math.sqrt(variance * (1 / (WINDOW // 2 + 1) + 1 / WINDOW))
 
     @property
     def is_broken(self) -> bool:
@@ -98,8 +109,15 @@ class FoundRates:
     """None if the strategy trains the head alone."""
 
     @property
+    def is_head_too_high(self) -> bool:
+        """Whether the loss breaks once the head keeps its rate, which it had for a step alone in its own test."""
+        return self.encoder is not None and self.encoder.smoothed[0] > BROKEN * self.head.smoothed[0]
+
+    @property
     def settings(self) -> list[str]:
         """The suggestions as settings, `key=value`."""
+        if self.is_head_too_high:
+            return []
         if self.encoder is None:
             named = [("optimizer.lr", self.head.suggestion)]
         else:
@@ -109,7 +127,12 @@ class FoundRates:
     def __str__(self) -> str:
         parts = [f"head, over the frozen encoder\n\n{_chart(self.head)}"]
         if self.encoder is not None:
-            parts.append(f"encoder, while the head learns at its rate\n\n{_chart(self.encoder)}")
+            rate = self.head.suggestion or HEAD_RATES[0]
+            parts.append(f"encoder, while the head learns at {rate:g}\n\n{_chart(self.encoder)}")
+        if self.is_head_too_high:
+            parts.append(
+                wrapped("look: that rate of the head breaks the loss, so nothing is suggested; try more --steps")
+            )
         return "\n\n".join(parts)
 
 
@@ -135,7 +158,7 @@ def range_test(
     return test
 
 
-def find_rates(recipe: Recipe, steps: int = 100) -> FoundRates:
+def find_rates(recipe: Recipe, steps: int = DEFAULT_STEPS) -> FoundRates:
     """Run the range tests of a recipe: of the head, then of the layers below it that the strategy ever trains.
 
     The layers keep the ratios of their rates. Nothing is written.
@@ -256,7 +279,7 @@ def _chart(test: RangeTest) -> str:
     ]
     least = f"{test.rates[test.best]:.1e}, where the mean is least"
     if test.suggestion is None:
-        found = "no suggestion: the loss hardly falls at any rate"
+        found = "no suggestion: at no rate does the loss fall more than by chance"
     elif test.margin > 1:
         found = f"suggestion {test.suggestion:g}: {test.margin:g} times below {least}"
     else:

@@ -18,7 +18,7 @@ BLUE, RED = "#0072b2", "#d55e00"
 def check_plot(file: str) -> None:
     """Check, before the tests run, that a plot can be written to a file. Raises: DataError."""
     path = Path(file)
-    if path.suffix.lower() not in ENDINGS:
+    if path.suffix.lower() not in ENDINGS or file.endswith(("/", "\\")) or path.is_dir():
         raise DataError(f"--plot: the file's name must end in {', '.join(ENDINGS)}, got {printable(file)}")
     if not path.absolute().parent.is_dir():
         raise DataError(f"--plot: {printable(file)}: No such file or directory")

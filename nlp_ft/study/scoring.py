@@ -37,7 +37,7 @@ def scored_on_test(plan: Plan, cell: Cell, data_hash: str) -> dict[str, Any]:
     stored = read_object(file, MADE_ANEW) if file.exists() else {}
     known = {"weights": weights, "data": data_hash}
     # There are none yet, or the cell was trained anew, or test has changed.
-    if not SCORED <= stored.keys() or any(stored.get(key) != value for key, value in known.items()):
+    if SCORED - stored.keys() or any(stored.get(key) != value for key, value in known.items()):
         run = load_run(plan.folder_of(cell), getattr(plan.recipe.model, "trust_remote_code", False))
         run.recipe = run.recipe.model_copy(update={"data": plan.recipe.data})
         stored = {**known, **_described(plan, evaluate_trained(run, None, SPLIT))}
@@ -84,7 +84,7 @@ def clusters(plan: Plan, predictions: Predictions) -> list[object]:
     table = predictions.inputs(np.arange(len(predictions.references)))
     columns = ["context"] if hasattr(plan.recipe.data, "context") else table.column_names[1:]
     rows: list[Mapping[str, Any]] = table.select(columns).to_pylist()
-    found = [json.dumps(row, sort_keys=True, default=str) for row in rows]
+    found: list[object] = [json.dumps(row, sort_keys=True, default=str) for row in rows]
     # One passage for all questions: the interval is over other questions about it.
     return found if len(set(found)) > 1 else list(range(len(rows)))
 

@@ -59,8 +59,9 @@ class Findings:
     @property
     def about(self) -> str:
         """What the numbers of the headline are."""
+        seeds, rows = max(len(one.runs.tests) for one in self.judged), self.judged[0].runs.tests[0]["rows"]
         return (
-            f"test {self.plan.metric} of {max(len(one.runs.tests) for one in self.judged)} seed(s), {self.judged[0].runs.tests[0]['rows']:,} rows; "
+            f"test {self.plan.metric} of {seeds} seed(s), {rows:,} rows; "
             f"gain: mean paired difference to {self.plan.baseline}, with the interval over new seeds and new rows."
             f"{self._cheap_words}{self._budget}"
         )

@@ -10,7 +10,7 @@ import torch
 from nlp_ft.cli import main
 from nlp_ft.errors import DataError, TrainingError
 from nlp_ft.recipe.loader import dump_yaml, recipe_from_dict
-from nlp_ft.study.find_lr import FoundRates, find_rates, range_test, restored
+from nlp_ft.study.find_lr import FoundRates, RangeTest, find_rates, range_test, restored
 from nlp_ft.study.lr_plot import check_plot, write_plot
 from tests.tiny import tiny_recipe
 
@@ -56,7 +56,12 @@ def test_the_plot_holds_both_tests_and_their_suggestions(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("file", "said"), [("rates.txt", "must end in .svg, .png, .pdf, got rates.txt"), ("no/rates.svg", "No such file")]
+    ("file", "said"),
+    [
+        ("rates.txt", "must end in .svg, .png, .pdf, got rates.txt"),
+        ("no/rates.svg", "No such file"),
+        ("rates.svg/", "must end in"),
+    ],
 )
 def test_a_plot_that_cannot_be_written_is_refused(file: str, said: str) -> None:
     with pytest.raises(DataError, match=said):
@@ -121,3 +126,18 @@ def test_a_strategy_that_trains_the_head_alone_gets_one_rate(
 def test_too_few_steps_are_refused(tmp_path: Path, tiny_encoder: Path) -> None:
     with pytest.raises(TrainingError, match="--steps must be at least 20, got 5"):
         find_rates(recipe_from_dict(tiny_recipe(tmp_path, tiny_encoder)), 5)
+
+
+def test_a_fall_within_what_batches_differ_by_is_no_suggestion() -> None:
+    losses = iter([1.3, 0.7, 1.4, 0.6, 1.2, 0.8, 1.1, 0.7] + 30 * [1.0])
+    assert range_test(lambda _: next(losses), 1e-5, 1e-1, 30, margin=1.0).suggestion is None
+    assert range_test(falling_then_rising, 1e-5, 1e1, 100).suggestion is not None
+
+
+def test_a_rate_of_the_head_that_breaks_the_loss_is_not_suggested() -> None:
+    rates = [float(rate) for rate in range(1, 21)]
+    head = RangeTest(rates, [1.0 - 0.04 * step for step in range(20)], 10.0)
+    broken = FoundRates(head, RangeTest(rates, [5.0] * 20, 1.0))
+    assert broken.settings == []
+    assert "look: that rate of the head breaks the loss" in str(broken)
+    assert FoundRates(head, RangeTest(rates, [0.9] * 20, 1.0)).settings == [f"optimizer.head_lr={head.suggestion:g}"]

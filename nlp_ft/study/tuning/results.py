@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,7 @@ def write_results(folder: Path, trials: Sequence[Trial], study: Searched) -> dic
                 "good it is."
             )
         )
-        show(f"next: nlp-ft train {printable(str(folder / BEST))}")
+        show(f"next: nlp-ft train {printable(shlex.quote(str(folder / BEST)))}")
     durable.write_text(folder / TRIALS_CSV, _csv(order, keys, study.metric))
     durable.write_text(folder / RESULT, json.dumps(result, indent=2) + "\n")
     say(f"\nstudy folder: {printable(str(folder))}")

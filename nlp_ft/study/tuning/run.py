@@ -17,7 +17,9 @@ from nlp_ft.errors import RecipeError, RunFolderError, TrainingError, printable
 from nlp_ft.extras import require_optuna
 from nlp_ft.recipe import Recipe
 from nlp_ft.recipe.loader import apply_overrides, dump_yaml, read_yaml, recipe_from_dict, recipe_to_dict
+from nlp_ft.recipe.yaml_reader import parse_yaml
 from nlp_ft.screen import say
+from nlp_ft.study.cells import read_object
 from nlp_ft.study.process import SECONDS_BETWEEN_LOOKS, TAKEN, Running, Start, start_process
 from nlp_ft.study.running import error_in, is_lower_better
 from nlp_ft.study.stopping import stoppable
@@ -121,7 +123,7 @@ def _claim(study: Study) -> None:
     recipe = {key: value for key, value in study.values.items() if key != "output_dir"}
     now = json.loads(json.dumps({"recipe": recipe, "space": {key: vars(of) for key, of in study.space.items()}}))
     if file.exists():
-        if json.loads(file.read_text(encoding="utf-8")) != now:
+        if read_object(file, "put it back, or choose another folder with --output") != now:
             raise RunFolderError(
                 f"--output: {study.folder} holds a study of another recipe or another space; choose another folder"
             )
@@ -136,9 +138,16 @@ def _journal(study: Study) -> Any:
     optuna = require_optuna(TrainingError)
     from optuna.storages.journal import JournalFileBackend
 
+    file = study.folder / JOURNAL
+    try:
+        storage = optuna.storages.JournalStorage(JournalFileBackend(str(file)))
+    except (ValueError, KeyError) as error:
+        raise RunFolderError(
+            f"{file} is damaged ({error}); put it back, or choose another folder with --output"
+        ) from None
     journal = optuna.create_study(
         study_name="tune",
-        storage=optuna.storages.JournalStorage(JournalFileBackend(str(study.folder / JOURNAL))),
+        storage=storage,
         pruner=optuna.pruners.MedianPruner(n_startup_trials=FIRST_TRIALS, n_warmup_steps=1),
         direction="minimize" if is_lower_better(study.metric) else "maximize",
         load_if_exists=True,
@@ -200,7 +209,14 @@ def _write_recipe(study: Study, trial: Any) -> Path:
     folder = study.run_folder(trial.number)
     values = apply_overrides(study.values, [setting(key, value) for key, value in trial.params.items()])
     file = folder.with_suffix(".yaml")
-    durable.write_text(file, dump_yaml({**values, "output_dir": str(folder)}))
+    text = dump_yaml({**values, "output_dir": str(folder)})
+    # The run of another trial would be taken for this one.
+    if file.exists() and {**read_yaml(file), "output_dir": ""} != {**parse_yaml(text, file.name), "output_dir": ""}:
+        raise RunFolderError(
+            f"{file} is not that of trial {trial.number} in {study.folder / JOURNAL}, which is not whole any more; put "
+            "it back, or choose another folder with --output"
+        )
+    durable.write_text(file, text)
     return file
 
 

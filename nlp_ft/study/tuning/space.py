@@ -12,6 +12,8 @@ from nlp_ft.recipe.yaml_reader import parse_yaml
 WIDE = 10.0
 """A range whose ends are this factor apart is searched on a logarithmic scale, as learning rates always are."""
 RATES = ("lr", "head_lr")
+FIXED = ("output_dir", "data.validation", "data.test", "training.metric")
+"""Settings by which all trials are judged alike."""
 FEWER, MORE = 0.2, 5.0
 """The default range of a learning rate, as factors on the derived one."""
 
@@ -74,13 +76,20 @@ def default_space(recipe: Mapping[str, Any]) -> Space:
 
     Args:
         recipe: the recipe with derived rates, as nested dicts.
+
+    Raises:
+        RecipeError: it has no rates.
     """
     rates = {key: rate for key in RATES if (rate := recipe["optimizer"][key]) is not None}
+    if recipe["strategy"]["probe"] is not None:
+        raise RecipeError("strategy probe takes no steps, so it has no rate to search; name other settings in --space")
     space: Space = {
         f"optimizer.{key}": Range(_three_digits(FEWER * rate), _three_digits(MORE * rate), True)
         for key, rate in rates.items()
     }
-    if recipe["strategy"]["trainable_blocks"] != 0 or recipe["strategy"]["unfreeze"] is not None:
+    trains_more = recipe["strategy"]["trainable_blocks"] != 0 or recipe["strategy"]["unfreeze"] is not None
+    # `full` means one rate for all layers, and the recipe refuses it with another decay.
+    if trains_more and recipe["strategy"]["name"] != "full":
         space["optimizer.layer_decay"] = Range(0.6, 1.0, False)
     return space
 
@@ -88,6 +97,8 @@ def default_space(recipe: Mapping[str, Any]) -> Space:
 def require_valid(space: Space, values: Mapping[str, Any], origin: str) -> None:
     """Check that the recipe accepts the ends of each range, and each value. Raises: RecipeError: it does not."""
     for key, where in space.items():
+        if key in FIXED:
+            raise RecipeError(f"--space {key}: trials that differ in it do not compare, or read test; set it for all")
         for value in where.examples:
             recipe_from_dict(apply_overrides(values, [setting(key, value)]), f"--space {key}={value}: {origin}")
 
@@ -104,6 +115,8 @@ def _shown(value: Any) -> str:
 
 
 def _read(key: str, value: Any) -> Range | Choice:
+    if isinstance(value, dict):
+        raise RecipeError(f"--space {key}: write the keys below it with dots, such as {key}.{next(iter(value), 'key')}")
     if isinstance(value, list):
         return _choice(key, value)
     first, dots, last = str(value).partition("..")

@@ -104,6 +104,22 @@ def test_a_second_start_goes_on_and_draws_other_settings(recipe: str, tmp_path: 
         tune(of(recipe, tmp_path / "s", SPACE[:1]), 5, start=second.start)
 
 
+def test_what_is_damaged_is_named_and_no_run_is_taken_for_that_of_another_trial(recipe: str, tmp_path: Path) -> None:
+    study = of(recipe, tmp_path / "s")
+    tune(study, 2, start=Trials().start)
+    for name in ("tune.json", "journal.log"):
+        whole = (tmp_path / "s" / name).read_text()
+        (tmp_path / "s" / name).write_text("{\n")
+        with pytest.raises(RunFolderError, match=rf"{name} is damaged.*choose another folder"):
+            tune(study, 3, start=Trials().start)
+        (tmp_path / "s" / name).write_text(whole)
+    (tmp_path / "s/journal.log").unlink()
+    file = tmp_path / "s/trials/0001.yaml"
+    file.write_text(file.read_text().replace("per_device_batch_size: ", "per_device_batch_size: 3"))
+    with pytest.raises(RunFolderError, match=r"0001\.yaml is not that of trial 1 in .*journal\.log"):
+        tune(study, 2, start=lambda file, log: Done())
+
+
 def test_a_trial_that_was_cut_off_is_trained_on_with_its_settings(recipe: str, tmp_path: Path) -> None:
     begun: list[str] = []
 

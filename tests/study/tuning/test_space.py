@@ -49,9 +49,12 @@ def test_a_file_holds_a_space(tmp_path: Path) -> None:
         ("training.duration=2ep..5ep", r"durations and names are listed, such as training\.duration=2ep,3ep"),
         ("optimizer.lr=1e-4", r"--space optimizer\.lr: must be a range .* or two values or more .*; got \[0\.0001\]"),
         ("nowhere.yaml", "nowhere.yaml"),
+        ("nested.yaml", r"--space optimizer: write the keys below it with dots, such as optimizer\.lr"),
     ],
 )
-def test_what_is_no_range_is_refused(text: str, message: str) -> None:
+def test_what_is_no_range_is_refused(text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("nested.yaml").write_text("optimizer:\n  lr: 1e-5..1e-3\n")
     with pytest.raises(RecipeError, match=message):
         read_space([text])
 
@@ -60,6 +63,7 @@ def test_what_is_no_range_is_refused(text: str, message: str) -> None:
     ("text", "message"),
     [
         ("optimizer.layer_decay=0.5..1.5", r"--space optimizer.layer_decay=1.5: mine.yaml.*layer_decay"),
+        ("data.test=a.csv,b.csv", r"--space data\.test: trials that differ in it do not compare"),
         ("optimizer.lrr=1e-5..1e-3", r"optimizer\.lrr is not a key of a recipe; did you mean lr\?"),
     ],
 )
@@ -73,12 +77,18 @@ def test_a_key_or_an_end_that_the_recipe_refuses_is_named_before_any_trial(
 def test_by_default_the_rates_are_searched_and_layer_decay_where_layers_train() -> None:
     recipe = {
         "optimizer": {"lr": 1e-4, "head_lr": 1e-2},
-        "strategy": {"trainable_blocks": "all", "unfreeze": None},
+        "strategy": {"name": "llrd", "trainable_blocks": "all", "unfreeze": None, "probe": None},
     }
     rates = {"optimizer.lr": Range(2e-5, 5e-4, True), "optimizer.head_lr": Range(2e-3, 5e-2, True)}
     assert default_space(recipe) == {**rates, "optimizer.layer_decay": Range(0.6, 1.0, False)}
-    head_only = {"optimizer": {"lr": 1e-2, "head_lr": None}, "strategy": {"trainable_blocks": 0, "unfreeze": None}}
+    assert default_space({**recipe, "strategy": {**recipe["strategy"], "name": "full"}}) == rates
+    head_only = {
+        "optimizer": {"lr": 1e-2, "head_lr": None},
+        "strategy": {"name": "head_only", "trainable_blocks": 0, "unfreeze": None, "probe": None},
+    }
     assert default_space(head_only) == {"optimizer.lr": Range(2e-3, 5e-2, True)}
+    with pytest.raises(RecipeError, match="strategy probe takes no steps, so it has no rate to search"):
+        default_space({**recipe, "strategy": {**recipe["strategy"], "probe": {"layer": "best"}}})
 
 
 @pytest.mark.parametrize(
