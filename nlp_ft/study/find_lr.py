@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 
 import torch
@@ -89,7 +89,7 @@ class RangeTest:
     def _error(self) -> float:
         """The standard error of the difference of two means, by how much the losses differ from batch to batch."""
         losses = self.losses[: self.best + WINDOW // 2 + 1]
-        steps = [(after - before) ** 2 for before, after in zip(losses, losses[1:])]
+        steps = [(after - before) ** 2 for before, after in pairwise(losses)]
         variance = sum(steps) / max(1, len(steps)) / 2
         return math.sqrt(variance * (1 / (WINDOW // 2 + 1) + 1 / WINDOW))
 

@@ -140,18 +140,17 @@ def _journal(study: Study) -> Any:
 
     file = study.folder / JOURNAL
     try:
-        storage = optuna.storages.JournalStorage(JournalFileBackend(str(file)))
-    except (ValueError, KeyError) as error:
+        journal = optuna.create_study(
+            study_name="tune",
+            storage=optuna.storages.JournalStorage(JournalFileBackend(str(file))),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=FIRST_TRIALS, n_warmup_steps=1),
+            direction="minimize" if is_lower_better(study.metric) else "maximize",
+            load_if_exists=True,
+        )
+    except ValueError as error:
         raise RunFolderError(
             f"{file} is damaged ({error}); put it back, or choose another folder with --output"
         ) from None
-    journal = optuna.create_study(
-        study_name="tune",
-        storage=storage,
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=FIRST_TRIALS, n_warmup_steps=1),
-        direction="minimize" if is_lower_better(study.metric) else "maximize",
-        load_if_exists=True,
-    )
     # A second start must not draw what the first one has drawn.
     journal.sampler = optuna.samplers.TPESampler(seed=study.recipe.seed + len(journal.get_trials(deepcopy=False)))
     return journal

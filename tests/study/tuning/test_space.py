@@ -1,6 +1,7 @@
 """The space of a search: how it is written, what is searched by default, and what is refused."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,7 +76,7 @@ def test_a_key_or_an_end_that_the_recipe_refuses_is_named_before_any_trial(
 
 
 def test_by_default_the_rates_are_searched_and_layer_decay_where_layers_train() -> None:
-    recipe = {
+    recipe: dict[str, Any] = {
         "optimizer": {"lr": 1e-4, "head_lr": 1e-2},
         "strategy": {"name": "llrd", "trainable_blocks": "all", "unfreeze": None, "probe": None},
     }
