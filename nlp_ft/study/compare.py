@@ -79,7 +79,7 @@ def compare(
         sign = -1 if is_lower_better(plan.metric) else 1
         judged = judge(runs, plan.baseline, plan.metric, sign, margin)
         lines = verdict_lines(judged, plan.baseline, plan.metric, margin)
-        odd = remarks(judged, cheap, report, plan.metric, sign, jobs)
+        odd = remarks(judged, cheap, report, plan.metric, sign, jobs, margin)
         if plan.equal == "seconds":
             odd = [*unequal(runs, plan.baseline), *odd]
         front, left_out = front_line(judged, plan.metric), unfinished(plan, dropped)

@@ -12,6 +12,8 @@ from nlp_ft.training.verdict.facts import points, shown
 USUAL_SEEDS = 5
 COLLAPSE = 0.1
 """A seed whose score is that far below the median of its strategy has collapsed; for scores of at most 1."""
+WIDE = 0.1
+"""A margin of more than that share of a loss or an error is said to be wide."""
 DEARER = 1.2
 """Factor on the seconds of the baseline, from which a strategy costs more."""
 
@@ -66,7 +68,13 @@ def _reach(one: Judged, metric: str, margin: float) -> str:
 
 
 def remarks(
-    judged: Sequence[Judged], cheap: Sequence[CheapRow], report: Mapping[str, Any], metric: str, sign: int, jobs: int
+    judged: Sequence[Judged],
+    cheap: Sequence[CheapRow],
+    report: Mapping[str, Any],
+    metric: str,
+    sign: int,
+    jobs: int,
+    margin: float,
 ) -> list[str]:
     """List what is odd, one sentence each.
 
@@ -77,9 +85,10 @@ def remarks(
         metric: the compared score.
         sign: -1 if a lower score is better, else 1.
         jobs: cells that were trained at the same time.
+        margin: differences below it count as equal, in the unit of the metric.
     """
-    found = [*_of_seeds(judged), *_of_data(report)]
     base = next(one for one in judged if one.gain is None)
+    found = [*_of_seeds(judged), *_of_data(report), *_of_margin(base, metric, margin)]
     for one in judged:
         found += _of_runs(one, metric, sign)
         found += _of_cost(one, base)
@@ -103,6 +112,14 @@ def _of_seeds(judged: Sequence[Judged]) -> list[str]:
 def _of_data(report: Mapping[str, Any]) -> list[str]:
     shared, rows = report.get("test", {}).get("also_in_train", 0), report.get("test", {}).get("rows", 0)
     return [f"{shared:,} of {rows:,} test texts are in train, too: the scores are too high."] if shared else []
+
+
+def _of_margin(base: Judged, metric: str, margin: float) -> list[str]:
+    share = margin / max(abs(float(base.runs.scores(metric).mean())), 1e-9)
+    if points(metric, 0.01) == "1.0 points" or share <= WIDE:
+        return []
+    said = f"the margin of {points(metric, margin)} is {100 * share:.0f} % of the {metric} of {base.runs.strategy}"
+    return [f"{said}, so equal says little; set --margin in the unit of the {metric}."]
 
 
 def _of_runs(one: Judged, metric: str, sign: int) -> list[str]:

@@ -36,7 +36,7 @@ def judged(*of: Runs, margin: float = 0.01) -> list[Judged]:
 
 
 def said(*of: Runs, cheap: Sequence[CheapRow] = (), report: dict[str, Any] | None = None, jobs: int = 1) -> list[str]:
-    return remarks(judged(*of), cheap, report or {}, "accuracy", 1, jobs)
+    return remarks(judged(*of), cheap, report or {}, "accuracy", 1, jobs, 0.01)
 
 
 @pytest.mark.parametrize(("rows", "word"), [(2, "cannot tell yet"), (400, "cannot tell yet"), (2000, "equal")])
@@ -140,6 +140,18 @@ def test_few_seeds_are_said() -> None:
 def test_a_loss_is_better_when_it_is_lower() -> None:
     first, second = runs("full", [0.8] * 3), runs("llrd", [0.7, 0.71, 0.7])
     assert [one.word for one in judge([first, second], "full", "accuracy", -1, 0.001)] == ["baseline", "better"]
+
+
+def test_a_margin_that_is_wide_beside_an_error_is_said() -> None:
+    def of(name: str) -> Runs:
+        test = {"scores": {"mse": 1.25}, "without": [1.25] * 2, "hits": None, "rows": 2}
+        return Runs(name, 1e-4, "", [{"train_seconds": 1.0}] * 5, [test] * 5)
+
+    found = judge([of("full"), of("llrd")], "full", "mse", -1, 0.5)
+    assert remarks(found, [], {}, "mse", -1, 1, 0.5) == [
+        "the margin of 0.5 is 40 % of the mse of full, so equal says little; set --margin in the unit of the mse."
+    ]
+    assert remarks(found, [], {}, "mse", -1, 1, 0.1) == []
 
 
 def test_all_rows_right_in_all_seeds_is_no_proof_where_rows_are_few() -> None:
