@@ -104,7 +104,10 @@ def find_lr(options: argparse.Namespace) -> int:
         check_plot(options.plot)
     from nlp_ft.study.find_lr import DEFAULT_STEPS, find_rates
 
-    found = find_rates(recipe, options.steps)
+    try:
+        found = find_rates(recipe, options.steps)
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; nothing was written", INTERRUPTED) from None
     print(f"{found}\n")
     if options.steps < DEFAULT_STEPS:
         said = f"look: in {options.steps} steps a head learns little at low rates, so its suggestion is often too high"

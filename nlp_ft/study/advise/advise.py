@@ -137,7 +137,7 @@ def _require(choice: Choice | None, first: Trial) -> Choice:
     """Raises: TrainingError: nothing was measured."""
     if choice is None:
         raise TrainingError(
-            f"--budget is too short for {FEWEST_STEPS} steps of {DEFAULT}, of {first.step_seconds.mean():.1f} s each, "
+            f"--budget is too short for {FEWEST_STEPS} steps of {DEFAULT}, of {first.step_seconds.mean():.2g} s each, "
             "and this task has no probe; give more time"
         )
     return choice

@@ -53,7 +53,9 @@ def chosen(
         gap, error = of_probe.value - of_trial.value, float(np.hypot(of_probe.error, of_trial.error))
         measured[PROBED] = Measured(Estimate(gap / unit, error / unit), "probe")
     estimates = [] if of_trial is None else [of_trial]
-    if of_probe is not None:
+    # A trial that was the whole run has the score of it; a probe may be better where that run is too short.
+    was_whole = default is not None and default.steps == default.full_steps
+    if of_probe is not None and not was_whole:
         estimates.append(beyond_probe(of_probe, measured.get(PROBED), unit))
     if not estimates:
         return None

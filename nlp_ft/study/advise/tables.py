@@ -8,7 +8,7 @@ from nlp_ft.study.advise.domain import Domain
 from nlp_ft.study.advise.evidence import Evidence
 from nlp_ft.study.advise.measures import PROBED
 from nlp_ft.study.advise.prior import DEFAULT, NEAR
-from nlp_ft.study.advise.probing import LAST, Probe
+from nlp_ft.study.advise.probing import LAST, Probe, is_share
 from nlp_ft.tables import short_count, terminal_width, text_table, wrapped
 from nlp_ft.training.verdict.facts import shown
 
@@ -29,7 +29,7 @@ def screen(advice: Advice) -> str:
         wrapped(
             f"points over {DEFAULT}, ± one deviation: believed before (published gains, leaning to the table), "
             f"measured, and both together; then the predicted {advice.metric.replace('_', ' ')} and the cost of a "
-            "whole run, and the steps of the trial"
+            f"whole run, and the steps of the trial{_unit(advice)}"
         ),
         "",
         *(wrapped(line) for line in advice_lines(advice)),
@@ -37,6 +37,10 @@ def screen(advice: Advice) -> str:
         _settings(advice),
     ]
     return "\n".join(lines)
+
+
+def _unit(advice: Advice) -> str:
+    return "" if is_share(advice.metric) else f"; a point is 1 % of the {advice.metric} of the trial of {DEFAULT}"
 
 
 def predicted(advice: Advice) -> str:

@@ -111,6 +111,17 @@ def test_without_validation_it_is_drawn_from_train(tmp_path: Path, tiny_encoder:
 
 
 @pytest.mark.slow
+def test_a_trial_that_was_the_whole_run_predicts_its_own_score(tmp_path: Path, tiny_encoder: Path) -> None:
+    """The probe is right in all rows, and a run of 6 steps is not."""
+    file = write_recipe(tmp_path, tiny_encoder, training={"duration": "6st", "per_device_batch_size": 8})
+    found = advise(str(file), ["strategy=llrd"], budget=5.0)
+    trial = found.trials["llrd"]
+    assert (trial.steps, trial.full_steps) == (6, 6)
+    assert next(one for one in found.choice.candidates if one.strategy == "llrd").score.value == trial.score < 0.7
+    assert found.probe is not None
+    assert found.probe.layers["last"].value > 0.9
+
+
 def test_a_budget_without_time_for_trials_leaves_the_default(tmp_path: Path, tiny_encoder: Path) -> None:
     found = advise(str(write_recipe(tmp_path, tiny_encoder)), budget=1e-3)
     assert dict(found.trials) == {}
