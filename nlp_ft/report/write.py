@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,11 +99,17 @@ def write_comparison(
 
 
 def save(text: str, output: str | Path) -> None:
-    """Write a report. Raises: RunFolderError: the file cannot be written."""
+    """Write a report, whole or not at all. Raises: RunFolderError: the file cannot be written."""
+    file = Path(output).resolve()
+    writing = file.with_name(f"{file.name}.writing")
     try:
-        Path(output).write_text(text, encoding="utf-8", newline="\n")
+        writing.write_text(text, encoding="utf-8", newline="\n")
+        writing.replace(file)
     except OSError as error:
         raise RunFolderError(f"--output: {output}: {error.strerror or error}") from None
+    finally:
+        with suppress(OSError):
+            writing.unlink(missing_ok=True)
 
 
 def render_run(run: Mapping[str, Any], form: Format) -> str:

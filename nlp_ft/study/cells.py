@@ -209,11 +209,19 @@ def claim_folder(plan: Plan) -> None:
                 f"--output: {plan.folder} holds a comparison of another recipe or with other rates; different: "
                 f"{', '.join(different)}; choose another folder"
             )
-    elif plan.folder.exists() and any(plan.folder.iterdir()):
-        raise RunFolderError(f"--output: {plan.folder} holds other things than a comparison; choose another folder")
-    (plan.folder / CELLS).mkdir(parents=True, exist_ok=True)
-    (plan.folder / TEST).mkdir(exist_ok=True)
+    else:
+        require_empty(plan.folder, "comparison")
+    plan.folder.mkdir(parents=True, exist_ok=True)
     durable.write_text(file, json.dumps(now, indent=2) + "\n")
+    for name in (CELLS, TEST):
+        (plan.folder / name).mkdir(exist_ok=True)
+
+
+def require_empty(folder: Path, what: str) -> None:
+    """Check that a study may begin in a folder: none, or an empty one. Raises: RunFolderError."""
+    # A first start that found no room on the disk leaves a file that was being written.
+    if folder.exists() and any(one.suffix != ".writing" for one in folder.iterdir()):
+        raise RunFolderError(f"--output: {folder} holds other things than a {what}; choose another folder")
 
 
 def _require_splits(recipe: Recipe, file: str) -> None:

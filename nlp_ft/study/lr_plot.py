@@ -25,7 +25,11 @@ def check_plot(file: str) -> None:
 
 
 def write_plot(found: "FoundRates", file: str) -> None:
-    """Draw the test of the head and that of the encoder, if there is one, side by side; a file there is replaced."""
+    """Draw the test of the head and that of the encoder, if there is one, side by side; a file there is replaced.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
     from matplotlib.figure import Figure
 
     tests = {"head": found.head, "encoder": found.encoder}
@@ -33,7 +37,11 @@ def write_plot(found: "FoundRates", file: str) -> None:
     figure = Figure(figsize=(5 * len(shown), 3.6), layout="constrained")
     for axes, (name, test) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items()):
         _draw(axes, name, test)
-    figure.savefig(file, dpi=150)
+    try:
+        figure.savefig(file, dpi=150)
+    except OSError as error:
+        Path(file).unlink(missing_ok=True)
+        raise DataError(f"--plot: {printable(file)}: {error.strerror or error}") from None
 
 
 def _draw(axes: "Axes", name: str, test: "RangeTest") -> None:

@@ -76,7 +76,9 @@ def right_rows(predictions: Predictions, metric: str) -> np.ndarray | None:
     # A choice among candidates does not equal its reference, which has all of them.
     score = predictions.outputs.score
     rows = [slice(row, row + 1) for row in range(len(references))]
-    return np.array([score(predicted[row], references[row])[metric] == 1 for row in rows], dtype=bool)
+    scores = np.array([score(predicted[row], references[row])[metric] for row in rows])
+    # The accuracy of tags is no share of rows.
+    return scores == 1 if np.isin(scores, (0, 1)).all() else None
 
 
 def clusters(plan: Plan, predictions: Predictions) -> list[object]:

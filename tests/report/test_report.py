@@ -17,7 +17,7 @@ from nlp_ft.report.figures import figures_of_run
 from nlp_ft.report.rows import marked_words, read_rows
 from nlp_ft.report.splits import by_length
 from nlp_ft.report.summary import describe_run
-from nlp_ft.report.write import format_of, render_run, report_file, write_comparison, write_report
+from nlp_ft.report.write import format_of, render_run, report_file, save, write_comparison, write_report
 from tests.report.browser import browser, measure
 
 HOSTILE = '<script>alert("x")</script> & $x^2$ \x1b[31m'
@@ -376,3 +376,14 @@ def test_one_layer_of_a_probe_is_a_row_of_its_table_and_no_figure(tmp_path: Path
     run = describe_run(folder)
     assert "probe" not in figures_of_run(run)
     assert "| input of the head | - | - | chosen |" in render_run(run, "md")
+
+
+def test_a_report_that_cannot_be_written_leaves_the_one_that_is_there(tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    save("whole", file)
+    with pytest.raises(UnicodeEncodeError):
+        save("\ud800", file)
+    (tmp_path / "report.html.writing").mkdir()  # as good as a full disk: it cannot be written
+    with pytest.raises(RunFolderError, match=r"--output: .*report\.html: "):
+        save("other", file)
+    assert file.read_text() == "whole"

@@ -354,6 +354,22 @@ def test_a_comparison_that_was_moved_goes_on_in_its_new_place(recipe: str, tmp_p
         prepare(plan)
 
 
+def test_a_start_without_room_on_the_disk_does_not_block_the_next_one(
+    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(file: Path, text: str) -> None:
+        file.with_name(f"{file.name}.writing").write_text("{")
+        raise OSError(28, "No space left on device")
+
+    plan = make_plan(recipe, [], tmp_path / "c", ["full"], 1, 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(durable, "write_text", full)
+        with pytest.raises(OSError, match="No space left"):
+            prepare(plan)
+    prepare(plan)
+    assert plan.recipe_file(plan.cells[0]).exists()
+
+
 def test_where_each_seed_draws_rows_of_train_its_cells_have_the_same(recipe: str, tmp_path: Path) -> None:
     plan = make_plan(recipe, ["data.train_rows=9"], tmp_path / "c", ["full", "head_only"], 1, 2)
     for cell in plan.cells:

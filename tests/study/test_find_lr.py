@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from nlp_ft.cli import main
 from nlp_ft.errors import DataError, TrainingError
@@ -141,3 +142,17 @@ def test_a_rate_of_the_head_that_breaks_the_loss_is_not_suggested() -> None:
     assert broken.settings == []
     assert "look: that rate of the head breaks the loss" in str(broken)
     assert FoundRates(head, RangeTest(rates, [0.9] * 20, 1.0)).settings == [f"optimizer.head_lr={head.suggestion:g}"]
+
+
+def test_a_plot_that_finds_no_room_is_named_and_not_left_in_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(figure: Figure, file: str, dpi: int) -> None:
+        Path(file).write_text("<svg")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", full)
+    found = FoundRates(range_test(falling_then_rising, 1e-5, 1e1, 100), None)
+    with pytest.raises(DataError, match=r"--plot: .*rates\.svg: No space left on device"):
+        write_plot(found, str(tmp_path / "rates.svg"))
+    assert not (tmp_path / "rates.svg").exists()

@@ -19,7 +19,7 @@ from nlp_ft.recipe import Recipe
 from nlp_ft.recipe.loader import apply_overrides, dump_yaml, read_yaml, recipe_from_dict, recipe_to_dict
 from nlp_ft.recipe.yaml_reader import parse_yaml
 from nlp_ft.screen import say
-from nlp_ft.study.cells import read_object
+from nlp_ft.study.cells import read_object, require_empty
 from nlp_ft.study.process import SECONDS_BETWEEN_LOOKS, TAKEN, Running, Start, start_process
 from nlp_ft.study.running import error_in, is_lower_better
 from nlp_ft.study.stopping import stoppable
@@ -127,10 +127,11 @@ def _claim(study: Study) -> None:
             raise RunFolderError(
                 f"--output: {study.folder} holds a study of another recipe or another space; choose another folder"
             )
-    elif study.folder.exists() and any(study.folder.iterdir()):
-        raise RunFolderError(f"--output: {study.folder} holds other things than a study; choose another folder")
-    (study.folder / TRIALS).mkdir(parents=True, exist_ok=True)
+    else:
+        require_empty(study.folder, "study")
+    study.folder.mkdir(parents=True, exist_ok=True)
     durable.write_text(file, json.dumps(now, indent=2) + "\n")
+    (study.folder / TRIALS).mkdir(exist_ok=True)
 
 
 def _journal(study: Study) -> Any:
