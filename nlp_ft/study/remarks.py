@@ -115,11 +115,11 @@ def _of_data(report: Mapping[str, Any]) -> list[str]:
 
 
 def _of_margin(base: Judged, metric: str, margin: float) -> list[str]:
-    share = margin / max(abs(float(base.runs.scores(metric).mean())), 1e-9)
-    if points(metric, 0.01) == "1.0 points" or share <= WIDE:
+    mean = float(base.runs.scores(metric).mean())
+    if points(metric, 0.01) == "1.0 points" or margin <= WIDE * mean:
         return []
-    said = f"the margin of {points(metric, margin)} is {100 * share:.0f} % of the {metric} of {base.runs.strategy}"
-    return [f"{said}, so equal says little; set --margin in the unit of the {metric}."]
+    said = f"the margin of {points(metric, margin)} is wide beside the {metric} of {base.runs.strategy}"
+    return [f"{said}, {shown(metric, mean)}: `equal` says little; set --margin in the unit of the {metric}."]
 
 
 def _of_runs(one: Judged, metric: str, sign: int) -> list[str]:

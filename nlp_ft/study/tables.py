@@ -148,4 +148,5 @@ def _price(one: Judged, judged: Sequence[Judged], gain: Gain | None, metric: str
     extra = one.runs.median("train_seconds") - base.runs.median("train_seconds")
     if gain is None or gain.value <= 0 or extra <= 0 or points(metric, 0.01) != "1.0 points":
         return ""
-    return f"{extra / (100 * gain.value):.1f}"
+    price = extra / (100 * gain.value)
+    return f"{price:.1f}" if price >= 1 else f"{price:.1g}"

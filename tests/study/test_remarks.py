@@ -149,7 +149,8 @@ def test_a_margin_that_is_wide_beside_an_error_is_said() -> None:
 
     found = judge([of("full"), of("llrd")], "full", "mse", -1, 0.5)
     assert remarks(found, [], {}, "mse", -1, 1, 0.5) == [
-        "the margin of 0.5 is 40 % of the mse of full, so equal says little; set --margin in the unit of the mse."
+        "the margin of 0.5 is wide beside the mse of full, 1.25: `equal` says little; "
+        "set --margin in the unit of the mse."
     ]
     assert remarks(found, [], {}, "mse", -1, 1, 0.1) == []
 
