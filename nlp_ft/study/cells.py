@@ -3,27 +3,27 @@
 All cells read the same splits, but none has the test split: a rate is chosen on validation, and test is scored after.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
 
-from nlp_ft.errors import RecipeError, RunFolderError, listed
+from nlp_ft.errors import NlpFtError, RecipeError, listed
 from nlp_ft.recipe import Recipe
-from nlp_ft.recipe.loader import apply_overrides, dump_yaml, read_yaml, recipe_from_dict, recipe_to_dict
+from nlp_ft.recipe.loader import apply_overrides, read_yaml, recipe_from_dict, recipe_to_dict
 from nlp_ft.recipe.presets import StrategyName
+from nlp_ft.screen import say
 from nlp_ft.suggest import nearest
+from nlp_ft.tables import wrapped
 from nlp_ft.tasks.registry import task_of
-from nlp_ft.training import build, durable
+from nlp_ft.training import build
 
 DEFAULT_STRATEGIES = ("full", "head_only", "llrd", "top_layers", "gradual", "lp_ft", "lora", "scratch")
 STEP = 3.0
 """Factor from one learning rate of the grid to the next."""
 OF_STRATEGY = ("lr", "head_lr", "layer_decay", "convention")
 """Settings of the optimizer that were chosen for the recipe's own strategy; the others take those of their presets."""
-MADE_ANEW = "remove it, and the comparison makes it anew"
 PLAN, CELLS, TEST = "comparison.json", "cells", "test"
 """What a comparison folder holds: the plan, the run folders, and the test scores of the chosen cells."""
 
@@ -145,6 +145,7 @@ def make_plan(
     values = apply_overrides(read_yaml(file), [*overrides, *never_early])
     recipe = recipe_from_dict(values, file)
     _require_splits(recipe, file)
+    is_default = not strategies
     strategies = list(dict.fromkeys(strategies)) or _possible(recipe)
     for option, names in (("--strategies", strategies), ("--baseline", [baseline] if baseline else [])):
         for name in names:
@@ -155,73 +156,12 @@ def make_plan(
     task = task_of(recipe)
     label_names = task.label_names()
     _require_learned(recipe, label_names, file)
-    own = recipe.strategy.name
-    recipes = {strategy: _of_strategy(values, strategy, own, file, label_names) for strategy in strategies}
+    recipes = _recipes(values, strategies, recipe.strategy.name, file, label_names, is_default=is_default)
+    if baseline not in recipes:
+        raise RecipeError(f"--baseline {baseline} is not possible here; name one of {', '.join(recipes)}")
     middle = num_rates // 2
     factors = [STEP ** (i - middle) for i in range(num_rates)]
     return Plan(folder, recipe, recipes, factors, num_seeds, baseline, equal)
-
-
-def write_recipes(plan: Plan) -> None:
-    """Write the recipes of the cells into the claimed folder. Raises: RunFolderError: they are not those there."""
-    for cell in plan.cells:
-        values = plan.recipe_of(cell)
-        text, file = dump_yaml(values), plan.recipe_file(cell)
-        if file.exists() and file.read_text(encoding="utf-8") == text:
-            continue
-        # The folder may have been moved, or is named in another way.
-        if file.exists() and not _is_same(file, values):
-            raise RunFolderError(f"--output: {file} was written by another comparison; choose another folder")
-        durable.write_text(file, text)
-
-
-def read_object(file: Path, remedy: str) -> dict[str, Any]:
-    """Read a JSON object that a study has written. Raises: RunFolderError: it is damaged; `remedy` says what to do."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise RunFolderError(f"{file} is damaged; {remedy}")
-    return found
-
-
-def claim_folder(plan: Plan) -> None:
-    """Make the comparison folder with the plan; strategies and seeds may be added to a plan that is there.
-
-    Raises:
-        RunFolderError: the folder holds another comparison, or something else.
-    """
-    settings = recipe_to_dict(plan.recipe)
-    # The strategy and its rates stand in the recipes of the cells.
-    shared = {key: value for key, value in settings.items() if key not in ("output_dir", "seed")}
-    now = json.loads(json.dumps({"recipe": shared, "factors": list(plan.factors), "equal": plan.equal}))
-    file = plan.folder / PLAN
-    if file.exists():
-        before = read_object(file, "put it back, or choose another folder with --output")
-        different = _different(before.get("recipe", {}), now["recipe"])
-        if before.get("factors") != now["factors"]:
-            different.append("--rates")
-        if before.get("equal", "epochs") != plan.equal:
-            different.append("--equal")
-        if different:
-            raise RunFolderError(
-                f"--output: {plan.folder} holds a comparison of another recipe or with other rates; different: "
-                f"{', '.join(different)}; choose another folder"
-            )
-    else:
-        require_empty(plan.folder, "comparison")
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    durable.write_text(file, json.dumps(now, indent=2) + "\n")
-    for name in (CELLS, TEST):
-        (plan.folder / name).mkdir(exist_ok=True)
-
-
-def require_empty(folder: Path, what: str) -> None:
-    """Check that a study may begin in a folder: none, or an empty one. Raises: RunFolderError."""
-    # A first start that found no room on the disk leaves a file that was being written.
-    if folder.exists() and any(one.suffix != ".writing" for one in folder.iterdir()):
-        raise RunFolderError(f"--output: {folder} holds other things than a {what}; choose another folder")
 
 
 def _require_splits(recipe: Recipe, file: str) -> None:
@@ -255,6 +195,26 @@ def _possible(recipe: Recipe) -> list[str]:
     return [name for name in DEFAULT_STRATEGIES if name != "lora" or has_lora]
 
 
+def _recipes(
+    values: Mapping[str, Any], strategies: Sequence[str], own: str, file: str, label_names: Sequence[str],
+    *, is_default: bool,
+) -> dict[str, dict[str, Any]]:  # fmt: skip
+    """Make the recipe of each strategy; by default, one that this model cannot have is left out, and that is said."""
+    recipes, errors = {}, {}
+    for strategy in strategies:
+        try:
+            recipes[strategy] = _of_strategy(values, strategy, own, file, label_names)
+        except NlpFtError as error:
+            if not is_default:
+                raise
+            errors[strategy] = error
+    if not recipes:
+        raise errors[strategies[0]]
+    for strategy, why in errors.items():
+        say(wrapped(f"look: {strategy} is not possible here and is left out: {why}"))
+    return recipes
+
+
 def _of_strategy(
     values: Mapping[str, Any], strategy: str, own: str, file: str, label_names: Sequence[str]
 ) -> dict[str, Any]:
@@ -272,21 +232,3 @@ def with_strategy(values: Mapping[str, Any], strategy: str, own: str) -> dict[st
         return dict(values)
     kept = {key: value for key, value in (values.get("optimizer") or {}).items() if key not in OF_STRATEGY}
     return {**values, "strategy": strategy, "optimizer": kept}
-
-
-def _is_same(file: Path, values: Mapping[str, Any]) -> bool:
-    """Whether a recipe is the same but for its folder. Raises: RecipeError: it cannot be read."""
-    before, now = read_yaml(file), json.loads(json.dumps(values))
-    return not [key for key in _different(before, now) if key != "output_dir"]
-
-
-def _different(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """List the dotted keys in which nested settings differ."""
-    found = []
-    for key in sorted(before.keys() | now.keys()):
-        first, second = before.get(key), now.get(key)
-        if isinstance(first, dict) and isinstance(second, dict):
-            found += _different(first, second, f"{prefix}{key}.")
-        elif first != second:
-            found.append(f"{prefix}{key}")
-    return found

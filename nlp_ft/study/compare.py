@@ -8,10 +8,11 @@ from typing import Any
 from nlp_ft.errors import RecipeError, printable
 from nlp_ft.recipe.loader import load_recipe
 from nlp_ft.screen import say
-from nlp_ft.study.cells import CELLS, MADE_ANEW, Cell, Plan, claim_folder, read_object, write_recipes
+from nlp_ft.study.cells import CELLS, Cell, Plan
 from nlp_ft.study.cheap_rows import CheapRow, cheap_rows
 from nlp_ft.study.equal import unequal, with_equal_seconds
 from nlp_ft.study.flops import flops_of_phases
+from nlp_ft.study.folder import MADE_ANEW, claim_folder, read_object, write_recipes
 from nlp_ft.study.process import Start, start_process
 from nlp_ft.study.race import Clock, race, unfinished
 from nlp_ft.study.remarks import front_line, remarks, verdict_lines

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from nlp_ft.screen import say
-from nlp_ft.study.cells import Plan, claim_folder, write_recipes
+from nlp_ft.study.cells import Plan
+from nlp_ft.study.folder import claim_folder, write_recipes
 from nlp_ft.study.process import Start
 from nlp_ft.study.results import Runs
 from nlp_ft.study.running import run_cells, summary_of

@@ -17,7 +17,8 @@ import numpy as np
 from nlp_ft.errors import TrainingError
 from nlp_ft.screen import say
 from nlp_ft.study import statistics
-from nlp_ft.study.cells import Cell, Plan, read_object
+from nlp_ft.study.cells import Cell, Plan
+from nlp_ft.study.folder import read_object
 from nlp_ft.study.process import Start
 from nlp_ft.study.running import chosen, finished_seeds, is_finished, is_lower_better, run_cells, summary_of
 from nlp_ft.training import durable

@@ -9,7 +9,8 @@ from typing import Any
 
 from nlp_ft.errors import FolderInUseError, RunFolderError, TrainingError
 from nlp_ft.layerwise.unfreezing.triggers import LOWER_IS_BETTER
-from nlp_ft.study.cells import CELLS, Cell, Plan, read_object
+from nlp_ft.study.cells import CELLS, Cell, Plan
+from nlp_ft.study.folder import read_object
 from nlp_ft.study.live import View
 from nlp_ft.study.process import SECONDS_BETWEEN_LOOKS, TAKEN, Running, Start, start_process
 from nlp_ft.training.lock import require_free

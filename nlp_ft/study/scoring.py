@@ -8,7 +8,8 @@ import numpy as np
 
 from nlp_ft.errors import DataError
 from nlp_ft.prediction.predict import evaluate_trained, load_run
-from nlp_ft.study.cells import MADE_ANEW, TEST, Cell, Plan, read_object
+from nlp_ft.study.cells import TEST, Cell, Plan
+from nlp_ft.study.folder import MADE_ANEW, read_object
 from nlp_ft.study.running import summary_of
 from nlp_ft.study.statistics import groups_of, without_each
 from nlp_ft.tasks.outputs import Predictions

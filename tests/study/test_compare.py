@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nlp_ft.errors import DataError, RecipeError, RunFolderError, TrainingError
+from nlp_ft.errors import DataError, NlpFtError, RecipeError, RunFolderError, TrainingError
 from nlp_ft.recipe.loader import load_recipe
 from nlp_ft.study import compare as comparing
 from nlp_ft.study import scoring
@@ -26,7 +26,7 @@ from nlp_ft.study.running import chosen, require_same_data
 from nlp_ft.training import durable
 from nlp_ft.training.run import train
 from tests.tasks.test_text_regression import numbers_recipe
-from tests.tiny import tiny_recipe, write_tiny_csv
+from tests.tiny import save_tiny_encoder, tiny_recipe, write_tiny_csv
 from tests.tiny_choices import choice_recipe
 from tests.tiny_images import tiny_image_recipe
 from tests.tiny_label_sets import label_set_recipe
@@ -494,3 +494,17 @@ def without_costs(folder: Path) -> dict[str, Any]:
     del result["pareto"]
     result["remarks"] = [line for line in result["remarks"] if "times as long" not in line]
     return result
+
+
+def test_by_default_a_strategy_that_the_model_cannot_have_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """ALBERT has one shared block, of which the upper two cannot train alone."""
+    recipe = write_recipe(tmp_path, save_tiny_encoder(tmp_path / "albert", "albert"))
+    plan = make_plan(recipe, [], tmp_path / "c", [], 1, 1)
+    assert "top_layers" not in plan.recipes
+    assert {"full", "head_only", "llrd", "gradual"} < plan.recipes.keys()
+    assert "look: top_layers is not possible here and is left out: " in capsys.readouterr().out
+    for named in ({"strategies": ["full", "top_layers"]}, {"baseline": "top_layers"}):
+        with pytest.raises(NlpFtError, match=r"trainable_blocks must be at most 1|--baseline top_layers is not poss"):
+            make_plan(recipe, [], tmp_path / "c", **named)

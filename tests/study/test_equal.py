@@ -8,9 +8,10 @@ import pytest
 from nlp_ft.errors import RunFolderError
 from nlp_ft.recipe.loader import load_recipe
 from nlp_ft.study import equal
-from nlp_ft.study.cells import claim_folder, make_plan, write_recipes
+from nlp_ft.study.cells import make_plan
 from nlp_ft.study.compare import compare
 from nlp_ft.study.equal import steps_in, unequal, with_equal_seconds
+from nlp_ft.study.folder import claim_folder, write_recipes
 from nlp_ft.study.results import Runs
 from tests.study.test_compare import Done, here, write_recipe
 

@@ -12,8 +12,9 @@ import pytest
 from nlp_ft.errors import TrainingError
 from nlp_ft.options import seconds
 from nlp_ft.study import compare as comparing
-from nlp_ft.study.cells import Cell, Plan, claim_folder, make_plan
+from nlp_ft.study.cells import Cell, Plan, make_plan
 from nlp_ft.study.compare import compare
+from nlp_ft.study.folder import claim_folder
 from nlp_ft.study.process import Running
 from nlp_ft.study.race import Clock, Deficit, behind, is_behind, race, unfinished
 from nlp_ft.study.running import chosen

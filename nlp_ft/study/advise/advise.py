@@ -30,6 +30,7 @@ from nlp_ft.study.cells import with_strategy
 from nlp_ft.tables import wrapped
 from nlp_ft.tasks.registry import task_of
 from nlp_ft.tasks.task import Task
+from nlp_ft.training import build
 
 TRIED = ("full", "lp_ft", "top_layers", "gradual")
 """What is tried after the default, the head alone, the table's answer and the recipe's own strategy."""
@@ -106,7 +107,7 @@ def advise(file: str, overrides: Sequence[str] = (), budget: float = 120.0) -> A
     network = _network(task)
     words, domain = words_of(task), domain_of(task, network, SHARE_OF_DOMAIN * budget)
     prior = _prior(task, words, domain)
-    candidates = _candidates(prior, own)
+    candidates = recipes.possible(_candidates(prior, own), task)
     facts = evidence.gather(task, {name: recipes[name] for name in candidates}, words, domain)
     probed = probe(recipe, task, network, SHARE_OF_PROBE * budget)
     trials, first = _run_trials(recipes, candidates, facts.validation_rows, begun + budget)
@@ -163,6 +164,20 @@ class _Recipes:
     def __getitem__(self, strategy: str) -> Recipe:
         values = with_strategy(self.values, strategy, self.own)
         return recipe_from_dict(values, f"{self.file} with strategy {strategy}")
+
+    def possible(self, strategies: Sequence[str], task: Task) -> list[str]:
+        """Leave out what this model cannot have, such as `top_layers` of one block. Raises: NlpFtError: the default."""
+        found = []
+        for strategy in strategies:
+            try:
+                build.structure(self[strategy], task, task.data.label_names)
+            except NlpFtError as error:
+                if strategy == DEFAULT:
+                    raise
+                say(wrapped(f"look: {strategy} is not possible here and is left out: {error}"))
+            else:
+                found.append(strategy)
+        return found
 
 
 def _network(task: Task) -> PreTrainedModel:

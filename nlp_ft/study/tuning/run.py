@@ -19,7 +19,7 @@ from nlp_ft.recipe import Recipe
 from nlp_ft.recipe.loader import apply_overrides, dump_yaml, read_yaml, recipe_from_dict, recipe_to_dict
 from nlp_ft.recipe.yaml_reader import parse_yaml
 from nlp_ft.screen import say
-from nlp_ft.study.cells import read_object, require_empty
+from nlp_ft.study.folder import read_object, require_empty
 from nlp_ft.study.process import SECONDS_BETWEEN_LOOKS, TAKEN, Running, Start, start_process
 from nlp_ft.study.running import error_in, is_lower_better
 from nlp_ft.study.stopping import stoppable

@@ -13,7 +13,7 @@ from nlp_ft.study.advise.advise import Advice, advise
 from nlp_ft.study.advise.tables import screen
 from nlp_ft.training.run import train
 from tests.tasks.test_text_regression import numbers_recipe
-from tests.tiny import tiny_recipe
+from tests.tiny import save_tiny_encoder, tiny_recipe
 from tests.tiny_choices import choice_recipe
 from tests.tiny_images import tiny_image_recipe
 from tests.tiny_label_sets import label_set_recipe
@@ -120,6 +120,13 @@ def test_a_trial_that_was_the_whole_run_predicts_its_own_score(tmp_path: Path, t
     assert next(one for one in found.choice.candidates if one.strategy == "llrd").score.value == trial.score < 0.7
     assert found.probe is not None
     assert found.probe.layers["last"].value > 0.9
+
+
+def test_a_candidate_that_the_model_cannot_have_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write_recipe(tmp_path, save_tiny_encoder(tmp_path / "albert", "albert"))
+    found = advise(str(file), budget=0.01)
+    assert "look: top_layers is not possible here and is left out: " in capsys.readouterr().out
+    assert "top_layers" not in found.evidence.trainable
 
 
 def test_a_budget_without_time_for_trials_leaves_the_default(tmp_path: Path, tiny_encoder: Path) -> None:
