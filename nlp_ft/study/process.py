@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -17,6 +17,7 @@ from nlp_ft.screen import at_level
 SECONDS_BETWEEN_LOOKS = 0.2
 TAKEN = 75
 """Exit code of a process that found another one in its run folder."""
+STOPPING = (signal.SIGINT, signal.SIGTERM)
 PRELOADED = ["nlp_ft.training.run", "nlp_ft.tasks.class_scores"]
 """Modules that the server of processes imports once."""
 
@@ -66,11 +67,19 @@ def start_process(recipe: Path, log: Path) -> Running:
     context = get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     process = context.Process(target=_train, args=(str(recipe), str(log), os.getcwd(), dict(os.environ)))
-    process.start()
+    # The server inherits what is blocked here. Else Ctrl-C in a terminal, which all processes get, ends it while it
+    # imports, and the comparison with it. The tracker, which unblocks the signals, has to be there before.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return _Child(process)
 
 
 def _train(recipe: str, log: str, folder: str, environment: dict[str, str]) -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     # The server may have been started in another folder, and with another environment.
     os.environ.update(environment)
     os.chdir(folder)

@@ -169,3 +169,25 @@ def test_a_killed_comparison_leaves_no_process_behind(long_recipe: str, tmp_path
     process.communicate()  # ends when the last process that holds the output has ended
     with lock.held(folder / "cells/full-x1-seed0"):
         assert not (folder / "cells/full-x1-seed0").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="blocked signals are read from /proc")
+def test_ctrl_c_of_a_terminal_does_not_end_the_server_of_processes_while_it_imports(tmp_path: Path) -> None:
+    """A terminal sends it to all processes; the comparison alone ends, and asks the others to."""
+    program = """
+import signal, sys
+from multiprocessing import forkserver
+from pathlib import Path
+from nlp_ft.study import process
+
+process.PRELOADED = []
+child = process.start_process(Path("nowhere.yaml"), Path(sys.argv[1]))
+lines = Path(f"/proc/{forkserver._forkserver._forkserver_pid}/status").read_text().splitlines()
+[blocked] = [int(line.split()[1], 16) for line in lines if line.startswith("SigBlk")]
+child.process.kill()
+print([number for number in process.STOPPING if not blocked >> number - 1 & 1], child.wait())
+print(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+"""
+    command = [sys.executable, "-c", program, str(tmp_path / "log")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines() == ["[] -9", "set()"]
