@@ -78,6 +78,10 @@ class TrainingError(NlpFtError):
     """A training that cannot start or go on."""
 
 
+class DivergedError(TrainingError):
+    """A training whose loss has become NaN or infinite."""
+
+
 class MachineError(NlpFtError):
     """An environment variable, or a launch of processes, that cannot be used."""
 

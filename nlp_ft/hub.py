@@ -101,7 +101,7 @@ def _ask(endpoint: str) -> str:
 
     def ask() -> None:
         try:
-            get_session().head(endpoint, timeout=limit)
+            get_session().head(endpoint, timeout=limit + 1)  # later than ours, so that one message alone tells of it
             found.append("")
         except Exception as error:  # the client's errors have no type in common, and a wrong URL raises others
             found.append(f"{endpoint}: {' '.join(str(error).split()) or type(error).__name__}")

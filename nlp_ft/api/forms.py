@@ -11,7 +11,7 @@ from nlp_ft.api.choices_seen import seen_choices, seen_first_index
 from nlp_ft.api.column import Names, as_names, is_text
 from nlp_ft.api.columns_seen import holds_spans
 from nlp_ft.api.task_seen import Labels, seen_sets, seen_task
-from nlp_ft.api.unread_forms import check_all_accepted, check_texts_are_texts
+from nlp_ft.api.unread_forms import check_all_accepted, check_no_tagged_words, check_texts_are_texts
 from nlp_ft.data.label_sets import INDICATORS
 from nlp_ft.errors import DataError, listed
 
@@ -102,6 +102,8 @@ def see(view: View) -> Seen:
                 )
             return Seen("text_classification", f"column {name!r} is the label", columns)
     if isinstance(view.label, str):
+        if isinstance(view.text, str):
+            check_no_tagged_words(view.rows, view.text, view.label)
         if sets := seen_sets(view.labels(view.label)):
             separator, reason = sets
             return Seen("multi_label_classification", reason, columns, {"label_separator": separator})

@@ -96,11 +96,11 @@ def _can_be_read(opened: RowFiles, name: str) -> bool:
 def _rows(section: TextFilesSection, asked: View, task: str | None) -> tuple[Dataset, View]:
     if section.source is not None:
         is_local = section.split_column is not None
-        found = RowFiles(expand(_as_list(section.source), "data.source"), "data.source").columns if is_local else []
+        found = RowFiles(expand(as_names(section.source), "data.source"), "data.source").columns if is_local else []
         columns = _wanted(found, asked) if is_local else []
         rows = rows_from_source(section, "train", section.train, columns)
     else:
-        files = expand(_as_list(section.train), "data.train")
+        files = expand(as_names(section.train), "data.train")
         if (own := rows_of_own_format(files, "data.train")) is not None:
             return own, replace(asked, text="text", label="label")
         are_folders = all(Path(file).is_dir() for file in files)
@@ -135,13 +135,9 @@ def _named(asked: View) -> Columns:
     return [*(("text", name) for name in as_names(asked.text)), *(("label", name) for name in as_names(asked.label))]
 
 
-def _as_list(place: Any) -> list[str]:
-    return [place] if isinstance(place, str) else list(place)
-
-
 def are_images(place: Any) -> bool:
     """Whether a place is a folder of images, or a zip file of them, rather than rows."""
-    places = [Path(one) for one in _as_list(place or [])]
+    places = [Path(one) for one in as_names(place or [])]
     saved = ("state.json", "dataset_dict.json")
     return bool(places) and all(
         one.suffix.lower() == ".zip" or (one.is_dir() and not any((one / name).exists() for name in saved))
@@ -151,4 +147,4 @@ def are_images(place: Any) -> bool:
 
 def are_csv(place: Any) -> bool:
     """Whether all files of a place are of a format that holds texts alone."""
-    return all(Path(one).suffix.lower() in (".csv", ".tsv") for one in _as_list(place))
+    return all(Path(one).suffix.lower() in (".csv", ".tsv") for one in as_names(place))

@@ -202,6 +202,8 @@ def _from_lists(data: Any, text: str | Sequence[str], label: str | Sequence[str]
         raise DataError(f"{what} holds {len(texts)} texts and {len(labels)} labels; each text needs one label")
     if isinstance(text, str) and all(_is_pair(one) for one in texts) and not any(map(_is_list, labels)):
         raise DataError(f"{what} holds pairs of texts; name a column for each, as in {PAIR}")
+    if all(isinstance(one, Mapping) and "entities" in one for one in labels):
+        labels = [one["entities"] for one in labels]  # as in training data of spaCy 2
     columns = _by_name(texts, text, "text", what) | _by_name(labels, label, "label", what)
     return pyarrow.table({name: column_of(values, name, what) for name, values in columns.items()})
 

@@ -17,6 +17,7 @@ TAG_NAMES = ("tag", "tags", "ner_tag", "ner_tags", "ner", "entity", "label", "la
 SENTENCE = re.compile(r"(sentence|sent|doc|document|text|tweet)[ _-]*(#|id|idx|no|num|number|index)?")
 LIST = re.compile(r"""\s*\[\s*((['"0-9.+-]|True|False|None|nan).*)?\]\s*""", re.DOTALL)
 """A list as Python or NumPy writes it; not `[pos]`, or `[CLS] a text [SEP]`."""
+IOB = re.compile(r"O|[BIESLU]-.+")
 WITHOUT_COMMAS = re.compile(r"""['"]\s+['"]""")
 
 
@@ -54,6 +55,22 @@ def long_columns(rows: pyarrow.Table) -> tuple[str, str, str]:
     sentence = next((lower[name] for name in others if SENTENCE.fullmatch(name) and _are_names(rows, lower[name])), "")
     repeats = sentence and pyarrow.compute.count_distinct(rows.column(sentence)).as_py() < rows.num_rows
     return word, tag, sentence if repeats else ""
+
+
+def check_no_tagged_words(rows: pyarrow.Table, text: str, label: str) -> None:
+    """Check that rows are no single words with tags such as `B-PER`, which would be learned without their sentence.
+
+    Raises:
+        DataError: they are; the message says what to do.
+    """
+    tags = set(_texts(rows, label))
+    if text in rows.column_names and _are_words(rows, text) and "O" in tags and all(map(IOB.fullmatch, tags)):
+        raise DataError(
+            f"data: column {text!r} holds a word a row and column {label!r} its tag, and each row must be a sentence; "
+            f"with a column that numbers the sentences, pandas writes it so: "
+            f"df.groupby('sentence', sort=False)[[{text!r}, {label!r}]].agg(list); or task='text_classification' "
+            "learns the tag of a word by itself"
+        )
 
 
 def check_all_accepted(rows: pyarrow.Table, where: str) -> None:

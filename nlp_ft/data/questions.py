@@ -18,7 +18,7 @@ from nlp_ft.data.answer_checks import SCHEMA, checked_question
 from nlp_ft.data.columns import selected
 from nlp_ft.data.row_files import RowFiles
 from nlp_ft.data.saved_datasets import split_of_saved
-from nlp_ft.data.sources import SPLITS, check_columns, check_texts, expand, from_hub, load_files
+from nlp_ft.data.sources import SPLITS, check_columns, check_texts, expand, field_with_files, from_hub, load_files
 from nlp_ft.data.splits import SPLIT_SEED, draw_train_rows
 from nlp_ft.data.stored import content_hash, stored_rows
 from nlp_ft.errors import DataError
@@ -71,7 +71,7 @@ def read_questions(paths: str | Sequence[str], field: str, data: QuestionDataSec
             in its context; the message names the row.
     """
     files = expand([paths] if isinstance(paths, str) else paths, field)
-    where = f"{field} ({paths})"
+    where = field_with_files(field, paths)
     nested = [_nested(file) for file in files]
     if all(content is not None for content in nested):
         rows = stored_rows(

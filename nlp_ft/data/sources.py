@@ -79,7 +79,7 @@ def load_files(paths: str | Sequence[str], field: str, columns: Columns | None =
     opened = RowFiles(files, field)
     if columns is None:
         return opened.load()
-    check_columns(opened.columns, columns, f"{field} ({paths})")
+    check_columns(opened.columns, columns, field_with_files(field, paths))
     return opened.load([column for _, column in columns])
 
 
@@ -178,6 +178,11 @@ def _require_split_column(column: str, columns: Sequence[str]) -> None:
 
 def _is_local(source: str) -> bool:
     return source.startswith(PREFIX) or os.path.exists(source) or Path(source).suffix in FORMATS or "*" in source
+
+
+def field_with_files(field: str, paths: str | Sequence[str]) -> str:
+    """Name rows in an error message by recipe key or option and their files: `data.train (a.csv, b.csv)`."""
+    return f"{field} ({paths if isinstance(paths, str) else listed(paths, 3)})"
 
 
 def expand(paths: Sequence[str], field: str) -> list[str]:

@@ -22,7 +22,8 @@ from nlp_ft.training import build
 DEFAULT_STRATEGIES = ("full", "head_only", "llrd", "top_layers", "gradual", "lp_ft", "lora", "scratch")
 STEP = 3.0
 """Factor from one learning rate of the grid to the next."""
-OF_STRATEGY = ("lr", "head_lr", "layer_decay", "convention")
+RATES = {"lr", "head_lr"}
+OF_STRATEGY = {*RATES, "layer_decay", "convention"}
 """Settings of the optimizer that were chosen for the recipe's own strategy; the others take those of their presets."""
 PLAN, CELLS, TEST = "comparison.json", "cells", "test"
 """What a comparison folder holds: the plan, the run folders, and the test scores of the chosen cells."""
@@ -161,7 +162,10 @@ def make_plan(
         raise RecipeError(f"--baseline {baseline} is not possible here; name one of {', '.join(recipes)}")
     middle = num_rates // 2
     factors = [STEP ** (i - middle) for i in range(num_rates)]
-    return Plan(folder, recipe, recipes, factors, num_seeds, baseline, equal)
+    plan = Plan(folder, recipe, recipes, factors, num_seeds, baseline, equal)
+    for cell in (cell for cell in plan.cells if cell.seed == 0):
+        recipe_from_dict(plan.recipe_of(cell), f"{file} with strategy {cell.strategy} and {cell.factor:.2g} x its rate")
+    return plan
 
 
 def _require_splits(recipe: Recipe, file: str) -> None:
@@ -227,8 +231,13 @@ def _of_strategy(
 
 
 def with_strategy(values: Mapping[str, Any], strategy: str, own: str) -> dict[str, Any]:
-    """Put a strategy into a recipe, as nested dicts; the settings that belong to its own strategy are left out."""
+    """Put a strategy into a recipe, as nested dicts; the settings that belong to its own strategy are left out.
+
+    The rates of SGD are kept, because none are derived for it.
+    """
     if strategy == own:
         return dict(values)
-    kept = {key: value for key, value in (values.get("optimizer") or {}).items() if key not in OF_STRATEGY}
+    optimizer = values.get("optimizer") or {}
+    left_out = OF_STRATEGY - RATES if optimizer.get("name") == "sgd" else OF_STRATEGY
+    kept = {key: value for key, value in optimizer.items() if key not in left_out}
     return {**values, "strategy": strategy, "optimizer": kept}

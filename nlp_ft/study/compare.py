@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from nlp_ft.errors import RecipeError, printable
+from nlp_ft.errors import RecipeError, TrainingError, printable
 from nlp_ft.recipe.loader import load_recipe
 from nlp_ft.screen import say
 from nlp_ft.study.cells import CELLS, Cell, Plan
@@ -19,7 +19,9 @@ from nlp_ft.study.remarks import front_line, remarks, verdict_lines
 from nlp_ft.study.results import Runs, judge
 from nlp_ft.study.running import (
     chosen,
+    diverged,
     finished_seeds,
+    has_diverged,
     is_lower_better,
     require_same_data,
     run_cells,
@@ -80,7 +82,7 @@ def compare(
         sign = -1 if is_lower_better(plan.metric) else 1
         judged = judge(runs, plan.baseline, plan.metric, sign, margin)
         lines = verdict_lines(judged, plan.baseline, plan.metric, margin)
-        odd = remarks(judged, cheap, report, plan.metric, sign, jobs, margin)
+        odd = diverged(plan) + remarks(judged, cheap, report, plan.metric, sign, jobs, margin)
         if plan.equal == "seconds":
             odd = [*unequal(runs, plan.baseline), *odd]
         front, left_out = front_line(judged, plan.metric), unfinished(plan, dropped)
@@ -107,10 +109,15 @@ def prepare(plan: Plan) -> None:
 
 
 def _chosen_runs(plan: Plan, task: Task, test_hash: str) -> list[Runs]:
-    """Choose the rate of each strategy, score its runs on test, and count the operations of its steps."""
+    """Choose the rate of each strategy, score its runs on test, and count the operations of its steps.
+
+    A strategy that diverged at each rate is left out. Raises: TrainingError: it is the baseline.
+    """
     runs = []
     for strategy, factor in chosen(plan).items():
         cells = [Cell(strategy, factor, seed) for seed in range(finished_seeds(plan, strategy, factor))]
+        if any(has_diverged(plan, cell) for cell in cells):
+            continue
         factors = plan.factors_of(strategy)
         edges = {min(factors): "lowest", max(factors): "highest"} if len(factors) > 1 else {}
         runs.append(
@@ -123,6 +130,11 @@ def _chosen_runs(plan: Plan, task: Task, test_hash: str) -> list[Runs]:
                 [plan.folder_of(cell) for cell in cells],
                 _flops(plan, task, cells[0]),
             )
+        )
+    if plan.baseline not in [one.strategy for one in runs]:
+        raise TrainingError(
+            f"the baseline {plan.baseline} diverged at each of its rates, so there is nothing to compare with; lower "
+            "optimizer.lr, or name another --baseline"
         )
     return runs
 

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from nlp_ft.errors import TrainingError
 from nlp_ft.screen import say
 from nlp_ft.study.cells import Plan
 from nlp_ft.study.folder import claim_folder, write_recipes
 from nlp_ft.study.process import Start
 from nlp_ft.study.results import Runs
-from nlp_ft.study.running import run_cells, summary_of
+from nlp_ft.study.running import has_diverged, run_cells, summary_of
 
 PILOTS = "pilots"
 """Folder of the runs whose speed is measured: one of each strategy, over the duration of the recipe."""
@@ -35,6 +36,10 @@ def with_equal_seconds(plan: Plan, start: Start, check_stop: Callable[[], None])
     write_recipes(pilots)
     say(f"first one run of each strategy, for its speed: {len(pilots.cells)} cells")
     run_cells(pilots, 1, start, check_stop)
+    for cell in pilots.cells:
+        if has_diverged(pilots, cell):
+            why = summary_of(pilots, cell)["diverged"]
+            raise TrainingError(f"{cell.name}, whose speed --equal seconds needs, has diverged: {why}")
     summaries = {cell.strategy: summary_of(pilots, cell) for cell in pilots.cells}
     seconds = summaries[plan.baseline]["train_seconds"]
     recipes = {}

@@ -45,8 +45,9 @@ class View:
         self.known(cell, summary)
         self._ended_here, self._last_end = self._ended_here + 1, time.monotonic()
         if not self.is_live:
-            score = f"{self.plan.metric} {self.scores[cell]:.4f}  {summary['train_seconds']:.1f} s"
-            say(f"{self._count()} {cell.name}  {score}{self._left(num_left)}")
+            score = f"{self.plan.metric} {self.scores[cell]:.4f}  {summary.get('train_seconds', 0.0):.1f} s"
+            said = f"diverged: {summary['diverged']}" if "diverged" in summary else score
+            say(f"{self._count()} {cell.name}  {said}{self._left(num_left)}")
 
     def draw(self, running: Collection[Cell], num_left: int, *, is_last: bool = False) -> None:
         """Draw the table again, at most once a second; `num_left` cells run or wait."""

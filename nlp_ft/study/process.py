@@ -10,13 +10,13 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Protocol
 
-from nlp_ft.errors import FolderInUseError
-from nlp_ft.exits import exit_with
+from nlp_ft.errors import DivergedError, FolderInUseError
+from nlp_ft.exits import exit_with, fail
 from nlp_ft.screen import at_level
 
 SECONDS_BETWEEN_LOOKS = 0.2
-TAKEN = 75
-"""Exit code of a process that found another one in its run folder."""
+TAKEN, DIVERGED = 75, 76
+"""Exit codes of a process that found another one in its run folder, and of one whose loss became NaN."""
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 PRELOADED = ["nlp_ft.training.run", "nlp_ft.tasks.class_scores"]
 """Modules that the server of processes imports once."""
@@ -99,6 +99,9 @@ def _trained(recipe: str) -> int:
         train(load_recipe(recipe), resume=True)
     except FolderInUseError:
         return TAKEN
+    except DivergedError as error:
+        fail(str(error))
+        return DIVERGED
     return 0
 
 

@@ -1,5 +1,6 @@
 """Runs the cells of a comparison, each as a process of its own, and goes on where an earlier try was stopped."""
 
+import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
@@ -12,7 +13,8 @@ from nlp_ft.layerwise.unfreezing.triggers import LOWER_IS_BETTER
 from nlp_ft.study.cells import CELLS, Cell, Plan
 from nlp_ft.study.folder import read_object
 from nlp_ft.study.live import View
-from nlp_ft.study.process import SECONDS_BETWEEN_LOOKS, TAKEN, Running, Start, start_process
+from nlp_ft.study.process import DIVERGED, SECONDS_BETWEEN_LOOKS, TAKEN, Running, Start, start_process
+from nlp_ft.training import durable
 from nlp_ft.training.lock import require_free
 from nlp_ft.training.run_folder import SUMMARY
 
@@ -59,6 +61,8 @@ def run_cells(
                 if code == TAKEN:  # by one that has not ended yet, such as after a kill
                     waiting.append(cell)
                     continue
+                if code == DIVERGED:
+                    durable.write_text(_diverged(plan, cell), error_in(_log(plan, cell), code) + "\n")
                 _require_success(plan, cell, code)
                 view.finished(cell, summary_of(plan, cell), len(waiting) + len(running))
             view.draw(running, len(waiting) + len(running), is_last=not (running or waiting))
@@ -78,8 +82,13 @@ def _end(processes: Collection[Running]) -> None:
 
 
 def is_finished(plan: Plan, cell: Cell) -> bool:
-    """Whether the run folder of a cell is complete."""
-    return (plan.folder_of(cell) / SUMMARY).exists()
+    """Whether a cell need not be trained: its run folder is complete, or its loss has become NaN."""
+    return (plan.folder_of(cell) / SUMMARY).exists() or has_diverged(plan, cell)
+
+
+def has_diverged(plan: Plan, cell: Cell) -> bool:
+    """Whether the loss of a cell has become NaN, so that it has no run folder."""
+    return _diverged(plan, cell).exists()
 
 
 def is_free(plan: Plan, cell: Cell) -> bool:
@@ -92,7 +101,14 @@ def is_free(plan: Plan, cell: Cell) -> bool:
 
 
 def summary_of(plan: Plan, cell: Cell) -> dict[str, Any]:
-    """Read the summary of a finished cell. Raises: RunFolderError: it is damaged."""
+    """Read the summary of a finished cell; one that diverged has but a score of NaN.
+
+    Raises:
+        RunFolderError: the summary is damaged.
+    """
+    if has_diverged(plan, cell):
+        why = _diverged(plan, cell).read_text(encoding="utf-8").strip()
+        return {"metrics": {"validation": {plan.metric: math.nan}}, "diverged": why}
     file = plan.folder_of(cell) / SUMMARY
     return read_object(file, f"remove {file.parent}, and the comparison trains it anew")
 
@@ -104,7 +120,7 @@ def require_same_data(plan: Plan) -> None:
     """
     draws_rows = plan.recipe.data.train_rows is not None
     first_of: dict[int, Cell] = {}
-    for cell in (cell for cell in plan.cells if is_finished(plan, cell)):
+    for cell in (cell for cell in plan.cells if is_finished(plan, cell) and not has_diverged(plan, cell)):
         first = first_of.setdefault(cell.seed if draws_rows else 0, cell)
         now, before = summary_of(plan, cell), summary_of(plan, first)
         if any(now.get(key) != before.get(key) for key in ("data", "data_hashes")):
@@ -139,6 +155,19 @@ def chosen(plan: Plan, num_seeds: int | None = None) -> dict[str, float]:
     return found
 
 
+def diverged(plan: Plan) -> list[str]:
+    """Say which strategies diverged at which rates, one sentence for each strategy."""
+    found = []
+    for strategy in plan.recipes:
+        cells = [cell for cell in plan.cells if cell.strategy == strategy and has_diverged(plan, cell)]
+        rates = dict.fromkeys(f"{plan.rate(cell):.2g}" for cell in cells)
+        if len(rates) == len(plan.factors_of(strategy)):
+            found.append(f"{strategy} has no score: it diverged at each rate ({', '.join(rates)}); lower optimizer.lr.")
+        elif rates:
+            found.append(f"{strategy} diverged at the rate {', '.join(rates)}, which is not chosen.")
+    return found
+
+
 def finished_seeds(plan: Plan, strategy: str, factor: float) -> int:
     """Count the seeds of a strategy and a rate that are finished, up to the first that is not."""
     seeds = range(plan.num_seeds)
@@ -148,6 +177,11 @@ def finished_seeds(plan: Plan, strategy: str, factor: float) -> int:
 def is_lower_better(metric: str) -> bool:
     """Whether a lower value of the metric is better."""
     return metric.endswith(LOWER_IS_BETTER)
+
+
+def _diverged(plan: Plan, cell: Cell) -> Path:
+    folder = plan.folder_of(cell)
+    return folder.with_name(f"{folder.name}.diverged")
 
 
 def _log(plan: Plan, cell: Cell) -> Path:

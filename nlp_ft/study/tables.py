@@ -91,7 +91,7 @@ def cells_csv(plan: Plan) -> str:
     for cell in (cell for cell in plan.cells if is_finished(plan, cell)):
         summary = summary_of(plan, cell)
         value = summary["metrics"]["validation"][plan.metric]
-        costs = [summary["train_seconds"], summary["peak_memory_bytes"]]
+        costs = [summary.get(key) for key in ("train_seconds", "peak_memory_bytes")]  # none if it diverged
         writer.writerow([cell.strategy, plan.rate(cell), cell.factor, cell.seed, value, *costs])
     return stream.getvalue()
 

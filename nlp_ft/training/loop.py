@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from nlp_ft.errors import TrainingError
+from nlp_ft.errors import DivergedError
 from nlp_ft.layerwise import Unfreezer
 from nlp_ft.training.features.cache import FeatureCache, logits_of
 from nlp_ft.training.loop_state import Batch, EpochBatches, LoopHooks, LoopSettings, LoopState, Loss
@@ -86,7 +86,7 @@ class Loop:
         """Train to the end.
 
         Raises:
-            TrainingError: the loss is NaN or infinite.
+            DivergedError: the loss is NaN or infinite.
             KeyboardInterrupt: `asked_to_stop` returned True; a checkpoint has been written.
         """
         self.model.train()
@@ -220,7 +220,7 @@ class Loop:
         if self.row_losses:
             self.row_losses.settle()
         if not math.isfinite(value):
-            raise TrainingError(
+            raise DivergedError(
                 f"the loss is {value} at step {step}; try a lower optimizer.lr, a longer schedule.warmup, "
                 "or training.precision: fp32"
             )

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas
+import pyarrow
 import pytest
 
 import nlp_ft
 from nlp_ft.api.draft import draft_recipe
+from nlp_ft.api.forms import View, see, see_as
+from nlp_ft.api.rows import Table, read_rows
 from nlp_ft.errors import DataError
 
 LONG = """Sentence #,Word,POS,Tag
@@ -147,6 +150,24 @@ def test_spans_as_tuples_are_seen_in_python_and_in_json(tmp_path: Path, tiny_enc
     run = nlp_ft.fit(rows, model=tiny_encoder, output_dir=tmp_path / "run", report=False, **settings)
     assert (run.recipe.task, vars(run.recipe.data)["spans"]) == ("token_classification", "label")
     assert run.labels == ["O", "B-animal", "I-animal"] or run.labels == ["O", "B-animal"]
+
+
+def test_pairs_of_spacy_are_seen_as_texts_with_spans() -> None:
+    pairs = [("the cat", {"entities": [(4, 7, "animal")]}), ("no", {"entities": []})] * 4
+    table = read_rows(pairs, "text", "label", "data")
+    assert isinstance(table, Table)
+    assert see(View(table.rows)).columns == {"text": "text", "spans": "label"}
+    assert table.rows.column("label").to_pylist()[:2] == [[{"start": 4, "end": 7, "label": "animal"}], []]
+
+
+def test_words_with_tags_are_no_texts_with_labels_unless_the_task_is_named() -> None:
+    rows = pyarrow.table({"Word": ["the", "cat"] * 4, "Tag": ["O", "B-animal"] * 4})
+    view = View(rows, text="Word", label="Tag")
+    with pytest.raises(DataError, match=r"column 'Word' holds a word a row .*df.groupby\('sentence', sort=False\)"):
+        see(view)
+    assert see_as(view, "text_classification").columns == {"text": "Word", "label": "Tag"}
+    other = pyarrow.table({"Word": ["the", "cat"] * 4, "Tag": ["O", "N"] * 4})
+    assert see(View(other, text="Word", label="Tag")).task == "text_classification"
 
 
 def test_an_object_over_several_lines_is_no_json_lines(tmp_path: Path, tiny_encoder: Path) -> None:

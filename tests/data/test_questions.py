@@ -1,6 +1,7 @@
 """Questions are read from every form of file, checked against their contexts, and divided into windows."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,14 @@ def test_a_file_that_holds_no_questions_is_refused(
     with pytest.raises(DataError) as caught:
         read_questions(str(tmp_path / "a.json"), "data.train", SECTION)
     assert message in str(caught.value)
+
+
+def test_several_files_are_named_one_after_the_other(tmp_path: Path) -> None:
+    files = [str(tmp_path / name) for name in ("a.json", "b.json")]
+    for file in files:
+        Path(file).write_text('{"data": []}')
+    with pytest.raises(DataError, match=re.escape(f"data.train ({files[0]}, {files[1]}) has no questions")):
+        read_questions(files, "data.train", SECTION)
 
 
 def test_shares_are_drawn_by_article_and_no_context_is_in_two_splits(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Comparisons on a tiny encoder: the grid, the choice on validation, the words, and going on after kills."""
 
+import contextlib
 import csv
 import json
 import os
@@ -21,7 +22,7 @@ from nlp_ft.study import compare as comparing
 from nlp_ft.study import scoring
 from nlp_ft.study.cells import Cell, Plan, make_plan
 from nlp_ft.study.compare import compare, prepare
-from nlp_ft.study.process import Running, start_process
+from nlp_ft.study.process import DIVERGED, Running, _trained, start_process
 from nlp_ft.study.running import chosen, require_same_data
 from nlp_ft.training import durable
 from nlp_ft.training.run import train
@@ -75,6 +76,19 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> str:
     return write_recipe(tmp_path_factory.mktemp("comparison"), tiny_encoder)
 
 
+class Diverged(Done):
+    """A process whose loss became NaN."""
+
+    def wait(self) -> int:
+        return DIVERGED
+
+
+def here_or_diverged(recipe: Path, log: Path) -> Running:
+    """Train as a process does, and give its exit code."""
+    with log.open("a") as stream, contextlib.redirect_stderr(stream):
+        return {0: Done, DIVERGED: Diverged}[_trained(str(recipe))]()
+
+
 @pytest.fixture(scope="module")
 def finished(recipe: str) -> tuple[Plan, dict[str, Any]]:
     """Two strategies, two rates, three seeds: 12 cells."""
@@ -100,6 +114,46 @@ def test_each_strategy_has_the_rates_around_its_own_preset(recipe: str, tmp_path
     decays = {name: of["optimizer"]["layer_decay"] for name, of in cells.items() if "x1" in name}
     assert decays == {"full-x1-seed0": 1.0, "head_only-x1-seed0": 1.0, "llrd-x1-seed0": 0.9}
     assert {of["data"]["test"] for of in cells.values()} == {None}
+
+
+SGD: dict[str, Any] = {
+    "strategy": "full",
+    "optimizer": {"name": "sgd", "lr": 3, "head_lr": 3},
+    "training": {"duration": "20st", "max_grad_norm": None},
+}
+"""With seed 0 the loss is NaN after 20 steps at this rate; with seed 1, and at a third of it, it is not."""
+
+
+def test_a_rate_that_diverges_is_not_chosen_and_the_comparison_goes_on(
+    tiny_encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_recipe(tmp_path, tiny_encoder, **SGD)
+    for _ in range(2):  # the second time, nothing is trained
+        result = compare(make_plan(file, [], tmp_path / "c", ["full", "probe"], 2, 2), start=here_or_diverged)
+        shown = capsys.readouterr().out
+    assert result["strategies"]["full"]["lr"] == 1.0
+    assert "full diverged at the rate 3, which is not chosen." in " ".join(shown.split())
+    assert "full diverged at the rate 3, which is not chosen." in (tmp_path / "c" / "README.md").read_text()
+    cells = list(csv.DictReader((tmp_path / "c" / "cells.csv").open()))
+    assert [cell["validation_accuracy"] == "nan" for cell in cells if cell["lr"] == "3.0"] == [True, False]
+
+
+def test_a_baseline_that_always_diverges_is_an_error_and_another_strategy_is_left_out(
+    tiny_encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_recipe(tmp_path, tiny_encoder, **SGD)
+    with pytest.raises(TrainingError, match="the baseline full diverged at each of its rates"):
+        compare(make_plan(file, [], tmp_path / "c", ["full", "probe"], 1, 1), start=here_or_diverged)
+    assert "full-x1-seed0  diverged: the loss is nan at step 20" in capsys.readouterr().out
+    plan = make_plan(file, [], tmp_path / "c", ["full", "probe"], 1, 1, "probe")
+    assert [*compare(plan, start=here_or_diverged)["strategies"]] == ["probe"]
+    assert "full has no score: it diverged at each rate (3); lower optimizer.lr." in capsys.readouterr().out
+
+
+def test_a_rate_that_no_recipe_may_have_is_refused_before_anything_trains(tiny_encoder: Path, tmp_path: Path) -> None:
+    file = write_recipe(tmp_path, tiny_encoder, strategy="full", optimizer={"lr": 9, "head_lr": 1})
+    with pytest.raises(RecipeError, match=r"with strategy full and 3 x its rate: optimizer\.lr must be in \(0, 10\)"):
+        make_plan(file, [], tmp_path / "c", ["full"], 3, 1)
 
 
 def test_a_probe_has_no_rate_and_one_cell_a_seed(recipe: str, tmp_path: Path) -> None:

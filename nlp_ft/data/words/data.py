@@ -14,7 +14,15 @@ from transformers import PreTrainedTokenizerBase
 
 from nlp_ft.data.batch import IGNORED_LABEL
 from nlp_ft.data.columns import numbers, row_numbers
-from nlp_ft.data.sources import Columns, check_columns, expand, load_files, named_splits, rows_from_source
+from nlp_ft.data.sources import (
+    Columns,
+    check_columns,
+    expand,
+    field_with_files,
+    load_files,
+    named_splits,
+    rows_from_source,
+)
 from nlp_ft.data.splits import draw_rows, progress_bars, useful_processes
 from nlp_ft.data.stored import stored_map
 from nlp_ft.data.text import NO_LOCATION, ROWS_ENCODED_TOGETHER, ROWS_WORTH_A_PROCESS
@@ -107,7 +115,7 @@ def load_word_rows(paths: str | Sequence[str], field: str, data: WordsDataSectio
                 f"{field}: {files[0]}: a CSV file has no lists; write words and tags as JSON Lines, Parquet or CoNLL"
             )
         rows = load_files(paths, field, columns_of_words(data))
-    return _plain(rows, f"{field} ({paths})", data)
+    return _plain(rows, field_with_files(field, paths), data)
 
 
 def load_tagged_rows(data: WordsDataSection, seed: int = 0) -> TaggedRows:
