@@ -1,6 +1,7 @@
 """Numbers for texts: read strictly, learned by squared error, scored by correlation, predicted as numbers."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from nlp_ft.prediction.predict import evaluate_run, load_run, predict
 from nlp_ft.recipe.loader import recipe_from_dict
 from nlp_ft.tasks.losses import SquaredLoss
 from nlp_ft.tasks.registry import task_of
-from nlp_ft.tasks.text_regression import NumberOutputs
+from nlp_ft.tasks.text_regression import NumberOutputs, scores_of_number
 from nlp_ft.training.run import train
 from tests.tiny import tiny_config, tiny_recipe
 
@@ -315,3 +316,10 @@ def test_a_kept_head_begins_with_the_numbers_that_it_gave(run: Path, tmp_path: P
     with torch.no_grad():
         numbers = task.outputs.decode(model(**batch).logits)
     torch.testing.assert_close(numbers, torch.tensor(predict(run, ["red red", "green blue"])), rtol=1e-5, atol=1e-5)
+
+
+def test_numbers_that_are_nearly_constant_are_scored_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = scores_of_number(np.array([1.0, 1.0 + 1e-15, 1.0]), np.array([1.0, 2.0, 3.0]))
+    assert found["mae"] == pytest.approx(1.0)
