@@ -110,7 +110,6 @@ def test_without_validation_it_is_drawn_from_train(tmp_path: Path, tiny_encoder:
     assert "10 drawn from train (20%)" in screen(found)
 
 
-@pytest.mark.slow
 def test_a_trial_that_was_the_whole_run_predicts_its_own_score(tmp_path: Path, tiny_encoder: Path) -> None:
     """The probe is right in all rows, and a run of 6 steps is not."""
     file = write_recipe(tmp_path, tiny_encoder, training={"duration": "6st", "per_device_batch_size": 8})
@@ -129,6 +128,7 @@ def test_a_candidate_that_the_model_cannot_have_is_left_out(tmp_path: Path, caps
     assert "top_layers" not in found.evidence.trainable
 
 
+@pytest.mark.slow
 def test_a_budget_without_time_for_trials_leaves_the_default(tmp_path: Path, tiny_encoder: Path) -> None:
     found = advise(str(write_recipe(tmp_path, tiny_encoder)), budget=1e-3)
     assert dict(found.trials) == {}
