@@ -177,7 +177,8 @@ def _trace_somehow(
     seen = _best_trace(model, example, blocks, outside)
     if seen.failure is None or example is not None or not any(parameter.is_meta for parameter in model.parameters()):
         return seen
-    with zeros_for_meta_tensors(model) as made:
+    # What a model makes on the way, such as positions, is on the CPU, too, even if it was built under another device.
+    with torch.device("cpu"), zeros_for_meta_tensors(model) as made:
         again = _best_trace(model, None, blocks, [made.get(id(parameter), parameter) for parameter in outside])
     return again if again.failure is None else seen
 
