@@ -12,7 +12,7 @@ from nlp_ft.study.cells import CELLS, Cell, Plan
 from nlp_ft.study.cheap_rows import CheapRow, cheap_rows
 from nlp_ft.study.equal import unequal, with_equal_seconds
 from nlp_ft.study.flops import flops_of_phases
-from nlp_ft.study.folder import MADE_ANEW, claim_folder, read_object, write_recipes
+from nlp_ft.study.folder import MADE_ANEW, claim_folder, read_object, require_room, write_recipes
 from nlp_ft.study.process import Start, start_process
 from nlp_ft.study.race import Clock, race, unfinished
 from nlp_ft.study.remarks import front_line, remarks, verdict_lines
@@ -22,6 +22,7 @@ from nlp_ft.study.running import (
     diverged,
     finished_seeds,
     has_diverged,
+    is_finished,
     is_lower_better,
     require_same_data,
     run_cells,
@@ -32,7 +33,7 @@ from nlp_ft.study.stopping import stoppable
 from nlp_ft.study.writing import Findings, write_findings
 from nlp_ft.tasks.registry import task_of
 from nlp_ft.tasks.task import Task
-from nlp_ft.training import durable, lock
+from nlp_ft.training import build, durable, lock
 from nlp_ft.training.identity import hashes_of_data
 from nlp_ft.training.same_recipe import RECIPE
 from nlp_ft.training.verdict.facts import points
@@ -61,6 +62,8 @@ def compare(
         Interrupted: Ctrl-C or SIGTERM; the same command goes on from there.
     """
     with stoppable(plan.folder) as stop, lock.held(plan.folder):
+        if budget is None:
+            _require_room(plan)
         claim_folder(plan)
         clock = None if budget is None else Clock(plan, budget)
         # The unit of the margin is that in which differences are shown.
@@ -106,6 +109,14 @@ def prepare(plan: Plan) -> None:
     say(f"{len(plan.cells)} recipes in {place}; compare trains those that are missing then, and judges")
     first = printable(shlex.quote(str(plan.recipe_file(plan.cells[0]))))
     say(f"next: nlp-ft train {first} --resume")
+
+
+def _require_room(plan: Plan) -> None:
+    """Check, before hours of training, that the disk takes all models. Raises: RunFolderError: it does not."""
+    task = task_of(plan.recipe)
+    model = build.structure(plan.recipe, task, task.label_names()).model
+    num_cells = sum(not is_finished(plan, cell) for cell in plan.cells)
+    require_room(plan, num_cells, sum(weight.numel() * weight.element_size() for weight in model.parameters()))
 
 
 def _chosen_runs(plan: Plan, task: Task, test_hash: str) -> list[Runs]:

@@ -1,6 +1,7 @@
 """The folder of a comparison: what may lie in it, and the recipes of its cells."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,18 @@ def claim_folder(plan: Plan) -> None:
     durable.write_text(file, json.dumps(now, indent=2) + "\n")
     for name in (CELLS, TEST):
         (plan.folder / name).mkdir(exist_ok=True)
+
+
+def require_room(plan: Plan, num_cells: int, bytes_of_model: int) -> None:
+    """Check that the disk takes the models of so many cells. Raises: RunFolderError: it does not."""
+    place = next(folder for folder in (plan.folder.absolute(), *plan.folder.absolute().parents) if folder.exists())
+    needed, free = num_cells * bytes_of_model, shutil.disk_usage(place).free
+    if free < needed:
+        raise RunFolderError(
+            f"--output: the models of {num_cells} cells take {needed / 2**30:,.1f} GiB in {plan.folder}, but "
+            f"{free / 2**30:,.1f} GiB are free on that disk; name a folder on another one, or compare fewer "
+            "--strategies, --rates or --seeds"
+        )
 
 
 def require_empty(folder: Path, what: str) -> None:

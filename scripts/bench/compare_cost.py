@@ -2,8 +2,8 @@
 
 Both train the strategies that `nlp-ft compare` has by default, for the same epochs and batches, score validation after
 each epoch, keep the best, and score test at the end. The Trainer has the settings that are best for it: rows of like
-length together, a fused optimizer, bf16 where the hardware has it. Each of its cells is a command of its own; its data
-come from the cache after the first. Ours includes the baselines and the tables. The two take turns.
+length together, bf16 where the hardware has it; with --as-it-comes, its own. Each of its cells is a command of its own;
+its data come from the cache after the first. Ours includes the baselines and the tables. The two take turns.
 
     python scripts/bench/compare_cost.py --data ../shared/data/sst2 --rows 1000 --epochs 5 \\
         --output runs/compare-cost.json
@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1000, help="of train, drawn")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--as-it-comes", action="store_true", help="the Trainer in float32 and random order")
     parser.add_argument("--output", required=True, metavar="JSON")
     options = parser.parse_args()
     output = Path(options.output)
@@ -80,8 +81,10 @@ def main() -> None:
     script = Path(__file__).with_name("trainer.py")
     peer = [sys.executable, str(script), "--model", resolve_location(options.model, ModelError), "--train", str(train)]
     peer += ["--validation", str(validation), "--test", str(test), "--epochs", str(options.epochs)]
-    peer += ["--batch-size", "16", "--sampling", "group_by_length"]
-    peer += ["--bf16"] if has_native_bf16(torch.device("cpu")) else []
+    peer += ["--batch-size", "16"]
+    if not options.as_it_comes:
+        peer += ["--sampling", "group_by_length"]
+        peer += ["--bf16"] if has_native_bf16(torch.device("cpu")) else []
     mine: list[float] = []
     theirs: list[dict[str, float]] = []
     for _ in range(options.repeats):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,8 @@ from nlp_ft.study.cells import Cell, Plan, make_plan
 from nlp_ft.study.compare import compare, prepare
 from nlp_ft.study.process import DIVERGED, Running, _trained, start_process
 from nlp_ft.study.running import chosen, require_same_data
-from nlp_ft.training import durable
+from nlp_ft.tasks.registry import task_of
+from nlp_ft.training import build, durable
 from nlp_ft.training.run import train
 from tests.tasks.test_text_regression import numbers_recipe
 from tests.tiny import save_tiny_encoder, tiny_recipe, write_tiny_csv
@@ -74,6 +76,15 @@ def write_recipe(folder: Path, encoder: Path, **changes: Any) -> str:
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> str:
     return write_recipe(tmp_path_factory.mktemp("comparison"), tiny_encoder)
+
+
+class StartedError(Exception):
+    """A cell was about to be trained."""
+
+
+def never(recipe: Path, log: Path) -> Running:
+    """Train nothing, and say that a cell was started."""
+    raise StartedError
 
 
 class Diverged(Done):
@@ -422,6 +433,33 @@ def test_a_start_without_room_on_the_disk_does_not_block_the_next_one(
             prepare(plan)
     prepare(plan)
     assert plan.recipe_file(plan.cells[0]).exists()
+
+
+def test_a_disk_too_small_for_all_models_is_told_before_any_is_trained(
+    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_plan(recipe, [], tmp_path / "c", ["full"], 1, 2)
+    task = task_of(plan.recipe)
+    model = build.structure(plan.recipe, task, task.label_names()).model
+    num_bytes = sum(4 * weight.numel() for weight in model.parameters())
+
+    def with_free(free: int) -> None:
+        monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+
+    with_free(2 * num_bytes - 1)
+    with pytest.raises(RunFolderError, match=r"the models of 2 cells take 0\.0 GiB in .*; name a folder on another"):
+        compare(plan, start=never)
+    assert not plan.folder.exists()
+    with_free(2 * num_bytes)
+    with pytest.raises(StartedError):
+        compare(plan, start=never)
+    # One that is finished needs no more room.
+    first = plan.folder_of(plan.cells[0])
+    first.mkdir(parents=True)
+    (first / "summary.json").write_text(json.dumps({"metrics": {"validation": {"accuracy": 1}}}))
+    with_free(num_bytes)
+    with pytest.raises(StartedError):
+        compare(plan, start=never)
 
 
 def test_where_each_seed_draws_rows_of_train_its_cells_have_the_same(recipe: str, tmp_path: Path) -> None:
