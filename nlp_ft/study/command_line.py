@@ -9,7 +9,7 @@ from nlp_ft.errors import Interrupted, RecipeError, RunFolderError, printable
 from nlp_ft.exits import INTERRUPTED
 from nlp_ft.recipe.loader import load_recipe
 from nlp_ft.study.on_ray import Cluster
-from nlp_ft.study.process import start_process
+from nlp_ft.study.process import at_a_time
 from nlp_ft.tables import wrapped
 
 
@@ -23,7 +23,7 @@ def compare(options: argparse.Namespace) -> int:
     # Loaded first, so that an error comes before the seconds of importing torch.
     recipe = load_recipe(options.recipe, overrides)
     folder = Path(options.output or f"{recipe.output_dir}-compare")
-    start = Cluster().start if options.executor == "ray" else start_process
+    start = Cluster().start if options.executor == "ray" else at_a_time(options.jobs)
     from nlp_ft.study.cells import make_plan
     from nlp_ft.study.compare import compare, prepare
 
@@ -74,7 +74,7 @@ def tune(options: argparse.Namespace) -> int:
     from nlp_ft.study.tuning.space import read_space
 
     study = make_study(options.recipe, tuple(options.overrides), folder, read_space(options.space))
-    tune(study, options.trials, options.jobs)
+    tune(study, options.trials, options.jobs, at_a_time(options.jobs))
     return 0
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from functools import partial
 from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.process import BaseProcess
@@ -59,14 +60,28 @@ class _Child:
         return self.process.exitcode or 0
 
 
-def start_process(recipe: Path, log: Path) -> Running:
+def at_a_time(jobs: int) -> Start:
+    """Return what starts one of so many processes that share the threads of this one; OMP_NUM_THREADS is for each."""
+    if "OMP_NUM_THREADS" in os.environ:
+        return start_process
+    import torch
+
+    return partial(start_process, threads=max(1, torch.get_num_threads() // jobs))
+
+
+def start_process(recipe: Path, log: Path, threads: int | None = None) -> Running:
     """Start `nlp-ft train RECIPE --resume --quiet` in a process whose memory and time are its own.
 
     It is forked from a server that has imported the libraries, which takes seconds, and has done nothing else.
+
+    Args:
+        recipe: the recipe file.
+        log: takes what it prints.
+        threads: how many it computes with; None leaves that to PyTorch.
     """
     context = get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    process = context.Process(target=_train, args=(str(recipe), str(log), os.getcwd(), dict(os.environ)))
+    process = context.Process(target=_train, args=(str(recipe), str(log), os.getcwd(), dict(os.environ), threads))
     # The server inherits what is blocked here. Else Ctrl-C in a terminal, which all processes get, ends it while it
     # imports, and the comparison with it. The tracker, which unblocks the signals, has to be there before.
     resource_tracker.ensure_running()
@@ -78,7 +93,7 @@ def start_process(recipe: Path, log: Path) -> Running:
     return _Child(process)
 
 
-def _train(recipe: str, log: str, folder: str, environment: dict[str, str]) -> None:
+def _train(recipe: str, log: str, folder: str, environment: dict[str, str], threads: int | None) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     # The server may have been started in another folder, and with another environment.
     os.environ.update(environment)
@@ -87,6 +102,10 @@ def _train(recipe: str, log: str, folder: str, environment: dict[str, str]) -> N
     os.dup2(stream, 1)
     os.dup2(stream, 2)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
     with at_level("quiet"):
         exit_with(lambda: _trained(recipe))
 

@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1000, help="of train, drawn")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=1, help="of ours; the Trainer's commands run one by one")
     parser.add_argument("--as-it-comes", action="store_true", help="the Trainer in float32 and random order")
     parser.add_argument("--output", required=True, metavar="JSON")
     options = parser.parse_args()
@@ -92,6 +93,7 @@ def main() -> None:
             folder = output.parent / f"{output.stem}-cells"
             shutil.rmtree(folder, ignore_errors=True)
             ours = [sys.executable, "-m", "nlp_ft", "compare", str(recipe), "--seeds", "1", "--rates", "1"]
+            ours += ["--jobs", str(options.jobs)]
             mine.append(seconds_of([*ours, "--output", str(folder), "--strategies", *STRATEGIES], cache))
             theirs.append(
                 {name: seconds_of([*peer, *peer_options(name, options.epochs)], cache) for name in STRATEGIES}
