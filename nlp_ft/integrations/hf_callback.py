@@ -33,10 +33,8 @@ from nlp_ft.integrations.hf_arguments import (
 from nlp_ft.integrations.strategy import (
     LayerwiseSettings,
     changes,
-    check_optimizer,
     freezes,
     is_labelled,
-    layers_ever_trained,
     layers_that_can_train,
     no_gradient,
     plain_metric,
@@ -45,6 +43,7 @@ from nlp_ft.integrations.strategy import (
     without_empty_phases,
 )
 from nlp_ft.layerwise import LayerMap, UnfreezePlan, Unfreezer, UnfreezeSchedule, UnfreezeState
+from nlp_ft.layerwise.checks import check_fits
 from nlp_ft.layerwise.freezing import set_trainable_layers
 from nlp_ft.layerwise.unfreezing.phase_table import phase_table
 
@@ -79,6 +78,8 @@ class UnfreezeCallback(TrainerCallback):
         self.unfreezer: Unfreezer | None = None
         self.rates: dict[str, float] = {}
         """Learning rate of each layer at the current update under the key `lr/LAYER`; 0 while the layer is frozen."""
+        self.asked: dict[str, tuple[float, float]] = {}
+        """Rate and weight decay of each group as a `LayerwiseTrainer` built them, before a checkpoint was loaded."""
         self._given_map = layer_map
         self._model: nn.Module | None = None
         self._user_gave_scheduler = False
@@ -89,12 +90,13 @@ class UnfreezeCallback(TrainerCallback):
         """Find the layers of a model, and the parameters that its user has frozen, unless the model is known already.
 
         Raises:
-            LayerMapError: a parameter has no layer.
+            LayerMapError: a parameter has no layer, or the given map is of another model.
             UnfreezeError: the strategy does not fit the model.
         """
         if model is self._model:
             return
-        self.layer_map = self._given_map or LayerMap.from_model(model)
+        self.layer_map = LayerMap.from_model(model) if self._given_map is None else self._given_map
+        check_fits(model, self.layer_map)
         self.never = frozenset(name for name, parameter in model.named_parameters() if not parameter.requires_grad)
         schedule = self.settings.schedule(self.layer_map.num_layers)
         self.schedule = without_empty_phases(schedule, layers_that_can_train(model, self.layer_map, self.never))
@@ -102,7 +104,7 @@ class UnfreezeCallback(TrainerCallback):
 
     def make_wrappable(self, model: nn.Module) -> None:
         """Make every layer trainable that will ever train, so that wrappers take it into account."""
-        set_trainable_layers(model, self.layer_map, layers_ever_trained(self.schedule), self.never)
+        set_trainable_layers(model, self.layer_map, self.schedule.layers_ever_trained, self.never)
 
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Refuse set-ups that would go wrong, before anything is trained. Raises `UnfreezeError`."""
@@ -126,7 +128,6 @@ class UnfreezeCallback(TrainerCallback):
         model, optimizer = kwargs["model"], kwargs["optimizer"]
         self.bind(model)
         self._check_checkpointing(model)
-        check_optimizer(optimizer, model, self.layer_map, layers_ever_trained(self.schedule), self.never)
         plan = UnfreezePlan(
             self.schedule, state.max_steps, steps_per_epoch(args, kwargs["train_dataloader"], state.max_steps)
         )
@@ -145,6 +146,8 @@ class UnfreezeCallback(TrainerCallback):
         # The very attributes, not a copy, so that each checkpoint holds their values at its time.
         _saved_states(state)[SAVED_AS] = saved_form(self.unfreezer.state, self.schedule)
         self._is_training = True
+        if state.global_step and args.process_index == 0:
+            self._warn_of_other_rates(optimizer)
         if args.process_index == 0 and len(self.schedule.phases) > 1 and is_labelled(optimizer):
             print(self._phase_table(plan, model, optimizer))
 
@@ -208,8 +211,18 @@ class UnfreezeCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Stop noting scores: evaluations after the training decide nothing."""
+        """Stop noting scores, since evaluations after the training decide nothing; name what has never trained."""
         self._is_training = False
+        assert self.unfreezer is not None
+        begun, phases = self.unfreezer.phase + 1, self.schedule.phases
+        if begun < len(phases) and args.process_index == 0:
+            frozen = self.schedule.layers_ever_trained.difference(*(phase.layers for phase in phases[:begun]))
+            logger.warning(
+                "the run ended in phase %d of %d, so these never trained: %s",
+                begun,
+                len(phases),
+                self.schedule.layer_names(frozen) or "none",
+            )
 
     def logged_rates(self) -> dict[str, float]:
         """Return the learning rates to log: one key for each layer, and the head's rate under the Trainer's own key."""
@@ -243,6 +256,18 @@ class UnfreezeCallback(TrainerCallback):
             rates[name] = max(rates.get(name, 0.0), float(group["lr"]) if trains else 0.0)
         return rates
 
+    def _warn_of_other_rates(self, optimizer: torch.optim.Optimizer) -> None:
+        found = group_settings_of(optimizer) if self.asked else {}
+        changed = [name for name in found if found[name] != self.asked[name]]
+        if changed:
+            logger.warning(
+                "the checkpoint was written with other settings, which count: %s has learning rate %g and weight decay "
+                "%g, not %g and %g; to change them, start a new run from its weights",
+                changed[0],
+                *found[changed[0]],
+                *self.asked[changed[0]],
+            )
+
     def _check_checkpointing(self, model: nn.Module) -> None:
         functions = [getattr(module, "_gradient_checkpointing_func", None) for module in model.modules()]
         reentrant = any(getattr(f, "keywords", {}).get("use_reentrant", True) for f in functions if f is not None)
@@ -259,6 +284,11 @@ class UnfreezeCallback(TrainerCallback):
         groups = [group for group in optimizer.param_groups if group["name"] != "loss"]
         rates = {self.layer_map.aligned_layer(group["param_names"][0]): group["initial_lr"] for group in groups}
         return phase_table(plan, sizes, rates)
+
+
+def group_settings_of(optimizer: torch.optim.Optimizer) -> dict[str, tuple[float, float]]:
+    """Return the learning rate, before any schedule, and the weight decay of each named group."""
+    return {group["name"]: (group["initial_lr"], group["weight_decay"]) for group in optimizer.param_groups}
 
 
 def _saved_states(state: TrainerState) -> dict[str, Any]:

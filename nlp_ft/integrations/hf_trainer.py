@@ -16,9 +16,9 @@ from torch import nn
 from transformers import EarlyStoppingCallback, SchedulerType, Trainer, TrainerCallback
 
 from nlp_ft.errors import TrainingError
-from nlp_ft.integrations.hf_callback import UnfreezeCallback
+from nlp_ft.integrations.hf_callback import UnfreezeCallback, group_settings_of
 from nlp_ft.integrations.hf_loss import TrueLossMixin
-from nlp_ft.integrations.strategy import LayerwiseSettings, changes, no_gradient
+from nlp_ft.integrations.strategy import LayerwiseSettings, changes, is_labelled, no_gradient
 from nlp_ft.layerwise import LayerMap, UnfreezeSchedule, layerwise_param_groups
 from nlp_ft.layerwise.param_groups import Convention
 
@@ -56,10 +56,19 @@ class LayerwiseTrainerMixin(TrueLossMixin):
     Raises:
         LayerMapError: a parameter has no layer.
         UnfreezeError: the strategy does not fit the model or the set-up (DeepSpeed, FSDP, static graph).
-        TrainingError: an optimizer was given.
+        TrainingError: an optimizer or an `UnfreezeCallback` was given, or the Trainer comes before the mixin among the
+            bases of a class.
     """
 
     optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if Trainer in cls.__mro__ and cls.__mro__.index(Trainer) < cls.__mro__.index(LayerwiseTrainerMixin):
+            raise TrainingError(
+                f"{cls.__name__}: LayerwiseTrainerMixin must come before the Trainer, whose methods would hide its "
+                f"own: class {cls.__name__}(LayerwiseTrainerMixin, ...)"
+            )
 
     def __init__(
         self,
@@ -74,6 +83,8 @@ class LayerwiseTrainerMixin(TrueLossMixin):
         callbacks: list[TrainerCallback] | None = None,
         **kwargs: Any,
     ) -> None:
+        if any(isinstance(callback, UnfreezeCallback) for callback in callbacks or []):
+            raise TrainingError("a LayerwiseTrainer has an UnfreezeCallback already; name what it trains with strategy")
         self._unfreezing = UnfreezeCallback(
             strategy, trainable_blocks=trainable_blocks, unfreeze=unfreeze, layer_map=layer_map
         )
@@ -107,6 +118,21 @@ class LayerwiseTrainerMixin(TrueLossMixin):
             self.optimizer_cls_and_kwargs = given
         assert self.optimizer is not None
         return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """Make the scheduler of TrainingArguments, once the optimizer has a group for each layer.
+
+        Raises:
+            TrainingError: another `create_optimizer` made the optimizer, without these groups.
+        """
+        assert self.optimizer is not None
+        if not is_labelled(self.optimizer):
+            raise TrainingError(
+                f"a create_optimizer of {type(self).__name__} makes an optimizer without groups of layers, so the "
+                "rates of the strategy would be lost; take it out, or keep your Trainer with UnfreezeCallback"
+            )
+        self._unfreezing.asked = group_settings_of(self.optimizer)
+        return super().create_scheduler(num_training_steps, optimizer)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Train as the Trainer does, but with `resume_from_checkpoint=True` from the last checkpoint that is whole.
@@ -150,7 +176,10 @@ class LayerwiseTrainerMixin(TrueLossMixin):
 
     @property
     def _group_settings(self) -> dict[str, Any]:
-        return self._settings.group_settings(self._network, self._unfreezing.layer_map, self.args.learning_rate)
+        # As in the Trainer, the rate that comes with a class of optimizer goes before learning_rate.
+        _, options = self.optimizer_cls_and_kwargs or (None, {})
+        lr = options.get("lr", self.args.learning_rate)
+        return self._settings.group_settings(self._network, self._unfreezing.layer_map, lr)
 
     def _param_groups(self) -> list[dict[str, Any]]:
         return layerwise_param_groups(

@@ -20,15 +20,12 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from nlp_ft.durations import Duration
 from nlp_ft.errors import UnfreezeError
 from nlp_ft.integrations.strategy import (
     LayerwiseSettings,
     changes,
-    check_optimizer,
     freezes,
     is_labelled,
-    layers_ever_trained,
     layers_that_can_train,
     no_gradient,
     plain_metric,
@@ -47,8 +44,10 @@ from nlp_ft.layerwise import (
     build_lr_schedule,
     build_optimizer,
 )
+from nlp_ft.layerwise.checks import check_fits
 from nlp_ft.layerwise.lr_schedules import ScheduleName
 from nlp_ft.layerwise.param_groups import Convention
+from nlp_ft.layerwise.unfreezing.triggers import as_duration
 
 __all__ = ["LayerwiseUnfreezing", "layerwise_optimizer"]
 
@@ -120,7 +119,9 @@ class LayerwiseUnfreezing(Callback):
         self._network_name = network
         self._network: nn.Module | None = None
         self._lr_schedule = lr_schedule
-        self._warmup = Duration.parse(warmup)
+        self._warmup = as_duration(warmup, "warmup")
+        if self._warmup.value and lr_schedule is None:
+            raise UnfreezeError(f"warmup={warmup} belongs to lr_schedule; give both, or put it into your scheduler")
         self._given_map = layer_map
         self._loaded: dict[str, Any] = {}
 
@@ -133,8 +134,15 @@ class LayerwiseUnfreezing(Callback):
         """
         if stage != "fit":
             return
-        network = pl_module.get_submodule(self._network_name)
-        self.layer_map = self._given_map or LayerMap.from_model(network)
+        try:
+            network = pl_module.get_submodule(self._network_name)
+        except AttributeError:
+            parts = ", ".join(name for name, _ in pl_module.named_children())
+            raise UnfreezeError(
+                f"network={self._network_name!r} is no part of {type(pl_module).__name__}, whose parts are: {parts}"
+            ) from None
+        self.layer_map = LayerMap.from_model(network) if self._given_map is None else self._given_map
+        check_fits(network, self.layer_map)
         if network is not self._network:
             self._network = network
             self.never = frozenset(name for name, p in network.named_parameters() if not p.requires_grad)
@@ -156,7 +164,6 @@ class LayerwiseUnfreezing(Callback):
         if len(trainer.optimizers) != 1 or math.isinf(total_steps):
             raise UnfreezeError("phases need one optimizer and a run of known length: set max_epochs or max_steps")
         network, optimizer = pl_module.get_submodule(self._network_name), trainer.optimizers[0]
-        check_optimizer(optimizer, network, self.layer_map, layers_ever_trained(self.schedule), self.never)
         per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
         plan = UnfreezePlan(self.schedule, int(total_steps), per_epoch)
         # The run may be the first part of a longer one, so only a run without evaluations is sure to wait for ever.
@@ -164,6 +171,11 @@ class LayerwiseUnfreezing(Callback):
         if every is None or every >= total_steps:
             plan.require_signals(None, None, HOW_TO_SIGNAL)
         lr_schedule = self._schedule_over(per_epoch) if self._lr_schedule is not None else None
+        if lr_schedule is not None and trainer.lr_scheduler_configs:
+            raise UnfreezeError(
+                "lr_schedule takes the place of a scheduler, but configure_optimizers returns one; return the "
+                "optimizer alone, or leave lr_schedule out"
+            )
         if lr_schedule is not None and not is_labelled(optimizer):
             raise UnfreezeError("lr_schedule sets a rate for each layer; make the optimizer with layerwise_optimizer")
         is_resumed = trainer.ckpt_path is not None and self._loaded

@@ -74,6 +74,8 @@ class RunEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _fit(self, data: Any, num_columns: int, **more: Any) -> Self:
         """Train on checked rows, in a form that `nlp_ft.fit` takes; `more` are further keywords of it."""
+        if not isinstance(self.settings, Mapping | None):
+            raise DataError(f'settings must be a mapping, such as {{"pooling": "mean"}}, got {self.settings!r}')
         keywords = {name: getattr(self, name) for name in NAMED if getattr(self, name) is not None}
         for name in NAMED:
             if (

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from nlp_ft.defaults import LAYER_DECAY
-from nlp_ft.errors import LayerMapError, UnfreezeError
+from nlp_ft.errors import UnfreezeError
 from nlp_ft.layerwise import LayerMap, Plateau, UnfreezeSchedule, UnfreezeState
 from nlp_ft.layerwise.param_groups import Convention, head_lr_ratio
 from nlp_ft.layerwise.unfreezing.triggers import AT_ONCE
@@ -63,10 +63,12 @@ class LayerwiseSettings:
             raise UnfreezeError(
                 'strategy "probe" solves the head of a recipe without a loop; train a recipe with it, or use head_only'
             )
-        if self.strategy not in STRATEGY_PRESETS:
-            hint = did_you_mean(self.strategy, STRATEGY_PRESETS)
+        if not isinstance(self.strategy, str) or self.strategy not in STRATEGY_PRESETS:
+            hint = did_you_mean(str(self.strategy), STRATEGY_PRESETS)
             names = ", ".join(name for name in STRATEGY_PRESETS if name not in ("lora", "probe", "scratch"))
             raise UnfreezeError(f"strategy must be one of {names}, or an UnfreezeSchedule, got {self.strategy!r}{hint}")
+        if not isinstance(self.unfreeze, Mapping | None):
+            raise UnfreezeError(f'unfreeze must be a mapping, such as {{"every": "1ep"}}, got {self.unfreeze!r}')
         if self.unfreeze is not None and "unfreeze" not in self.preset["strategy"]:
             raise UnfreezeError(
                 f'strategy "{self.strategy}" unfreezes nothing; unfreeze goes with gradual, lp_ft, ulmfit'
@@ -136,11 +138,6 @@ def plain_metrics(schedule: UnfreezeSchedule) -> UnfreezeSchedule:
         for phase in schedule.phases
     ]
     return replace(schedule, phases=tuple(phases))
-
-
-def layers_ever_trained(schedule: UnfreezeSchedule) -> frozenset[int]:
-    """Return the ids of the layers that train in any phase."""
-    return frozenset().union(*(phase.layers for phase in schedule.phases))
 
 
 def without_empty_phases(schedule: UnfreezeSchedule, trainable: Collection[int]) -> UnfreezeSchedule:
@@ -227,38 +224,6 @@ def restored_state(saved: Mapping[str, Any], schedule: UnfreezeSchedule) -> Unfr
             "its weights"
         )
     return UnfreezeState(**saved["attributes"])
-
-
-def check_optimizer(
-    optimizer: torch.optim.Optimizer,
-    model: nn.Module,
-    layer_map: LayerMap,
-    layers: Collection[int],
-    never: Collection[str],
-) -> None:
-    """Check that the optimizer holds every parameter of the given layers, except those that never train.
-
-    Args:
-        optimizer: the optimizer of the run.
-        model: the model without wrappers.
-        layer_map: the model's layer map.
-        layers: ids of the layers that will train in some phase.
-        never: names of parameters that never train.
-
-    Raises:
-        LayerMapError: the optimizer lacks some, because it was made while layers were frozen.
-    """
-    known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    lacking = [
-        name
-        for name, parameter in model.named_parameters()
-        if id(parameter) not in known and name not in never and layer_map.aligned_layer(name) in layers
-    ]
-    if lacking:
-        raise LayerMapError(
-            f"{len(lacking)} parameters that will train are in no group of the optimizer, such as {lacking[0]}; "
-            "make the optimizer with build_optimizer, which takes all parameters"
-        )
 
 
 def is_labelled(optimizer: torch.optim.Optimizer) -> bool:

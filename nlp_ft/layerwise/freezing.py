@@ -1,11 +1,13 @@
 """Freezes layers: no gradient, no dropout, no update of running statistics; `model.train()` does not undo it."""
 
 from collections.abc import Collection, Mapping
+from numbers import Integral
 
 import torch
 from torch import nn
 
 from nlp_ft.errors import LayerMapError
+from nlp_ft.layerwise.checks import check_fits
 from nlp_ft.layerwise.eval_mode import evaluating
 from nlp_ft.layerwise.layer_map import LayerMap
 from nlp_ft.layerwise.model_outputs import output_logits
@@ -24,11 +26,13 @@ def set_trainable(model: nn.Module, layer_map: LayerMap, lowest_trainable_layer:
         lowest_trainable_layer: layer id, from 0 (everything trains) to L+1 (only the head trains).
 
     Raises:
-        LayerMapError: there is no such layer.
+        LayerMapError: there is no such layer, or the map is of another model.
     """
-    if not 0 <= lowest_trainable_layer <= layer_map.head_layer:
+    check_fits(model, layer_map)
+    is_layer = isinstance(lowest_trainable_layer, Integral) and not isinstance(lowest_trainable_layer, bool)
+    if not is_layer or not 0 <= lowest_trainable_layer <= layer_map.head_layer:
         raise LayerMapError(
-            f"lowest_trainable_layer must lie between 0 and {layer_map.head_layer}, got {lowest_trainable_layer}"
+            f"lowest_trainable_layer must lie between 0 and {layer_map.head_layer}, got {lowest_trainable_layer!r}"
         )
     set_trainable_layers(model, layer_map, range(lowest_trainable_layer, layer_map.head_layer + 1))
 
@@ -44,7 +48,14 @@ def set_trainable_layers(
         layers: ids of the layers that train; with several stacks, as `LayerMap.aligned_layer` counts them.
         never: names of parameters that stay frozen in any layer, such as the base weights under LoRA. Dropout beside
             them is active if their layer trains.
+
+    Raises:
+        LayerMapError: there is no such layer or parameter, or the map is of another model.
     """
+    check_fits(model, layer_map)
+    layer_map.check_layers(layers)
+    if unknown := sorted(set(never) - layer_map.names):
+        raise LayerMapError(f"never: {unknown[0]!r} is not a parameter of the model")
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in never and layer_map.aligned_layer(name) in layers)
         if not parameter.requires_grad:

@@ -5,7 +5,8 @@ a parameter cannot be found, `LayerMapError` is raised: no parameter is put into
 """
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from numbers import Integral
 from typing import Any, Literal
 
 from torch import nn
@@ -100,6 +101,8 @@ class LayerMap:
         Raises:
             LayerMapError: neither structure nor rules give a parameter's layer, or a rule matches no parameter.
         """
+        if not isinstance(model, nn.Module):
+            raise LayerMapError(f"a layer map is made of a torch.nn.Module, got {type(model).__name__}")
         if grain not in ("block", "stage"):
             raise LayerMapError(f'grain must be "block" or "stage", got {grain!r}')
         named = dict(model.named_parameters(remove_duplicate=False))
@@ -166,8 +169,26 @@ class LayerMap:
             hint = did_you_mean(parameter_name, self._layer_ids)
             raise LayerMapError(f"{parameter_name} is not a parameter of this layer map{hint}") from None
 
+    @property
+    def names(self) -> Set[str]:
+        """Names of all parameters, with every name of a tied weight."""
+        return self._layer_ids.keys()
+
+    def check_layers(self, layers: Iterable[int]) -> None:
+        """Check that layers exist. Raises `LayerMapError`."""
+        for layer in layers:
+            if isinstance(layer, bool) or not isinstance(layer, Integral) or not 0 <= layer <= self.head_layer:
+                raise LayerMapError(
+                    f"layer {layer!r} does not exist; layers go from 0 (embeddings) to {self.head_layer} (head)"
+                )
+
     def parameters(self, layer_id: int) -> dict[str, nn.Parameter]:
-        """Return the parameters of one layer by name; a tied weight occurs once, in its lowest layer."""
+        """Return the parameters of one layer by name; a tied weight occurs once, in its lowest layer.
+
+        Raises:
+            LayerMapError: there is no such layer.
+        """
+        self.check_layers([layer_id])
         return {name: parameter for name, parameter in self._parameters.items() if self._layer_ids[name] == layer_id}
 
     def rebind(self, model: nn.Module) -> None:
@@ -248,7 +269,10 @@ def common_modules(names: Iterable[str]) -> str:
 
 def _apply_rules(names: Collection[str], rules: Sequence[Rule]) -> dict[str, int | Literal["head"]]:
     ruled: dict[str, int | Literal["head"]] = {}
-    for pattern, layer_id in rules:
+    for given in rules:
+        if not isinstance(given, list | tuple) or len(given) != 2 or not isinstance(given[0], str):
+            raise LayerMapError(f"rules are pairs of a regular expression and a layer, got {given!r}")
+        pattern, layer_id = given
         rule = f"rule ({pattern!r}, {layer_id!r})"
         if layer_id != "head" and (isinstance(layer_id, bool) or not isinstance(layer_id, int)):
             raise LayerMapError(f'{rule} must end in a layer id, a whole number, or "head"')

@@ -74,6 +74,12 @@ def slanted_triangular(step: int, total_steps: int, warmup_steps: int, ratio: fl
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Set the learning rate of each group to its `initial_lr` times the factor."""
+    """Set the learning rate of each group to its `initial_lr` times the factor.
+
+    Raises:
+        TrainingError: a group has no `initial_lr`, which `build_optimizer` gives it.
+    """
+    if any("initial_lr" not in group for group in optimizer.param_groups):
+        raise TrainingError("the groups of this optimizer have no initial_lr; make it with build_optimizer")
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor

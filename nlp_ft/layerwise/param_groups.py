@@ -8,6 +8,7 @@ import inspect
 import math
 from collections.abc import Sequence
 from itertools import zip_longest
+from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +24,7 @@ from nlp_ft.defaults import (
 )
 from nlp_ft.defaults import Convention as Convention
 from nlp_ft.errors import LayerMapError, TrainingError
+from nlp_ft.layerwise.checks import check_fits
 from nlp_ft.layerwise.layer_map import LayerMap
 
 ULMFIT_GROUPS = 3
@@ -57,8 +59,8 @@ def lr_scales(num_layers: int, layer_decay: float, convention: Convention = "top
     offsets = {"top": 0, "beit": 1, "electra": 2, "ulmfit": 0}
     if convention not in offsets:
         raise TrainingError(f"convention must be one of {', '.join(offsets)}, got {convention!r}")
-    if not 0 < layer_decay <= 1:
-        raise TrainingError(f"layer_decay must be in (0, 1], got {layer_decay}")
+    if not isinstance(layer_decay, Real) or not 0 < layer_decay <= 1:
+        raise TrainingError(f"layer_decay must be in (0, 1], got {layer_decay!r}")
     if convention == "ulmfit" and num_layers > ULMFIT_GROUPS:
         below_top = [(num_layers - layer_id) * ULMFIT_GROUPS // num_layers for layer_id in range(num_layers + 1)]
         return [layer_decay**groups for groups in below_top] + [1.0]
@@ -92,11 +94,12 @@ def layerwise_param_groups(
         `stack` ("" if there is one stack), `lr_scale` (lr / base lr) and `param_names`.
 
     Raises:
-        LayerMapError: a parameter has no layer.
+        LayerMapError: a parameter has no layer, or the map is of another model.
         TrainingError: a rate or decay is out of range.
     """
     _check_rates(lr, head_lr, weight_decay)
-    layer_map = layer_map or LayerMap.from_model(model)
+    layer_map = LayerMap.from_model(model) if layer_map is None else layer_map
+    check_fits(model, layer_map)
     heights = {stack: layer_map.blocks_to_head(stack) for stack in layer_map.stacks}
     scales = {stack: lr_scales(height, layer_decay, convention) for stack, height in heights.items()}
     groups = []
@@ -174,7 +177,10 @@ def build_optimizer(
         weight_decay=weight_decay,
         convention=convention,
     )
-    if "fused" in inspect.signature(optimizer_class).parameters:
+    if not callable(optimizer_class):
+        raise TrainingError(f"optimizer_class must be a class such as torch.optim.AdamW, got {optimizer_class!r}")
+    excludes_fused = optimizer_kwargs.get("foreach") or optimizer_kwargs.get("differentiable")
+    if not excludes_fused and "fused" in inspect.signature(optimizer_class).parameters:
         optimizer_kwargs.setdefault("fused", _can_fuse(model, optimizer_class))
     return optimizer_class(groups, lr=lr, **optimizer_kwargs)  # type: ignore[call-arg]  # Optimizer itself has no lr
 
@@ -240,9 +246,10 @@ def _members(model: nn.Module, layer_map: LayerMap) -> list[tuple[_Key, dict[str
 
 
 def _check_rates(lr: float, head_lr: float | None, weight_decay: float) -> None:
-    for name, value in {"lr": lr, "head_lr": head_lr, "weight_decay": weight_decay}.items():
-        if isinstance(value, str):
-            raise TrainingError(f"{name} must be a number, got the text {value!r}")
+    given = {"lr": lr, "weight_decay": weight_decay} | ({} if head_lr is None else {"head_lr": head_lr})
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, Real | torch.Tensor):
+            raise TrainingError(f"{name} must be a number, got {value!r}")
     if not 0 < lr < math.inf:
         raise TrainingError(f"lr must be above 0, got {lr}")
     if head_lr is not None and not 0 < head_lr < math.inf:

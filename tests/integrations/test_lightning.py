@@ -12,7 +12,7 @@ import lightning.pytorch as pl
 
 from nlp_ft.durations import Duration
 from nlp_ft.errors import LayerMapError, UnfreezeError
-from nlp_ft.integrations.lightning import LayerwiseUnfreezing
+from nlp_ft.integrations.lightning import LayerwiseUnfreezing, layerwise_optimizer
 from nlp_ft.layerwise import LayerMap, LossBelow, Phase, Plateau, UnfreezeSchedule
 from tests.integrations.hf_runs import HEAD, NUM_BLOCKS, tiny_model
 from tests.integrations.lightning_runs import Classifier, trained
@@ -124,16 +124,44 @@ def test_what_would_go_wrong_is_refused(tmp_path: Path, strategy: Any, keywords:
         prepare()
 
 
-def test_an_optimizer_that_lacks_what_will_unfreeze_is_refused(tmp_path: Path) -> None:
-    class HeadOnly(Classifier):
-        def configure_optimizers(self) -> torch.optim.Optimizer:
-            return torch.optim.SGD(self.model.classifier.parameters(), lr=0.1)
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"network": "net"}, "network='net' is no part of Classifier, whose parts are: model"),
+        ({"warmup": "10%"}, "warmup=10% belongs to lr_schedule"),
+        ({"warmup": "10", "lr_schedule": "linear"}, "warmup must be a duration .*; got '10'"),
+    ],
+)
+def test_a_setting_that_would_do_nothing_or_means_nothing_is_refused(keywords: dict[str, Any], message: str) -> None:
+    trainer = pl.Trainer(accelerator="cpu", devices=1, logger=False)
+    with pytest.raises(UnfreezeError, match=message):
+        LayerwiseUnfreezing("gradual", **keywords).setup(trainer, Classifier(), "fit")
 
+
+def of_the_head(module: Classifier) -> Any:
+    return torch.optim.SGD(module.model.classifier.parameters(), lr=0.1)
+
+
+def with_a_scheduler(module: Classifier) -> Any:
+    optimizer = layerwise_optimizer(module.model, lr=0.1)
+    return [optimizer], [torch.optim.lr_scheduler.ConstantLR(optimizer)]
+
+
+@pytest.mark.parametrize(
+    ("configure", "lr_schedule", "error", "message"),
+    [
+        (of_the_head, None, LayerMapError, "in no group of the optimizer"),
+        (with_a_scheduler, "linear", UnfreezeError, "lr_schedule takes the place of a scheduler"),
+    ],
+)
+def test_an_optimizer_that_lacks_what_will_unfreeze_and_a_second_schedule_are_refused(
+    configure: Any, lr_schedule: Any, error: type[Exception], message: str
+) -> None:
     data: Any = [{"x": torch.zeros(1)}] * 16
     rows = torch.utils.data.DataLoader(data)
-    callback = LayerwiseUnfreezing("gradual")
+    callback = LayerwiseUnfreezing("gradual", lr_schedule=lr_schedule)
     trainer = pl.Trainer(
         accelerator="cpu", devices=1, max_epochs=1, logger=False, callbacks=[callback], enable_checkpointing=False
     )
-    with pytest.raises(LayerMapError, match="in no group of the optimizer"):
-        trainer.fit(HeadOnly(), rows)
+    with pytest.raises(error, match=message):
+        trainer.fit(type("Configured", (Classifier,), {"configure_optimizers": configure})(), rows)

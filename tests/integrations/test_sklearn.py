@@ -270,6 +270,11 @@ def test_the_page_lists_every_check_that_fails() -> None:
     assert set(re.findall(r"^- `(check_\w+)`", page, re.MULTILINE)) == set(EXPECTED_FAILURES)
 
 
+def test_settings_are_a_mapping() -> None:
+    with pytest.raises(DataError, match=r"settings must be a mapping, such as .*, got 'mean'$"):
+        TextClassifier("bert", settings="mean").fit(["a", "b"], [0, 1])  # type: ignore[arg-type]
+
+
 @pytest.mark.slow
 def test_a_setting_that_is_none_is_refused_by_fit_and_equal_weights_are_taken(
     estimator: TextClassifier, rows: pandas.DataFrame

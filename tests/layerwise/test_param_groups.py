@@ -198,10 +198,7 @@ def test_a_map_that_lacks_a_parameter_is_refused_with_its_name() -> None:
         *[({"head_lr": lr}, "head_lr must be ") for lr in (0.0, -1e-3, float("nan"), float("inf"))],
         *[({"weight_decay": decay}, "weight_decay must be ") for decay in (-0.1, float("nan"), float("inf"))],
         *[({"layer_decay": decay}, "layer_decay must be in ") for decay in (0.0, -0.5, 1.5, float("nan"))],
-        *[
-            ({name: "1e-3"}, f"{name} must be a number, got the text '1e-3'$")
-            for name in ("lr", "head_lr", "weight_decay")
-        ],
+        *[({name: "1e-3"}, f"{name} must be a number, got '1e-3'$") for name in ("lr", "head_lr", "weight_decay")],
         ({"convention": "bert"}, "convention must be one of top, beit, electra, ulmfit, got 'bert'$"),
     ],
 )

@@ -6,6 +6,7 @@ begun. A checkpoint holds the state, so a resumed run decides as the unbroken ru
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Integral
 
 from nlp_ft.durations import Duration
 from nlp_ft.errors import UnfreezeError
@@ -38,10 +39,13 @@ class UnfreezePlan:
 
     Raises:
         UnfreezeError: a phase would begin after the end of the run, or not after the phase before it, or its at_least
-            is above its at_most.
+            is above its at_most; or a number of steps is not whole.
     """
 
     def __init__(self, schedule: UnfreezeSchedule, total_steps: int, steps_per_epoch: int) -> None:
+        for name, value in (("total_steps", total_steps), ("steps_per_epoch", steps_per_epoch)):
+            if not isinstance(value, Integral):
+                raise UnfreezeError(f"{name} must be a whole number, got {value!r}")
         self.schedule = schedule
         self.total_steps = total_steps
         self.steps_per_epoch = steps_per_epoch
@@ -104,6 +108,16 @@ class UnfreezePlan:
                     f"{how['evaluate' if isinstance(start, Plateau) else 'record']}, or set at_most"
                 )
 
+    def check_state(self, state: UnfreezeState) -> None:
+        """Check that a state can be one of this plan. Raises `UnfreezeError`."""
+        if not isinstance(state, UnfreezeState):
+            raise UnfreezeError(f"expected an UnfreezeState, got {state!r}; make one with UnfreezeState(**values)")
+        if not 1 <= len(state.starts) <= len(self.schedule.phases):
+            raise UnfreezeError(
+                f"the state is of another plan: it has begun {len(state.starts)} phases, and this plan has "
+                f"{len(self.schedule.phases)}"
+            )
+
     @property
     def moves_rates(self) -> bool:
         """Whether the plan changes learning rates, in addition to the learning-rate schedule of the run."""
@@ -133,15 +147,22 @@ class UnfreezePlan:
         return len(state.starts) == len(self.schedule.phases)
 
     def on_step(self, state: UnfreezeState, step: int) -> bool:
-        """Begin the next phase if it is due before update `step` (from 0); return whether it began."""
-        following = self._following(state)
-        if following is None:
-            return False
-        if isinstance(following, Duration):
-            due = step >= self._steps(following)
-        else:
-            due = following.at_most is not None and self._lasted(state, step, following.at_most)
-        return due and self._begin(state, step)
+        """Begin the phases that are due before update `step` (from 0); return whether one began.
+
+        Several are due if a loop starts in the middle of a run.
+        """
+        began = False
+        while (following := self._following(state)) is not None:
+            if isinstance(following, Duration):
+                begin = max(self._steps(following), state.starts[-1])
+            elif following.at_most is not None:
+                begin = state.starts[-1] + self._steps(following.at_most)
+            else:
+                break
+            if step < begin:
+                break
+            began = self._begin(state, begin)
+        return began
 
     def on_scores(self, state: UnfreezeState, step: int, scores: Mapping[str, float]) -> bool:
         """Note the scores of an evaluation.

@@ -7,12 +7,13 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any, Literal
 
 from nlp_ft.defaults import Embeddings, Order
 from nlp_ft.durations import Duration
 from nlp_ft.errors import UnfreezeError
-from nlp_ft.layerwise.unfreezing.triggers import AT_ONCE, TRIGGERS, Trigger, as_duration, as_trigger
+from nlp_ft.layerwise.unfreezing.triggers import AT_ONCE, TRIGGERS, Trigger, as_duration, as_trigger, check_count
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Phase:
 
     Args:
         layers: ids of the layers that train, at least one.
-        start: the trigger that begins the phase; the first phase begins at once.
+        start: the trigger that begins the phase, or a duration as a text (`200st`); the first phase begins at once.
         lr_scale: factor on all learning rates within the phase, above 0 (fastai's `fine_tune` halves the rate).
     """
 
@@ -30,6 +31,9 @@ class Phase:
     lr_scale: float = 1.0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", frozenset(self.layers))
+        if not isinstance(self.start, Trigger):
+            object.__setattr__(self, "start", as_duration(self.start, "start of a phase"))
         if not self.layers:
             raise UnfreezeError("a phase must train at least one layer")
         if not 0 < self.lr_scale < math.inf:
@@ -67,6 +71,11 @@ class UnfreezeSchedule:
         if wrong:
             raise UnfreezeError(f"layer {wrong[0]} does not exist; layers go from 0 (embeddings) to {head} (head)")
 
+    @property
+    def layers_ever_trained(self) -> frozenset[int]:
+        """Ids of the layers that train in any phase."""
+        return frozenset().union(*(phase.layers for phase in self.phases))
+
     @classmethod
     def fixed(cls, num_layers: int, trainable_blocks: int | Literal["all"] = "all") -> "UnfreezeSchedule":
         """Make a schedule of one phase, in which the head and some blocks below it train.
@@ -81,10 +90,11 @@ class UnfreezeSchedule:
         """
         if trainable_blocks == "all":
             return cls((Phase(frozenset(range(num_layers + 2))),), num_layers)
-        if not 0 <= trainable_blocks <= num_layers:
+        is_count = isinstance(trainable_blocks, Integral) and not isinstance(trainable_blocks, bool)
+        if not is_count or not 0 <= trainable_blocks <= num_layers:
             raise UnfreezeError(
                 f"trainable_blocks must be at most {num_layers}, the blocks of this model, or all; "
-                f"got {trainable_blocks}"
+                f"got {trainable_blocks!r}"
             )
         return cls((Phase(frozenset(range(num_layers + 1 - trainable_blocks, num_layers + 2))),), num_layers)
 
@@ -115,7 +125,7 @@ class UnfreezeSchedule:
         for name in TRIGGERS.keys() & given.keys():
             given["every"] = as_trigger(name, given.pop(name))
         if "layer_warmup" in given:
-            given["layer_warmup"] = as_duration(given["layer_warmup"])
+            given["layer_warmup"] = as_duration(given["layer_warmup"], "layer_warmup")
         schedule = cls.gradual(num_layers, **given) if layers is None else cls.parse(layers, num_layers, **given)
         if lr_scales is None:
             return schedule
@@ -152,10 +162,11 @@ class UnfreezeSchedule:
             restart_lr: see `UnfreezeSchedule`.
 
         Raises:
-            UnfreezeError: `blocks_per_phase` is below 1, or the order is unknown.
+            UnfreezeError: `blocks_per_phase` is below 1, or `order` or `embeddings` is unknown.
         """
-        if blocks_per_phase < 1:
-            raise UnfreezeError(f"blocks_per_phase must be at least 1, got {blocks_per_phase}")
+        check_count("blocks_per_phase", blocks_per_phase)
+        if embeddings not in ("last", "never"):
+            raise UnfreezeError(f"embeddings must be last or never, got {embeddings!r}")
         sets = list(_layer_sets(num_layers, blocks_per_phase, order, embeddings))
         starts = _starts(every, len(sets))
         phases = tuple(Phase(frozenset(layers), start) for layers, start in zip(sets, starts))

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from typing import Any
 
 from nlp_ft.durations import Duration
@@ -36,13 +37,13 @@ class Plateau:
 
     Args:
         metric: name of a validation score; a lower value is better for losses and errors, see `LOWER_IS_BETTER`.
-        patience: number of evaluations in a row without a better value.
+        patience: number of evaluations in a row without a better value, at least 1.
         min_delta: amount by which a value must improve to count as better, in the metric's unit.
         at_least: shortest length of the phase before.
-        at_most: longest length of the phase before; None sets no limit.
+        at_most: longest length of the phase before; None sets no limit. Durations may be texts, such as `200st`.
 
     Raises:
-        UnfreezeError: `patience` is below 1.
+        UnfreezeError: `patience` is below 1, or a duration has the wrong form.
     """
 
     metric: str = "loss"
@@ -52,8 +53,8 @@ class Plateau:
     at_most: Duration | None = None
 
     def __post_init__(self) -> None:
-        if self.patience < 1:
-            raise UnfreezeError(f"patience must be at least 1 evaluation, got {self.patience}")
+        check_count("patience", self.patience)
+        _read_bounds(self)
 
     def __str__(self) -> str:
         return f"{self.metric} on a plateau for {self.patience} evaluation(s)"
@@ -73,6 +74,11 @@ class LossBelow:
     at_least: Duration = AT_ONCE
     at_most: Duration | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.value, Real):
+            raise UnfreezeError(f"loss_below: value must be a number, got {self.value!r}")
+        _read_bounds(self)
+
     def __str__(self) -> str:
         return f"training loss below {self.value:g}"
 
@@ -81,15 +87,32 @@ Trigger = Duration | Plateau | LossBelow
 """Begins a phase: a time since the start of the run, or a condition on the phase before."""
 
 
-def as_duration(value: Duration | str) -> Duration:
-    """Return a duration, read from its text if need be. Raises `ValueError` if the text is not a duration."""
-    return value if isinstance(value, Duration) else Duration.parse(value)
+def as_duration(value: Duration | str, name: str) -> Duration:
+    """Return a duration, read from its text if need be. Raises `UnfreezeError` with the name of the setting."""
+    try:
+        return value if isinstance(value, Duration) else Duration.parse(value)
+    except ValueError as error:
+        raise UnfreezeError(f"{name} {error}; got {value!r}") from None
 
 
-def _bounds(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings with `at_least` and `at_most` as durations, and without those that are None."""
-    given = {key: value for key, value in settings.items() if value is not None}
-    return {key: as_duration(value) if key in ("at_least", "at_most") else value for key, value in given.items()}
+def check_count(name: str, value: object) -> None:
+    """Check a setting that counts something. Raises `UnfreezeError` unless it is a whole number from 1."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise UnfreezeError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
+def _read_bounds(trigger: "Plateau | LossBelow") -> None:
+    for name in ("at_least", "at_most"):
+        if (value := getattr(trigger, name)) is not None:
+            object.__setattr__(trigger, name, as_duration(value, name))
+
+
+def _condition(name: str, kind: type["Plateau | LossBelow"], settings: Any) -> "Plateau | LossBelow":
+    """Make a condition of its plain values; None takes the default."""
+    known = [field.name for field in fields(kind)]
+    if not isinstance(settings, Mapping) or settings.keys() - set(known):
+        raise UnfreezeError(f"{name} must be a mapping with some of the keys {', '.join(known)}; got {settings!r}")
+    return kind(**{key: value for key, value in settings.items() if value is not None})
 
 
 def as_trigger(name: str, settings: Any) -> Trigger:
@@ -100,15 +123,14 @@ def as_trigger(name: str, settings: Any) -> Trigger:
         settings: a trigger, or the plain values of one.
 
     Raises:
-        ValueError: a duration has the wrong form.
-        UnfreezeError: a value is out of range.
+        UnfreezeError: a value has the wrong form or is out of range.
     """
     return settings if isinstance(settings, Trigger) else TRIGGERS[name](settings)
 
 
 TRIGGERS: dict[str, Callable[[Any], Trigger]] = {
-    "every": as_duration,
-    "plateau": lambda settings: Plateau(**_bounds(settings)),
-    "loss_below": lambda settings: LossBelow(**_bounds(settings)),
+    "every": lambda settings: as_duration(settings, "every"),
+    "plateau": lambda settings: _condition("plateau", Plateau, settings),
+    "loss_below": lambda settings: _condition("loss_below", LossBelow, settings),
 }
 """Name of a setting -> the function that makes a trigger of its value."""

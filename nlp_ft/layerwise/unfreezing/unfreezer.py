@@ -8,12 +8,13 @@ from torch import nn
 from nlp_ft.defaults import Embeddings, Order
 from nlp_ft.durations import Duration
 from nlp_ft.errors import UnfreezeError
+from nlp_ft.layerwise.checks import check_fits, check_optimizer
 from nlp_ft.layerwise.freezing import set_trainable_layers
 from nlp_ft.layerwise.layer_map import LayerMap
 from nlp_ft.layerwise.lr_schedules import LrSchedule
 from nlp_ft.layerwise.unfreezing.plan import UnfreezePlan, UnfreezeState
 from nlp_ft.layerwise.unfreezing.schedule import UnfreezeSchedule
-from nlp_ft.layerwise.unfreezing.triggers import Trigger, as_duration
+from nlp_ft.layerwise.unfreezing.triggers import Trigger, as_trigger
 
 
 class Unfreezer:
@@ -36,7 +37,8 @@ class Unfreezer:
         state: the state to start from, out of a checkpoint; None starts at the first phase.
 
     Raises:
-        UnfreezeError: the plan changes learning rates, but there is no `lr_schedule`.
+        LayerMapError: the optimizer lacks parameters that will train, or the map is of another model.
+        UnfreezeError: the plan changes learning rates, but there is no `lr_schedule`; or the state is of another plan.
     """
 
     def __init__(
@@ -52,9 +54,12 @@ class Unfreezer:
         if lr_schedule is None and plan.moves_rates:
             raise UnfreezeError("layer_warmup, restart_lr and lr_scale change the rates; pass an lr_schedule")
         self.plan = plan
-        self.state = state or UnfreezeState()
+        self.state = UnfreezeState() if state is None else state
+        plan.check_state(self.state)
         self._model = model
-        self._layer_map = layer_map or LayerMap.from_model(model)
+        self._layer_map = LayerMap.from_model(model) if layer_map is None else layer_map
+        check_fits(model, self._layer_map)
+        check_optimizer(optimizer, model, self._layer_map, plan.schedule.layers_ever_trained, never)
         # The groups are looked up at each step, because loading a state (as Accelerate does too) replaces them.
         self._optimizer = optimizer
         self._lr_schedule = lr_schedule
@@ -104,15 +109,16 @@ class Unfreezer:
             state: the state to start from, out of a checkpoint; None starts at the first phase.
 
         Raises:
-            LayerMapError: a parameter has no layer.
-            UnfreezeError: the run is too short for its phases, or `steps_per_epoch` is missing.
-            ValueError: `every` is not a duration.
+            LayerMapError: a parameter has no layer, or the optimizer lacks it.
+            UnfreezeError: the run is too short for its phases, `steps_per_epoch` is missing, or `every` is not a
+                duration.
         """
-        trigger = as_duration(every) if isinstance(every, str) else every
+        trigger = every if every is None else as_trigger("every", every)
         times = [trigger, *(getattr(trigger, bound, None) for bound in ("at_least", "at_most"))]
         if steps_per_epoch is None and any(isinstance(time, Duration) and time.unit == "ep" for time in times):
             raise UnfreezeError(f"every={every} counts epochs, whose length is not known; pass steps_per_epoch")
-        layer_map = layer_map or LayerMap.from_model(model)
+        layer_map = LayerMap.from_model(model) if layer_map is None else layer_map
+        check_fits(model, layer_map)
         schedule = UnfreezeSchedule.gradual(
             layer_map.num_layers, trigger, blocks_per_phase=blocks_per_phase, order=order, embeddings=embeddings
         )
