@@ -258,7 +258,7 @@ class UnfreezeCallback(TrainerCallback):
 
     def _warn_of_other_rates(self, optimizer: torch.optim.Optimizer) -> None:
         found = group_settings_of(optimizer) if self.asked else {}
-        changed = [name for name in found if found[name] != self.asked[name]]
+        changed = [name for name in found if found[name] != self.asked.get(name, found[name])]
         if changed:
             logger.warning(
                 "the checkpoint was written with other settings, which count: %s has learning rate %g and weight decay "

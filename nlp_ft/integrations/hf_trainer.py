@@ -125,13 +125,12 @@ class LayerwiseTrainerMixin(TrueLossMixin):
         Raises:
             TrainingError: another `create_optimizer` made the optimizer, without these groups.
         """
-        assert self.optimizer is not None
-        if not is_labelled(self.optimizer):
+        if self.optimizer is not None and not is_labelled(self.optimizer):
             raise TrainingError(
                 f"a create_optimizer of {type(self).__name__} makes an optimizer without groups of layers, so the "
                 "rates of the strategy would be lost; take it out, or keep your Trainer with UnfreezeCallback"
             )
-        self._unfreezing.asked = group_settings_of(self.optimizer)
+        self._unfreezing.asked = group_settings_of(self.optimizer) if self.optimizer is not None else {}
         return super().create_scheduler(num_training_steps, optimizer)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
@@ -242,6 +241,11 @@ class LayerwiseTrainerMixin(TrueLossMixin):
                 "comes near it",
                 SchedulerType(self.args.lr_scheduler_type).value,
                 preset["schedule"]["name"],
+            )
+        if type(self).get_decay_parameter_names is not Trainer.get_decay_parameter_names:
+            logger.warning(
+                "get_decay_parameter_names of %s is not read: weight decay is left out for norms and biases alone",
+                type(self).__name__,
             )
         stoppers = [
             callback for callback in self.callback_handler.callbacks if isinstance(callback, EarlyStoppingCallback)

@@ -18,10 +18,11 @@ def check_fits(model: nn.Module, layer_map: LayerMap) -> None:
     for value, kind in ((model, nn.Module), (layer_map, LayerMap)):
         if not isinstance(value, kind):
             raise LayerMapError(f"expected a {kind.__name__}, got {type(value).__name__}")
-    names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    for name in names - layer_map.names:
+    names = dict(model.named_parameters(remove_duplicate=False)).keys()
+    for name in names:
         layer_map.layer_id(name)
-    if foreign := sorted(layer_map.names - names):
+    foreign = [name for name in layer_map.names if name not in names]
+    if foreign:
         raise LayerMapError(
             f"{foreign[0]} is in the layer map but not in the model: the map is of another model, or the model has "
             "changed since; make a new one with LayerMap.from_model(model)"

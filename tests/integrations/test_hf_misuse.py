@@ -94,6 +94,19 @@ def test_rates_that_a_checkpoint_replaces_are_named(tmp_path: Path, caplog: pyte
         assert told in caplog.text
 
 
+def test_names_of_parameters_with_weight_decay_that_are_not_read_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class OwnDecay(LayerwiseTrainer):
+        def get_decay_parameter_names(self, model: Any) -> list[str]:
+            return []
+
+    for kind in (LayerwiseTrainer, OwnDecay):
+        assert "is not read" not in caplog.text
+        kind(model=tiny_model(), args=arguments(tmp_path))
+    assert "get_decay_parameter_names of OwnDecay is not read" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("at_most", "told"), [("4st", "phase 2 of 5, so these never trained: blocks 1-2, embeddings"), ("1st", "")]
 )
