@@ -6,6 +6,7 @@ layers therefore stay the same.
 
 import math
 from collections.abc import Callable
+from numbers import Integral
 
 import torch
 
@@ -33,6 +34,9 @@ def build_lr_schedule(name: ScheduleName, total_steps: int, warmup_steps: int = 
     Raises:
         TrainingError: the name is unknown, or a number is out of range.
     """
+    for what, value in (("total_steps", total_steps), ("warmup_steps", warmup_steps)):
+        if not isinstance(value, Integral):
+            raise TrainingError(f"{what} must be a whole number of steps, got {value!r}")
     if total_steps < 1:
         raise TrainingError(f"total_steps must be at least 1, got {total_steps}")
     if not 1 < ratio < math.inf:

@@ -13,6 +13,7 @@ from nlp_ft.layerwise import (
     LayerMap,
     Unfreezer,
     UnfreezeState,
+    audit,
     build_optimizer,
     layerwise_param_groups,
     set_learning_rates,
@@ -147,3 +148,11 @@ def test_a_name_in_place_of_a_class_of_optimizers_is_refused() -> None:
     model = tower()
     with pytest.raises(TrainingError, match=r"such as torch\.optim\.AdamW, got 'adamw'$"):
         build_optimizer(model, layer_map=map_of(model), optimizer_class="adamw")  # type: ignore[arg-type]
+
+
+def test_an_audit_is_of_a_model_and_its_optimizer() -> None:
+    model: Any = tower()
+    optimizer: Any = torch.optim.SGD(model.parameters())
+    for given in (optimizer, model), (model, None):
+        with pytest.raises(TrainingError, match="^audit takes a model and its optimizer, in this order; got "):
+            audit(*given)

@@ -118,3 +118,15 @@ def test_an_unknown_schedule_is_refused_with_the_known_ones() -> None:
 def test_a_ratio_that_gives_no_triangle_is_refused(ratio: float) -> None:
     with pytest.raises(TrainingError, match=f"ratio must be .*got {ratio}"):
         build_lr_schedule("slanted_triangular", 10, 1, ratio)
+
+
+@pytest.mark.parametrize(
+    ("steps", "told"),
+    [
+        ((10, 0.1), "warmup_steps must be a whole number of steps, got 0.1"),
+        (("10",), "total_steps must be .*, got '10'"),
+    ],
+)
+def test_steps_are_whole_numbers_and_no_shares(steps: Any, told: str) -> None:
+    with pytest.raises(TrainingError, match=f"^{told}$"):
+        build_lr_schedule("linear", *steps)

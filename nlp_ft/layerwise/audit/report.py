@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nlp_ft.errors import LayerMapError, listed
+from nlp_ft.errors import LayerMapError, TrainingError, listed
 from nlp_ft.layerwise.audit import groups, modules, rates, wrappers
 from nlp_ft.layerwise.audit.setup import CannotTell, Finding, TrainingSetup
 from nlp_ft.layerwise.layer_map import LayerMap
@@ -93,7 +93,13 @@ def audit(
 
     Returns:
         The findings, errors first; `str()` of the report is a table.
+
+    Raises:
+        TrainingError: there is no model or no optimizer.
     """
+    if not isinstance(model, nn.Module) or not hasattr(optimizer, "param_groups"):
+        found = f"{type(model).__name__} and {type(optimizer).__name__}"
+        raise TrainingError(f"audit takes a model and its optimizer, in this order; got {found}")
     setup = TrainingSetup(model, optimizer, scheduler, layer_map)
     findings: list[Finding] = []
     not_checked: list[str] = []
