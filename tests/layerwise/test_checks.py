@@ -154,5 +154,5 @@ def test_an_audit_is_of_a_model_and_its_optimizer() -> None:
     model: Any = tower()
     optimizer: Any = torch.optim.SGD(model.parameters())
     for given in (optimizer, model), (model, None):
-        with pytest.raises(TrainingError, match="^audit takes a model and its optimizer, in this order; got "):
+        with pytest.raises(TrainingError, match=r"^audit takes a model and its optimizer, in this order; got "):
             audit(*given)

@@ -1,5 +1,6 @@
 """Makes up small inputs for a forward pass of a model, from its configuration and its modules."""
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ def example_inputs(model: nn.Module) -> Iterator[Any]:
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     main = getattr(model, "main_input_name", None)
     if main is None:
+        yield from _texts_around_an_encoder(model, device)
         yield from _images(model, device)
     elif main == "pixel_values":
         for images in _images(model, device):
@@ -29,6 +31,17 @@ def example_inputs(model: nn.Module) -> Iterator[Any]:
             yield {"input_ids": ids, "decoder_input_ids": ids}
             for images in _images(model, device):
                 yield {"input_ids": ids, "pixel_values": images}
+
+
+def _texts_around_an_encoder(model: nn.Module, device: torch.device) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield token ids for a module that is not of Transformers but takes `input_ids`, for an encoder inside it."""
+    names = inspect.signature(model.forward).parameters
+    encoder = next((part for part in model.modules() if getattr(part, "main_input_name", None) == "input_ids"), None)
+    if encoder is None or "input_ids" not in names:
+        return
+    ids = _token_ids(encoder.config, device)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
+    yield {name: values for name, values in inputs.items() if name in names}
 
 
 def _token_ids(config: Any, device: torch.device, seq_len: int = 16) -> torch.Tensor:

@@ -173,3 +173,28 @@ def test_a_weight_without_a_shape_is_named() -> None:
     block = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     with pytest.raises(LayerMapError, match=r"^0\.weight has no shape yet; run one batch through the model first$"):
         LayerMap.from_model(nn.Sequential(nn.LazyLinear(3), block, block))
+
+
+class AroundAnEncoder(nn.Module):
+    """As people write it: no model of Transformers, but it holds one, here with weights of its own before the head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = build("bert").bert
+        self.mix = nn.Parameter(torch.zeros(()))
+        self.out = nn.Linear(self.encoder.config.hidden_size, 2)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        hidden = self.encoder(input_ids, attention_mask=attention_mask).last_hidden_state
+        logits: torch.Tensor = self.out(hidden.mean(1) * self.mix)
+        return logits
+
+
+def test_an_input_of_a_module_around_an_encoder_is_guessed() -> None:
+    layer_map = LayerMap.from_model(AroundAnEncoder())
+    assert [name for name in layer_map.parameters(layer_map.head_layer) if "pooler" not in name] == [
+        "mix",
+        "out.weight",
+        "out.bias",
+    ]
+    assert layer_map.layer_id("encoder.embeddings.word_embeddings.weight") == 0
