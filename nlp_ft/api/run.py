@@ -40,10 +40,22 @@ class Run:
         self.folder = Path(folder)
         """The run folder."""
         self._trust_remote_code, self._engine = trust_remote_code, engine
+        self.summary = self._read_summary()
+
+    def _read_summary(self) -> dict[str, Any]:
         try:
-            self.summary: dict[str, Any] = json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
+            summary: dict[str, Any] = json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            raise RunFolderError(f"{folder} is not a finished run: it has no summary.json that can be read") from None
+            raise RunFolderError(
+                f"{self.folder} is not a finished run: it has no summary.json that can be read"
+            ) from None
+        return summary
+
+    def check_unchanged(self) -> None:
+        """Check that the folder still holds this run. Raises `RunFolderError` if another has replaced it."""
+        # No two runs take the same time, to the last digit.
+        if self._read_summary().get("total_seconds") != self.summary.get("total_seconds"):
+            raise RunFolderError(f"{self.folder} holds another run by now; give each run an output_dir of its own")
 
     @property
     def metrics(self) -> dict[str, dict[str, float]]:
@@ -77,9 +89,10 @@ class Run:
 
     @cached_property
     def trained(self) -> "TrainedRun":
-        """The loaded model. Raises: RunFolderError: the folder is damaged, or has no export for the engine."""
+        """The loaded model. Raises: RunFolderError: the folder is damaged or replaced, or lacks an export."""
         from nlp_ft.prediction.predict import load_run
 
+        self.check_unchanged()
         return load_run(self.folder, self._trust_remote_code, self._engine)
 
     @property

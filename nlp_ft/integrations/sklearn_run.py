@@ -110,6 +110,7 @@ class RunEstimator(BaseEstimator):  # type: ignore[misc]
         run = state.pop("run_", None)
         state.pop("_temporary", None)
         if run is not None:
+            run.check_unchanged()
             files = [file for file in sorted(run.folder.rglob("*")) if file.is_file()]
             state["_files"] = {str(file.relative_to(run.folder)): file.read_bytes() for file in files}
         return state

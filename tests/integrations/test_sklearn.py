@@ -1,5 +1,7 @@
 """The estimators of scikit-learn on a tiny encoder: alone, and inside of scikit-learn's own tools."""
 
+import copy
+import json
 import pickle
 import re
 import shutil
@@ -21,6 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import check_estimator
 
+from nlp_ft.api.run import Run
 from nlp_ft.errors import DataError, NlpFtError
 from nlp_ft.integrations.sklearn import EXPECTED_FAILURES, TextClassifier, TextRegressor, TokenClassifier
 from tests.docs.blocks import ROOT
@@ -268,6 +271,18 @@ def test_the_checks_of_scikit_learn_that_need_no_numbers_pass(kind: Any, tiny_en
 def test_the_page_lists_every_check_that_fails() -> None:
     page = (ROOT / "docs/from-python.md").read_text(encoding="utf-8")
     assert set(re.findall(r"^- `(check_\w+)`", page, re.MULTILINE)) == set(EXPECTED_FAILURES)
+
+
+def test_an_estimator_whose_folder_another_run_has_replaced_is_refused(fitted: TextClassifier, tmp_path: Path) -> None:
+    other = copy.copy(fitted)
+    other.run_ = Run(shutil.copytree(fitted.run_.folder, tmp_path / "run"))
+    file = tmp_path / "run" / "summary.json"
+    file.write_text(json.dumps({**other.run_.summary, "total_seconds": 1.5}), encoding="utf-8")
+    for use in (lambda: other.predict(["a red cat"]), lambda: pickle.dumps(other)):
+        with pytest.raises(NlpFtError, match=r"holds another run by now; give each run an output_dir of its own$"):
+            use()
+    other.run_ = Run(tmp_path / "run")
+    assert other.predict(["a red cat"]) == fitted.predict(["a red cat"])
 
 
 def test_settings_are_a_mapping() -> None:
