@@ -178,6 +178,8 @@ def test_a_weight_without_a_shape_is_named() -> None:
 class AroundAnEncoder(nn.Module):
     """As people write it: no model of Transformers, but it holds one, here with weights of its own before the head."""
 
+    encoder: Any
+
     def __init__(self) -> None:
         super().__init__()
         self.encoder = build("bert").bert
