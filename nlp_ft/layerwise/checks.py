@@ -48,6 +48,8 @@ def check_optimizer(
     Raises:
         LayerMapError: the optimizer lacks some: it was made while layers were frozen, or before the model changed.
     """
+    if not hasattr(optimizer, "param_groups"):
+        raise LayerMapError(f"expected an optimizer, got {type(optimizer).__name__}")
     known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     lacking = [
         name
