@@ -215,13 +215,13 @@ class UnfreezeCallback(TrainerCallback):
         self._is_training = False
         assert self.unfreezer is not None
         begun, phases = self.unfreezer.phase + 1, self.schedule.phases
-        if begun < len(phases) and args.process_index == 0:
-            frozen = self.schedule.layers_ever_trained.difference(*(phase.layers for phase in phases[:begun]))
+        frozen = self.schedule.layers_ever_trained.difference(*(phase.layers for phase in phases[:begun]))
+        if frozen and args.process_index == 0:
             logger.warning(
                 "the run ended in phase %d of %d, so these never trained: %s",
                 begun,
                 len(phases),
-                self.schedule.layer_names(frozen) or "none",
+                self.schedule.layer_names(frozen),
             )
 
     def logged_rates(self) -> dict[str, float]:

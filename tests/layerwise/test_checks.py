@@ -97,7 +97,7 @@ def test_an_optimizer_that_lacks_what_will_train_is_refused(make: Callable[..., 
     optimizer = make(model)
     with pytest.raises(LayerMapError, match=f"^{told}; make the optimizer with build_optimizer"):
         Unfreezer.gradual(model, optimizer, 8, layer_map=map_of(model))
-    with pytest.raises(LayerMapError, match="^expected an optimizer, got list$"):
+    with pytest.raises(LayerMapError, match=r"^expected an optimizer, got list$"):
         Unfreezer.gradual(model, [optimizer], 8, layer_map=map_of(model))  # type: ignore[arg-type]
     never = [name for name, _ in model.named_parameters()]
     Unfreezer.gradual(model, optimizer, 8, layer_map=map_of(model), never=never)

@@ -35,13 +35,14 @@ def example_inputs(model: nn.Module) -> Iterator[Any]:
 
 def _texts_around_an_encoder(model: nn.Module, device: torch.device) -> Iterator[dict[str, torch.Tensor]]:
     """Yield token ids for a module that is not of Transformers but takes `input_ids`, for an encoder inside it."""
-    names = inspect.signature(model.forward).parameters
     encoder = next((part for part in model.modules() if getattr(part, "main_input_name", None) == "input_ids"), None)
-    if encoder is None or "input_ids" not in names:
+    if encoder is None:
         return
-    ids = _token_ids(encoder.config, device)
+    ids = _token_ids(getattr(encoder, "config", None), device)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
-    yield {name: values for name, values in inputs.items() if name in names}
+    names = inspect.signature(model.forward).parameters
+    if "input_ids" in names:
+        yield {name: values for name, values in inputs.items() if name in names}
 
 
 def _token_ids(config: Any, device: torch.device, seq_len: int = 16) -> torch.Tensor:
