@@ -106,13 +106,18 @@ def is_table(data: Any) -> bool:
     return _has_columns(data) or _is_list_of_dicts(data)
 
 
-def require_column(table: Table, name: str, keyword: str, what: str) -> None:
-    """Check that rows have a column. Raises: DataError: they do not, or no file can hold it."""
+def require_column(table: Table, name: str, keyword: str | None, what: str) -> None:
+    """Check that rows have a column, which a keyword of `fit` may name.
+
+    Raises:
+        DataError: they have not, or no file can hold it.
+    """
     if name in table.odd:
         raise DataError(table.odd[name])
     names = table.rows.column_names
     if name not in names:
-        near = did_you_mean(name, names) or f"; name the column with {keyword}=..."
+        advice = f"name the column with {keyword}=..." if keyword else "rename one of them"
+        near = did_you_mean(name, names) or f"; {advice}"
         raise DataError(f"{what} has no column {name!r}; its columns are: {listed([*names, *table.odd])}{near}")
 
 

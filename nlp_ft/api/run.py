@@ -45,7 +45,8 @@ class Run:
     def _read_summary(self) -> dict[str, Any]:
         try:
             summary: dict[str, Any] = json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            summary["metrics"].items()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise RunFolderError(
                 f"{self.folder} is not a finished run: it has no summary.json that can be read"
             ) from None
@@ -133,7 +134,7 @@ class Run:
         read = read_rows(inputs, text, label, "the input")
         assert isinstance(read, Table)
         for name in as_names(text):
-            require_column(read, name, "text", "the input")
+            require_column(read, name, None, "the input")
         if isinstance(data, ChoiceDataSection):
             from nlp_ft.data.choices.rows import prompt_and_candidates
 
@@ -166,7 +167,7 @@ class Run:
             return evaluate_trained(self.trained, read, split).scores()
         read = replace(read, rows=spread(read.rows, label, "data")[0])
         for name in (*as_names(text), *as_names(label)):
-            require_column(read, name, "label" if name in as_names(label) else "text", "data")
+            require_column(read, name, None, "data")
         with tempfile.TemporaryDirectory() as folder:
             file = RowFile.of("data", read.rows.replace_schema_metadata(None))
             file.write(Path(folder))

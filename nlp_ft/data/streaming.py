@@ -43,9 +43,7 @@ def stream_texts(path: str, field: str, names: Sequence[str]) -> Iterator[tuple[
             (table, table) for table in saved.with_format("arrow").iter(CHUNK_ROWS)
         )
     else:
-        opened = RowFiles(files, field)
-        _require(names, opened.columns, path, field)
-        parts = opened.whole_rows(names, CHUNK_ROWS)
+        parts = RowFiles(files, field).whole_rows(names, CHUNK_ROWS)
     has_rows = False
     for rows in _regrouped(_checked(parts, names, f"{field} ({path})")):
         has_rows = True

@@ -1,6 +1,7 @@
 """What `nlp-ft export` and `nlp-ft push` do, and what they print."""
 
 import argparse
+import shlex
 
 from nlp_ft.errors import Interrupted, printable
 from nlp_ft.exits import INTERRUPTED
@@ -28,7 +29,7 @@ def export(options: argparse.Namespace) -> int:
         raise Interrupted("interrupted; nothing was written", INTERRUPTED) from None
     print(f"{report(check, options.to + (' int8' if options.int8 else ''))}\n")
     print(f"export: {printable(output)}")
-    print(wrapped(f'next: nlp-ft predict {printable(output)} "a text of your own"'))
+    print(wrapped(f'next: nlp-ft predict {printable(shlex.quote(output))} "a text of your own"'))
     return 0
 
 
@@ -55,9 +56,13 @@ def push(options: argparse.Namespace) -> int:
     """Run `nlp-ft push`; return the exit code."""
     from nlp_ft.export.hub_files import CARD, hub_files
     from nlp_ft.export.push import push_files, require_repo_id
+    from nlp_ft.prediction.predict import load_run
 
     require_repo_id(options.repo)
     files = hub_files(options.run, options.repo, options.license)
+    # What cannot be loaded here cannot be loaded there either. Code of the model's own is not run for it.
+    if not any(name.endswith(".py") for name in files.contents):
+        load_run(options.run)
     rows = [[printable(name), f"{size / 1000:,.0f}"] for name, size in files.sizes().items()]
     print(text_table(["file", "kB"], [*rows, ["together", f"{sum(files.sizes().values()) / 1000:,.0f}"]], (1,)))
     print(wrapped(f"stays here: {', '.join(map(printable, files.left_out)) or 'nothing'}\n"))

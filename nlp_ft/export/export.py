@@ -18,8 +18,9 @@ from nlp_ft.export.program import traced
 from nlp_ft.layerwise.unfreezing.triggers import LOWER_IS_BETTER
 from nlp_ft.prediction.engines import FILES
 from nlp_ft.prediction.exports import made_from
-from nlp_ft.prediction.predict import load_run
+from nlp_ft.prediction.predict import labelled_rows, load_run
 from nlp_ft.prediction.trained_run import TrainedRun
+from nlp_ft.report.run_files import read_summary
 from nlp_ft.training import durable
 from nlp_ft.training.run_folder import EXPORT
 
@@ -67,12 +68,12 @@ def export_run(
     source, place = Path(folder), Path(output)
     require_free_place(place, source, overwrite)
     run = _run_to_export(source, data)
-    rows = run.labelled(data, "validation")
+    rows = labelled_rows(run, data, "validation")
     if rows.windows("validation").num_rows < FEWEST_ROWS:
         raise DataError(f"{data or 'data.validation'} must hold {FEWEST_ROWS} rows or more to compare on, got 1")
     with written_whole(place, source, overwrite) as partial:
         example = next(batches(run, rows, "validation", EXAMPLE_ROWS))
-        calibration = _calibration(run) if int8 else None
+        calibration = None if not int8 else _calibration(run) if engine == "openvino" else []
         _write(run, source, partial, engine, example, calibration)
         check = compared(run, load_run(partial), data, "validation")
         require_same(check, int8, max_loss)
@@ -90,6 +91,7 @@ def _run_to_export(folder: Path, data: str | None) -> TrainedRun:
         raise RunFolderError(f"{folder} is an export itself; export the run that it came from")
     if data is None and run.recipe.data.validation is None:
         raise DataError("the recipe of this run has no validation split; name labelled files with --data")
+    read_summary(folder)  # the scores of an export are read from it
     run.model.cpu().float().eval()
     return run
 

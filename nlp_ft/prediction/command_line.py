@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import os
 import shutil
 import sys
 import tempfile
@@ -72,6 +73,8 @@ def predict(options: argparse.Namespace) -> int:
     run = load_run(options.run, options.trust_remote_code, options.engine)
     if options.min_confidence is not None:
         require_confidence(run.outputs)
+    if run.input_name != "image":
+        refuse_tables(options.inputs)
     from_stdin = options.inputs == [STDIN]
     with readable_file(options.file, options.format) as file:
         lines = standard_input() if from_stdin else None
@@ -117,9 +120,14 @@ def _write(run: "TrainedRun", source: "Source", options: argparse.Namespace) -> 
 
 def _show(run: "TrainedRun", source: "Source", top_k: int, least: float | None) -> None:
     from nlp_ft.prediction.abstain import unsure_line
+    from nlp_ft.prediction.trained_run import counted_from
 
+    shown = 0
     for inputs, _ in run.read(source):
-        for item, prediction in zip(inputs, run.predict(inputs), strict=True):
+        with counted_from(shown):
+            predictions = run.predict(inputs)
+        shown += len(inputs)
+        for item, prediction in zip(inputs, predictions, strict=True):
             print(wrapped(printable(run.shown(item))))
             unsure = [] if least is None else unsure_line(prediction, least)
             for line in (*unsure, *run.outputs.lines(prediction, top_k)):
@@ -152,6 +160,13 @@ def check_inputs(words: Sequence[str], file: str | None, file_format: str | None
         raise DataError("- stands for standard input, and must be the only input")
     if (file == STDIN) != bool(file_format):
         raise DataError(f"--file - and --format belong together; the formats are {', '.join(FORMATS)}")
+
+
+def refuse_tables(words: Sequence[str]) -> None:
+    """Check that no word is the name of a file of rows, which would be predicted as a text. Raises: DataError."""
+    for word in words:
+        if word.lower().endswith(tuple(f".{ending}" for ending in FORMATS)) and os.path.isfile(word):
+            raise DataError(f"{word} is a file, and would be predicted as a text; --file {word} reads its rows")
 
 
 def standard_input() -> io.BufferedReader:

@@ -27,9 +27,13 @@ def default_place(run: str, engine: str, int8: bool) -> str:
     return str(Path(folder).with_name(f"{Path(folder).name}-{engine}{'-int8' if int8 else ''}"))
 
 
+MADE_FROM = ("*.safetensors", "*config.json", "tokenizer.json", "recipe.yaml")
+"""Files of a run that decide what it predicts: weights, labels, tokenizer or image processor, and how texts are cut."""
+
+
 def made_from(run: Path) -> dict[str, str]:
-    """Hash the weights and the configuration of a run, from which an export is made."""
-    return {file.name: content_hash(file) for file in sorted((*run.glob("*.safetensors"), run / "config.json"))}
+    """Hash the files of a run from which an export is made."""
+    return {file.name: content_hash(file) for file in sorted(file for name in MADE_FROM for file in run.glob(name))}
 
 
 def engine_of(folder: Path) -> str:

@@ -106,6 +106,8 @@ class ImageRun(TrainedRun):
     def _pixel_values(self, item: str | Path | Image.Image) -> torch.Tensor:
         if isinstance(item, Image.Image):
             return self.transform(pixels(ImageOps.exif_transpose(item)))
+        if not isinstance(item, str | Path):
+            raise DataError(f"predict: an image must be a file or a Pillow image, got {type(item).__name__}")
         image = {"bytes": None, "path": str(item)}
         try:
             return self.transform(read_pixels(image))

@@ -18,11 +18,12 @@ from nlp_ft.prediction.exports import folder_with
 from nlp_ft.prediction.files import prediction_file
 from nlp_ft.prediction.kept import kept_parts
 from nlp_ft.prediction.parts import Parts
-from nlp_ft.prediction.trained_run import Source, TrainedRun
+from nlp_ft.prediction.trained_run import Source, TrainedRun, counted_from
 from nlp_ft.recipe.loader import load_recipe
 from nlp_ft.screen import is_quiet
 from nlp_ft.tasks.outputs import Predictions
 from nlp_ft.tasks.registry import task_class
+from nlp_ft.tasks.task import Data
 from nlp_ft.training.evaluation import Evaluator
 from nlp_ft.training.precision import precision_of_use
 from nlp_ft.training.run_folder import EXPORT
@@ -87,6 +88,10 @@ def predict(run: Any, inputs: Any, trust_remote_code: bool = False, engine: str 
     """
     if isinstance(run, str | Path):
         return load_run(run, trust_remote_code, engine).predict(inputs)
+    if not hasattr(run, "predict"):
+        raise DataError(
+            f"predict takes a run folder or a loaded run, and then the inputs, got {type(run).__name__} first"
+        )
     if engine is not None:
         raise DataError("this run is loaded already; pass engine to nlp_ft.load or load_run")
     return run.predict(inputs)
@@ -134,7 +139,8 @@ def predict_to_file(
         progress(run, source) as bar,
     ):
         for chunk, (inputs, rows) in enumerate(run.read(source)):
-            columns = predicted_columns(run, inputs, probabilities, parts, chunk, bar.update)
+            with counted_from(written):
+                columns = predicted_columns(run, inputs, probabilities, parts, chunk, bar.update)
             write(rows, columns if min_confidence is None else without_unsure(columns, min_confidence))
             written += len(inputs)
         if not written:
@@ -183,11 +189,19 @@ def evaluate_run(
     return evaluate_trained(load_run(folder, trust_remote_code), data, split)
 
 
+def labelled_rows(run: TrainedRun, data: str | list[str] | None, split: str) -> Data:
+    """Read `TrainedRun.labelled`. Raises: DataError: they cannot be read; that of the recipe names what to do."""
+    try:
+        return run.labelled(data, split)
+    except DataError as error:
+        raise error if data is not None else DataError(f"{error}; other labelled files are named with --data") from None
+
+
 def evaluate_trained(run: TrainedRun, data: str | list[str] | None, split: str) -> Predictions:
     """Predict for labelled rows with a loaded run; see `evaluate_run`. Raises: DataError."""
     if data is None and getattr(run.recipe.data, split) is None:
         raise DataError(f"the recipe of this run has no {split} split; name a file with --data")
-    labelled = run.labelled(data, split)
+    labelled = labelled_rows(run, data, split)
     with launching():
         # An earlier run in this process may have used another precision, and Accelerate's state would refuse this one.
         AcceleratorState._reset_state()

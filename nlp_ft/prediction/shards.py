@@ -9,7 +9,7 @@ from nlp_ft.environment import is_on, launching
 from nlp_ft.errors import DataError
 from nlp_ft.prediction.kept import discard, shared_parts
 from nlp_ft.prediction.predict import predict_to_file, predicted_columns, progress
-from nlp_ft.prediction.trained_run import Source, TrainedRun
+from nlp_ft.prediction.trained_run import Source, TrainedRun, counted_from
 from nlp_ft.training.agreement import errors_of_all
 
 LONGEST_WAIT = timedelta(days=1)
@@ -47,7 +47,8 @@ def predict_shard(
         for chunk, (inputs, _) in enumerate(run.read(source)):
             inputs_of_all += len(inputs)
             if chunk % count == number - 1:
-                predicted_columns(run, inputs, probabilities, parts, chunk, bar.update)
+                with counted_from(inputs_of_all - len(inputs)):
+                    predicted_columns(run, inputs, probabilities, parts, chunk, bar.update)
                 inputs_of_shard += len(inputs)
             else:
                 bar.update(len(inputs))

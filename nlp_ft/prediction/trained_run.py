@@ -1,7 +1,8 @@
 """A loaded run folder: the part that is the same for texts and images."""
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +21,7 @@ from nlp_ft.data.row_files import Rows
 from nlp_ft.data.sources import expand
 from nlp_ft.data.stored import content_hash
 from nlp_ft.data.streaming import CHUNK_ROWS
-from nlp_ft.errors import DataError, ModelError, RunFolderError
+from nlp_ft.errors import DataError, MachineError, ModelError, RunFolderError
 from nlp_ft.models.config_checks import check_config, check_labels
 from nlp_ft.models.loading import load_pretrained, quiet_transformers, reason_of
 from nlp_ft.prediction.engines import EngineModel
@@ -100,18 +101,27 @@ class TrainedRun(ABC):
         """Predict for one input or for each of several, see `Outputs.prediction`. Raises: DataError."""
         if self.is_single(inputs):
             return self.outputs.prediction(self.activated([inputs])[0])
-        return [self.outputs.prediction(row) for chunk in self._chunks(inputs) for row in self.activated(chunk)]
+        return [self.outputs.prediction(row) for part in self._activated_parts(inputs) for row in part]
 
     def activated_all(self, inputs: Any) -> np.ndarray:
         """Compute `activated`, (inputs, outputs), for one input or any number of them. Raises: DataError."""
-        parts = [self.activated(chunk) for chunk in self._chunks([inputs] if self.is_single(inputs) else inputs)]
+        parts = list(self._activated_parts([inputs] if self.is_single(inputs) else inputs))
         return np.concatenate(parts) if parts else np.empty((0, len(getattr(self.outputs, "label_names", [""]))))
 
-    def _chunks(self, inputs: Any) -> Iterator[Sequence[Any]]:
-        """Split several inputs. Raises: DataError: it is no list, array or column."""
-        if isinstance(inputs, bytes) or not isinstance(inputs, Iterable):
-            raise DataError(f"predict takes one {self.input_name} or a list of them, got {type(inputs).__name__}")
-        return chunked(list(inputs))
+    def _activated_parts(self, inputs: Any) -> Iterator[np.ndarray]:
+        """Compute `activated` for several inputs, chunk by chunk. Raises: DataError: it is no list, array or column."""
+        items = inputs.tolist() if isinstance(inputs, np.ndarray) else inputs
+        # Iterating over a table or a mapping gives the names of its columns, which would be predicted.
+        has_columns = isinstance(items, Mapping) or hasattr(items, "columns") or hasattr(items, "column_names")
+        if has_columns or isinstance(items, str | bytes) or not isinstance(items, Iterable):
+            advice = "; nlp_ft.load(RUN).predict takes tables, with the columns of the recipe" if has_columns else ""
+            raise DataError(
+                f"predict takes one {self.input_name} or a list of them, got {type(inputs).__name__}{advice}"
+            )
+        for number, chunk in enumerate(chunked(list(items))):
+            with counted_from(number * CHUNK_ROWS):
+                part = self.activated(chunk)
+            yield part
 
     @abstractmethod
     def shown(self, item: Any) -> str:
@@ -159,6 +169,17 @@ def chunked(inputs: Sequence[Any]) -> Iterator[Sequence[Any]]:
         yield inputs[start : start + CHUNK_ROWS]
 
 
+@contextmanager
+def counted_from(first: int) -> Iterator[None]:
+    """Count the input that an error names among all inputs, not in its chunk, whose first input has this number."""
+    try:
+        yield
+    except DataError as error:
+        if not (found := re.match(r"input (\d+)", str(error))):
+            raise
+        raise DataError(f"input {int(found[1]) + first}{str(error)[found.end() :]}") from None
+
+
 def load_whole(auto_class: Any, folder: Path, trust_remote_code: bool) -> PreTrainedModel:
     """Load the model of a run folder or of an export, in eval mode.
 
@@ -179,9 +200,11 @@ def load_whole(auto_class: Any, folder: Path, trust_remote_code: bool) -> PreTra
 
 @contextmanager
 def damage_named(folder: Path, what: str) -> Iterator[None]:
-    """Turn whatever loading raises into one error. Raises: RunFolderError."""
+    """Turn whatever loading raises into one error. Raises: RunFolderError, MachineError."""
     try:
         with quiet_transformers():
             yield
+    except MachineError:  # an engine that is not installed
+        raise
     except Exception as error:  # each library raises what it likes, tokenizers bare exceptions
         raise RunFolderError(f"{folder}: its {what} is damaged: {reason_of(error)}") from None

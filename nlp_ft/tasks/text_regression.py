@@ -157,7 +157,7 @@ class NumberOutputs(RowOutputs):
 
 
 def scores_of_number(predicted: np.ndarray, references: np.ndarray) -> dict[str, float]:
-    """Compute Spearman and Pearson correlation (NaN if a side is constant), and squared and absolute errors.
+    """Compute Spearman and Pearson correlation (NaN for one row or a constant side), and squared and absolute errors.
 
     Args:
         predicted: numbers, (rows,).
@@ -168,7 +168,8 @@ def scores_of_number(predicted: np.ndarray, references: np.ndarray) -> dict[str,
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # constant, or nearly so
-        spearman, pearson = (f(predicted, references).statistic for f in (stats.spearmanr, stats.pearsonr))
+        kinds = (stats.spearmanr, stats.pearsonr)
+        spearman, pearson = (f(predicted, references).statistic if len(predicted) > 1 else math.nan for f in kinds)
     mse = float(np.square(errors).mean())
     return {
         "spearman": float(spearman),

@@ -111,6 +111,10 @@ def test_a_saved_run_loads_as_the_same_run(run: nlp_ft.Run, tmp_path: Path) -> N
         run.save(tmp_path / "copy")
     with pytest.raises(RunFolderError, match=r"is not a finished run: it has no summary.json"):
         nlp_ft.load(tmp_path)
+    for damaged in ("[]", "null", "{}", '{"metrics": 1}'):
+        (tmp_path / "copy/summary.json").write_text(damaged)
+        with pytest.raises(RunFolderError, match=r"it has no summary.json that can be read"):
+            nlp_ft.load(tmp_path / "copy")
 
 
 def test_the_view_for_notebooks_has_the_scores_and_the_verdict_escaped(run: nlp_ft.Run, tmp_path: Path) -> None:

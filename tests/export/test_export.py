@@ -198,6 +198,24 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_left(run: Path, expor
     with pytest.raises(DataError, match=r"one\.csv must hold 2 rows or more to compare on, got 1"):
         export_run(run, tmp_path / "graph", "onnx", data=str(tmp_path / "one.csv"))
     assert [file.name for file in tmp_path.iterdir()] == ["one.csv"]
+    shutil.copytree(run, tmp_path / "damaged")
+    (tmp_path / "damaged" / "summary.json").write_text('{"metr')
+    with pytest.raises(RunFolderError, match="damaged is not a finished run that can be read"):
+        export_run(tmp_path / "damaged", tmp_path / "graph", "onnx")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["damaged", "one.csv"]
+
+
+def test_of_a_run_whose_data_are_gone_other_rows_make_an_export(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "moved")
+    recipe = (run / "recipe.yaml").read_text()
+    (tmp_path / "moved" / "recipe.yaml").write_text(recipe.replace(str(run.parent / "train.csv"), "gone.csv"))
+    with pytest.raises(DataError, match=r"there is no gone\.csv.*; other labelled files are named with --data$"):
+        export_run(tmp_path / "moved", tmp_path / "graph", "onnx")
+    with pytest.raises(DataError, match=r"there is no gone\.csv.*; other labelled files are named with --data$"):
+        evaluate_run(tmp_path / "moved")
+    # ONNX Runtime finds the range of the activations as it computes, and needs no row of train.
+    test = str(run.parent / "test.csv")
+    assert export_run(tmp_path / "moved", tmp_path / "graph", "onnx", int8=True, max_loss=100, data=test).rows == 25
 
 
 def test_a_run_without_validation_is_exported_with_labelled_rows(tmp_path: Path, tiny_encoder: Path) -> None:
@@ -244,17 +262,24 @@ def test_a_missing_package_is_named_with_the_extra(run: Path, tmp_path: Path, mo
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_engine_that_is_not_installed_is_no_damage(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "openvino", None)
+    with pytest.raises(MachineError, match=r"^this needs the package openvino"):
+        load_run(exported)
+
+
 def test_the_command_says_what_it_costs_and_gains(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="0"):
-        main(["export", str(run), "--to", "openvino", "--output", str(tmp_path / "served")])
+        main(["export", str(run), "--to", "openvino", "--output", str(tmp_path / "served it")])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["engine", "accuracy", "rows/s"]
     assert [line.split()[0] for line in lines[2:4]] == ["torch", "openvino"]
     assert lines[4].startswith("on 21 labelled rows: 0.0% of the predictions change; the score by 0.0 points")
     assert max(map(len, lines)) <= 80 or str(tmp_path) in max(lines, key=len)
-    assert f"export: {tmp_path / 'served'}" in lines
+    assert f"export: {tmp_path / 'served it'}" in lines
+    assert f"predict '{tmp_path / 'served it'}'" in " ".join(" ".join(lines).split())
 
 
 def test_an_engine_takes_the_threads_of_torch(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -258,6 +258,24 @@ def test_what_is_no_whole_run_is_refused(run: Path, tmp_path: Path, change: str,
 
 
 @pytest.mark.parametrize(
+    ("name", "says"),
+    [("model.safetensors", "its model is damaged"), ("tokenizer.json", "it has no tokenizer")],
+)
+def test_what_cannot_be_loaded_is_not_pushed(
+    run: Path, tmp_path: Path, name: str, says: str, hub: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run, tmp_path / "copy")
+    content = (run / name).read_bytes()
+    (tmp_path / "copy" / name).unlink()
+    if name.endswith(".safetensors"):
+        (tmp_path / "copy" / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(SystemExit, match="2"):
+        main(["push", str(tmp_path / "copy"), REPO])
+    assert says in capsys.readouterr().err
+    assert hub.asked == []
+
+
+@pytest.mark.parametrize(
     ("name", "content", "says"),
     [
         ("export.json", "{}", "is an export; push the run that it came from"),

@@ -18,6 +18,8 @@ from nlp_ft.prediction.text_run import TextRun
 
 MakeExport = Callable[..., Path]
 
+FILES = ("config.json", "model.safetensors", "preprocessor_config.json", "recipe.yaml", "tokenizer.json")
+
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -26,7 +28,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
     monkeypatch.setattr("nlp_ft.prediction.exports.find_spec", lambda name: name)
     Path("run").mkdir()
-    for name in ("config.json", "model.safetensors"):
+    for name in FILES:
         Path("run", name).write_text(name)
     return Path("run")
 
@@ -62,7 +64,7 @@ def test_of_an_export_that_is_not_there_the_command_is_given(folder: Path, expor
         folder_with(folder, "openvino")
 
 
-@pytest.mark.parametrize("changed", ["model.safetensors", "config.json"])
+@pytest.mark.parametrize("changed", FILES)
 def test_an_export_of_a_run_that_has_changed_since_is_not_taken(
     changed: str, folder: Path, export: MakeExport, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,7 @@
 """Numbers for texts: read strictly, learned by squared error, scored by correlation, predicted as numbers."""
 
 import json
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,12 @@ def test_scores_are_those_worked_out_by_hand() -> None:
     assert scores == pytest.approx(
         {"spearman": 0.8, "pearson": 5.5 / (8.75 * 5) ** 0.5, "mse": 0.75, "rmse": 0.75**0.5, "mae": 0.75}
     )
+
+
+def test_a_single_row_has_errors_and_no_correlation() -> None:
+    scores = NumberOutputs().score(np.array([1.0]), np.array([3.0]))
+    expected = {"spearman": math.nan, "pearson": math.nan, "mse": 4.0, "rmse": 2.0, "mae": 2.0}
+    assert scores == pytest.approx(expected, nan_ok=True)
 
 
 def test_a_loaded_run_gives_a_single_text_a_single_number(run: Path) -> None:
