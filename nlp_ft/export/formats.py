@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch.export import ExportedProgram
 
+from nlp_ft.errors import ModelError
 from nlp_ft.extras import require_engine
+from nlp_ft.models.loading import reason_of
 from nlp_ft.prediction.engines import FILES
 
 Arrays = Mapping[str, np.ndarray]
@@ -57,11 +59,18 @@ def write_onnx(
 
     Raises:
         MachineError: a package is not installed.
+        ModelError: ONNX has no form for something that the model does.
     """
     require_engine("onnxscript")
     file = folder / FILES["onnx"]
     with quiet():
-        torch.onnx.export(program, (), file, input_names=list(names), output_names=["logits"], external_data=False)
+        try:
+            torch.onnx.export(program, (), file, input_names=list(names), output_names=["logits"], external_data=False)
+        except torch.onnx.OnnxExporterError as error:
+            raise ModelError(
+                f"this model cannot be written as ONNX: {reason_of(error.__cause__ or error)}; nothing was written. "
+                "--to openvino may take it"
+            ) from None
         if calibration is not None:
             quantization = require_engine("onnxruntime.quantization")
             whole = file.with_name("float32.onnx")

@@ -11,6 +11,7 @@ from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from tqdm import tqdm
 
+from nlp_ft.data.sources import SPLITS
 from nlp_ft.environment import is_main_process, launching
 from nlp_ft.errors import DataError, RunFolderError
 from nlp_ft.prediction.abstain import require_confidence, without_unsure
@@ -172,7 +173,7 @@ def progress(run: TrainedRun, source: Source) -> Any:
 
 
 def evaluate_run(
-    folder: str | Path, data: str | None = None, split: str = "test", trust_remote_code: bool = False
+    folder: str | Path, data: str | Path | None = None, split: str = "test", trust_remote_code: bool = False
 ) -> Predictions:
     """Predict for labelled rows; the result has `scores()`, `table()` and `by_loss()`.
 
@@ -186,11 +187,18 @@ def evaluate_run(
         RunFolderError: the folder is not a finished run.
         DataError: the rows cannot be read, or have labels that the model does not know.
     """
-    return evaluate_trained(load_run(folder, trust_remote_code), data, split)
+    named = str(data) if isinstance(data, Path) else data
+    return evaluate_trained(load_run(folder, trust_remote_code), named, split)
 
 
 def labelled_rows(run: TrainedRun, data: str | list[str] | None, split: str) -> Data:
     """Read `TrainedRun.labelled`. Raises: DataError: they cannot be read; that of the recipe names what to do."""
+    names = data if isinstance(data, list) else [data]
+    if data is not None and not all(isinstance(name, str) for name in names):
+        raise DataError(
+            f"data must be the name of a file, or a list of names, got {type(data).__name__}; "
+            "nlp_ft.load(RUN).evaluate takes rows"
+        )
     try:
         return run.labelled(data, split)
     except DataError as error:
@@ -199,6 +207,8 @@ def labelled_rows(run: TrainedRun, data: str | list[str] | None, split: str) -> 
 
 def evaluate_trained(run: TrainedRun, data: str | list[str] | None, split: str) -> Predictions:
     """Predict for labelled rows with a loaded run; see `evaluate_run`. Raises: DataError."""
+    if split not in SPLITS:
+        raise DataError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
     if data is None and getattr(run.recipe.data, split) is None:
         raise DataError(f"the recipe of this run has no {split} split; name a file with --data")
     labelled = labelled_rows(run, data, split)

@@ -17,7 +17,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from nlp_ft.data.label_sets import LabelSets
+from nlp_ft.data.label_sets import SEPARATORS, LabelSets
 from nlp_ft.data.labels import label_counts
 from nlp_ft.data.splits import progress_bars
 from nlp_ft.errors import ModelError, printable
@@ -32,9 +32,6 @@ from nlp_ft.tasks.metrics import margin_of_share
 from nlp_ft.tasks.row_outputs import RowOutputs
 from nlp_ft.tasks.task import Card
 from nlp_ft.tasks.text_inputs import TextInputs
-
-SEPARATOR = "|"
-"""Between the labels of a row in predictions, where `data.label_separator` says nothing else."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ class LabelSetOutputs(RowOutputs):
     thresholds: tuple[float, ...]
     tuning: Thresholds | None = None
     metric: str = "macro_f1"
-    separator: str = SEPARATOR
+    separator: str = SEPARATORS[0]
     numbers_shown: ClassVar[str] = "the probability of each label, by itself"
     shown_metrics: ClassVar[tuple[str, ...]] = (
         "macro_f1",
@@ -112,8 +109,9 @@ class LabelSetOutputs(RowOutputs):
         return replace(self, thresholds=tuple(tuned(self.tuning, predicted, references, self.metric).tolist()))
 
     def write_to(self, model: PreTrainedModel) -> None:
-        """Write the threshold of each label into the configuration, under its name."""
+        """Write the threshold of each label into the configuration, under its name; and the separator."""
         model.config.label_thresholds = dict(zip(self.label_names, self.thresholds, strict=True))
+        model.config.label_separator = self.separator
 
     def constant_loss(self, references: np.ndarray) -> float:
         """Compute the mean over the labels of the entropy of having the label or not, in nats."""
@@ -199,7 +197,8 @@ class MultiLabelClassification(TextInputs):
                 "config.json: label_thresholds must have a number between 0 and 1 for each label; copy the file from "
                 "where the run was made, or train again"
             )
-        return LabelSetOutputs(names, tuple(thresholds[name] for name in names))
+        separator = getattr(model.config, "label_separator", None) or SEPARATORS[0]
+        return LabelSetOutputs(names, tuple(thresholds[name] for name in names), separator=separator)
 
     @property
     def outputs(self) -> LabelSetOutputs:
@@ -209,7 +208,8 @@ class MultiLabelClassification(TextInputs):
     def _outputs(self, names: list[str]) -> LabelSetOutputs:
         setting = self.recipe.training.threshold
         tuning, start = (setting, 0.5) if isinstance(setting, str) else (None, setting)
-        separator = self.recipe.data.label_separator or SEPARATOR
+        unused = (sign for sign in SEPARATORS if not any(sign in name for name in names))
+        separator = self.recipe.data.label_separator or next(unused, SEPARATORS[0])
         return LabelSetOutputs(names, (start,) * len(names), tuning, self.recipe.training.metric, separator)
 
     @cached_property

@@ -262,6 +262,18 @@ def test_a_missing_package_is_named_with_the_extra(run: Path, tmp_path: Path, mo
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_onnx_cannot_hold_is_an_error_of_the_model(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any, **options: Any) -> None:
+        raise torch.onnx.OnnxExporterError("step 2/3 of exporting") from RuntimeError("no form for aten.sub")
+
+    monkeypatch.setattr(torch.onnx, "export", refuse)
+    with pytest.raises(ModelError, match=r"^this model cannot be written as ONNX: no form for aten\.sub; nothing was"):
+        export_run(run, tmp_path / "graph", "onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_engine_that_is_not_installed_is_no_damage(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "openvino", None)
     with pytest.raises(MachineError, match=r"^this needs the package openvino"):

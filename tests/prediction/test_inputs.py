@@ -88,6 +88,19 @@ def test_a_file_with_another_separator_gets_the_advice_of_training(
         next(run.read(Source(str(tmp_path / name))))
 
 
+@pytest.mark.parametrize("data", [[("red", "colour")], pd.DataFrame({"text": ["red"], "label": ["colour"]}), {}])
+def test_rows_are_no_files(data: Any, run: TextRun) -> None:
+    with pytest.raises(DataError, match=r"^data must be the name of a file, .* takes rows"):
+        nlp_ft.evaluate_run(run.folder, data)
+
+
+def test_an_evaluation_takes_paths_and_the_splits_of_a_recipe(run: TextRun) -> None:
+    file = run.folder.parent / "test.csv"
+    assert nlp_ft.evaluate_run(run.folder, file).scores() == nlp_ft.evaluate_run(run.folder, str(file)).scores()
+    with pytest.raises(DataError, match=r"^split must be one of train, validation, test, got 'dev'$"):
+        nlp_ft.evaluate_run(run.folder, split="dev")
+
+
 @pytest.fixture(scope="module")
 def question_run(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> nlp_ft.Run:
     folder = tmp_path_factory.mktemp("questions")

@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 
 from nlp_ft.cli import main
 from nlp_ft.errors import ModelError, TrainingError
-from nlp_ft.prediction.predict import evaluate_run, load_run, predict
+from nlp_ft.prediction.predict import Source, evaluate_run, load_run, predict, predict_to_file
 from nlp_ft.recipe.loader import dump_yaml, recipe_from_dict
 from nlp_ft.tasks.multi_label_classification import LabelSetOutputs
 from nlp_ft.tasks.registry import task_of
@@ -155,6 +155,28 @@ def test_the_command_line_shows_labels_and_writes_columns(
     [row] = rows_of(output)
     assert row["predicted_labels"] == "|".join(name for name in LABELS if name in answer.labels)
     assert float(row["probability_colour"]) == pytest.approx(answer.scores["colour"], abs=1e-6)
+
+
+@pytest.mark.parametrize(("name", "given", "written"), [("ani|mal", None, ";"), ("animal", " / ", " / ")])
+def test_the_labels_of_a_prediction_can_be_told_apart(
+    name: str, given: str | None, written: str, tmp_path: Path, tiny_encoder: Path
+) -> None:
+    """Predictions of a file have the separator of the recipe, or one that is in no label."""
+    recipe = label_set_recipe(tmp_path, tiny_encoder, training={"duration": "1st", "threshold": 0.1, "metric": "loss"})
+    for split in ("train", "validation", "test"):
+        rows = [
+            {"text": text, "labels": [name if one == "animal" else one for one in of]} for text, of in label_sets(split)
+        ]
+        joined = [{**row, "labels": given.join(row["labels"])} for row in rows] if given else rows
+        Path(recipe["data"][split]).write_text("".join(json.dumps(row) + "\n" for row in joined))
+    recipe["data"]["label_separator"] = given
+    train(recipe_from_dict(recipe))
+    loaded = load_run(tmp_path / "run")
+    predict_to_file(loaded, Source(words=["the cat"]), str(tmp_path / "out.csv"))
+    [row] = rows_of(tmp_path / "out.csv")
+    assert row["predicted_labels"].split(written) == sorted([name, "colour", "size"])
+    [first, *_] = rows_of(tmp_path / "run/test_predictions.csv")
+    assert first["predicted"] == row["predicted_labels"]
 
 
 @pytest.mark.parametrize("damage", [{}, {"animal": 0.5}, {"animal": 0.5, "colour": 2.0, "size": 0.5}])
