@@ -13,6 +13,7 @@ from nlp_ft.data.csv_rows import LONGEST_TEXT
 from nlp_ft.data.row_files import RowFiles, Rows
 from nlp_ft.data.sources import check_texts, expand, load_files
 from nlp_ft.errors import DataError, listed
+from nlp_ft.screen import note
 
 CHUNK_ROWS = 10_000
 """Rows of a chunk. Prediction sorts a chunk by length: with this many rows, batches have next to no padding."""
@@ -22,6 +23,8 @@ BLOCK_BYTES = 1 << 20
 
 def stream_texts(path: str, field: str, names: Sequence[str]) -> Iterator[tuple[list[list[str]], Rows]]:
     """Read columns of text from files, a glob or a saved dataset folder, at most `CHUNK_ROWS` rows at a time.
+
+    A note at the end counts the rows without text, such as those that spell the key otherwise.
 
     Args:
         path: location of the data; `load_files` reads the same locations.
@@ -44,12 +47,16 @@ def stream_texts(path: str, field: str, names: Sequence[str]) -> Iterator[tuple[
         )
     else:
         parts = RowFiles(files, field).whole_rows(names, CHUNK_ROWS)
-    has_rows = False
+    count = blank = 0
     for rows in _regrouped(_checked(parts, names, f"{field} ({path})")):
-        has_rows = True
-        yield [_texts(rows, name) for name in names], rows
-    if not has_rows:
+        columns = [_texts(rows, name) for name in names]
+        count += len(rows)
+        blank += sum(not all(map(str.strip, texts)) for texts in zip(*columns, strict=True))
+        yield columns, rows
+    if not count:
         raise DataError(f"{field} ({files[0]}) has no rows")
+    if blank:
+        note(f"{blank:,} of {count:,} rows of {path} have no text in {' or '.join(names)}; they count as empty texts")
 
 
 def stream_columns(path: str, field: str, names: Sequence[str]) -> Iterator[tuple[list[Any], Rows]]:

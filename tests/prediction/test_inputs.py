@@ -88,6 +88,25 @@ def test_a_file_with_another_separator_gets_the_advice_of_training(
         next(run.read(Source(str(tmp_path / name))))
 
 
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (
+            [{"text": "red"}, {"txt": "cat"}, {"text": None}, {"text": " "}],
+            "3 of 4 rows of in.jsonl have no text in text",
+        ),
+        ([{"text": "red"}], ""),
+    ],
+)
+def test_rows_without_text_are_counted(
+    rows: list[Any], said: str, run: TextRun, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert predict_to_file(run, Source("in.jsonl"), "out.jsonl") == len(rows)
+    assert capsys.readouterr().err == (f"{said}; they count as empty texts\n" if said else "")
+
+
 @pytest.mark.parametrize("data", [[("red", "colour")], pd.DataFrame({"text": ["red"], "label": ["colour"]}), {}])
 def test_rows_are_no_files(data: Any, run: TextRun) -> None:
     with pytest.raises(DataError, match=r"^data must be the name of a file, .* takes rows"):
