@@ -82,6 +82,7 @@ def test_an_export_is_scored_and_asked_by_the_commands_for_runs(
     assert shown[0].startswith("the cat sleeps\n  0.")
 
 
+@pytest.mark.slow
 def test_an_export_is_compared_with_the_run_in_float32_whatever_predict_computes_in(
     tiny_encoder: Path, tmp_path: Path
 ) -> None:
@@ -92,6 +93,7 @@ def test_an_export_is_compared_with_the_run_in_float32_whatever_predict_computes
     assert check.before == pytest.approx(check.after, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_integers_of_8_bits_take_a_quarter_and_keep_most_predictions(run: Path, tmp_path: Path) -> None:
     pytest.importorskip("nncf")
     check = export_run(run, tmp_path / "small", "openvino", int8=True, max_loss=100)
@@ -205,6 +207,7 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_left(run: Path, expor
     assert sorted(file.name for file in tmp_path.iterdir()) == ["damaged", "one.csv"]
 
 
+@pytest.mark.slow
 def test_of_a_run_whose_data_are_gone_other_rows_make_an_export(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "moved")
     recipe = (run / "recipe.yaml").read_text()
@@ -218,6 +221,7 @@ def test_of_a_run_whose_data_are_gone_other_rows_make_an_export(run: Path, tmp_p
     assert export_run(tmp_path / "moved", tmp_path / "graph", "onnx", int8=True, max_loss=100, data=test).rows == 25
 
 
+@pytest.mark.slow
 def test_a_run_without_validation_is_exported_with_labelled_rows(tmp_path: Path, tiny_encoder: Path) -> None:
     recipe: Any = tiny_recipe(tmp_path, tiny_encoder, **SHORT)
     test = recipe["data"].pop("test")

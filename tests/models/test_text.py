@@ -73,7 +73,11 @@ AFTER_TRANSFORMERS = "from transformers import AutoModelForSequenceClassificatio
             [{"pooling": "mean"}, {"pooling": "cls", "head": {"type": "bottleneck", "bottleneck_size": 8}}],
             marks=pytest.mark.slow,
         ),
-        (AFTER_TRANSFORMERS, [{"pooling": "max"}, {"head": {"type": "bottleneck", "activation": "gelu"}}]),
+        pytest.param(
+            AFTER_TRANSFORMERS,
+            [{"pooling": "max"}, {"head": {"type": "bottleneck", "activation": "gelu"}}],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_saved_folder_gives_the_same_logits_through_the_auto_class_and_the_pipeline(

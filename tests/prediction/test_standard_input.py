@@ -75,6 +75,7 @@ def test_a_line_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
         list(stream_lines(io.BytesIO(b"one\n" + b"x" * 11), "f"))
 
 
+@pytest.mark.slow
 def test_each_prediction_is_printed_before_the_next_line_arrives(run: TextRun) -> None:
     command = [sys.executable, "-m", "nlp_ft", "predict", str(run.model.name_or_path), "--top-k", "1", "-"]
     # With this variable, Python would write every line at once.

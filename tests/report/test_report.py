@@ -345,6 +345,7 @@ def test_the_page_is_dark_where_the_screen_is_dark(page: Path) -> None:
     assert measure(PROGRAM, page, 800)["color"] == "rgb(255, 255, 255)"
 
 
+@pytest.mark.slow
 def test_a_report_shows_the_score_of_a_probe_on_each_layer_and_leaves_it_out_of_other_runs(tmp_path: Path) -> None:
     plain = make_run(tmp_path / "plain")
     assert ("probe" in figures_of_run(describe_run(plain)), "## Features" in render_run(describe_run(plain), "md")) == (

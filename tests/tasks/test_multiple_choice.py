@@ -93,6 +93,7 @@ def test_evaluation_repeats_the_scores_of_the_run_and_predictions_are_those_of_i
         assert choice.candidate == choice.candidates[choice.index]
 
 
+@pytest.mark.slow
 def test_a_fresh_process_loads_the_folder_in_plain_transformers_with_equal_logits(run: Path) -> None:
     program = (
         "import sys, torch\n"

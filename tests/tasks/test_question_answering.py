@@ -155,6 +155,7 @@ def test_the_saved_folder_is_a_plain_model_and_the_program_of_its_card_runs(
     assert torch.equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_fresh_process_without_nlp_ft_loads_the_saved_folder_and_computes_the_same_logits(run: Path) -> None:
     code = (
         "import sys, torch; from transformers import AutoModelForQuestionAnswering, AutoTokenizer\n"
