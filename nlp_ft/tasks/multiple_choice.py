@@ -6,22 +6,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoModelForMultipleChoice, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForMultipleChoice, PreTrainedModel
 
 from nlp_ft.data.choices.encoding import FOR_BATCHES, ChoiceCollator, ChoiceData, load_choice_data
 from nlp_ft.data.choices.report import describe_choices, format_choice_report
 from nlp_ft.data.choices.rows import load_choice_splits
 from nlp_ft.data.columns import content_of, fingerprint
 from nlp_ft.data.splits import progress_bars
-from nlp_ft.layerwise import LayerMap
-from nlp_ft.models.config_checks import check_max_length, check_vocabulary
-from nlp_ft.models.text import build_headed, load_tokenizer
 from nlp_ft.recipe import ChoiceRecipe
 from nlp_ft.tasks.choice_baselines import score_baselines
 from nlp_ft.tasks.choices import ChoiceOutputs
+from nlp_ft.tasks.encoder_task import EncoderTask, save_tokenizer
 from nlp_ft.tasks.losses import ChoiceLoss
-from nlp_ft.tasks.task import Card, map_layers
-from nlp_ft.tasks.text_inputs import encoder_width, save_tokenizer
+from nlp_ft.tasks.task import Card
 
 EXAMPLE = """\
 from transformers import AutoModelForMultipleChoice, AutoTokenizer
@@ -37,29 +34,18 @@ print(candidates[logits.argmax()])"""
 """How to use a saved model in plain Transformers, which has no pipeline for it."""
 
 
-class MultipleChoice:
+class MultipleChoice(EncoderTask):
     """Learns which of several candidates is right. See `Task`."""
 
     inputs = "choices"
-    drop_last = False
     example_input = '"a prompt" "a candidate" "another candidate"'
-    libraries: tuple[str, ...] = ("tokenizers",)
-    num_workers = 0
 
-    def __init__(self, recipe: ChoiceRecipe) -> None:
-        self.recipe = recipe
-        self.group_by_length = recipe.training.group_by_length
-        self.notes: list[str] = []
+    recipe: ChoiceRecipe
 
     @cached_property
     def data(self) -> ChoiceData:
         """The tokenized splits. Raises: NlpFtError."""
         return load_choice_data(self.recipe.data, self.tokenizer, self.recipe.seed)
-
-    @cached_property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer of the encoder. Raises: ModelError."""
-        return load_tokenizer(self.recipe.model)
 
     @staticmethod
     def outputs_of(model: PreTrainedModel) -> ChoiceOutputs:
@@ -87,21 +73,7 @@ class MultipleChoice:
 
     def build_model(self, label_names: Sequence[str], pretrained: bool = True) -> PreTrainedModel:
         """Build the encoder with Transformers' own head for multiple choice. Raises: ModelError."""
-        is_loaded = pretrained and self.recipe.strategy.name != "scratch"
-        say = self.notes.append if pretrained else lambda note: None
-        model = build_headed(AutoModelForMultipleChoice, "multiple choice", self.recipe.model, 1, is_loaded, say)
-        check_vocabulary(self.tokenizer, model)
-        if pretrained:
-            check_max_length(self.recipe.data.max_length, model)
-        return model
-
-    def map_layers(self, model: PreTrainedModel) -> LayerMap:
-        """Map embeddings, blocks and head. Raises: LayerMapError."""
-        return map_layers(self.recipe, model)
-
-    def hidden_size(self, model: PreTrainedModel) -> int | None:
-        """Return the number of values in the vector of a token."""
-        return encoder_width(model)
+        return self.headed(AutoModelForMultipleChoice, "multiple choice", 1, pretrained)
 
     def make_loss(self) -> ChoiceLoss:
         """Make the cross-entropy of the right candidate."""
@@ -121,13 +93,11 @@ class MultipleChoice:
 
     def identity(self) -> dict[str, str]:
         """Fingerprint the texts, token ids and labels of each split, and the vocabulary."""
-        found = {"vocabulary of the tokenizer": content_of(sorted(self.tokenizer.get_vocab().items()))}
+        found = self.tokens_identity(self.data.encoded, [key for key in FOR_BATCHES if key != "labels"])
         for split, encoded in self.data.encoded.items():
             raw = self.data.raw[split]
-            tokens = [fingerprint(encoded, key) for key in FOR_BATCHES if key in encoded.features and key != "labels"]
             found |= {
                 f"texts of {split}": content_of([fingerprint(raw, column) for column in ("prompt", "candidates")]),
-                f"token ids of {split}": content_of(tokens),
                 f"labels of {split}": fingerprint(encoded, "labels"),
             }
         return found

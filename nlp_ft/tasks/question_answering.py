@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import AutoModelForQuestionAnswering, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForQuestionAnswering, PreTrainedModel
 
 from nlp_ft.data.columns import content_of, fingerprint
 from nlp_ft.data.question_report import describe_questions, format_question_report
@@ -14,15 +14,12 @@ from nlp_ft.data.question_windows import MODEL_INPUTS, QuestionCollator, Questio
 from nlp_ft.data.questions import load_question_splits
 from nlp_ft.data.splits import progress_bars
 from nlp_ft.errors import ModelError
-from nlp_ft.layerwise import LayerMap
-from nlp_ft.models.config_checks import check_max_length, check_vocabulary
-from nlp_ft.models.text import build_headed, load_tokenizer
 from nlp_ft.recipe import QuestionRecipe
 from nlp_ft.tasks.answer_baselines import score_baselines
 from nlp_ft.tasks.answers import AnswerOutputs
+from nlp_ft.tasks.encoder_task import EncoderTask, save_tokenizer
 from nlp_ft.tasks.losses import SpanLoss
-from nlp_ft.tasks.task import Card, map_layers
-from nlp_ft.tasks.text_inputs import encoder_width
+from nlp_ft.tasks.task import Card
 
 MANY = 10
 """Windows of one question from which on the data report says so."""
@@ -44,29 +41,18 @@ print(context[offsets[first][0] : offsets[last][1]])"""
 """How to use a saved model in plain Transformers, which has no pipeline for it since 5.3: windows are left out here."""
 
 
-class QuestionAnswering:
+class QuestionAnswering(EncoderTask):
     """Learns which part of a context answers a question. See `Task`."""
 
     inputs = "questions"
-    drop_last = False
     example_input = '"a question" "a text that holds the answer"'
-    libraries: tuple[str, ...] = ("tokenizers",)
-    num_workers = 0
 
-    def __init__(self, recipe: QuestionRecipe) -> None:
-        self.recipe = recipe
-        self.group_by_length = recipe.training.group_by_length
-        self.notes: list[str] = []
+    recipe: QuestionRecipe
 
     @cached_property
     def data(self) -> QuestionData:
         """The tokenized splits. Raises: NlpFtError."""
         return load_question_data(self.recipe.data, self.tokenizer, self.recipe.seed)
-
-    @cached_property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer of the encoder. Raises: ModelError."""
-        return load_tokenizer(self.recipe.model)
 
     @staticmethod
     def outputs_of(model: PreTrainedModel) -> AnswerOutputs:
@@ -102,21 +88,7 @@ class QuestionAnswering:
 
     def build_model(self, label_names: Sequence[str], pretrained: bool = True) -> PreTrainedModel:
         """Build the encoder with Transformers' own head for question answering. Raises: ModelError."""
-        is_loaded = pretrained and self.recipe.strategy.name != "scratch"
-        say = self.notes.append if pretrained else lambda note: None
-        model = build_headed(AutoModelForQuestionAnswering, "question answering", self.recipe.model, 2, is_loaded, say)
-        check_vocabulary(self.tokenizer, model)
-        if pretrained:
-            check_max_length(self.recipe.data.max_length, model)
-        return model
-
-    def map_layers(self, model: PreTrainedModel) -> LayerMap:
-        """Map embeddings, blocks and head. Raises: LayerMapError."""
-        return map_layers(self.recipe, model)
-
-    def hidden_size(self, model: PreTrainedModel) -> int | None:
-        """Return the number of values in the vector of a token."""
-        return encoder_width(model)
+        return self.headed(AutoModelForQuestionAnswering, "question answering", 2, pretrained)
 
     def make_loss(self) -> SpanLoss:
         """Make the mean of the cross-entropies of start and end."""
@@ -136,13 +108,11 @@ class QuestionAnswering:
 
     def identity(self) -> dict[str, str]:
         """Fingerprint the texts, token ids and answers of each split, and the vocabulary."""
-        found = {"vocabulary of the tokenizer": content_of(sorted(self.tokenizer.get_vocab().items()))}
+        found = self.tokens_identity(self.data.encoded, MODEL_INPUTS)
         for split, encoded in self.data.encoded.items():
             raw = self.data.raw[split]
-            tokens = [fingerprint(encoded, key) for key in MODEL_INPUTS if key in encoded.features]
             found |= {
                 f"texts of {split}": content_of([fingerprint(raw, column) for column in ("question", "context")]),
-                f"token ids of {split}": content_of(tokens),
                 f"answers of {split}": content_of([repr(raw["answers"][:]), repr(raw["starts"][:])]),
                 f"labels of {split}": fingerprint(encoded, "labels"),
             }
@@ -156,8 +126,7 @@ class QuestionAnswering:
 
     def save_preprocessor(self, folder: Path) -> None:
         """Save the tokenizer, with the length of a window."""
-        self.tokenizer.model_max_length = self.recipe.data.max_length
-        self.tokenizer.save_pretrained(folder)
+        save_tokenizer(self.tokenizer, folder, self.recipe.data.max_length)
 
     def card(self, model: PreTrainedModel) -> Card:
         """Describe the model for the model card."""

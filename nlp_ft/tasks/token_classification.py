@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForTokenClassification, PreTrainedModel, PreTrainedTokenizerBase
 
-from nlp_ft.data.columns import content_of, fingerprint
+from nlp_ft.data.columns import fingerprint
 from nlp_ft.data.splits import progress_bars
 from nlp_ft.data.words.batches import WordCollator
 from nlp_ft.data.words.data import TaggedRows, WordData, flat_tags, load_tagged_rows, load_word_data
@@ -17,32 +17,26 @@ from nlp_ft.data.words.encoding import word_tokenizer
 from nlp_ft.data.words.plain_rows import TAGS, WORDS
 from nlp_ft.data.words.report import describe_words, format_words_report
 from nlp_ft.data.words.spans import find_scheme
-from nlp_ft.layerwise import LayerMap
 from nlp_ft.models.config_checks import check_max_length, check_vocabulary
 from nlp_ft.models.labels import label_names as label_names_of
 from nlp_ft.models.text import build_classifier, load_tokenizer
 from nlp_ft.recipe import WordsRecipe
 from nlp_ft.tasks.baselines import Scores
 from nlp_ft.tasks.classes import class_weights
+from nlp_ft.tasks.encoder_task import EncoderTask, save_tokenizer
 from nlp_ft.tasks.losses import TagLoss
 from nlp_ft.tasks.tag_baselines import score_tag_baselines
 from nlp_ft.tasks.tag_outputs import TagOutputs
-from nlp_ft.tasks.task import Card, map_layers
+from nlp_ft.tasks.task import Card
 
 
-class TokenClassification:
+class TokenClassification(EncoderTask):
     """Learns a tag for each word. See `Task`."""
 
     inputs = "words"
-    drop_last = False
     example_input = '"a text of your own"'
-    libraries: tuple[str, ...] = ("tokenizers",)
-    num_workers = 0
 
-    def __init__(self, recipe: WordsRecipe) -> None:
-        self.recipe = recipe
-        self.group_by_length = recipe.training.group_by_length
-        self.notes: list[str] = []
+    recipe: WordsRecipe
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -104,15 +98,6 @@ class TokenClassification:
         check_max_length(self.recipe.data.max_length, model)
         return model
 
-    def map_layers(self, model: PreTrainedModel) -> LayerMap:
-        """Map embeddings, blocks and head. Raises: LayerMapError."""
-        return map_layers(self.recipe, model)
-
-    def hidden_size(self, model: PreTrainedModel) -> int | None:
-        """Return the number of values in the vector of a token."""
-        size: int | None = getattr(model.config.get_text_config(), "hidden_size", None)
-        return size
-
     def make_loss(self) -> TagLoss:
         """Make the cross-entropy of the tags with the class weights of the recipe. Raises: TrainingError."""
         section = self.recipe.loss
@@ -135,12 +120,10 @@ class TokenClassification:
 
     def identity(self) -> dict[str, str]:
         """Fingerprint the words, token ids and tags of each split, and the vocabulary."""
-        found = {"vocabulary of the tokenizer": content_of(sorted(self.tokenizer.get_vocab().items()))}
-        for split, encoded in self.data.encoded.items():
-            tokens = [fingerprint(encoded, key) for key in ("input_ids", "words")]
+        found = self.tokens_identity(self.data.encoded, ("input_ids", "words"))
+        for split in self.data.encoded:
             found |= {
                 f"words of {split}": fingerprint(self.data.raw[split], WORDS),
-                f"token ids of {split}": content_of(tokens),
                 f"tags of {split}": fingerprint(self.data.raw[split], TAGS),
             }
         return found
@@ -151,8 +134,7 @@ class TokenClassification:
 
     def save_preprocessor(self, folder: Path) -> None:
         """Save the tokenizer, with the length."""
-        self.tokenizer.model_max_length = self.recipe.data.max_length
-        self.tokenizer.save_pretrained(folder)
+        save_tokenizer(self.tokenizer, folder, self.recipe.data.max_length)
 
     def card(self, model: PreTrainedModel) -> Card:
         """Describe the model for the model card."""

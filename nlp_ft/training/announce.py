@@ -1,22 +1,18 @@
 """Says, once before training, what a run will do: data, layers, phases, sizes and steps."""
 
 from collections import Counter
-from collections.abc import Sequence
 
 import torch
 from accelerate import Accelerator
 
-from nlp_ft.data.batch_loading import EpochStream
-from nlp_ft.layerwise import Unfreezer
 from nlp_ft.layerwise.freezing import count_parameters
 from nlp_ft.layerwise.unfreezing.phase_table import phase_table
 from nlp_ft.recipe import Recipe
-from nlp_ft.recipe.derived import Derived, format_derived
+from nlp_ft.recipe.derived import format_derived
 from nlp_ft.screen import is_verbose, say
 from nlp_ft.tables import short_count, short_share, shortened
 from nlp_ft.tasks import baselines
-from nlp_ft.tasks.task import Task
-from nlp_ft.training.build import LayeredModel
+from nlp_ft.training.build import RunParts
 from nlp_ft.training.facts import versions
 from nlp_ft.training.layer_table import layer_table, short_layer_table
 from nlp_ft.training.loop_state import LoopSettings
@@ -27,43 +23,32 @@ NAME_WIDTH = 40
 """Most columns of a name in the first line."""
 
 
-def announce(
-    recipe: Recipe,
-    accelerator: Accelerator,
-    task: Task,
-    report: dict[str, object],
-    derived: Sequence[Derived],
-    layered: LayeredModel,
-    optimizer: torch.optim.Optimizer,
-    unfreezer: Unfreezer,
-    stream: EpochStream,
-    settings: LoopSettings,
-) -> None:
+def announce(parts: RunParts, accelerator: Accelerator) -> None:
     """Say the data report, the layer table, the phases if there are several, and the size and length of the run.
 
     On a verbose screen the layer table is the one of layers.txt, and the versions of the libraries are there, too.
     """
-    model = layered.model
-    total, trainable = count_parameters(model)
+    recipe, task, layered, settings, stream = parts.recipe, parts.task, parts.layered, parts.settings, parts.stream
+    total, trainable = count_parameters(parts.model)
     has_phases = len(layered.schedule.phases) > 1
     place, name = (shortened(text, NAME_WIDTH) for text in (recipe.output_dir, recipe.model.name))
     say(f"{place}: {recipe.strategy.name} on {name}, seed {recipe.seed}\n")
-    say("\n".join([task.format_report(report), *task.notes]))
-    _say_decided(recipe, task, derived, layered)
+    say("\n".join([task.format_report(parts.report), *task.notes]))
+    _say_decided(parts)
     if recipe.strategy.probe is not None:
         say(f"\nfeatures of the frozen network ({short_count(total)} parameters) on {accelerator.device.type}\n")
         return
     table = layer_table if is_verbose() else short_layer_table
     later = {layer for phase in layered.schedule.phases for layer in phase.layers}
-    say(f"\n{table(layered.layer_map, optimizer.param_groups, later)}\n")
-    rate = highest_rate(recipe, task, layered, optimizer)
-    is_given = rate.setting not in {one.key for one in derived}
+    say(f"\n{table(layered.layer_map, parts.optimizer.param_groups, later)}\n")
+    rate = highest_rate(parts)
+    is_given = rate.setting not in {one.key for one in parts.derived}
     if is_given and not rate.low <= rate.value <= rate.high:
         say(f"warning: {rate}; {rate.suggested:.1g} is a usual one\n")
     if has_phases:
-        say(f"{_phases(layered, optimizer, unfreezer)}\n")
+        say(f"{_phases(parts)}\n")
     say(
-        f"{type(model).__name__}: {short_count(trainable)} of {short_count(total)} parameters train"
+        f"{type(parts.model).__name__}: {short_count(trainable)} of {short_count(total)} parameters train"
         f"{' at first' if has_phases else ''} ({short_share(trainable, total)})"
     )
     say(
@@ -79,16 +64,17 @@ def announce(
         )
 
 
-def _say_decided(recipe: Recipe, task: Task, derived: Sequence[Derived], layered: LayeredModel) -> None:
+def _say_decided(parts: RunParts) -> None:
     """Say what nobody asked for: derived settings, baselines left out, parameters without use, and versions."""
-    if derived:
-        say(f"\n{format_derived(derived)}")
-    if recipe.baselines == "auto" and not baselines.are_wanted("auto", len(task.data.encoded["train"])):
+    if parts.derived:
+        say(f"\n{format_derived(parts.derived)}")
+    rows = len(parts.task.data.encoded["train"])
+    if parts.recipe.baselines == "auto" and not baselines.are_wanted("auto", rows):
         say(f"baselines: none, as train has more than {baselines.MOST_ROWS:,} rows; baselines: true computes them")
-    if layered.unused:
-        say(f"never used by this model's forward pass, so frozen: {', '.join(layered.unused)}")
+    if parts.layered.unused:
+        say(f"never used by this model's forward pass, so frozen: {', '.join(parts.layered.unused)}")
     if is_verbose():
-        say("versions: " + ", ".join(f"{name} {version}" for name, version in versions(task.libraries).items()))
+        say("versions: " + ", ".join(f"{name} {version}" for name, version in versions(parts.task.libraries).items()))
 
 
 def _schedule(recipe: Recipe, settings: LoopSettings) -> str:
@@ -96,10 +82,10 @@ def _schedule(recipe: Recipe, settings: LoopSettings) -> str:
     return f"{recipe.schedule.name.replace('_', ' ')} schedule" + (f" after {steps} steps of warm-up" if steps else "")
 
 
-def _phases(layered: LayeredModel, optimizer: torch.optim.Optimizer, unfreezer: Unfreezer) -> str:
+def _phases(parts: RunParts) -> str:
+    layer_map, groups = parts.layered.layer_map, parts.optimizer.param_groups
     sizes: Counter[int] = Counter()
-    for name, parameter in layered.model.named_parameters():
-        sizes[layered.layer_map.aligned_layer(name)] += parameter.numel()
-    groups = optimizer.param_groups
-    rates = {layered.layer_map.aligned_layer(group["param_names"][0]): group["initial_lr"] for group in groups}
-    return phase_table(unfreezer.plan, sizes, rates)
+    for name, parameter in parts.model.named_parameters():
+        sizes[layer_map.aligned_layer(name)] += parameter.numel()
+    rates = {layer_map.aligned_layer(group["param_names"][0]): group["initial_lr"] for group in groups}
+    return phase_table(parts.unfreezer.plan, sizes, rates)

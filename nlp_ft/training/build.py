@@ -1,10 +1,11 @@
-"""Builds the objects of a run from its recipe: model, batches, step counts, optimizer, unfreezer.
+"""Builds the objects of a run from its recipe: `run_parts` all of them, in their order, the other functions one each.
 
-Training, `validate`, `layers` and `audit` all build them here, so that they see the same run.
+Training, `validate`, `layers`, `audit`, `compare` and `advise` build them here, so that they see the same run.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,10 +24,12 @@ from nlp_ft.models.reinit import reinit_top
 from nlp_ft.recipe import Recipe
 from nlp_ft.recipe.derived import Derived, derive_batch, derive_lengths, derive_rates, filled, trains_head_alone
 from nlp_ft.recipe.sections import OptimizerSection
+from nlp_ft.tasks.registry import task_of
 from nlp_ft.tasks.task import Task
 from nlp_ft.training.evaluation import Evaluator
 from nlp_ft.training.loop_state import LoopSettings
 from nlp_ft.training.schedules import lr_schedule, unfreeze_plan, unfreeze_schedule
+from nlp_ft.training.sharding import placed
 
 EXAMPLE_ROWS = 3
 
@@ -47,6 +50,46 @@ class LayeredModel:
     def frozen(self) -> Sequence[str]:
         """The parameters that never train, in whatever layer they are."""
         return (*self.unused, *(() if self.adapters is None else self.adapters.frozen))
+
+
+@dataclass(frozen=True)
+class RunParts:
+    """The objects of a run before its first step."""
+
+    recipe: Recipe
+    """The settings, the derived ones among them."""
+    derived: Sequence[Derived]
+    task: Task
+    report: dict[str, Any]
+    """What the task says of the data."""
+    layered: LayeredModel
+    stream: EpochStream
+    settings: LoopSettings
+    optimizer: torch.optim.Optimizer
+    unfreezer: Unfreezer
+    evaluator: Evaluator
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The model, on the device of its process and without wrappers."""
+        return self.layered.model
+
+
+def run_parts(recipe: Recipe, accelerator: Accelerator) -> RunParts:
+    """Build the objects of a run; collective. Raises: NlpFtError: data or model cannot be used as the recipe says."""
+    task = task_of(recipe)
+    with accelerator.main_process_first():
+        data = task.data
+    report, example = task.describe_data(), example_inputs(task)
+    layered = layered_model(recipe, task, data.label_names, example)
+    placed(layered.model, layered.layer_map, example, accelerator)
+    recipe, derived = with_derived(recipe, task, layered, data.lengths("train"), accelerator.num_processes)
+    batches = stream(recipe, task, accelerator)
+    settings = loop_settings(recipe, batches.steps_per_epoch, "validation" in data.encoded)
+    built = optimizer(recipe.optimizer, layered.model, layered.layer_map)
+    scorer = evaluator(recipe, task, layered.model, accelerator)
+    unfreezing = unfreezer(recipe, layered, built, settings)
+    return RunParts(recipe, derived, task, report, layered, batches, settings, built, unfreezing, scorer)
 
 
 def layered_model(

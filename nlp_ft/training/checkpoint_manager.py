@@ -2,19 +2,17 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
 from accelerate import Accelerator
 from safetensors.torch import save_file
-from transformers import PreTrainedModel
 
 from nlp_ft.errors import RunFolderError
 from nlp_ft.layerwise import UnfreezeState
 from nlp_ft.screen import say, show
-from nlp_ft.tasks.task import Task
 from nlp_ft.training import durable
 from nlp_ft.training.agreement import require_equal_weights
+from nlp_ft.training.build import RunParts
 from nlp_ft.training.checkpoint import (
     ADVICE,
     METRICS,
@@ -27,7 +25,7 @@ from nlp_ft.training.checkpoint import (
     save_checkpoint,
 )
 from nlp_ft.training.identity import changes, environment_of, identity_of, refuse_other_identity
-from nlp_ft.training.loop_state import LoopSettings, LoopState
+from nlp_ft.training.loop_state import LoopState
 from nlp_ft.training.optimizer_state import optimizer_state
 from nlp_ft.training.precision import precision_name
 from nlp_ft.training.process_count import obstacle
@@ -41,27 +39,15 @@ class CheckpointManager:
     Args:
         folder: the run folder.
         accelerator: the accelerator of the run; its main process writes.
-        model: the model, without wrappers.
-        task: the task of the run; its data are a part of the run's identity.
-        optimizer: the optimizer of the model.
-        settings: lengths of the run.
-        accumulation: micro-batches of one process in an effective batch.
+        parts: the objects of the run.
     """
 
-    def __init__(
-        self,
-        folder: RunFolder,
-        accelerator: Accelerator,
-        task: Task,
-        model: PreTrainedModel,
-        optimizer: torch.optim.Optimizer,
-        settings: LoopSettings,
-        accumulation: int,
-    ) -> None:
-        self.run_folder, self.accelerator = folder, accelerator
-        self.task, self.model, self.optimizer, self.total_steps = task, model, optimizer, settings.total_steps
-        self.identity = identity_of(task, model, settings, accumulation * accelerator.num_processes)
-        self.environment = environment_of(accelerator.device, precision_name(accelerator), task.libraries)
+    def __init__(self, folder: RunFolder, accelerator: Accelerator, parts: RunParts) -> None:
+        self.run_folder, self.accelerator, self.parts = folder, accelerator, parts
+        self.model, self.optimizer, self.total_steps = parts.model, parts.optimizer, parts.settings.total_steps
+        micro_batches = parts.recipe.training.gradient_accumulation_steps * accelerator.num_processes
+        self.identity = identity_of(parts.task, self.model, parts.settings, micro_batches)
+        self.environment = environment_of(accelerator.device, precision_name(accelerator), parts.task.libraries)
         self.folder = folder.checkpoints
         self.metrics_so_far = ""
         """Content of metrics.jsonl at the restored checkpoint."""
@@ -150,9 +136,10 @@ class CheckpointManager:
             require_unchanged(file, self._best_hashes.get(file.name))
         load_model_tensors(file, self.model)
 
-    def load_kept(self, state: LoopState, metric: str | None, keep: Literal["best", "last"]) -> None:
-        """Load the weights that the run keeps: the best by `metric`, or the last if it is None or was always NaN."""
-        if metric is None or keep == "last":
+    def load_kept(self, state: LoopState) -> None:
+        """Load the weights that the run keeps: the best by its metric, or the last if it has none or it was NaN."""
+        metric = self.parts.settings.metric
+        if metric is None or self.parts.recipe.training.keep == "last":
             return
         if state.best_value is None:
             show(f"warning: {metric} was NaN at each evaluation; the last weights are kept")
@@ -182,7 +169,7 @@ class CheckpointManager:
         now = self.accelerator.num_processes
         if before == now:
             return
-        if reason := obstacle(self.task, self.model):
+        if reason := obstacle(self.parts.task, self.model):
             raise RunFolderError(
                 f"--resume: {self.run_folder.partial} was begun on {before} process(es), and its steps would differ "
                 f"on {now}: {reason}; go on with {before}, or pass --overwrite to begin anew"

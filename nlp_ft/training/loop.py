@@ -7,7 +7,7 @@ one.
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 import numpy as np
@@ -191,8 +191,8 @@ class Loop:
         borders = (STEPS_BETWEEN_RECORDS, settings.evaluate_every, settings.checkpoint_every)
         if is_end or any(step % border == 0 for border in borders):
             self._record_losses()
-        if self.hooks.evaluate and (step % settings.evaluate_every == 0 or is_end):
-            self._evaluate(self.hooks.evaluate)
+        if settings.metric and (step % settings.evaluate_every == 0 or is_end):
+            self._evaluate(settings.metric)
         self.was_stopped = self.hooks.asked_to_stop()
         if step % settings.checkpoint_every == 0 or self._ends_here():
             if self._losses:
@@ -232,16 +232,15 @@ class Loop:
         self.progress.step(step, phase, value, rates, speed)
         self.unfreezer.on_loss(step, value)
 
-    def _evaluate(self, evaluate: Callable[[], dict[str, float]]) -> None:
+    def _evaluate(self, metric: str) -> None:
         state, settings = self.state, self.settings
-        scores = evaluate()
+        scores = self.hooks.evaluate()
         self.hooks.record({"step": state.global_step, "epoch": self._epoch(), "validation": scores})
-        assert settings.metric is not None
-        value = scores[settings.metric]
-        is_best, is_best_of_phase = state.note_score(settings.metric, value, settings.min_delta)
+        value = scores[metric]
+        is_best, is_best_of_phase = state.note_score(metric, value, settings.min_delta)
         if is_best or (is_best_of_phase and settings.restore_best_of_phase):
             self.hooks.save_best(state.global_step)
-        shown = {name: scores[name] for name in shown_first(settings.metric, self.hooks.shown) if name in scores}
+        shown = {name: scores[name] for name in shown_first(metric, self.hooks.shown) if name in scores}
         self.progress.evaluated(state.global_step, shown, scores["loss"], is_best)
         self.unfreezer.on_scores(state.global_step, scores)
         out_of_patience = settings.patience is not None and state.evaluations_without_best >= settings.patience

@@ -23,7 +23,7 @@ class LoopSettings:
         checkpoint_every: steps from one checkpoint to the next.
         max_grad_norm: norm to which gradients are clipped; None does not clip.
         seed: seed of all random numbers.
-        metric: the score that selects the best weights; None if there is no validation.
+        metric: the score of validation that selects the best weights; None evaluates nothing.
         patience: evaluations without improvement after which the run stops; None never stops early.
         min_delta: smallest change of the metric that counts as an improvement.
         restore_best_of_phase: whether each phase begins with the best weights of the phase before.
@@ -113,7 +113,7 @@ class LoopHooks:
     """The functions that the loop calls.
 
     Args:
-        evaluate: returns metric -> value on validation; None if there is no validation.
+        evaluate: returns metric -> value on validation.
         save_best: saves the current weights as the best, under a step.
         load_best: loads the best weights that were saved under a step.
         save: writes a checkpoint.
@@ -123,7 +123,7 @@ class LoopHooks:
         asked_to_stop: called after each step; returns whether the run should end, the same on all processes.
     """
 
-    evaluate: Callable[[], dict[str, float]] | None
+    evaluate: Callable[[], dict[str, float]]
     save_best: Callable[[int], None]
     load_best: Callable[[int], None]
     save: Callable[[LoopState], None]

@@ -6,8 +6,6 @@ from typing import Any
 from accelerate import Accelerator
 
 from nlp_ft.recipe import Recipe
-from nlp_ft.recipe.derived import in_words
-from nlp_ft.tasks.registry import task_of
 from nlp_ft.training import build
 from nlp_ft.training.accelerator import start_accelerator
 from nlp_ft.training.announce import announce
@@ -24,7 +22,7 @@ from nlp_ft.training.recorder import Recorder
 from nlp_ft.training.row_losses import RowLosses
 from nlp_ft.training.run_folder import RunFolder
 from nlp_ft.training.save import save_run, summarize
-from nlp_ft.training.sharding import placed, unshard
+from nlp_ft.training.sharding import unshard
 from nlp_ft.training.signals import StopSignals
 from nlp_ft.training.verdict.collect import verdict_of_run
 
@@ -53,58 +51,44 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> d
 
 def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator, signals: StopSignals) -> dict[str, Any]:
     started = time.perf_counter()
-    task = task_of(recipe)
-    with accelerator.main_process_first():
-        data = task.data
-    report = task.describe_data()
-    example = build.example_inputs(task)
-    layered = build.layered_model(recipe, task, data.label_names, example)
-    model = placed(layered.model, layered.layer_map, example, accelerator)
-    recipe, derived = build.with_derived(recipe, task, layered, data.lengths("train"), accelerator.num_processes)
-    stream = build.stream(recipe, task, accelerator)
-    settings = build.loop_settings(recipe, stream.steps_per_epoch, "validation" in data.encoded)
-    optimizer = build.optimizer(recipe.optimizer, model, layered.layer_map)
-    unfreezer = build.unfreezer(recipe, layered, optimizer, settings)
-    evaluator = build.evaluator(recipe, task, model, accelerator)
-    announce(recipe, accelerator, task, report, derived, layered, optimizer, unfreezer, stream, settings)
-    create_folder(folder, recipe, accelerator, model)
+    parts = build.run_parts(recipe, accelerator)
+    announce(parts, accelerator)
+    create_folder(folder, parts.recipe, accelerator, parts.model)
     # Before a checkpoint is restored, because drift is counted from the weights of the start.
-    recorder = Recorder.of_groups(optimizer.param_groups, settings.total_steps, recipe.report)
-    accumulation = recipe.training.gradient_accumulation_steps
-    checkpoints = CheckpointManager(folder, accelerator, task, model, optimizer, settings, accumulation)
+    recorder = Recorder.of_groups(parts.optimizer.param_groups, parts.settings.total_steps, recipe.report)
+    checkpoints = CheckpointManager(folder, accelerator, parts)
     state = checkpoints.restore()
-    log = MetricsLog(folder, accelerator, recipe, state, checkpoints.metrics_so_far)
-    unfreezer.state = state.unfreeze
-    unfreezer.begin_step(state.global_step)
-    features = cache_of_run(recipe.training, task, layered, unfreezer.plan, settings, state, accelerator, folder.tag)
+    log = MetricsLog(folder, accelerator, parts.recipe, state, checkpoints.metrics_so_far)
+    parts.unfreezer.state = state.unfreeze
+    parts.unfreezer.begin_step(state.global_step)
+    features = cache_of_run(parts, state, accelerator, folder.tag)
+    row_losses = RowLosses(parts.task.data.windows("train"), parts.settings, state, accelerator, recipe.report)
     hooks = LoopHooks(
-        evaluate=(lambda: evaluator.predict("validation", features).scores_with_confidence())
-        if settings.metric
-        else None,
+        evaluate=lambda: parts.evaluator.predict("validation", features).scores_with_confidence(),
         save_best=checkpoints.save_best,
         load_best=checkpoints.load_best,
         save=checkpoints.save,
         record=log.record,
         record_layers=log.record_layers,
-        shown=task.outputs.progress_metrics,
+        shown=parts.task.outputs.progress_metrics,
         asked_to_stop=signals.asked,
     )
-    row_losses = RowLosses(data.windows("train"), settings, state, accelerator, recipe.report)
-    parts = optimizer, unfreezer, task.make_loss(), stream, settings, hooks, state, features, recorder, row_losses
-    probe = Probe.of(recipe, task, model, state, accelerator, hooks)
     with signals.deferred():
-        (probe or Loop(accelerator, model, *parts)).run()
-    checkpoints.load_kept(state, settings.metric, recipe.training.keep)
-    calibration = calibrate(recipe.training.calibration, layered.model, evaluator)
-    answers = evaluator.predict_all()
-    predictions = {split: of_split for split, of_split in answers.items() if split != "train"}
-    hardest = evaluator.predict_hardest(*row_losses.highest(), answers["train"].outputs)
-    unshard(model, layered.layer_map, accelerator)
-    summary = summarize(recipe, task, model, stream, state, unfreezer, predictions, accelerator)
-    summary |= {"total_seconds": time.perf_counter() - started, "data": report, "derived": in_words(derived)}
-    summary |= {"data_hashes": hashes_of_data(checkpoints.identity, report), **calibration}
-    summary["verdict"] = verdict_of_run(recipe, task, layered, optimizer, settings, state, answers, summary, log.read())
+        if recipe.strategy.probe is not None:
+            Probe(recipe.strategy.probe, parts.recipe, parts.task, parts.model, state, accelerator, hooks).run()
+        else:
+            loss = parts.task.make_loss()
+            trained = accelerator, parts.model, parts.optimizer, parts.unfreezer, loss, parts.stream, parts.settings
+            Loop(*trained, hooks, state, features, recorder, row_losses).run()
+    checkpoints.load_kept(state)
+    calibration = calibrate(recipe.training.calibration, parts.model, parts.evaluator)
+    predictions = parts.evaluator.predict_all()
+    hardest = parts.evaluator.predict_hardest(*row_losses.highest(), predictions["train"].outputs)
+    unshard(parts.model, parts.layered.layer_map, accelerator)
+    summary = summarize(parts, state, predictions, accelerator) | {"total_seconds": time.perf_counter() - started}
+    summary |= {"data_hashes": hashes_of_data(checkpoints.identity, parts.report), **calibration}
+    summary["verdict"] = verdict_of_run(parts, state, predictions, summary, log.read())
     with signals.deferred():
         log.close(summary["metrics"])
-        save_run(folder, recipe, task, layered, optimizer, summary, predictions, hardest, accelerator)
+        save_run(folder, parts, summary, predictions, hardest, accelerator)
     return summary

@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from nlp_ft.data.batch_loading import EpochStream
 from nlp_ft.errors import printable
 from nlp_ft.layerwise import Unfreezer
 from nlp_ft.layerwise.freezing import count_parameters
 from nlp_ft.models.loading import quiet_transformers
 from nlp_ft.models.lora import FOLDER as ADAPTER_FOLDER
-from nlp_ft.recipe import Recipe
+from nlp_ft.recipe.derived import in_words
 from nlp_ft.report.run_files import TRAIN_HARDEST
 from nlp_ft.screen import program, say, show, typed_command
 from nlp_ft.tables import terminal_width
@@ -23,7 +22,7 @@ from nlp_ft.tasks.baselines import are_wanted
 from nlp_ft.tasks.outputs import Predictions, score_table
 from nlp_ft.tasks.task import Task
 from nlp_ft.training.agreement import errors_of_all, require_equal_weights
-from nlp_ft.training.build import LayeredModel
+from nlp_ft.training.build import RunParts
 from nlp_ft.training.facts import peak_memory_bytes, versions, write_json
 from nlp_ft.training.layer_table import layer_table
 from nlp_ft.training.loop_state import LoopState
@@ -39,23 +38,18 @@ ROWS_SHOWN = 12
 
 
 def summarize(
-    recipe: Recipe,
-    task: Task,
-    model: torch.nn.Module,
-    stream: EpochStream,
-    state: LoopState,
-    unfreezer: Unfreezer,
-    predictions: Mapping[str, Predictions],
-    accelerator: Accelerator,
+    parts: RunParts, state: LoopState, predictions: Mapping[str, Predictions], accelerator: Accelerator
 ) -> dict[str, Any]:
-    """Collect the values of summary.json; the caller adds the seconds of the run and the data report. Collective.
+    """Collect the values of summary.json that the parts of the run know; the caller adds the others. Collective.
 
     `effective_batch_size` is in rows; if batches are counted in tokens, it is the mean number of rows over an epoch.
 
     Raises:
         TrainingError: the processes no longer hold the same weights.
     """
-    total, trainable = count_parameters(model)
+    recipe, task = parts.recipe, parts.task
+    predictions = held_out(predictions)
+    total, trainable = count_parameters(parts.model)
     wants_baselines = accelerator.is_main_process and are_wanted(recipe.baselines, len(task.data.encoded["train"]))
     return {
         "strategy": recipe.strategy.name,
@@ -74,24 +68,28 @@ def summarize(
         "best_step": state.best_step,
         "keep": recipe.training.keep,
         "stopped_early": state.stopped_early,
-        "phases": _phases(unfreezer),
+        "phases": _phases(parts.unfreezer),
         **({} if state.probe is None else {"probe": state.probe}),
-        "effective_batch_size": stream.effective_batch_size,
+        "effective_batch_size": parts.stream.effective_batch_size,
         "num_processes": accelerator.num_processes,
         "device": accelerator.device.type,
         "precision": precision_name(accelerator),
         "command": typed_command(),
         "versions": versions(task.libraries),
-        "weights_hashes": require_equal_weights(accelerator, model),
+        "weights_hashes": require_equal_weights(accelerator, parts.model),
+        "data": parts.report,
+        "derived": in_words(parts.derived),
     }
+
+
+def held_out(predictions: Mapping[str, Predictions]) -> dict[str, Predictions]:
+    """Leave out the sample of train, which is for the verdict alone."""
+    return {split: of_split for split, of_split in predictions.items() if split != "train"}
 
 
 def save_run(
     folder: RunFolder,
-    recipe: Recipe,
-    task: Task,
-    layered: LayeredModel,
-    optimizer: torch.optim.Optimizer,
+    parts: RunParts,
     summary: dict[str, Any],
     predictions: Mapping[str, Predictions],
     hardest: Predictions | None,
@@ -102,15 +100,16 @@ def save_run(
     Raises:
         RunFolderError: the disk refuses a file.
     """
+    predictions = held_out(predictions)
     with errors_of_all(accelerator):
         if accelerator.is_main_process:
             with writing(folder.final), quiet_transformers():
-                _fill(folder.partial, recipe, task, layered, optimizer, summary, predictions, hardest)
-                if recipe.report:
+                _fill(folder.partial, parts, summary, predictions, hardest)
+                if parts.recipe.report:
                     _report(folder)
                 _share_mode(folder.partial)
                 folder.finish()
-            _show_result(folder, task, summary, predictions)
+            _show_result(folder, parts.task, summary, predictions)
 
 
 def _show_result(
@@ -145,15 +144,13 @@ def _show_result(
 
 def _fill(
     place: Path,
-    recipe: Recipe,
-    task: Task,
-    layered: LayeredModel,
-    optimizer: torch.optim.Optimizer,
+    parts: RunParts,
     summary: dict[str, Any],
     predictions: Mapping[str, Predictions],
     hardest: Predictions | None,
 ) -> None:
     """Write model, preprocessor, tables, model card and summary; adapters go into a folder and into the weights."""
+    task, layered = parts.task, parts.layered
     outputs = next((of_split.outputs for of_split in predictions.values()), task.outputs)
     # Before the adapter is saved: the outputs may change the head, which the adapter holds too.
     outputs.write_to(layered.model)
@@ -167,9 +164,9 @@ def _fill(
         hardest.write_rows(place / TRAIN_HARDEST)
     scores = score_table(_titled(summary), task.outputs.shown_metrics)
     has_probe = "probe" in summary
-    layers = probe_table(summary["probe"]) if has_probe else layer_table(layered.layer_map, _initial(optimizer))
+    layers = probe_table(summary["probe"]) if has_probe else layer_table(layered.layer_map, _initial(parts.optimizer))
     (place / "layers.txt").write_text(f"{layers}\n", encoding="utf-8")
-    card = model_card(task.card(layered.model), recipe, summary, scores, layers)
+    card = model_card(task.card(layered.model), parts.recipe, summary, scores, layers)
     (place / "README.md").write_text(card, encoding="utf-8")
     write_json(place / SUMMARY_TO_BE, summary)
 

@@ -78,7 +78,7 @@ def main() -> None:
     accelerator = Accelerator()
     prepared_model, prepared_optimizer = accelerator.prepare(our_model, our_optimizer)
     settings = LoopSettings(options.steps, stream.steps_per_epoch, 10**9, 10**9, max_grad_norm=1.0)
-    hooks = LoopHooks(None, lambda step: None, lambda step: None, lambda state: None, lambda record: None)
+    hooks = LoopHooks(dict, lambda step: None, lambda step: None, lambda state: None, lambda record: None)
     loss = ClassificationLoss()
     seconds: dict[str, list[float]] = {"bare": [], "ours": []}
     ready = [batch for _, [batch] in itertools.islice(stream(0, 0), options.steps)]

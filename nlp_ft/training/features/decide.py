@@ -19,7 +19,7 @@ from nlp_ft.recipe.training import TrainingSection
 from nlp_ft.screen import say
 from nlp_ft.tasks.task import Task
 from nlp_ft.training.accelerator import is_compiled
-from nlp_ft.training.build import LayeredModel, example_inputs
+from nlp_ft.training.build import LayeredModel, RunParts, example_inputs
 from nlp_ft.training.features.cache import FeatureCache, lowest_trained
 from nlp_ft.training.features.spec import CacheSpec, Split
 from nlp_ft.training.features.store import build_cache, bytes_in
@@ -85,31 +85,19 @@ def phase_lengths(plan: UnfreezePlan) -> list[int]:
     return [following - start for start, following in pairwise([*starts, plan.total_steps])]
 
 
-def cache_of_run(
-    section: TrainingSection,
-    task: Task,
-    layered: LayeredModel,
-    plan: UnfreezePlan,
-    settings: LoopSettings,
-    state: LoopState,
-    accelerator: Accelerator,
-    run_tag: str,
-) -> FeatureCache | None:
+def cache_of_run(parts: RunParts, state: LoopState, accelerator: Accelerator, run_tag: str) -> FeatureCache | None:
     """Find or make the features that the run will use; None if there can be none or they do not pay. Collective.
 
     The seconds that this takes are added to `state.train_seconds`.
 
     Args:
-        section: the section `training` of the recipe.
-        task: the task, which has the data.
-        layered: the model, on its device.
-        plan: decides which layers train when.
-        settings: lengths of the run.
+        parts: the objects of the run.
         state: the state with which the run begins or continues.
         accelerator: the accelerator of the run.
         run_tag: distinguishes this run's unfinished files from those of another run.
     """
     started = time.perf_counter()
+    section, task, layered, plan = parts.recipe.training, parts.task, parts.layered, parts.unfreezer.plan
     lowest = [lowest_trained(plan, number + 1) for number in range(len(plan.schedule.phases))]
     if section.feature_cache == "off" or max(lowest) < 2:
         return None
@@ -119,7 +107,7 @@ def cache_of_run(
     spec = _cache_spec(section, task, layered, accelerator)
     boundary_of_phase = [next((k for k in range(layer - 1, 0, -1) if spec.prefix.can_enter(k)), 0) for layer in lowest]
     bytes_of = {boundary: spec.bytes_of(boundary) for boundary in set(boundary_of_phase) - {0}}
-    savings = expected_savings(boundary_of_phase, _uses(plan, settings, spec.splits), bytes_of, spec.budget)
+    savings = expected_savings(boundary_of_phase, _uses(plan, parts.settings, spec.splits), bytes_of, spec.budget)
     say(_decision(savings, any(boundary_of_phase), spec.dtype))
     if not savings.pays:
         return None

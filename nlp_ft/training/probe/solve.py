@@ -57,20 +57,6 @@ class Probe:
     accelerator: Accelerator
     hooks: LoopHooks
 
-    @classmethod
-    def of(
-        cls,
-        recipe: Recipe,
-        task: Task,
-        model: PreTrainedModel,
-        state: LoopState,
-        accelerator: Accelerator,
-        hooks: LoopHooks,
-    ) -> "Probe | None":
-        """Make the probe of a run; None if the strategy of the recipe is another."""
-        section = recipe.strategy.probe
-        return None if section is None else cls(section, recipe, task, model, state, accelerator, hooks)
-
     def run(self) -> None:
         """Choose layer and penalty, and write the solution into the head; collective.
 

@@ -13,13 +13,11 @@ from nlp_ft.data.batch import IGNORED_LABEL
 from nlp_ft.defaults import LR
 from nlp_ft.layerwise import LayerMap
 from nlp_ft.layerwise.unfreezing.triggers import LOWER_IS_BETTER
-from nlp_ft.recipe import Recipe
 from nlp_ft.recipe.derived import LORA_RATIO
 from nlp_ft.tasks.baselines import TITLES
 from nlp_ft.tasks.outputs import Outputs, Predictions
-from nlp_ft.tasks.task import Task
-from nlp_ft.training.build import LayeredModel, with_rates
-from nlp_ft.training.loop_state import LoopSettings, LoopState
+from nlp_ft.training.build import RunParts, with_rates
+from nlp_ft.training.loop_state import LoopState
 from nlp_ft.training.verdict.facts import Facts, Rate, SplitFacts
 from nlp_ft.training.verdict.judge import judge
 
@@ -34,11 +32,7 @@ SAME = 0.99
 
 
 def verdict_of_run(
-    recipe: Recipe,
-    task: Task,
-    layered: LayeredModel,
-    optimizer: torch.optim.Optimizer,
-    settings: LoopSettings,
+    parts: RunParts,
     state: LoopState,
     predictions: Mapping[str, Predictions],
     summary: Mapping[str, Any],
@@ -47,11 +41,7 @@ def verdict_of_run(
     """Judge a finished run.
 
     Args:
-        recipe: its recipe.
-        task: its task.
-        layered: the trained model.
-        optimizer: its optimizer.
-        settings: lengths and limits of the run.
+        parts: its objects, with the trained model.
         state: the state at its end.
         predictions: split -> predictions; `train` is a sample.
         summary: what summary.json holds so far, with `baselines` and `data`.
@@ -62,6 +52,7 @@ def verdict_of_run(
     """
     if not metrics:
         return []
+    recipe, task, layered = parts.recipe, parts.task, parts.layered
     assert recipe.training.duration is not None  # the recipe of a run is complete
     outputs = task.outputs
     records = [json.loads(line) for line in metrics.splitlines()]
@@ -77,10 +68,10 @@ def verdict_of_run(
         baselines={TITLES.get(name, name): of for name, of in summary["baselines"].get(spoken, {}).items()},
         losses=[(record["step"], record["loss"]) for record in records if "loss" in record],
         evaluations=[(record["step"], record["validation"]) for record in records if "validation" in record],
-        steps_per_epoch=settings.steps_per_epoch,
+        steps_per_epoch=parts.settings.steps_per_epoch,
         duration=recipe.training.duration,
         stopped_early=state.stopped_early,
-        rate=highest_rate(recipe, task, layered, optimizer),
+        rate=highest_rate(parts),
         random_layers=random_layers(layered.model, layered.layer_map),
         report=summary["data"],
         inputs=task.inputs,
@@ -136,16 +127,17 @@ def _known(of: Predictions) -> dict[str, float]:
     return {metric: 0.0 if math.isnan(value) else value for metric, value in of.scores().items()}
 
 
-def highest_rate(recipe: Recipe, task: Task, layered: LayeredModel, optimizer: torch.optim.Optimizer) -> Rate:
+def highest_rate(parts: RunParts) -> Rate:
     """Find the highest rate among the pretrained layers that train; if none does, that of the head."""
-    head = layered.layer_map.head_layer
-    groups = [group for group in optimizer.param_groups if any(p.requires_grad for p in group["params"])]
+    recipe, head = parts.recipe, parts.layered.layer_map.head_layer
+    groups = [group for group in parts.optimizer.param_groups if any(p.requires_grad for p in group["params"])]
     (low, high), suggested = USUAL_RATES[recipe.optimizer.name], SGD_RATE
     if recipe.strategy.probe is not None:  # it has no rate, which could be too high or too low
         return Rate("optimizer.lr", low, low, high, low)
     if recipe.optimizer.name != "sgd":
-        without = recipe.optimizer.model_copy(update={"lr": None, "head_lr": None})
-        suggested = with_rates(recipe.model_copy(update={"optimizer": without}), task, layered).optimizer.lr or LR
+        section = recipe.optimizer.model_copy(update={"lr": None, "head_lr": None})
+        rated = with_rates(recipe.model_copy(update={"optimizer": section}), parts.task, parts.layered)
+        suggested = rated.optimizer.lr or LR
     if recipe.strategy.lora is not None:
         low, high = LORA_RATIO * low, LORA_RATIO * high
     below = [group["initial_lr"] for group in groups if group["layer_id"] < head]

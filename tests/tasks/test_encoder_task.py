@@ -7,7 +7,7 @@ from transformers import AutoTokenizer
 
 from nlp_ft.models.text import load_tokenizer
 from nlp_ft.recipe.text import TextModelSection
-from nlp_ft.tasks.text_inputs import save_tokenizer
+from nlp_ft.tasks.encoder_task import save_tokenizer
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
