@@ -37,6 +37,7 @@ from nlp_ft.layerwise import (
     LayerMap,
     LossBelow,
     LrSchedule,
+    Phase,
     UnfreezePlan,
     Unfreezer,
     UnfreezeSchedule,
@@ -90,7 +91,8 @@ def layerwise_optimizer(
 class LayerwiseUnfreezing(Callback):
     """Trains the layers of a strategy in a Lightning Trainer, on one process or with DDP.
 
-    A parameter that is frozen when the fit begins stays frozen.
+    A parameter that is frozen when the fit begins stays frozen. Under `fast_dev_run`, which takes too few steps for
+    phases, all layers that will ever train do so from the first step.
 
     Args:
         strategy: name of a strategy, or a schedule, see `LayerwiseSettings`. A plateau may wait for any logged metric
@@ -148,6 +150,10 @@ class LayerwiseUnfreezing(Callback):
             self.never = frozenset(name for name, p in network.named_parameters() if not p.requires_grad)
         schedule = self.settings.schedule(self.layer_map.num_layers)
         self.schedule = without_empty_phases(schedule, layers_that_can_train(network, self.layer_map, self.never))
+        # Lightning sets it at run time, where types do not see it.
+        if getattr(trainer, "fast_dev_run", False):
+            layers = frozenset[int]().union(*(phase.layers for phase in self.schedule.phases))
+            self.schedule = UnfreezeSchedule((Phase(layers),), schedule.num_layers)
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name not in self.never)
         _refuse_setup(trainer, pl_module, self.schedule)

@@ -9,13 +9,14 @@ import torch
 pytest.importorskip("lightning.pytorch")
 
 import lightning.pytorch as pl
+from transformers import default_data_collator
 
 from nlp_ft.durations import Duration
 from nlp_ft.errors import LayerMapError, UnfreezeError
 from nlp_ft.integrations.lightning import LayerwiseUnfreezing, layerwise_optimizer
 from nlp_ft.layerwise import LayerMap, LossBelow, Phase, Plateau, UnfreezeSchedule
-from tests.integrations.hf_runs import HEAD, NUM_BLOCKS, tiny_model
-from tests.integrations.lightning_runs import Classifier, trained
+from tests.integrations.hf_runs import HEAD, NUM_BLOCKS, tiny_data, tiny_model
+from tests.integrations.lightning_runs import Classifier, Watch, trained
 from tests.integrations.processes import in_processes
 
 ALL = frozenset(range(HEAD + 1))
@@ -165,3 +166,14 @@ def test_an_optimizer_that_lacks_what_will_unfreeze_and_a_second_schedule_are_re
     )
     with pytest.raises(error, match=message):
         trainer.fit(type("Configured", (Classifier,), {"configure_optimizers": configure})(), rows)
+
+
+@pytest.mark.parametrize("steps", [True, 2])
+def test_a_development_run_takes_its_steps_with_all_layers_of_the_phases(steps: Any) -> None:
+    watch, module = Watch(), Classifier()
+    trainer = pl.Trainer(
+        accelerator="cpu", devices=1, fast_dev_run=steps, callbacks=[LayerwiseUnfreezing("gradual"), watch]
+    )
+    data: Any = tiny_data(16)
+    trainer.fit(module, torch.utils.data.DataLoader(data, batch_size=4, collate_fn=default_data_collator))
+    assert watch.trainable == [{name for name, _ in module.model.named_parameters()}] * int(steps)
