@@ -63,7 +63,7 @@ DEFAULT_SOURCES: dict[str, str] = {
     "training.metric": "accuracy for labels; for several labels a text the metric of GoEmotions "
     "([Demszky et al. 2020](https://arxiv.org/abs/2005.00547)); for numbers that of STS-B "
     "([Cer et al. 2017](https://arxiv.org/abs/1708.00055) report Pearson, GLUE adds Spearman)",
-    "training.threshold": "our choice: the label is more likely than not",
+    "training.threshold": "measured: [several labels](../defaults.md#several-labels)",
     "training.keep": CHOICE,
     "training.early_stopping.patience": CHOICE,
     "training.feature_cache": SPEED,

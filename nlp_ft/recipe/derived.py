@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from nlp_ft.defaults import DEEP_HEAD_LR_RATIO, LR
 from nlp_ft.durations import Duration
-from nlp_ft.recipe.recipe import Recipe
+from nlp_ft.recipe.recipe import MultiLabelRecipe, Recipe
 from nlp_ft.recipe.resolve import Layer
 
 BASE_WIDTH = 768
@@ -33,7 +33,7 @@ class Derived:
     """A setting that the recipe leaves out: its dotted key, its value, and why it has that value."""
 
     key: str
-    value: float | Duration
+    value: float | str | Duration
     reason: str
 
     @property
@@ -49,6 +49,7 @@ DERIVED_KEYS = (
     "training.duration",
     "training.evaluate_every",
     "training.checkpoint_every",
+    "training.threshold",
 )
 
 
@@ -107,6 +108,15 @@ def derive_lengths(recipe: Recipe, steps_per_epoch: int) -> list[Derived]:
                 every, reason = Duration(1, "ep"), "once an epoch, because a phase waits for a plateau"
             found.append(Derived(f"training.{key}", every, reason))
     return found
+
+
+def derive_threshold(recipe: Recipe) -> list[Derived]:
+    """Derive the threshold of the labels, if rows have several and the recipe leaves it out."""
+    if not isinstance(recipe, MultiLabelRecipe) or recipe.training.threshold is not None:
+        return []
+    found = "one for all labels, with the best micro F1 on validation"
+    reason = found if recipe.threshold == "tuned" else "there is no validation to tune it on"
+    return [Derived("training.threshold", recipe.threshold, reason)]
 
 
 def in_words(derived: Sequence[Derived]) -> dict[str, str]:

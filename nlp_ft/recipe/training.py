@@ -8,6 +8,9 @@ from nlp_ft.durations import Duration
 from nlp_ft.recipe.sections import Metric, Section
 from nlp_ft.recipe.values import DurationField, MinDelta, Real, Whole
 
+Threshold = Literal["tuned", "tuned_per_label"] | Annotated[Real, Field(gt=0, lt=1)]
+"""Probability from which on a label is predicted, or how it is found."""
+
 
 class EarlyStoppingSection(Section):
     """When to end a run that no longer improves."""
@@ -83,11 +86,12 @@ class TrainingSection(Section):
         "subset_accuracy, hamming_loss, matthews or loss. For numbers: spearman (the default of text_regression), "
         "pearson, mse, rmse, mae or loss. For answers: f1 (the default there), exact_match or loss.",
     )
-    threshold: Literal["tuned", "tuned_per_label"] | Annotated[Real, Field(gt=0, lt=1)] = Field(
-        0.5,
+    threshold: Threshold | None = Field(
+        None,
         description="Probability from which on a label is predicted, above 0 and below 1; or `tuned`, one for all "
-        "labels, or `tuned_per_label`, one for each, with the best F1 on validation. The thresholds are saved with the "
-        "model. For multi_label_classification only.",
+        "labels, with the best micro F1 on validation, or `tuned_per_label`, one for each, with its best F1. The "
+        "thresholds are saved with the model. Null takes `tuned` with validation, else 0.5. For "
+        "multi_label_classification only.",
     )
     calibration: Literal["temperature"] | None = Field(
         None,

@@ -58,32 +58,28 @@ def per_label(
     return [{"label": name, **dict(zip(fields, map(float, row)))} for name, row in zip(label_names, rows, strict=True)]
 
 
-def tuned(setting: Thresholds, probabilities: np.ndarray, references: np.ndarray, metric: str) -> np.ndarray:
+def tuned(setting: Thresholds, probabilities: np.ndarray, references: np.ndarray) -> np.ndarray:
     """Find the thresholds that give the best F1.
 
     `tuned_per_label`: for each label the threshold with its highest F1, in the middle between two probabilities; of
-    several, the highest. `tuned`: of 0.01 to 0.99 the one with the highest macro F1, or micro F1 if that is the metric
-    of the run; of several, the middle one.
+    several, the highest. `tuned`: of 0.01 to 0.99 the one with the highest micro F1; of several, the middle one. It is
+    micro F1 for every metric: macro F1 depends on a few rows of rare labels, and the threshold with the best one on
+    validation was no better in macro F1 on other rows, and worse in micro F1 (docs/defaults.md).
 
     Args:
         setting: `training.threshold` of the recipe.
         probabilities: of each label, (rows, labels).
         references: 1 for each label that the row has, else 0, (rows, labels).
-        metric: `training.metric` of the recipe.
 
     Returns:
         The threshold of each label, (labels,).
     """
     if setting == "tuned_per_label":
         return np.array([_best_threshold(p, r) for p, r in zip(probabilities.T, references.T)])
-    hits, wrong = (_counts_above(probabilities, references == value) for value in (1, 0))
-    support = references.sum(0)
-    if metric == "micro_f1":
-        hits, wrong, support = hits.sum(1), wrong.sum(1), support.sum()
-    f1 = 2 * hits / np.maximum(hits + wrong + support, 1)
-    mean = f1 if f1.ndim == 1 else f1.mean(1)
-    best = np.flatnonzero(mean >= mean.max() - 1e-12)
-    chosen = GRID[best[len(best) // 2]] if mean.max() > 0 else NO_THRESHOLD
+    hits, wrong = (_counts_above(probabilities[references == value]) for value in (1, 0))
+    f1 = 2 * hits / np.maximum(hits + wrong + references.sum(), 1)
+    best = np.flatnonzero(f1 >= f1.max() - 1e-12)
+    chosen = GRID[best[len(best) // 2]] if f1.max() > 0 else NO_THRESHOLD
     return np.full(probabilities.shape[1], chosen)
 
 
@@ -104,18 +100,10 @@ def _best_threshold(probabilities: np.ndarray, references: np.ndarray) -> float:
     return float((sorted_probabilities[best] + below[best]) / 2)
 
 
-def _counts_above(probabilities: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Count for each threshold of `GRID` and each label the chosen rows at or above it, (thresholds, labels).
-
-    Args:
-        probabilities: of each label, (rows, labels).
-        rows: whether the row counts for the label, (rows, labels).
-    """
-    counts = []
-    for of_label, chosen in zip(probabilities.T.astype(np.float64), rows.T):
-        values = np.sort(of_label[chosen])
-        counts.append(len(values) - np.searchsorted(values, GRID, side="left"))
-    return np.stack(counts, axis=1)
+def _counts_above(probabilities: np.ndarray) -> np.ndarray:
+    """Count for each threshold of `GRID` the probabilities at or above it, (thresholds,)."""
+    values = np.sort(probabilities.astype(np.float64))
+    return len(values) - np.searchsorted(values, GRID, side="left")
 
 
 def _average_precision(probabilities: np.ndarray, references: np.ndarray) -> float:

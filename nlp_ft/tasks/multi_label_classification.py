@@ -50,14 +50,12 @@ class LabelSetOutputs(RowOutputs):
         label_names: the label names in the order of their ids.
         thresholds: probability from which on each label is predicted, in the order of the ids.
         tuning: how thresholds are tuned on validation; None keeps them.
-        metric: the metric of the run, for tuning.
         separator: between the labels of a row in columns.
     """
 
     label_names: list[str]
     thresholds: tuple[float, ...]
     tuning: Thresholds | None = None
-    metric: str = "macro_f1"
     separator: str = SEPARATORS[0]
     numbers_shown: ClassVar[str] = "the probability of each label, by itself"
     shown_metrics: ClassVar[tuple[str, ...]] = (
@@ -106,7 +104,7 @@ class LabelSetOutputs(RowOutputs):
         """Tune the thresholds on rows of validation, if the recipe says so."""
         if self.tuning is None:
             return self
-        return replace(self, thresholds=tuple(tuned(self.tuning, predicted, references, self.metric).tolist()))
+        return replace(self, thresholds=tuple(tuned(self.tuning, predicted, references).tolist()))
 
     def write_to(self, model: PreTrainedModel) -> None:
         """Write the threshold of each label into the configuration, under its name; and the separator."""
@@ -206,11 +204,11 @@ class MultiLabelClassification(TextInputs):
         return self._outputs(self.data.label_names)
 
     def _outputs(self, names: list[str]) -> LabelSetOutputs:
-        setting = self.recipe.training.threshold
+        setting = self.recipe.threshold
         tuning, start = (setting, 0.5) if isinstance(setting, str) else (None, setting)
         unused = (sign for sign in SEPARATORS if not any(sign in name for name in names))
         separator = self.recipe.data.label_separator or next(unused, SEPARATORS[0])
-        return LabelSetOutputs(names, (start,) * len(names), tuning, self.recipe.training.metric, separator)
+        return LabelSetOutputs(names, (start,) * len(names), tuning, separator)
 
     @cached_property
     def _train(self) -> tuple[list[str], np.ndarray]:

@@ -22,7 +22,15 @@ from nlp_ft.layerwise.param_groups import head_lr_ratio
 from nlp_ft.models.lora import Adapters, add_adapters
 from nlp_ft.models.reinit import reinit_top
 from nlp_ft.recipe import Recipe
-from nlp_ft.recipe.derived import Derived, derive_batch, derive_lengths, derive_rates, filled, trains_head_alone
+from nlp_ft.recipe.derived import (
+    Derived,
+    derive_batch,
+    derive_lengths,
+    derive_rates,
+    derive_threshold,
+    filled,
+    trains_head_alone,
+)
 from nlp_ft.recipe.sections import OptimizerSection
 from nlp_ft.tasks.registry import task_of
 from nlp_ft.tasks.task import Task
@@ -165,7 +173,7 @@ def with_lengths(recipe: Recipe, task: Task, lengths: np.ndarray, num_processes:
     derived = derive_batch(recipe, len(lengths))
     recipe = filled(recipe, derived)
     steps_per_epoch = effective_batches(recipe, task, num_processes).steps_per_epoch(lengths)
-    derived += derive_lengths(recipe, steps_per_epoch)
+    derived += derive_lengths(recipe, steps_per_epoch) + derive_threshold(recipe)
     return filled(recipe, derived), derived
 
 

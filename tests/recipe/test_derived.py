@@ -5,7 +5,16 @@ from typing import Any
 import pytest
 
 from nlp_ft.durations import Duration
-from nlp_ft.recipe.derived import DERIVED_KEYS, derive_batch, derive_lengths, derive_rates, filled
+from nlp_ft.recipe import Recipe
+from nlp_ft.recipe.derived import (
+    DERIVED_KEYS,
+    Derived,
+    derive_batch,
+    derive_lengths,
+    derive_rates,
+    derive_threshold,
+    filled,
+)
 from nlp_ft.recipe.loader import recipe_from_dict
 from tests.recipe.test_recipe import a_recipe
 
@@ -139,9 +148,29 @@ def test_where_a_phase_waits_for_a_plateau_each_epoch_is_evaluated() -> None:
 
 
 def test_filled_puts_the_derived_settings_into_the_recipe_and_then_nothing_is_left_to_derive() -> None:
-    recipe = recipe_from_dict(a_recipe())
-    derived = [*derive_rates(recipe, MINILM, 100), *derive_batch(recipe, 100), *derive_lengths(recipe, 7)]
+    def derive(recipe: Recipe) -> list[Derived]:
+        first = [*derive_rates(recipe, MINILM, 100), *derive_batch(recipe, 100)]
+        return [*first, *derive_lengths(recipe, 7), *derive_threshold(recipe)]
+
+    recipe = recipe_from_dict(a_recipe(task="multi_label_classification"))
+    derived = derive(recipe)
     assert [one.key for one in derived] == list(DERIVED_KEYS)
     whole = filled(recipe, derived)
     assert (whole.optimizer.lr, whole.training.duration) == (1e-4, Duration(300, "st"))
-    assert [*derive_rates(whole, MINILM, 100), *derive_batch(whole, 100), *derive_lengths(whole, 7)] == []
+    assert derive(whole) == []
+
+
+@pytest.mark.parametrize(
+    ("sections", "expected"),
+    [
+        ({"data": {"train": "a.csv", "validation": "b.csv"}}, ["tuned"]),
+        ({"data": {"train": "a.csv"}}, [0.5]),
+        ({"training": {"threshold": 0.3}}, []),
+        ({"task": "text_classification"}, []),
+    ],
+)
+def test_one_threshold_is_tuned_for_several_labels_where_there_is_validation(
+    sections: dict[str, Any], expected: list[Any]
+) -> None:
+    recipe = recipe_from_dict(a_recipe(**{"task": "multi_label_classification", **sections}))
+    assert [one.value for one in derive_threshold(recipe)] == expected
