@@ -36,6 +36,13 @@ Scores = dict[str, dict[str, dict[str, float]]]
 """Split -> baseline -> metric -> value."""
 
 
+def short_title(name: str) -> str:
+    """Name a baseline in few letters, for tables: `TF-IDF`, `majority`."""
+    if name == "most_frequent_tag":
+        return "one tag"
+    return "TF-IDF" if name.startswith("tfidf") else name.replace("_", " ")
+
+
 def are_wanted(setting: Literal["auto"] | bool, num_rows: int) -> bool:
     """Whether a run computes baselines.
 

@@ -18,7 +18,7 @@ from nlp_ft.recipe.derived import in_words
 from nlp_ft.report.run_files import TRAIN_HARDEST
 from nlp_ft.screen import program, say, show, typed_command
 from nlp_ft.tables import terminal_width
-from nlp_ft.tasks.baselines import are_wanted
+from nlp_ft.tasks.baselines import are_wanted, short_title
 from nlp_ft.tasks.outputs import Predictions, score_table
 from nlp_ft.tasks.task import Task
 from nlp_ft.training.agreement import errors_of_all, require_equal_weights
@@ -195,8 +195,8 @@ def _phases(unfreezer: Unfreezer) -> list[dict[str, Any]]:
 
 def _titled(summary: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Return the scores of the splits, and of the baselines on the last one, under the titles of their rows."""
-    split, baselines = next(reversed(summary["baselines"].items()), ("", {}))
-    return {**summary["metrics"], **{f"{split} baseline: {name}": of for name, of in baselines.items()}}
+    _, baselines = next(reversed(summary["baselines"].items()), ("", {}))
+    return {**summary["metrics"], **{f"vs {short_title(name)}": of for name, of in baselines.items()}}
 
 
 def _share_mode(folder: Path) -> None:

@@ -5,6 +5,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,14 @@ from nlp_ft import screen
 from nlp_ft.cli import build_parser, main
 from nlp_ft.recipe.loader import dump_yaml, recipe_from_dict
 from nlp_ft.screen import at_level, say, show
+from nlp_ft.tasks.answers import AnswerOutputs
+from nlp_ft.tasks.baselines import TITLES, short_title
+from nlp_ft.tasks.choices import ChoiceOutputs
+from nlp_ft.tasks.classes import ClassOutputs
+from nlp_ft.tasks.multi_label_classification import LabelSetOutputs
+from nlp_ft.tasks.outputs import score_table
+from nlp_ft.tasks.tag_outputs import TagOutputs
+from nlp_ft.tasks.text_regression import NumberOutputs
 from nlp_ft.training.run import train
 from tests.tiny import WORDS, save_tiny_encoder, tiny_recipe
 from tests.tiny_images import tiny_image_recipe
@@ -110,6 +119,24 @@ def test_a_run_on_images_fits_and_its_hint_is_a_file(capsys: pytest.CaptureFixtu
     assert too_wide(shown) == []
     assert "modes: train " in shown
     assert command_at_the_end(shown) == ["predict", "run", "image.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "names"),
+    [
+        (ClassOutputs, ["vs majority", "vs TF-IDF"]),
+        (LabelSetOutputs, ["vs no label", "vs majority set", "vs TF-IDF"]),
+        (TagOutputs, ["vs one tag", "vs tag of word"]),
+        (NumberOutputs, ["vs mean", "vs TF-IDF"]),
+        (AnswerOutputs, ["vs first sentence", "vs TF-IDF"]),
+        (ChoiceOutputs, ["vs longest candidate", "vs TF-IDF"]),
+    ],
+)
+def test_the_names_of_baselines_fit_beside_the_scores_of_their_task(outputs: Any, names: list[str]) -> None:
+    scores = {f"vs {short_title(name)}": dict.fromkeys(outputs.shown_metrics, 0.5) for name in TITLES}
+    lines = score_table(scores, outputs.shown_metrics, width=80).splitlines()
+    assert not too_wide("\n".join(lines))
+    assert [name for name in names if not any(line.startswith(f"{name} ") for line in lines)] == []
 
 
 def test_a_quiet_run_shows_the_scores_alone(
