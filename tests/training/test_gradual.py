@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -11,10 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nlp_ft.errors import TrainingError
+from nlp_ft.errors import Interrupted, TrainingError
 from nlp_ft.recipe.loader import dump_yaml, load_recipe
 from nlp_ft.tasks.outputs import Predictions
 from nlp_ft.training.agreement import weights_hash
+from nlp_ft.training.checkpoint_manager import CheckpointManager
 from nlp_ft.training.inspection import find_problems
 from nlp_ft.training.loop import Loop
 from nlp_ft.training.run import train
@@ -324,6 +326,26 @@ def test_the_evaluation_that_begins_the_last_phase_does_not_end_the_run(
     # The head trains for 6 steps: the first evaluation is its best, two without a better one follow.
     assert [trained_layers(line) for line in steps] == [{"head"}] * 6 + [set(LAYERS)] * 6
     assert (summary["stopped_early"], summary["global_step"]) == (True, 12)
+
+
+def test_a_run_that_is_stopped_after_its_last_step_ends_in_the_phase_that_it_trained_in(
+    tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plateau is reached in the evaluation after the last step, when no update is left for another phase."""
+    strategy = {"name": "lp_ft", "unfreeze": {"plateau": {"min_delta": 10.0, "at_most": "4st"}}}
+    load_kept = CheckpointManager.load_kept
+    summaries = []
+    for name in ("whole", "broken"):
+        file = write_recipe(tmp_path, tiny_encoder, name, strategy, duration="4st", evaluate_every="2st")
+        if name == "broken":
+            monkeypatch.setattr(CheckpointManager, "load_kept", lambda *_: signal.raise_signal(signal.SIGINT))
+            with pytest.raises(Interrupted):
+                train(load_recipe(file))
+            monkeypatch.setattr(CheckpointManager, "load_kept", load_kept)
+        summaries.append(train(load_recipe(file), resume=True))
+    whole, broken = ((one["phases"], one["num_trainable_parameters"]) for one in summaries)
+    assert broken == whole
+    assert [phase["step"] for phase in whole[0]] == [0]
 
 
 def test_the_last_weights_are_kept_where_every_score_is_nan(

@@ -149,7 +149,7 @@ class UnfreezePlan:
     def on_step(self, state: UnfreezeState, step: int) -> bool:
         """Begin the phases that are due before update `step` (from 0); return whether one began.
 
-        Several are due if a loop starts in the middle of a run.
+        Several are due if a loop starts in the middle of a run. None begins when all updates are done.
         """
         began = False
         while (following := self._following(state)) is not None:
@@ -159,7 +159,7 @@ class UnfreezePlan:
                 begin = state.starts[-1] + self._steps(following.at_most)
             else:
                 break
-            if step < begin:
+            if step < begin or begin >= self.total_steps:
                 break
             began = self._begin(state, begin)
         return began
@@ -188,7 +188,7 @@ class UnfreezePlan:
             state.best, state.waited = value, 0
         else:
             state.waited += 1
-        done = state.waited >= following.patience and self._lasted(state, step, following.at_least)
+        done = state.waited >= following.patience and self._may_end(state, step, following.at_least)
         return done and self._begin(state, step)
 
     def on_loss(self, state: UnfreezeState, step: int, loss: float) -> bool:
@@ -205,7 +205,7 @@ class UnfreezePlan:
         following = self._following(state)
         if not isinstance(following, LossBelow):
             return False
-        return loss < following.value and self._lasted(state, step, following.at_least) and self._begin(state, step)
+        return loss < following.value and self._may_end(state, step, following.at_least) and self._begin(state, step)
 
     def awaited_metric(self, state: UnfreezeState) -> str | None:
         """Return the metric whose plateau begins the next phase; None if the next phase waits for no metric."""
@@ -267,8 +267,9 @@ class UnfreezePlan:
     def _following(self, state: UnfreezeState) -> Trigger | None:
         return None if self.is_last(state) else self.schedule.phases[len(state.starts)].start
 
-    def _lasted(self, state: UnfreezeState, step: int, length: Duration) -> bool:
-        return step - state.starts[-1] >= self._steps(length)
+    def _may_end(self, state: UnfreezeState, step: int, at_least: Duration) -> bool:
+        """Whether the running phase is long enough, and updates are left for the next one."""
+        return step < self.total_steps and step - state.starts[-1] >= self._steps(at_least)
 
     def _begin(self, state: UnfreezeState, step: int) -> bool:
         state.starts.append(step)

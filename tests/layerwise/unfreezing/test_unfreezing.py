@@ -199,6 +199,17 @@ def test_a_training_loss_below_its_value_ends_a_phase() -> None:
     assert state.starts == [0, 30]
 
 
+@pytest.mark.parametrize("trigger", [Plateau("loss", at_most="40st"), LossBelow(9.0, at_most="40st")])
+def test_no_phase_begins_when_the_last_update_is_done(trigger: Trigger) -> None:
+    plan = UnfreezePlan(UnfreezeSchedule.gradual(2, trigger, restart_lr=True), total_steps=40, steps_per_epoch=10)
+    state = UnfreezeState(best=1.0)
+    assert not plan.on_scores(state, 40, {"loss": 1.0})
+    assert not plan.on_loss(state, 40, 1.0)
+    # A run that was stopped here asks once more when it is resumed, as if for update 40.
+    assert not plan.on_step(state, 40)
+    assert (state.starts, plan.lr_span(state)) == ([0], (0, 40))
+
+
 def test_a_metric_that_the_scores_lack_is_named() -> None:
     plan = UnfreezePlan(UnfreezeSchedule.gradual(2, Plateau("f1")), total_steps=100, steps_per_epoch=10)
     with pytest.raises(UnfreezeError, match="no metric 'f1' to wait for; there are accuracy, loss"):
