@@ -60,12 +60,28 @@ class ImageClassifier(PreTrainedModel):
             labels: label ids, (batch,); see `loss_of_labels` for labels of other shapes.
             num_items_in_batch: number of labels in the whole effective batch; None averages over this batch.
             return_dict: False returns a tuple of all values that are not None; None follows the config.
+
+        Raises:
+            ModelError: a BatchNorm in train mode has one value a channel, from a batch of one small image.
         """
-        logits = self.backbone(pixel_values)
+        logits = self._logits(pixel_values)
         loss = None if labels is None else loss_of_labels(self.config, logits, labels, num_items_in_batch)
         result = ImageClassifierOutputWithNoAttention(loss=loss, logits=logits)
         as_dict = self.config.return_dict if return_dict is None else return_dict
         return result if as_dict else result.to_tuple()
+
+    def _logits(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        try:
+            logits: torch.Tensor = self.backbone(pixel_values)
+        except ValueError as error:
+            if not str(error).startswith("Expected more than 1 value per channel"):
+                raise
+            raise ModelError(
+                f"training.per_device_batch_size: BatchNorm of {self.config.backbone} has no statistics of a batch of "
+                f"one image of {self.config.image_size} pixels; take batches of 2 images or more, or a larger "
+                "data.image_size"
+            ) from None
+        return logits
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """Save as Transformers does, under torchvision's names; loading adds the prefix again."""
@@ -90,7 +106,7 @@ def build_backbone(config: ImageClassifierConfig) -> nn.Module:
     """Build the torchvision network with random weights and one output for each label.
 
     Raises:
-        ModelError: torchvision is missing, or has no classification model of that name.
+        ModelError: torchvision is missing, or has no classification model of that name or for images of that size.
     """
     models = require_torchvision(ModelError, "torchvision.models")
     # torchvision also has networks for other tasks, and `get_model` would build them.
@@ -112,7 +128,15 @@ def build_backbone(config: ImageClassifierConfig) -> nn.Module:
         # RegNet computes its widths from tensors, which have no values on the meta device.
         with torch.device("cpu"):
             network = models.get_model(config.backbone, weights=None, **options)
+    except (AssertionError, ValueError) as error:  # of ViT and MaxViT, which are built for one size
+        raise size_refused(config, error) from None
     return network
+
+
+def size_refused(config: ImageClassifierConfig, error: Exception) -> ModelError:
+    """Make the error of a network that cannot take images of the size of `config`, from what torchvision says."""
+    reason = str(error).strip().splitlines()[0][:200]
+    return ModelError(f"data.image_size: {config.backbone} takes no images of {config.image_size} pixels: {reason}")
 
 
 def find_last_layer(backbone: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:

@@ -15,7 +15,7 @@ from nlp_ft.extras import require_torchvision
 from nlp_ft.layerwise.eval_mode import evaluating
 from nlp_ft.locations import resolve_location
 from nlp_ft.models.configs import ImageClassifierConfig
-from nlp_ft.models.image_classifier import ImageClassifier
+from nlp_ft.models.image_classifier import ImageClassifier, size_refused
 from nlp_ft.recipe.images import ImageModelSection
 from nlp_ft.suggest import did_you_mean
 
@@ -147,10 +147,7 @@ def check_image_size(classifier: ImageClassifier) -> None:
         with evaluating(classifier):
             classifier(torch.zeros(1, 3, size, size))
     except (AssertionError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        raise ModelError(
-            f"data.image_size: {classifier.config.backbone} takes no images of {size} pixels: {reason}"
-        ) from None
+        raise size_refused(classifier.config, error) from None
 
 
 def _is_file(weights: str) -> bool:

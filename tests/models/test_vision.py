@@ -291,6 +291,26 @@ def test_an_image_size_that_the_network_cannot_take_is_refused() -> None:
     assert the_error("alexnet", size=32).startswith("data.image_size: alexnet takes no images of 32 pixels: ")
 
 
+@pytest.mark.parametrize(("name", "size"), [("vit_b_32", 33), ("maxvit_t", 32)])
+def test_an_image_size_that_the_network_cannot_be_built_for_is_refused(name: str, size: int) -> None:
+    with torch.device("meta"):
+        assert the_error(name, size=size).startswith(
+            f"data.image_size: {name} takes no images of {size} pixels: Input "
+        )
+
+
+def test_a_batch_of_one_small_image_is_refused_where_batch_norm_would_learn_from_it() -> None:
+    classifier = built("resnet18", size=32)
+    image = torch.zeros(1, 3, 32, 32)
+    assert classifier.eval()(image).logits.shape[0] == 1
+    with pytest.raises(ModelError) as caught:
+        classifier.train()(image)
+    assert str(caught.value) == (
+        "training.per_device_batch_size: BatchNorm of resnet18 has no statistics of a batch of one image of 32 pixels; "
+        "take batches of 2 images or more, or a larger data.image_size"
+    )
+
+
 def test_a_vision_transformer_is_built_for_the_size_of_the_images() -> None:
     assert built("vit_b_32", size=64).backbone.get_parameter("encoder.pos_embedding").shape == (1, 5, 768)
 
