@@ -140,6 +140,8 @@ class Loop:
             divisor = accelerator.reduce(divisor, "sum")
             # DistributedDataParallel averages the gradients over the processes, but their sum is needed.
             divisor = divisor / accelerator.num_processes
+        # A batch of words that the tokenizer drops has nothing to learn: its loss is 0, not 0 / 0.
+        divisor = torch.where(divisor > 0, divisor, 1.0)
         total = torch.zeros((), device=accelerator.device)
         for i, batch in enumerate(micro_batches):
             is_last = i == len(micro_batches) - 1

@@ -37,6 +37,9 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
     return folder / "run"
 
 
+DROPPED_AND_KEPT = [("\u200b", "O"), ("cat", "B-animal"), ("the", "O")]
+
+
 def test_a_run_learns_entities_and_beats_the_baselines(run: Path) -> None:
     summary = json.loads((run / "summary.json").read_text())
     scores, baselines = summary["metrics"]["test"], summary["baselines"]["test"]
@@ -212,6 +215,16 @@ def test_a_word_that_the_tokenizer_drops_is_reported_and_scored_as_o(tmp_path: P
 
 
 @pytest.mark.slow
+def test_a_batch_of_words_that_the_tokenizer_drops_does_not_end_the_run(tmp_path: Path, tiny_encoder: Path) -> None:
+    training = {"duration": "1ep", "per_device_batch_size": 1, "evaluate_every": "9ep"}
+    values = words_recipe(tmp_path, tiny_encoder, optimizer={"name": "sgd", "lr": 1e-2, "weight_decay": 0.0})
+    values |= {"training": {**values["training"], **training}, "schedule": {"name": "constant", "warmup": "0st"}}
+    write_rows(tmp_path / "train.jsonl", [{"tokens": [word], "ner_tags": [tag]} for word, tag in DROPPED_AND_KEPT])
+    train(recipe_from_dict(values))
+    [losses, *_] = (json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    assert (losses["step"], 0 < losses["loss"] < 2) == (3, True)
+
+
 def test_plain_tags_are_learned_word_by_word(tmp_path: Path, tiny_encoder: Path) -> None:
     recipe = words_recipe(tmp_path, tiny_encoder)
     for split in ("train", "validation", "test"):
