@@ -214,7 +214,6 @@ def test_a_word_that_the_tokenizer_drops_is_reported_and_scored_as_o(tmp_path: P
     assert answers.outputs.shown(answers.references).to_pylist() == [["O", "O", "B-colour"]]
 
 
-@pytest.mark.slow
 def test_a_batch_of_words_that_the_tokenizer_drops_does_not_end_the_run(tmp_path: Path, tiny_encoder: Path) -> None:
     training = {"duration": "1ep", "per_device_batch_size": 1, "evaluate_every": "9ep"}
     values = words_recipe(tmp_path, tiny_encoder, optimizer={"name": "sgd", "lr": 1e-2, "weight_decay": 0.0})
@@ -225,6 +224,7 @@ def test_a_batch_of_words_that_the_tokenizer_drops_does_not_end_the_run(tmp_path
     assert (losses["step"], 0 < losses["loss"] < 2) == (3, True)
 
 
+@pytest.mark.slow
 def test_plain_tags_are_learned_word_by_word(tmp_path: Path, tiny_encoder: Path) -> None:
     recipe = words_recipe(tmp_path, tiny_encoder)
     for split in ("train", "validation", "test"):
