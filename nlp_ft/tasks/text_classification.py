@@ -41,6 +41,8 @@ class TextClassification(TextInputs, Classification):
         data = self.data
         labels = {split: data.labels(split) for split in held_out(data.encoded)}
         scores = score_majority(data.labels("train"), labels)
+        if len(set(data.labels("train").tolist())) < 2:  # `data.train_rows` may have drawn rows of one label
+            return scores
         for split, predicted in predict_by_words(data, logistic_regression(), list(labels)).items():
             scores[split]["tfidf_logistic_regression"] = score(predicted, labels[split])
         return scores

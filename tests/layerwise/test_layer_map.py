@@ -235,6 +235,11 @@ def test_a_rule_that_ends_in_no_layer_is_refused(layer: object) -> None:
         LayerMap.from_model(build("bert"), rules=[("classifier", layer)])  # type: ignore[list-item]
 
 
+def test_rules_that_leave_no_head_are_refused() -> None:
+    with pytest.raises(LayerMapError, match=r"^the rules put every parameter into layer 0; name those of the head"):
+        LayerMap.from_model(build("bert"), rules=[(".", 0)])
+
+
 def advised_rules(model: nn.Module, rules: list[tuple[str, int]], layer: int) -> list[tuple[str, int]]:
     """What the error for a parameter without a layer says to write."""
     with pytest.raises(LayerMapError) as error:

@@ -14,6 +14,7 @@ from nlp_ft.layerwise import LayerMap
 from nlp_ft.recipe.loader import recipe_from_dict
 from nlp_ft.tasks import baselines
 from nlp_ft.tasks.classes import ClassOutputs
+from nlp_ft.tasks.registry import task_of
 from nlp_ft.tasks.text_regression import NumberOutputs
 from nlp_ft.training.run import train
 from nlp_ft.training.verdict.collect import random_layers
@@ -77,6 +78,12 @@ def test_baselines_are_computed_for_small_data_alone_unless_the_recipe_says(
     assert (
         "\nbaselines: none, as train has more than 49 rows; baselines: true computes them\n" in capsys.readouterr().out
     )
+
+
+def test_rows_of_one_label_have_the_baseline_of_the_majority_alone(tmp_path: Path, tiny_encoder: Path) -> None:
+    values = tiny_recipe(tmp_path, tiny_encoder, data={"train_rows": 1})
+    recipe = recipe_from_dict(values)
+    assert task_of(recipe).score_baselines()["test"].keys() == {"majority"}
 
 
 def test_a_constant_answer_has_the_entropy_of_labels_and_the_variance_of_numbers() -> None:
