@@ -199,7 +199,9 @@ def test_a_training_loss_below_its_value_ends_a_phase() -> None:
     assert state.starts == [0, 30]
 
 
-@pytest.mark.parametrize("trigger", [Plateau("loss", at_most="40st"), LossBelow(9.0, at_most="40st")])
+@pytest.mark.parametrize(
+    "trigger", [Plateau("loss", at_most=Duration(40, "st")), LossBelow(9.0, at_most=Duration(40, "st"))]
+)
 def test_no_phase_begins_when_the_last_update_is_done(trigger: Trigger) -> None:
     plan = UnfreezePlan(UnfreezeSchedule.gradual(2, trigger, restart_lr=True), total_steps=40, steps_per_epoch=10)
     state = UnfreezeState(best=1.0)
