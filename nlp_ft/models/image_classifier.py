@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoModelForImageClassification, PreTrainedModel
+from transformers import AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
@@ -133,7 +133,7 @@ def build_backbone(config: ImageClassifierConfig) -> nn.Module:
     return network
 
 
-def size_refused(config: ImageClassifierConfig, error: Exception) -> ModelError:
+def size_refused(config: PreTrainedConfig, error: Exception) -> ModelError:
     """Make the error of a network that cannot take images of the size of `config`, from what torchvision says."""
     reason = str(error).strip().splitlines()[0][:200]
     return ModelError(f"data.image_size: {config.backbone} takes no images of {config.image_size} pixels: {reason}")
