@@ -93,14 +93,14 @@ class MultipleChoice(EncoderTask):
 
     def identity(self) -> dict[str, str]:
         """Fingerprint the texts, token ids and labels of each split, and the vocabulary."""
-        found = self.tokens_identity(self.data.encoded, [key for key in FOR_BATCHES if key != "labels"])
+        found: dict[str, str] = {}
         for split, encoded in self.data.encoded.items():
             raw = self.data.raw[split]
             found |= {
                 f"texts of {split}": content_of([fingerprint(raw, column) for column in ("prompt", "candidates")]),
                 f"labels of {split}": fingerprint(encoded, "labels"),
             }
-        return found
+        return found | self.tokens_identity(self.data.encoded, [key for key in FOR_BATCHES if key != "labels"])
 
     def score_baselines(self) -> dict[str, dict[str, dict[str, float]]]:
         """Score chance, the longest candidate, and the candidate that is nearest to the prompt by TF-IDF."""

@@ -108,7 +108,7 @@ class QuestionAnswering(EncoderTask):
 
     def identity(self) -> dict[str, str]:
         """Fingerprint the texts, token ids and answers of each split, and the vocabulary."""
-        found = self.tokens_identity(self.data.encoded, MODEL_INPUTS)
+        found: dict[str, str] = {}
         for split, encoded in self.data.encoded.items():
             raw = self.data.raw[split]
             found |= {
@@ -116,7 +116,7 @@ class QuestionAnswering(EncoderTask):
                 f"answers of {split}": content_of([repr(raw["answers"][:]), repr(raw["starts"][:])]),
                 f"labels of {split}": fingerprint(encoded, "labels"),
             }
-        return found
+        return found | self.tokens_identity(self.data.encoded, MODEL_INPUTS)
 
     def score_baselines(self) -> dict[str, dict[str, dict[str, float]]]:
         """Score the first sentence, and the sentence that is nearest to the question by TF-IDF."""

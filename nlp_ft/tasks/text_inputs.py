@@ -76,14 +76,14 @@ class TextInputs(EncoderTask):
 
     def identity(self) -> dict[str, str]:
         """Fingerprint the texts, token ids and labels of each split, and the vocabulary."""
-        found = self.tokens_identity(self.data.encoded, MODEL_INPUTS)
+        found: dict[str, str] = {}
         for split, encoded in self.data.encoded.items():
             texts = [fingerprint(self.data.raw[split], column) for column in self.data.text_columns]
             found |= {
                 f"texts of {split}": content_of(texts),
                 f"labels of {split}": fingerprint(encoded, "labels"),
             }
-        return found
+        return found | self.tokens_identity(self.data.encoded, MODEL_INPUTS)
 
     def save_preprocessor(self, folder: Path) -> None:
         """Save the tokenizer, with the length and the side of truncation."""

@@ -120,13 +120,13 @@ class TokenClassification(EncoderTask):
 
     def identity(self) -> dict[str, str]:
         """Fingerprint the words, token ids and tags of each split, and the vocabulary."""
-        found = self.tokens_identity(self.data.encoded, ("input_ids", "words"))
+        found: dict[str, str] = {}
         for split in self.data.encoded:
             found |= {
                 f"words of {split}": fingerprint(self.data.raw[split], WORDS),
                 f"tags of {split}": fingerprint(self.data.raw[split], TAGS),
             }
-        return found
+        return found | self.tokens_identity(self.data.encoded, ("input_ids", "words"))
 
     def score_baselines(self) -> Scores:
         """Score the most frequent tag, and the most frequent tag of each word."""
