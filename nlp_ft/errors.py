@@ -103,7 +103,7 @@ class Interrupted(KeyboardInterrupt):
 
     Args:
         message: tells the user which checkpoint is kept.
-        exit_code: 130 after SIGINT (Ctrl-C), 143 after SIGTERM.
+        exit_code: 130 after SIGINT (Ctrl-C), 143 after SIGTERM, 129 after SIGHUP.
     """
 
     def __init__(self, message: str, exit_code: int) -> None:

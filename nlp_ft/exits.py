@@ -19,8 +19,8 @@ LONGEST = 1000
 def exit_with(command: Callable[[], int]) -> NoReturn:
     """Run a command and exit with what it returns.
 
-    Any error, a lack of memory included, prints one message on stderr and exits with 2. A signal exits with 130 or 143.
-    A closed pipe, such as after `| head`, exits with 141.
+    Any error, a lack of memory included, prints one message on stderr and exits with 2. A signal exits with 128 and its
+    number. A closed pipe, such as after `| head`, exits with 141.
     """
     show_what_cannot_be_shown()
     ignore_unusable_folders()

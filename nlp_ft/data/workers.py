@@ -33,7 +33,7 @@ def leave_signals_to_parent(worker: int) -> None:
 
     An interrupt at the keyboard goes to every process of the group. Used as `worker_init_fn`.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 
 

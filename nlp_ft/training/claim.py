@@ -84,5 +84,6 @@ def interruptions_explained(folder: RunFolder, signals: StopSignals) -> Iterator
             if step is None
             else f"the checkpoint after step {step} is kept in {folder.partial}; pass --resume to go on from there"
         )
-        name = "SIGTERM" if number == signal.SIGTERM else "Ctrl-C"
-        raise Interrupted(f"stopped by {name}; {kept}", 128 + (number or signal.SIGINT)) from None
+        number = number or signal.SIGINT
+        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        raise Interrupted(f"stopped by {name}; {kept}", 128 + number) from None

@@ -1,6 +1,8 @@
 """SIGTERM and Ctrl-C: the step is finished, a checkpoint written, the exit code says which; nothing outlives a run."""
 
 import os
+import pty
+import select
 import shutil
 import signal
 import subprocess
@@ -74,6 +76,24 @@ def test_a_signal_ends_the_run_after_its_step_with_a_checkpoint_that_resumes_to_
     train(recipe_from_dict(tiny_recipe(tmp_path, tiny_encoder, training=SETTINGS)), resume=True)
     assert same(weights(tmp_path / "run"), weights(whole))
     assert (tmp_path / "run/metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
+
+
+@pytest.mark.slow
+def test_a_lost_terminal_ends_the_run_after_its_step_with_a_checkpoint(tmp_path: Path, tiny_encoder: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    settings = {**SETTINGS, "duration": "100000st"}
+    recipe.write_text(dump_yaml(tiny_recipe(tmp_path, tiny_encoder, training=settings, baselines=False)))
+    process, terminal = pty.fork()
+    if process == 0:
+        os.execv(sys.executable, [sys.executable, "-m", "nlp_ft", "train", str(recipe)])  # noqa: S606
+    metrics, deadline = tmp_path / "run.partial/metrics.jsonl", time.monotonic() + 60
+    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
+        if select.select([terminal], [], [], 0.1)[0]:
+            os.read(terminal, 65536)
+    os.close(terminal)
+    _, status = os.waitpid(process, 0)
+    assert os.waitstatus_to_exitcode(status) == 129
+    assert len(list(tmp_path.glob("run.partial/checkpoints/step-*"))) == 1
 
 
 def test_a_signal_before_the_first_step_says_that_nothing_is_kept_and_leaves_nothing(
