@@ -38,7 +38,7 @@ from nlp_ft.options import (
 from nlp_ft.screen import at_level
 from nlp_ft.study_options import add_advise, add_compare, add_find_lr, add_tune
 
-DESCRIPTION = """Fine-tune networks layer by layer: labels, numbers, tags, answers of texts, labels of images.
+DESCRIPTION = """Fine-tune networks layer by layer: labels, numbers, tags, answers, choices of texts, labels of images.
 
 examples:
   nlp-ft train recipes/quickstart.yaml
@@ -125,9 +125,7 @@ def _add_init(commands: Commands) -> None:
 
 def _add_runs(commands: Commands) -> None:
     examples = ("runs runs", "runs runs/first runs/second")
-    runs = add_command(
-        commands, "runs", run_runs, "list the runs under a folder, or what two runs differ in", *examples
-    )
+    runs = add_command(commands, "runs", run_runs, "list the runs under a folder, or what several differ in", *examples)
     folder_help = "a folder with runs, which are listed; or several run folders, whose differences are shown"
     runs.add_argument("folders", type=path, nargs="+", metavar="FOLDER", help=folder_help)
 
@@ -142,7 +140,9 @@ def _add_report(commands: Commands) -> None:
     report.add_argument("--output", type=path, metavar="FILE", help=output_help)
     format_help = "html, md (Markdown) or json (default: by the ending of --output, else html)"
     report.add_argument("--format", choices=["html", "md", "json"], help=format_help)
-    report.add_argument("--no-texts", action="store_true", help="leave out the texts of rows, and their answers")
+    report.add_argument(
+        "--no-texts", action="store_true", help="leave out the texts of rows, with their labels and answers"
+    )
     report.add_argument("--overwrite", action="store_true", help="replace the file of --output")
 
 
@@ -161,7 +161,8 @@ def _add_export(commands: Commands) -> None:
     export = add_command(commands, "export", run_export, summary, *examples)
     export.add_argument("run", type=path, metavar="RUN", help="a run folder")
     export.add_argument("--to", required=True, choices=["openvino", "onnx"], help="the engine that will compute")
-    export.add_argument("--output", type=path, metavar="FOLDER", help="the folder to write (default: RUN-ENGINE)")
+    output_help = "the folder to write (default: RUN-ENGINE, with --int8 RUN-ENGINE-int8)"
+    export.add_argument("--output", type=path, metavar="FOLDER", help=output_help)
     export.add_argument("--int8", action="store_true", help="compute with 8-bit integers, which is faster and smaller")
     loss_help = "how many points of the score 8-bit integers may cost, else nothing is written (default: 0.5)"
     export.add_argument("--max-loss", type=positive, default=0.5, metavar="POINTS", help=loss_help)
@@ -210,15 +211,16 @@ def _add_predict(commands: Commands) -> None:
         "predict runs/quickstart - < lines.txt",
         'predict runs/xquad "Who wrote it?" "Ada Lovelace wrote it in 1843."',
     )
-    summary = "predict labels, numbers, tags or answers for new texts or images"
+    summary = "predict labels, numbers, tags, answers or choices for new texts or images"
     predict = add_command(commands, "predict", run_predict, summary, *examples)
     predict.add_argument("run", type=path, metavar="RUN", help="a run folder")
     inputs_help = (
-        "texts, two for each prediction of a model of pairs; a question and the text that may answer it; image files, "
-        "folders and zip files; or -, which reads standard input, an input a line, with a tab between two texts"
+        "texts, two for each prediction of a model of pairs; a question and the text that may answer it; a prompt "
+        "and its candidates; image files, folders and zip files; or -, which reads standard input, an input a line, "
+        "with tabs between its texts"
     )
     predict.add_argument("inputs", metavar="TEXT_OR_IMAGE", nargs="*", default=[], help=inputs_help)
-    file_help = "CSV, TSV, JSON Lines or Parquet with the recipe's columns of texts, words or questions"
+    file_help = "CSV, TSV, JSON Lines or Parquet with the columns of the recipe, CoNLL, or the form of SQuAD"
     predict.add_argument("--file", type=path, metavar="FILE", help=file_help)
     format_help = "csv, tsv, jsonl or parquet: what standard input holds, for --file -, which reads all of it first"
     predict.add_argument("--format", choices=["csv", "tsv", "jsonl", "parquet"], help=format_help)
@@ -238,7 +240,8 @@ def _add_predict(commands: Commands) -> None:
     add_min_confidence(predict, "abstain where the prediction is less probable than this, from 0 to 1")
     add_trust(predict)
     add_level(predict)
-    predict.add_argument("--top-k", type=count, default=3, help="labels shown for each text (default: 3)")
+    top_help = "most likely labels, answers or candidates shown for each input (default: 3)"
+    predict.add_argument("--top-k", type=count, default=3, help=top_help)
 
 
 def _add_layers(commands: Commands) -> None:
@@ -258,7 +261,9 @@ def _add_validate(commands: Commands) -> None:
         commands, "validate", run_validate, "describe the data of a recipe and find every problem", example
     )
     add_recipe(validate)
-    resolved_help = "first print every setting as YAML, with its origin: file, command line, preset, data or default"
+    resolved_help = (
+        "first print every setting as YAML, with its origin: file, command line, preset, data and model, or default"
+    )
     validate.add_argument("--resolved", action="store_true", help=resolved_help)
 
 

@@ -7,7 +7,9 @@ NlpFtError
 ├── LayerMapError     a parameter without a layer, or an architecture that cannot be mapped
 ├── UnfreezeError     phases of training that do not make sense, or do not fit into the run
 ├── TrainingError     a training that cannot start or go on (precision, optimizer, tracker, loss)
+│   └── DivergedError     its loss has become NaN or infinite
 ├── MachineError      an environment variable or a launch that cannot be used
+├── HubError          a push to the Hub that is not possible, or did not succeed
 └── RunFolderError    a run folder that is in use, read-only, full, or not a run
     └── FolderInUseError   it is in use: another process writes it at this moment
 

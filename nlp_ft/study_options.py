@@ -17,12 +17,15 @@ def add_compare(commands: Commands) -> None:
     summary = "train strategies with several rates and seeds, and say which is better, or what it takes to know"
     compare = add_command(commands, "compare", run_compare, summary, *examples)
     add_recipe(compare)
-    strategies_help = "names of strategies, with spaces or commas between them; default: all that are possible"
+    strategies_help = (
+        "names of strategies, with spaces or commas between them (default: full, head_only, "
+        "llrd, top_layers, gradual, lp_ft, lora and scratch, as far as they are possible)"
+    )
     compare.add_argument("--strategies", nargs="+", default=[], metavar="NAME", help=strategies_help)
     compare.add_argument("--seeds", type=count, default=5, metavar="N", help="seeds of each cell (default: 5)")
     rates_help = "learning rates of each strategy, a factor of 3 apart, around that of its preset (default: 3)"
     compare.add_argument("--rates", type=count, default=3, metavar="N", help=rates_help)
-    baseline_help = "the strategy that the others are compared with (default: full)"
+    baseline_help = "the strategy that the others are compared with (default: full, or else the first)"
     compare.add_argument("--baseline", default="", metavar="NAME", help=baseline_help)
     margin_help = "a difference below it counts as equal, in points; of losses and errors in their unit (default: 0.5)"
     compare.add_argument("--margin", type=positive, default=0.5, metavar="X", help=margin_help)

@@ -18,6 +18,7 @@ from transformers import pipeline
 import nlp_ft
 from nlp_ft.cli import build_parser, main
 from nlp_ft.recipe.loader import dump_yaml, load_recipe
+from nlp_ft.study.cells import DEFAULT_STRATEGIES
 from nlp_ft.tasks.metrics import margin_of_share
 from nlp_ft.training import build
 from tests.tiny import LABELS, tiny_recipe
@@ -157,13 +158,19 @@ def test_the_examples_in_the_help_are_commands_that_exist(command: str, capsys: 
 
 def test_the_help_names_what_every_task_predicts_and_reads(capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = run_cli(capsys, "--help")
-    assert "labels, numbers, tags, answers of texts, labels of images" in out
+    assert "labels, numbers, tags, answers, choices of texts, labels of images" in out
     _, out, _ = run_cli(capsys, "predict", "--help")
     said = " ".join(out.split())
-    assert "predict labels, numbers, tags or answers for new texts or images" in said
-    assert "a question and the text that may answer it" in said
+    assert "predict labels, numbers, tags, answers or choices for new texts or images" in said
+    assert "a question and the text that may answer it; a prompt and its candidates" in said
     _, out, _ = run_cli(capsys, "init", "--help")
     assert "Parquet, CoNLL or SQuAD: texts, words, questions or choices" in " ".join(out.split())
+
+
+def test_the_help_of_compare_names_the_strategies_that_it_takes_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run_cli(capsys, "compare", "--help")
+    *names, last = DEFAULT_STRATEGIES
+    assert f"(default: {', '.join(names)} and {last}, " in " ".join(out.split())
 
 
 def test_help_is_there_without_loading_torch_or_reading_recipes() -> None:

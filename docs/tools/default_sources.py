@@ -62,7 +62,9 @@ DEFAULT_SOURCES: dict[str, str] = {
     "training.checkpoint_every": RULE,
     "training.metric": "accuracy for labels; for several labels a text the metric of GoEmotions "
     "([Demszky et al. 2020](https://arxiv.org/abs/2005.00547)); for numbers that of STS-B "
-    "([Cer et al. 2017](https://arxiv.org/abs/1708.00055) report Pearson, GLUE adds Spearman)",
+    "([Cer et al. 2017](https://arxiv.org/abs/1708.00055) report Pearson, GLUE adds Spearman); for tags "
+    "that of CoNLL-2003 ([Tjong Kim Sang and De Meulder 2003](https://aclanthology.org/W03-0419)), for answers that of "
+    "SQuAD ([Rajpurkar et al. 2016](https://arxiv.org/abs/1606.05250))",
     "training.threshold": "measured: [several labels](../defaults.md#several-labels)",
     "training.keep": CHOICE,
     "training.early_stopping.patience": CHOICE,

@@ -105,9 +105,9 @@ class Run:
         """Predict for new inputs: one prediction for a single input, a list of them for several.
 
         Args:
-            inputs: a text, or a tuple of two for a model of pairs or of questions and contexts; or a list, array or
-                column of such, or of lists of words for a tagger; or a DataFrame, a data set or a dict of columns,
-                with the columns of the recipe.
+            inputs: a text; a tuple of two, for a model of pairs or of questions and contexts; a tuple (prompt,
+                [candidate, candidate, ...]); an image file; or a list, array or column of such, or of lists of words
+                for a tagger; or a DataFrame, a data set or a dict of columns, with the columns of the recipe.
 
         Raises:
             DataError: an input is not of the kind that the run was trained on.
@@ -118,7 +118,7 @@ class Run:
         """Compute the probability of each label, (inputs, labels), in the order of `labels`.
 
         Raises:
-            DataError: the run predicts numbers, tags or answers; or an input is not of the kind that the run was
+            DataError: the run predicts numbers, tags, answers or choices; or an input is not of the kind that it was
                 trained on.
         """
         if reason := self.trained.outputs.without_probabilities:

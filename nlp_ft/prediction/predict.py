@@ -69,18 +69,19 @@ def load_run(folder: str | Path, trust_remote_code: bool = False, engine: str | 
 
 
 def predict(run: Any, inputs: Any, trust_remote_code: bool = False, engine: str | None = None) -> Any:
-    """Predict for texts, pairs of texts, lists of words or images; they are encoded as in the run's own evaluation.
+    """Predict for new inputs of the kind that the run was trained on, encoded as in its own evaluation.
 
     Args:
         run: a run folder; or a run, from `fit`, `load` or `load_run`, whose model is loaded once.
-        inputs: a text, or a tuple of two if the run was trained on pairs or on questions and contexts, or an image
-            file or Pillow image; or a list, array or column of such, or of lists of words for a tagger.
+        inputs: a text; a tuple of two, for a model of pairs or of questions and contexts; a tuple (prompt, [candidate,
+            candidate, ...]); an image file or Pillow image; or a list, array or column of such, or of lists of words
+            for a tagger.
         trust_remote_code: see `load_run`.
         engine: see `load_run`; a run that is loaded has its engine.
 
     Returns:
-        The prediction for a single input: label and probabilities, numbers, entities, or an answer. A list of them
-        for several inputs.
+        The prediction for a single input: label and probabilities, numbers, entities, an answer or a choice. A list
+        of them for several inputs.
 
     Raises:
         RunFolderError: the folder is not a finished run.

@@ -40,7 +40,7 @@ class PlateauSection(TriggerSection):
     """Ends a phase when a validation metric no longer improves."""
 
     metric: Metric = Field(
-        "loss", description="Validation score to watch; loss, mse and mae improve downwards, all others upwards."
+        "loss", description="Validation score to watch; losses and errors improve downwards, all others upwards."
     )
     patience: Whole = Field(
         1,

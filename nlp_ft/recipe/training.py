@@ -80,11 +80,13 @@ class TrainingSection(Section):
     )
     metric: Metric = Field(
         "accuracy",
-        description="Validation score that chooses the best model and that early stopping watches; loss, mse and mae "
-        "are better when lower. For labels: accuracy, macro_f1, micro_f1, weighted_f1, matthews or loss. For several "
-        "labels a text: macro_f1 (the default there), micro_f1, weighted_f1, samples_f1, average_precision, "
-        "subset_accuracy, hamming_loss, matthews or loss. For numbers: spearman (the default of text_regression), "
-        "pearson, mse, rmse, mae or loss. For answers: f1 (the default there), exact_match or loss.",
+        description="Validation score that chooses the best model and that early stopping watches; losses and errors "
+        "(loss, hamming_loss, mse, rmse, mae) are better when lower. For labels: accuracy, macro_f1, micro_f1, "
+        "weighted_f1, matthews or loss. For several labels a text: macro_f1 (the default there), micro_f1, "
+        "weighted_f1, samples_f1, average_precision, subset_accuracy, hamming_loss, matthews or loss. For numbers: "
+        "spearman (the default of text_regression), pearson, mse, rmse, mae or loss. For tags: span_f1 (the default "
+        "there), span_precision, span_recall, macro_f1, accuracy or loss. For answers: f1 (the default there), "
+        "exact_match or loss. For choices: accuracy, above_chance or loss.",
     )
     threshold: Threshold | None = Field(
         None,

@@ -1,6 +1,7 @@
 """The protocol of a task: what differs between kinds of inputs and of outputs, from a recipe to a run folder.
 
-A new task is one class and its line in registry.py, and one class of recipes.
+A new task is one class and its line in registry.py, and one class of recipes; inputs of a new kind need a trained run
+in prediction/, too.
 """
 
 from collections.abc import Sequence
@@ -86,7 +87,7 @@ class Task(Protocol):
     """What a recipe learns: its data, its model, and the meaning of the model's outputs."""
 
     inputs: str
-    """What a trained run reads: `texts`, `questions` or `images`."""
+    """What a trained run reads, such as `texts`: a key of `prediction.predict.RUNS`."""
     drop_last: bool
     """Whether training leaves out the last batch of an epoch if it is not full."""
     example_input: str

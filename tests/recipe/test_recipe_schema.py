@@ -1,15 +1,17 @@
 """The JSON Schema of recipes: every key described, both tasks in it, and the shipped file up to date."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import nlp_ft
-from nlp_ft.recipe import Recipe, TextRecipe
+from nlp_ft.recipe import RECIPES, Recipe, TextRecipe
 from nlp_ft.recipe.loader import json_schema
 from nlp_ft.recipe.sections import DataSection, ModelSection, Section
 from nlp_ft.recipe.strategy import TriggerSection
 from nlp_ft.recipe.text import TextFilesSection
+from nlp_ft.recipe.training import TrainingSection
 
 SCHEMA_FILE = Path(nlp_ft.__file__).parent / "recipe/recipe.schema.json"
 
@@ -25,6 +27,12 @@ def test_every_field_of_the_json_schema_is_described() -> None:
     assert len(fields) == sum(len(section.model_fields) for section in leaves)
     undescribed = [name for name, field in fields.items() if not (field.get("description") or _section(field, objects))]
     assert undescribed == []
+
+
+def test_the_description_of_the_metric_names_those_of_every_task() -> None:
+    said = TrainingSection.model_fields["metric"].description or ""
+    words = set(re.findall(r"\w+", said))
+    assert {task: set(recipe.metrics) - words for task, recipe in RECIPES.items()} == {task: set() for task in RECIPES}
 
 
 def test_the_schema_file_is_the_json_schema_of_recipes() -> None:

@@ -94,7 +94,7 @@ class Facts:
         rate: the highest rate of the run.
         random_layers: names of frozen layers that hold random weights.
         report: split -> the data report on it.
-        inputs: `texts` or `images`.
+        inputs: the word for what the model reads, such as `texts`.
         max_length: most tokens of a text; None for other inputs.
         class_weights: whether the loss weights the labels.
     """
