@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nlp_ft.errors import printable
+from nlp_ft.tasks.baselines import short_title
 
 RIGHT = ' style="text-align: right"'
 
@@ -19,7 +20,7 @@ def run_as_html(folder: Path, summary: Mapping[str, Any]) -> str:
     """
     rows: dict[str, Mapping[str, float]] = dict(summary["metrics"])
     last: Mapping[str, Mapping[str, float]] = next(reversed(list(summary["baselines"].values())), {})
-    rows |= {f"baseline: {name}": scores for name, scores in last.items()}
+    rows |= {f"vs {short_title(name)}": scores for name, scores in last.items()}
     names = list(dict.fromkeys(name for scores in rows.values() for name in scores))
     cells = [
         [title, *(f"{scores[name]:.4f}" if name in scores else "-" for name in names)] for title, scores in rows.items()

@@ -7,7 +7,8 @@ above fine-tuning). The first two are no strategies here: head_only stands for f
 for SetFit, which tunes all layers on pairs and fits a head. Draws that --output holds already are not asked for again,
 so the bench goes on where it stopped.
 
-    python scripts/bench/advise.py --truth runs/defaults.jsonl --data ../shared/data --output runs/advise.jsonl
+    python scripts/bench/advise.py --truth runs/defaults.jsonl --data ../shared/data --tweeteval tweeteval \
+        --output runs/advise.jsonl
     python scripts/bench/advise.py --truth runs/defaults.jsonl --output runs/advise.jsonl --table
 
 The truth needs three cells of a draw, so further draws are added with

@@ -4,10 +4,11 @@ Each cell trains MiniLM on a draw of a data set (8 or 64 texts of each class, 1,
 Cells that --output already holds are not run again, so the table can be made in parts. The best of the grid is chosen
 by validation, as a user would; `best test` is the highest test score in it, which nobody can choose.
 
-    python scripts/bench/defaults.py --data ../shared/data --output runs/defaults.jsonl --sizes 8 64
+    python scripts/bench/defaults.py --data ../shared/data --tweeteval tweeteval --output runs/defaults.jsonl
     python scripts/bench/defaults.py --data ../shared/data --output runs/defaults.jsonl --table
 
-Four more sets come from a checkout of https://github.com/cardiffnlp/tweeteval (Barbieri et al. 2020), with --tweeteval.
+Four sets come from a checkout of https://github.com/cardiffnlp/tweeteval (Barbieri et al. 2020); --sets without them
+needs none.
 """
 
 import argparse

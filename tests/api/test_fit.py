@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import nlp_ft
+from nlp_ft.api.html import run_as_html
 from nlp_ft.cli import main
 from nlp_ft.errors import DataError, NlpFtError, RecipeError, RunFolderError
 from nlp_ft.recipe.loader import load_recipe
@@ -121,6 +122,8 @@ def test_the_view_for_notebooks_has_the_scores_and_the_verdict_escaped(run: nlp_
     shown = run._repr_html_()
     assert f'<td>validation</td><td style="text-align: right">{run.metrics["validation"]["loss"]:.4f}</td>' in shown
     assert run.verdict[0]["says"][:20] in shown
+    beside = {"metrics": {}, "baselines": {"test": {"tfidf_ridge": {"loss": 1.0}}}}
+    assert "<td>vs TF-IDF</td>" in run_as_html(tmp_path, {**run.summary, **beside})
     assert "<code>x&lt;b&gt;</code>" in run.save(tmp_path / "x<b>")._repr_html_().replace(f"{tmp_path}/", "")
     assert repr(run) == (
         f"Run('{run.folder}', validation accuracy {run.metrics['validation']['accuracy']:.4f}, "
