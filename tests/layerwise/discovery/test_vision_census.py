@@ -1,6 +1,10 @@
-"""Layer maps of torchvision's classifiers at both grains, held against published block counts and execution order."""
+"""Layer maps of torchvision's classifiers at both grains, held against published block counts and execution order.
+
+Of timm, one model of each of its modules, held against what timm itself calls the classifier.
+"""
 
 import pytest
+import torch
 
 from nlp_ft.layerwise import LayerMap
 from tests.layerwise.vision_census import MODELS, STAGES, build, differences
@@ -37,6 +41,29 @@ def check(name: str) -> None:
     model = build(name)
     maps = {"block": LayerMap.from_model(model), "stage": LayerMap.from_model(model, grain="stage")}
     assert differences(model, maps, name) == []
+
+
+RULES = {"metaformer": [("^head", "head")]}
+"""Module of timm -> rules that its models need: the head of CAFormer and ConvFormer looks like one more block."""
+
+
+@pytest.mark.slow
+def test_a_model_of_every_module_of_timm_has_its_classifier_in_the_head() -> None:
+    timm = pytest.importorskip("timm", reason="timm is not installed")
+    wrong = []
+    for module in timm.list_modules():
+        name = min(timm.list_models(module=module), key=lambda name: (len(name), name))
+        with torch.device("meta"):
+            model = timm.create_model(name, pretrained=False)
+        layer_map, classifiers = LayerMap.from_model(model, RULES.get(module, ())), model.get_classifier()
+        last = {
+            id(list(classifier.parameters())[-1])
+            for classifier in (classifiers if isinstance(classifiers, tuple) else (classifiers,))
+            if next(classifier.parameters(), None) is not None  # an encoder has none
+        }
+        in_head = {id(parameter) for parameter in layer_map.parameters(layer_map.head_layer).values()}
+        wrong += [name] if last - in_head or layer_map.num_layers < 2 else []
+    assert wrong == []
 
 
 def test_the_tables_cover_every_classification_model() -> None:
