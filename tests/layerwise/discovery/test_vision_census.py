@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from nlp_ft.layerwise import LayerMap
+from nlp_ft.layerwise.layer_map import Rule
 from tests.layerwise.vision_census import MODELS, STAGES, build, differences
 
 FAST = [
@@ -43,7 +44,7 @@ def check(name: str) -> None:
     assert differences(model, maps, name) == []
 
 
-RULES = {"metaformer": [("^head", "head")]}
+RULES: dict[str, list[Rule]] = {"metaformer": [("^head", "head")]}
 """Module of timm -> rules that its models need: the head of CAFormer and ConvFormer looks like one more block."""
 
 
