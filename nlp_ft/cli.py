@@ -48,7 +48,7 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run a command and exit with 0, 1 (an audit found errors), 2 (any error), or 130 or 143 (a signal).
+    """Run a command and exit with 0, 1 (an audit found errors), 2 (any error), or 128 and the number of a signal.
 
     Args:
         arguments: the words after `nlp-ft`; None reads them from the command line.
