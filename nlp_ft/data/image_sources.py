@@ -55,7 +55,7 @@ def load_image_places(places: str | Sequence[str], field: str, data: ImageDataSe
     Raises:
         DataError: nothing is there, kinds of locations are mixed, or something cannot be read.
     """
-    found = expand([places] if isinstance(places, str) else places, field)
+    found = expand(places, field)
     kinds = [is_image_place(place) for place in found]
     if all(kinds):
         return _labelled_by_folder([(place, "") for place in found], field, data)
@@ -98,7 +98,7 @@ def _from_source(data: ImageDataSection, split: str, name: str | list[str]) -> D
     source = data.source if isinstance(data.source, str) else None
     if source and not (source.startswith(PREFIX) or os.path.exists(source) or Path(source).suffix or "*" in source):
         return from_hub(data, source, name, field)
-    places = expand([data.source] if isinstance(data.source, str) else data.source, "data.source")
+    places = expand(data.source, "data.source")
     if len(places) == 1 and Path(places[0]).is_dir() and not is_image_place(places[0]):
         return split_of_saved(places[0], name, field)
     for place in places:

@@ -70,7 +70,7 @@ def read_questions(paths: str | Sequence[str], field: str, data: QuestionDataSec
         DataError: nothing is there, a column is missing, or a row has no question, no context, or an answer that is not
             in its context; the message names the row.
     """
-    files = expand([paths] if isinstance(paths, str) else paths, field)
+    files = expand(paths, field)
     where = field_with_files(field, paths)
     nested = [_nested(file) for file in files]
     if all(content is not None for content in nested):

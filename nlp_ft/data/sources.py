@@ -69,7 +69,7 @@ def load_files(paths: str | Sequence[str], field: str, columns: Columns | None =
         DataError: nothing is there, formats are mixed or unknown, a column is missing, or a file's content does not
             match its format.
     """
-    files = expand([paths] if isinstance(paths, str) else paths, field)
+    files = expand(paths, field)
     if all(Path(file).is_dir() for file in files):
         parts = [rows_of_saved(file, field) for file in files]
         try:
@@ -114,8 +114,7 @@ def rows_from_source(data: TextFilesSection, split: str, name: str | list[str], 
         return _rows_of_value(rows, data.split_column, name, field)
     if isinstance(data.source, str) and not _is_local(data.source):
         return from_hub(data, data.source, name, field)
-    sources = [data.source] if isinstance(data.source, str) else data.source
-    folder = expand(sources, "data.source")[0]
+    folder = expand(data.source, "data.source")[0]
     if not Path(folder).is_dir():
         raise DataError(f"data.source: {folder} is a file; name its split_column, or give the files in data.train")
     return split_of_saved(folder, name, field)
@@ -123,7 +122,7 @@ def rows_from_source(data: TextFilesSection, split: str, name: str | list[str], 
 
 def _with_split_column(data: TextFilesSection, column: str, field: str, columns: Columns) -> Dataset:
     assert data.source is not None
-    files = expand([data.source] if isinstance(data.source, str) else data.source, "data.source")
+    files = expand(data.source, "data.source")
     if all(Path(file).is_dir() for file in files):
         return load_files(data.source, "data.source")
     opened = RowFiles(files, "data.source")
@@ -185,20 +184,20 @@ def field_with_files(field: str, paths: str | Sequence[str]) -> str:
     return f"{field} ({paths if isinstance(paths, str) else listed(paths, 3)})"
 
 
-def expand(paths: Sequence[str], field: str) -> list[str]:
+def expand(paths: str | Sequence[str], field: str) -> list[str]:
     """Resolve paths, `package:NAME/PATH` locations and globs to existing files and folders.
 
     A path that exists is taken as it is, even if it holds characters of a glob.
 
     Args:
-        paths: the locations.
+        paths: the location, or several.
         field: the recipe key or option that error messages name.
 
     Raises:
         DataError: nothing is there, or it is a pipe or a device, which cannot be read twice.
     """
     files: list[str] = []
-    for path in paths:
+    for path in [paths] if isinstance(paths, str) else paths:
         location = resolve_location(path, DataError, field)
         found = [location] if os.path.exists(location) else sorted(glob.glob(location, recursive=True))
         if not found:

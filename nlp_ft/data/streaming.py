@@ -38,7 +38,7 @@ def stream_texts(path: str, field: str, names: Sequence[str]) -> Iterator[tuple[
         DataError: nothing is there, formats are mixed or unknown, there are no rows, a column is missing or holds
             something other than text, or a file's content does not match its format.
     """
-    files = expand([path], field)
+    files = expand(path, field)
     if all(Path(file).is_dir() for file in files):
         saved = load_files(path, field)
         _require(names, saved.column_names, path, field)
@@ -73,7 +73,7 @@ def stream_columns(path: str, field: str, names: Sequence[str]) -> Iterator[tupl
     Raises:
         DataError: see `stream_texts`; or the files have none of the columns.
     """
-    files = expand([path], field)
+    files = expand(path, field)
     if all(Path(file).is_dir() for file in files):
         saved = load_files(path, field)
         columns = saved.column_names
@@ -135,7 +135,7 @@ def estimated_rows(path: str, field: str) -> int | None:
         DataError: nothing is there.
     """
     total = 0
-    for file in map(Path, expand([path], field)):
+    for file in map(Path, expand(path, field)):
         if file.is_dir():
             return None
         if file.suffix.lower() == ".parquet":

@@ -80,7 +80,7 @@ class QuestionRun(TrainedRun):
     def read(self, source: Source) -> Iterator[tuple[Sequence[tuple[str, str]], Rows]]:
         """Read the columns of questions and contexts of a file, or take words or lines, two texts for each question."""
         names = [self.recipe.data.question, self.recipe.data.context]
-        if source.file and all(map(has_form_of_squad, files := expand([source.file], "--file"))):
+        if source.file and all(map(has_form_of_squad, files := expand(source.file, "--file"))):
             for part in squad_inputs(files, "--file", CHUNK_ROWS):
                 yield [(row["question"], row["context"]) for row in part], pyarrow.Table.from_pylist(part)
             return

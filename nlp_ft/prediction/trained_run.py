@@ -73,7 +73,7 @@ class TrainedRun(ABC):
             raise DataError("lines of standard input cannot be read a second time; name a file with --file")
         if source.file is None:
             return content_of(list(source.words))
-        files = [Path(place) for place in expand([source.file], "--file")]
+        files = [Path(place) for place in expand(source.file, "--file")]
         inside = [sorted(place.rglob("*")) if place.is_dir() else [place] for place in files]
         return content_hash(file for group in inside for file in group if file.is_file())
 

@@ -76,7 +76,7 @@ class WordRun(TrainedRun):
 
     def read(self, source: Source) -> Iterator[tuple[Sequence[Input], Rows]]:
         """Read texts or lists of words: a CoNLL file, or the column `data.words`, `data.text` or `text` of another."""
-        if source.file and is_conll(files := expand([source.file], "--file")) and not any(map(may_be_text, files)):
+        if source.file and is_conll(files := expand(source.file, "--file")) and not any(map(may_be_text, files)):
             for rows in conll_words(files, "--file", self.recipe.data.conll_columns, CHUNK_ROWS):
                 yield rows, pyarrow.table({self.recipe.data.words: rows})
             return

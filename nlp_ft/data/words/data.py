@@ -104,7 +104,7 @@ def columns_of_words(data: WordsDataSection) -> Columns:
 
 def load_word_rows(paths: str | Sequence[str], field: str, data: WordsDataSection) -> Dataset:
     """Read rows of words with tags from files or folders, see `plain_rows`. Raises: DataError."""
-    files = expand([paths] if isinstance(paths, str) else paths, field)
+    files = expand(paths, field)
     if is_conll(files):
         if data.text is not None:
             raise DataError(f"{field}: {files[0]} is a CoNLL file, which has words, not texts; leave out data.text")
