@@ -59,24 +59,26 @@ class PaddingCollator:
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         keys = [key for key in (*self.keys, "row") if key in rows[0]]
         batch = {
-            key: self._pad([row[key] for row in rows], self._fill[key])
+            key: padded([row[key] for row in rows], self._fill[key], self._is_left)
             if key in self._fill
             else torch.tensor([row[key] for row in rows])
             for key in keys
         }
         if self._has_mask:
-            batch["attention_mask"] = self._pad([[1] * len(row["input_ids"]) for row in rows], 0)
+            batch["attention_mask"] = padded([[1] * len(row["input_ids"]) for row in rows], 0, self._is_left)
         return batch
-
-    def _pad(self, values: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
-        padded = np.full((len(values), max(map(len, values))), fill, np.int64)
-        for target, row in zip(padded, values):
-            target[len(target) - len(row) if self._is_left else 0 :][: len(row)] = row
-        return torch.from_numpy(padded)
 
     def at_epoch(self, epoch: int) -> "PaddingCollator":
         """Return the same collator: padding is not random."""
         return self
+
+
+def padded(values: Sequence[Sequence[int]], fill: int, is_left: bool = False, least: int = 0) -> torch.Tensor:
+    """Fill lists up to the longest and at least `least`, (rows, length), at their end or, if `is_left`, beginning."""
+    filled = np.full((len(values), max(least, *map(len, values))), fill, np.int64)
+    for target, row in zip(filled, values):
+        target[len(target) - len(row) if is_left else 0 :][: len(row)] = row
+    return torch.from_numpy(filled)
 
 
 class _Rows(Dataset[dict[str, object]]):

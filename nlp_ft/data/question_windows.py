@@ -11,7 +11,7 @@ import pyarrow
 from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
-from nlp_ft.data.batch import IGNORED_LABEL
+from nlp_ft.data.batch import IGNORED_LABEL, TOKEN_INPUTS
 from nlp_ft.data.batch_loading import PaddingCollator
 from nlp_ft.data.columns import numbers, row_numbers
 from nlp_ft.data.questions import load_question_splits
@@ -32,7 +32,6 @@ ROWS_ENCODED_TOGETHER = 1000
 PLACES = ("first_characters", "end_characters")
 """Columns of the windows: for each candidate token, in order, its first character in the context and the one after its
 last; -1 for the token that stands for `no answer`."""
-MODEL_INPUTS = ("input_ids", "token_type_ids")
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ class QuestionCollator(PaddingCollator):
     """Pads the tokens of windows and their labels to the longest window of a batch. See `PaddingCollator`."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        super().__init__(tokenizer, [*MODEL_INPUTS, "labels"])
+        super().__init__(tokenizer, [*TOKEN_INPUTS, "labels"])
         self._fill["labels"] = IGNORED_LABEL
 
 
@@ -180,7 +179,7 @@ def encode_questions(
     encoded = tokenizer(
         batch["question"], batch["context"], return_attention_mask=False, return_offsets_mapping=True, verbose=False
     )
-    inputs = [key for key in MODEL_INPUTS if key in encoded]
+    inputs = [key for key in TOKEN_INPUTS if key in encoded]
     result: dict[str, list[Any]] = {
         key: [] for key in (*inputs, "labels", *PLACES, "num_tokens", BEGINS_ROW, "is_question_cut")
     }

@@ -29,7 +29,6 @@ from nlp_ft.models.text_source import require_model_files
 from nlp_ft.prediction.tokens import predicted_rows, saved_tokenizer
 from nlp_ft.prediction.trained_run import Source, TrainedRun, damage_named, load_whole
 from nlp_ft.recipe import ChoiceRecipe
-from nlp_ft.tasks.task import Data
 
 Input = tuple[str, Sequence[str]]
 """A prompt and its candidates."""
@@ -133,7 +132,7 @@ class ChoiceRun(TrainedRun):
             rows = as_choices(load_files(data, "--data", named_columns(section)), f"--data ({data})", section)
         return ChoiceData({split: rows}, {split: encoded_split(rows, split, self.tokenizer, section)})
 
-    def labelled_collator(self, data: Data, split: str) -> ChoiceCollator:
+    def labelled_collator(self) -> ChoiceCollator:
         """Make the collator that pads candidates to the longest of their batch."""
         return ChoiceCollator(self.tokenizer)
 

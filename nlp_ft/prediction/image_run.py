@@ -25,7 +25,6 @@ from nlp_ft.errors import DataError
 from nlp_ft.models.labels import label_names
 from nlp_ft.prediction.trained_run import Source, TrainedRun, chunked, damage_named, load_whole
 from nlp_ft.recipe import ImageRecipe
-from nlp_ft.tasks.task import Data
 
 BATCH_SIZE = 64
 
@@ -99,7 +98,7 @@ class ImageRun(TrainedRun):
             rows = load_image_places(data, "--data", section)
         return encode_image_split(rows, split, f"--data ({data})", section, label_names(self.model))
 
-    def labelled_collator(self, data: Data, split: str) -> ImageCollator:
+    def labelled_collator(self) -> ImageCollator:
         """Make the collator that decodes and transforms images as the saved image processor does."""
         return ImageCollator(self.preprocessing)
 

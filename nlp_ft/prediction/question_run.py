@@ -29,7 +29,6 @@ from nlp_ft.models.text_source import require_model_files
 from nlp_ft.prediction.tokens import predicted_rows, saved_tokenizer
 from nlp_ft.prediction.trained_run import Source, TrainedRun, chunked, damage_named, load_whole
 from nlp_ft.recipe import QuestionRecipe
-from nlp_ft.tasks.task import Data
 
 SPLIT = "questions"
 """The name of the split that questions to answer are in."""
@@ -128,7 +127,7 @@ class QuestionRun(TrainedRun):
             rows = read_questions(data, "--data", section)
         return QuestionData({split: rows}, {split: in_windows(rows, split, self.tokenizer, section)})
 
-    def labelled_collator(self, data: Data, split: str) -> QuestionCollator:
+    def labelled_collator(self) -> QuestionCollator:
         """Make the collator that pads windows to the longest of their batch."""
         return QuestionCollator(self.tokenizer)
 

@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 import nlp_ft.models.pooled_classifier  # noqa: F401  # registers the class that a run folder may hold
+from nlp_ft.data.batch import TOKEN_INPUTS
 from nlp_ft.data.batch_loading import PaddingCollator
 from nlp_ft.data.row_files import Rows
 from nlp_ft.data.sources import columns_of_texts, load_files, text_columns
@@ -27,7 +28,6 @@ from nlp_ft.prediction.tokens import batches_of, saved_tokenizer
 from nlp_ft.prediction.trained_run import Source, TrainedRun, chunked, damage_named, load_whole
 from nlp_ft.recipe import TextRecipe
 from nlp_ft.tasks.registry import task_class
-from nlp_ft.tasks.task import Data
 
 Texts = Sequence[str] | Sequence[tuple[str, str]]
 
@@ -62,7 +62,7 @@ class TextRun(TrainedRun):
         begins_row = encoded.pop(BEGINS_ROW, None)
         lengths = np.array([len(ids) for ids in encoded["input_ids"]])
         batches = batches_of(lengths, self.device)
-        collator = PaddingCollator(self.tokenizer, list(encoded))
+        collator = PaddingCollator(self.tokenizer, TOKEN_INPUTS)
         computed = []
         with self.computing() as compute:
             for batch in batches:
@@ -125,12 +125,9 @@ class TextRun(TrainedRun):
         names = label_names(self.model)
         return encode_split(rows, split, f"--data ({data})", self.tokenizer, section, names, self.label_kind)
 
-    def labelled_collator(self, data: Data, split: str) -> PaddingCollator:
+    def labelled_collator(self) -> PaddingCollator:
         """Make the collator that pads texts to the longest of their batch."""
-        columns = data.encoded[split].column_names
-        return PaddingCollator(
-            self.tokenizer, [key for key in ("input_ids", "token_type_ids", "labels") if key in columns]
-        )
+        return PaddingCollator(self.tokenizer, [*TOKEN_INPUTS, "labels"])
 
 
 def _pair(line: str, number: int) -> tuple[str, str]:

@@ -132,7 +132,7 @@ class TrainedRun(ABC):
         """Read labelled rows of file(s), or of a split of the recipe, as a split of that name. Raises: DataError."""
 
     @abstractmethod
-    def labelled_collator(self, data: Data, split: str) -> Collator:
+    def labelled_collator(self) -> Collator:
         """Make the collator of labelled rows."""
 
     @cached_property

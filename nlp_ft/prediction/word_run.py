@@ -27,7 +27,6 @@ from nlp_ft.prediction.tokens import batches_of, saved_tokenizer
 from nlp_ft.prediction.trained_run import Source, TrainedRun, chunked, damage_named, load_whole
 from nlp_ft.recipe import WordsRecipe
 from nlp_ft.tasks.entities import TaggedWords
-from nlp_ft.tasks.task import Data
 
 Input = str | Sequence[str]
 """A text, which is divided into words, or the words themselves."""
@@ -59,7 +58,7 @@ class WordRun(TrainedRun):
         rows = np.cumsum(encoded.pop(BEGINS_ROW)) - 1
         lengths = np.array([len(ids) for ids in encoded["input_ids"]])
         batches = batches_of(lengths, self.device)
-        collator = WordCollator(self.tokenizer, list(encoded))
+        collator = WordCollator(self.tokenizer)
         found = [np.zeros((len(words), len(label_names(self.model))), np.float32) for _, words, _ in texts]
         with self.computing() as compute:
             for batch in batches:
@@ -108,9 +107,9 @@ class WordRun(TrainedRun):
             rows = load_word_rows(data, "--data", section)
         return encode_word_split(rows, split, f"--data ({data})", self.tokenizer, section, label_names(self.model))
 
-    def labelled_collator(self, data: Data, split: str) -> WordCollator:
+    def labelled_collator(self) -> WordCollator:
         """Make the collator that pads rows to the longest of their batch."""
-        return WordCollator(self.tokenizer, data.encoded[split].column_names)
+        return WordCollator(self.tokenizer)
 
 
 def _in_words(item: Any, number: int) -> tuple[str, list[str], list[int]]:

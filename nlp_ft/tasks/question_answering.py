@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from transformers import AutoModelForQuestionAnswering, PreTrainedModel
 
+from nlp_ft.data.batch import TOKEN_INPUTS
 from nlp_ft.data.columns import content_of, fingerprint
 from nlp_ft.data.question_report import describe_questions, format_question_report
-from nlp_ft.data.question_windows import MODEL_INPUTS, QuestionCollator, QuestionData, load_question_data
+from nlp_ft.data.question_windows import QuestionCollator, QuestionData, load_question_data
 from nlp_ft.data.questions import load_question_splits
 from nlp_ft.data.splits import progress_bars
 from nlp_ft.errors import ModelError
@@ -116,7 +117,7 @@ class QuestionAnswering(EncoderTask):
                 f"answers of {split}": content_of([repr(raw["answers"][:]), repr(raw["starts"][:])]),
                 f"labels of {split}": fingerprint(encoded, "labels"),
             }
-        return found | self.tokens_identity(self.data.encoded, MODEL_INPUTS)
+        return found | self.tokens_identity(self.data.encoded, TOKEN_INPUTS)
 
     def score_baselines(self) -> dict[str, dict[str, dict[str, float]]]:
         """Score the first sentence, and the sentence that is nearest to the question by TF-IDF."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from nlp_ft.data.batch import TOKEN_INPUTS
 from nlp_ft.data.batch_loading import PaddingCollator
 from nlp_ft.data.columns import content_of, fingerprint
 from nlp_ft.data.report import describe_data, format_data_report
@@ -20,8 +21,6 @@ from nlp_ft.recipe import TextRecipe
 from nlp_ft.recipe.probe import probe_notes
 from nlp_ft.tasks.encoder_task import EncoderTask, save_tokenizer
 from nlp_ft.tasks.task import Card
-
-MODEL_INPUTS = ("input_ids", "token_type_ids")
 
 
 class TextInputs(EncoderTask):
@@ -63,8 +62,7 @@ class TextInputs(EncoderTask):
 
     def collator(self, training: bool) -> PaddingCollator:
         """Make the collator that pads each text to the longest of its batch; training changes nothing at random."""
-        columns = self.data.encoded["train"].column_names
-        return PaddingCollator(self.tokenizer, [*(key for key in MODEL_INPUTS if key in columns), "labels"])
+        return PaddingCollator(self.tokenizer, [*TOKEN_INPUTS, "labels"])
 
     def describe_data(self) -> dict[str, Any]:
         """Describe rows, labels, token lengths and odd texts of each split."""
@@ -83,7 +81,7 @@ class TextInputs(EncoderTask):
                 f"texts of {split}": content_of(texts),
                 f"labels of {split}": fingerprint(encoded, "labels"),
             }
-        return found | self.tokens_identity(self.data.encoded, MODEL_INPUTS)
+        return found | self.tokens_identity(self.data.encoded, TOKEN_INPUTS)
 
     def save_preprocessor(self, folder: Path) -> None:
         """Save the tokenizer, with the length and the side of truncation."""

@@ -108,7 +108,7 @@ class TokenClassification(EncoderTask):
 
     def collator(self, training: bool) -> WordCollator:
         """Make the collator that pads each row to the longest of its batch; training changes nothing at random."""
-        return WordCollator(self.tokenizer, self.data.encoded["train"].column_names)
+        return WordCollator(self.tokenizer)
 
     def describe_data(self) -> dict[str, Any]:
         """Describe rows, words, entities and tokens of each split."""

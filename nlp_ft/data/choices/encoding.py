@@ -12,7 +12,7 @@ import torch
 from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
-from nlp_ft.data.batch import IGNORED_LABEL
+from nlp_ft.data.batch import IGNORED_LABEL, TOKEN_INPUTS
 from nlp_ft.data.batch_loading import PaddingCollator
 from nlp_ft.data.choices.rows import load_choice_splits
 from nlp_ft.data.columns import numbers, row_numbers
@@ -25,8 +25,7 @@ from nlp_ft.recipe.choices import ChoiceDataSection
 
 ROWS_WORTH_A_PROCESS = 10_000
 ROWS_ENCODED_TOGETHER = 1000
-MODEL_INPUTS = ("input_ids", "token_type_ids")
-FOR_BATCHES = (*MODEL_INPUTS, "sizes", "labels")
+FOR_BATCHES = (*TOKEN_INPUTS, "sizes", "labels")
 """Columns of encoded rows that a batch needs: the tokens of all candidates, one candidate after the other; the number
 of tokens of each; and for each candidate 1 if it is right and 0 if not."""
 
@@ -94,7 +93,7 @@ class ChoiceCollator(PaddingCollator):
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        super().__init__(tokenizer, MODEL_INPUTS)
+        super().__init__(tokenizer, TOKEN_INPUTS)
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         most = max(len(row["sizes"]) for row in rows)
@@ -110,7 +109,7 @@ class ChoiceCollator(PaddingCollator):
 def _candidates(row: Mapping[str, Any], most: int) -> list[dict[str, list[int]]]:
     """Divide the tokens of a row into its candidates; the first stands for those that it lacks."""
     ends = np.cumsum(row["sizes"]).tolist()
-    found = [{key: row[key][start:end] for key in MODEL_INPUTS if key in row} for start, end in zip([0, *ends], ends)]
+    found = [{key: row[key][start:end] for key in TOKEN_INPUTS if key in row} for start, end in zip([0, *ends], ends)]
     return found + found[:1] * (most - len(found))
 
 
@@ -192,7 +191,7 @@ def encode_choices(
     prompts = [prompt for prompt, count in zip(batch["prompt"], counts) for _ in range(count)]
     texts = [candidate for candidates in batch["candidates"] for candidate in candidates]
     encoded = tokenizer(prompts, texts, return_attention_mask=False, verbose=False)
-    inputs = [key for key in MODEL_INPUTS if key in encoded]
+    inputs = [key for key in TOKEN_INPUTS if key in encoded]
     result: dict[str, list[Any]] = {key: [] for key in (*inputs, "sizes", "labels", "num_tokens")}
     result |= {"cut_candidates": [], "is_prompt_cut": []}
     starts = np.cumsum([0, *counts]).tolist()
