@@ -1,6 +1,5 @@
 """Turns questions and contexts into windows of tokens, and knows which characters each token of a window stands for."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,15 +7,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset, List, Value
 from transformers import PreTrainedTokenizerBase
 
 from nlp_ft.data.batch import IGNORED_LABEL, TOKEN_INPUTS
 from nlp_ft.data.batch_loading import PaddingCollator
 from nlp_ft.data.columns import numbers, row_numbers
 from nlp_ft.data.questions import load_question_splits
-from nlp_ft.data.splits import progress_bars, useful_processes
-from nlp_ft.data.stored import stored_map
+from nlp_ft.data.splits import progress_bars
+from nlp_ft.data.tokenized import tokenized
 from nlp_ft.data.windows import BEGINS_ROW, Windows, window_positions
 from nlp_ft.data.workers import end_with_parent
 from nlp_ft.errors import DataError
@@ -27,8 +26,6 @@ CANDIDATE, START, END = 0, 1, 2
 tokens, such as those of the question, have `IGNORED_LABEL`."""
 LEAST_CONTEXT = 4
 """A question is cut where it would leave less than one in this many tokens of a window for the context."""
-ROWS_WORTH_A_PROCESS = 10_000
-ROWS_ENCODED_TOGETHER = 1000
 PLACES = ("first_characters", "end_characters")
 """Columns of the windows: for each candidate token, in order, its first character in the context and the one after its
 last; -1 for the token that stands for `no answer`."""
@@ -118,10 +115,7 @@ def in_windows(questions: Dataset, name: str, tokenizer: PreTrainedTokenizerBase
         DataError: the tokenizer does not know which characters its tokens stand for, or a window is too short.
     """
     check_tokenizer(tokenizer, data.max_length)
-    features: dict[str, Any] = {"input_ids": List(Value("int32"))}
-    if "token_type_ids" in tokenizer("a"):
-        features["token_type_ids"] = List(Value("int8"))
-    features |= {
+    columns = {
         "labels": List(Value("int8")),
         **{key: List(Value("int32")) for key in PLACES},
         "num_tokens": Value("int32"),
@@ -130,18 +124,7 @@ def in_windows(questions: Dataset, name: str, tokenizer: PreTrainedTokenizerBase
     }
     # Of the section, only these two keys change the windows.
     kept = {"tokenizer": tokenizer, "max_length": data.max_length, "stride": data.stride}
-    with progress_bars(sys.stderr.isatty()):
-        return stored_map(
-            questions,
-            encode_questions,
-            kept,
-            remove_columns=questions.column_names,
-            features=Features(features),
-            batch_size=ROWS_ENCODED_TOGETHER,
-            writer_batch_size=ROWS_ENCODED_TOGETHER,
-            num_proc=data.num_proc or useful_processes(len(questions), ROWS_WORTH_A_PROCESS),
-            desc=f"Tokenizing {name}",
-        )
+    return tokenized(questions, name, encode_questions, kept, columns, data.num_proc)
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:

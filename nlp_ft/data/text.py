@@ -1,21 +1,19 @@
 """Loads the text splits of a recipe: reads and labels them, tokenizes them once, and caches them on the disk."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset, Value
 from transformers import PreTrainedTokenizerBase
 
 from nlp_ft.data.columns import numbers, row_numbers
 from nlp_ft.data.row_writers import free_names
 from nlp_ft.data.sources import check_columns, check_texts, columns_of_texts, text_columns
-from nlp_ft.data.splits import progress_bars, useful_processes
-from nlp_ft.data.stored import stored_map
+from nlp_ft.data.splits import progress_bars
 from nlp_ft.data.text_labels import ClassLabels, LabelKind, Labels
+from nlp_ft.data.tokenized import tokenized
 from nlp_ft.data.tokens import encode_rows
 from nlp_ft.data.windows import BEGINS_ROW, Windows
 from nlp_ft.recipe.text import TextDataSection, WindowPooling
@@ -23,10 +21,11 @@ from nlp_ft.recipe.text import TextDataSection, WindowPooling
 ROWS_WORTH_A_PROCESS = 20_000
 ROWS_ENCODED_TOGETHER = 2500
 """More would make fewer batches on the disk (see `ROWS_OF_A_BATCH`), but the tokenizer's lists take memory."""
-NO_LOCATION = dict.fromkeys(
-    ("source", "config", "revision", "split_column", "train", "validation", "test", "train_rows")
+NOT_IN_KEY = dict.fromkeys(
+    ("source", "config", "revision", "split_column", "train", "validation", "test", "train_rows", "num_proc")
 )
-"""Resets the keys of the data section that say where the rows come from, and how many are drawn."""
+"""Resets the keys of the data section that say where the rows come from and how many are drawn, which their content in
+the cache's key identifies, and by how many processes."""
 
 
 @dataclass(frozen=True)
@@ -102,10 +101,9 @@ def load_text_data(
     """
     with progress_bars(False):
         raw, labels = kind.load(data, seed)
-    with progress_bars(sys.stderr.isatty()):
-        encoded = {
-            split: _encode(rows, split, tokenizer, data, labels) for split, rows in raw.items() if only in (None, split)
-        }
+    encoded = {
+        split: _encode(rows, split, tokenizer, data, labels) for split, rows in raw.items() if only in (None, split)
+    }
     return TextData(raw, encoded, labels.names, text_columns(data), data.max_length, data.window_pooling)
 
 
@@ -135,8 +133,7 @@ def encode_split(
     check_columns(rows.column_names, columns_of_texts(data), where)
     check_texts(rows.features, text_columns(data), where)
     labels = kind.of_model(rows, where, data, label_names)
-    with progress_bars(sys.stderr.isatty()):
-        encoded = _encode(rows, split, tokenizer, data, labels)
+    encoded = _encode(rows, split, tokenizer, data, labels)
     columns = text_columns(data)
     return TextData({split: rows}, {split: encoded}, labels.names, columns, data.max_length, data.window_pooling)
 
@@ -148,31 +145,15 @@ def _encode(
     data: TextDataSection,
     labels: Labels,
 ) -> Dataset:
-    probe = tokenizer("a")
-    features: dict[str, Any] = {"input_ids": List(Value("int32"))}
-    if "token_type_ids" in probe:
-        features["token_type_ids"] = List(Value("int8"))
-    features |= {
+    columns = {
         "num_tokens": Value("int32"),
         "labels": labels.feature,
         "text_hash": Value("int64"),
         "is_empty": Value("bool"),
     }
     if data.truncation == "windows":
-        features |= {"window_tokens": Value("int32"), BEGINS_ROW: Value("bool")}
-    return stored_map(
-        rows,
-        encode_rows,
-        {
-            "tokenizer": tokenizer,
-            # The location of the rows is left out of the cache's key, which already identifies their content.
-            "data": data.model_copy(update={**NO_LOCATION, "num_proc": None}),
-            "labels": labels,
-        },
-        remove_columns=rows.column_names,
-        features=Features(features),
-        batch_size=ROWS_ENCODED_TOGETHER,
-        writer_batch_size=ROWS_ENCODED_TOGETHER,
-        num_proc=data.num_proc or useful_processes(len(rows), ROWS_WORTH_A_PROCESS),
-        desc=f"Tokenizing {split}",
+        columns |= {"window_tokens": Value("int32"), BEGINS_ROW: Value("bool")}
+    kept = {"tokenizer": tokenizer, "data": data.model_copy(update=NOT_IN_KEY), "labels": labels}
+    return tokenized(
+        rows, split, encode_rows, kept, columns, data.num_proc, ROWS_ENCODED_TOGETHER, ROWS_WORTH_A_PROCESS
     )

@@ -1,6 +1,5 @@
 """Encodes each candidate as a pair with its prompt; a batch holds all candidates of its rows."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,22 +8,20 @@ from typing import Any
 import numpy as np
 import pyarrow
 import torch
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset, List, Value
 from transformers import PreTrainedTokenizerBase
 
 from nlp_ft.data.batch import IGNORED_LABEL, TOKEN_INPUTS
 from nlp_ft.data.batch_loading import PaddingCollator
 from nlp_ft.data.choices.rows import load_choice_splits
 from nlp_ft.data.columns import numbers, row_numbers
-from nlp_ft.data.splits import progress_bars, useful_processes
-from nlp_ft.data.stored import stored_map
+from nlp_ft.data.splits import progress_bars
+from nlp_ft.data.tokenized import tokenized
 from nlp_ft.data.windows import Windows
 from nlp_ft.data.workers import end_with_parent
 from nlp_ft.errors import DataError
 from nlp_ft.recipe.choices import ChoiceDataSection
 
-ROWS_WORTH_A_PROCESS = 10_000
-ROWS_ENCODED_TOGETHER = 1000
 FOR_BATCHES = (*TOKEN_INPUTS, "sizes", "labels")
 """Columns of encoded rows that a batch needs: the tokens of all candidates, one candidate after the other; the number
 of tokens of each; and for each candidate 1 if it is right and 0 if not."""
@@ -133,28 +130,15 @@ def encoded_split(choices: Dataset, name: str, tokenizer: PreTrainedTokenizerBas
         DataError: see `check_tokenizer`.
     """
     check_tokenizer(tokenizer, data.max_length)
-    features: dict[str, Any] = {"input_ids": List(Value("int32"))}
-    if "token_type_ids" in tokenizer("a"):
-        features["token_type_ids"] = List(Value("int8"))
-    features |= {
+    columns = {
         "sizes": List(Value("int32")),
         "labels": List(Value("int8")),
         "num_tokens": Value("int32"),
         "cut_candidates": Value("int32"),
         "is_prompt_cut": Value("bool"),
     }
-    with progress_bars(sys.stderr.isatty()):
-        return stored_map(
-            choices,
-            encode_choices,
-            {"tokenizer": tokenizer, "max_length": data.max_length},
-            remove_columns=choices.column_names,
-            features=Features(features),
-            batch_size=ROWS_ENCODED_TOGETHER,
-            writer_batch_size=ROWS_ENCODED_TOGETHER,
-            num_proc=data.num_proc or useful_processes(len(choices), ROWS_WORTH_A_PROCESS),
-            desc=f"Tokenizing {name}",
-        )
+    kept = {"tokenizer": tokenizer, "max_length": data.max_length}
+    return tokenized(choices, name, encode_choices, kept, columns, data.num_proc)
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:

@@ -1,15 +1,13 @@
 """Loads the splits of a recipe for words with tags: reads and checks them, tokenizes them once, caches them."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow
 import pyarrow.compute
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset, List, Value
 from transformers import PreTrainedTokenizerBase
 
 from nlp_ft.data.batch import IGNORED_LABEL
@@ -23,9 +21,9 @@ from nlp_ft.data.sources import (
     named_splits,
     rows_from_source,
 )
-from nlp_ft.data.splits import draw_rows, progress_bars, useful_processes
-from nlp_ft.data.stored import stored_map
-from nlp_ft.data.text import NO_LOCATION, ROWS_ENCODED_TOGETHER, ROWS_WORTH_A_PROCESS
+from nlp_ft.data.splits import draw_rows, progress_bars
+from nlp_ft.data.text import NOT_IN_KEY, ROWS_ENCODED_TOGETHER, ROWS_WORTH_A_PROCESS
+from nlp_ft.data.tokenized import tokenized
 from nlp_ft.data.windows import BEGINS_ROW, Windows
 from nlp_ft.data.words.conll import is_conll, load_conll
 from nlp_ft.data.words.encoding import encode_tagged
@@ -145,8 +143,7 @@ def load_word_data(data: WordsDataSection, tokenizer: PreTrainedTokenizerBase, s
     """Read, check and tokenize the splits of a recipe. Raises: DataError: see `load_tagged_rows`."""
     with progress_bars(False):
         found = load_tagged_rows(data, seed)
-    with progress_bars(sys.stderr.isatty()):
-        encoded = {s: _encode(rows, s, tokenizer, data, found.label_names) for s, rows in found.raw.items()}
+    encoded = {s: _encode(rows, s, tokenizer, data, found.label_names) for s, rows in found.raw.items()}
     return WordData(found.raw, encoded, found.label_names, found.scheme)
 
 
@@ -173,8 +170,7 @@ def encode_word_split(
     """
     scheme = find_scheme(data.scheme, label_names, "the model")
     _check_tags(rows, where, label_names, scheme, "that the model does not have")
-    with progress_bars(sys.stderr.isatty()):
-        encoded = _encode(rows, split, tokenizer, data, label_names)
+    encoded = _encode(rows, split, tokenizer, data, label_names)
     return WordData({split: rows}, {split: encoded}, list(label_names), scheme)
 
 
@@ -264,24 +260,17 @@ def _named(rows: Dataset, lengths: np.ndarray, position: int, where: str) -> tup
 def _encode(
     rows: Dataset, split: str, tokenizer: PreTrainedTokenizerBase, data: WordsDataSection, label_names: Sequence[str]
 ) -> Dataset:
-    ids = List(Value("int32"))
-    features: dict[str, Any] = {"input_ids": ids}
-    if "token_type_ids" in tokenizer("a"):
-        features["token_type_ids"] = List(Value("int8"))
-    features |= {"words": ids, "labels": ids, "tags": ids, "num_tokens": Value("int32")}
-    features |= {"window_tokens": Value("int32"), BEGINS_ROW: Value("bool"), "text_hash": Value("int64")}
-    return stored_map(
-        rows,
-        encode_tagged,
-        {
-            "tokenizer": tokenizer,
-            "data": data.model_copy(update={**NO_LOCATION, "num_proc": None}),
-            "label_ids": {name: i for i, name in enumerate(label_names)},
-        },
-        remove_columns=rows.column_names,
-        features=Features(features),
-        batch_size=ROWS_ENCODED_TOGETHER,
-        writer_batch_size=ROWS_ENCODED_TOGETHER,
-        num_proc=data.num_proc or useful_processes(len(rows), ROWS_WORTH_A_PROCESS),
-        desc=f"Tokenizing {split}",
+    columns = {
+        **dict.fromkeys(("words", "labels", "tags"), List(Value("int32"))),
+        **dict.fromkeys(("num_tokens", "window_tokens"), Value("int32")),
+        BEGINS_ROW: Value("bool"),
+        "text_hash": Value("int64"),
+    }
+    kept = {
+        "tokenizer": tokenizer,
+        "data": data.model_copy(update=NOT_IN_KEY),
+        "label_ids": {name: i for i, name in enumerate(label_names)},
+    }
+    return tokenized(
+        rows, split, encode_tagged, kept, columns, data.num_proc, ROWS_ENCODED_TOGETHER, ROWS_WORTH_A_PROCESS
     )
