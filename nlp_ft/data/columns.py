@@ -57,6 +57,12 @@ def row_numbers(rows: Dataset) -> np.ndarray:
     return np.arange(len(rows)) if rows._indices is None else rows._indices.column(0).to_numpy().astype(np.int64)
 
 
+def numbered(rows: Dataset, columns: Sequence[str], chosen: np.ndarray, name: str = "row") -> pyarrow.Table:
+    """Read columns of the chosen rows, (chosen,), behind a column `name` with the `row_numbers` of these rows."""
+    found = rows.select_columns(list(columns)).with_format("arrow")[chosen.tolist()]
+    return found.add_column(0, name, pyarrow.array(row_numbers(rows)[chosen]))
+
+
 def fingerprint(rows: Dataset, column: str) -> str:
     """Hash the values of a column in their order; lists of numbers are hashed without making Python objects."""
     digest = blake2b(digest_size=16)

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from nlp_ft.data.batch import IGNORED_LABEL, TOKEN_INPUTS
 from nlp_ft.data.batch_loading import PaddingCollator
-from nlp_ft.data.columns import numbers, row_numbers
+from nlp_ft.data.columns import numbered, numbers
 from nlp_ft.data.questions import load_question_splits
 from nlp_ft.data.splits import progress_bars
 from nlp_ft.data.tokenized import tokenized
@@ -82,9 +82,7 @@ class QuestionData:
 
     def inputs(self, split: str, rows: np.ndarray) -> pyarrow.Table:
         """`row`, the number in the data that was read, the question and the context of some rows of a split."""
-        raw = self.raw[split]
-        texts = raw.select_columns(["question", "context"]).with_format("arrow")[rows.tolist()]
-        return texts.add_column(0, "row", pyarrow.array(row_numbers(raw)[rows]))
+        return numbered(self.raw[split], ["question", "context"], rows)
 
 
 class QuestionCollator(PaddingCollator):

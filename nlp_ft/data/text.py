@@ -8,7 +8,7 @@ import pyarrow
 from datasets import Dataset, Value
 from transformers import PreTrainedTokenizerBase
 
-from nlp_ft.data.columns import numbers, row_numbers
+from nlp_ft.data.columns import numbered, numbers
 from nlp_ft.data.row_writers import free_names
 from nlp_ft.data.sources import check_columns, check_texts, columns_of_texts, text_columns
 from nlp_ft.data.splits import progress_bars
@@ -74,10 +74,8 @@ class TextData:
 
     def inputs(self, split: str, rows: np.ndarray) -> pyarrow.Table:
         """`row`, the number in the data that was read, and the text column(s) of some rows of a split."""
-        raw = self.raw[split]
-        texts = raw.select_columns(self.text_columns).with_format("arrow")[rows.tolist()]
         [name] = free_names(["row"], self.text_columns)
-        return texts.add_column(0, name, pyarrow.array(row_numbers(raw)[rows]))
+        return numbered(self.raw[split], self.text_columns, rows, name)
 
 
 def load_text_data(

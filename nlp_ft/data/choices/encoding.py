@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from nlp_ft.data.batch import IGNORED_LABEL, TOKEN_INPUTS
 from nlp_ft.data.batch_loading import PaddingCollator
 from nlp_ft.data.choices.rows import load_choice_splits
-from nlp_ft.data.columns import numbers, row_numbers
+from nlp_ft.data.columns import numbered, numbers
 from nlp_ft.data.splits import progress_bars
 from nlp_ft.data.tokenized import tokenized
 from nlp_ft.data.windows import Windows
@@ -77,9 +77,7 @@ class ChoiceData:
 
     def inputs(self, split: str, rows: np.ndarray) -> pyarrow.Table:
         """`row`, the number in the data that was read, the prompt and the candidates of some rows of a split."""
-        raw = self.raw[split]
-        texts = raw.select_columns(["prompt", "candidates"]).with_format("arrow")[rows.tolist()]
-        return texts.add_column(0, "row", pyarrow.array(row_numbers(raw)[rows]))
+        return numbered(self.raw[split], ["prompt", "candidates"], rows)
 
 
 class ChoiceCollator(PaddingCollator):

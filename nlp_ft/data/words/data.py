@@ -11,7 +11,7 @@ from datasets import Dataset, List, Value
 from transformers import PreTrainedTokenizerBase
 
 from nlp_ft.data.batch import IGNORED_LABEL
-from nlp_ft.data.columns import numbers, row_numbers
+from nlp_ft.data.columns import numbered, numbers
 from nlp_ft.data.sources import (
     Columns,
     check_columns,
@@ -89,8 +89,7 @@ class WordData:
         """`row`, the number in the data that was read, and the text or the words of some rows of a split."""
         raw = self.raw[split]
         name = TEXT if TEXT in raw.column_names else WORDS
-        found = raw.select_columns([name]).with_format("arrow")[rows.tolist()]
-        return found.add_column(0, "row", pyarrow.array(row_numbers(raw)[rows]))
+        return numbered(raw, [name], rows)
 
 
 def columns_of_words(data: WordsDataSection) -> Columns:
