@@ -20,13 +20,12 @@ from nlp_ft.data.row_files import RowFiles
 from nlp_ft.data.saved_datasets import split_of_saved
 from nlp_ft.data.sources import SPLITS, check_columns, check_texts, expand, field_with_files, from_hub, load_files
 from nlp_ft.data.splits import SPLIT_SEED, draw_train_rows
-from nlp_ft.data.stored import content_hash, stored_rows
+from nlp_ft.data.stored import content_hash, stored_rows, tables_of
 from nlp_ft.errors import DataError
 from nlp_ft.locations import resolve_location
 from nlp_ft.recipe.questions import QuestionDataSection
 from nlp_ft.recipe.sections import is_share
 
-ROWS_CHECKED_TOGETHER = 1000
 FORM_OF_SQUAD = "data: [{title, paragraphs: [{context, qas: [{question, answers: [{text, answer_start}]}]}]}]"
 
 
@@ -240,11 +239,5 @@ def _pairs(answers: Any, start: Any) -> Any:
 
 
 def _tables(rows: Iterator[dict[str, Any]], where: str) -> Iterator[pyarrow.Table]:
-    part: list[dict[str, Any]] = []
-    for number, row in enumerate(rows):
-        part.append(checked_question(row, f"{where}: row {number} (from 0)"))
-        if len(part) == ROWS_CHECKED_TOGETHER:
-            yield pyarrow.Table.from_pylist(part, SCHEMA)
-            part = []
-    if part:
-        yield pyarrow.Table.from_pylist(part, SCHEMA)
+    checked = (checked_question(row, f"{where}: row {number} (from 0)") for number, row in enumerate(rows))
+    return tables_of(checked, SCHEMA)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b, file_digest
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from nlp_ft.errors import DataError
 
 FORMAT = 2
 """Part of every key: raise it when a change of the code makes other rows of the same content, or refuses it."""
+ROWS_OF_A_TABLE = 1000
 LIBRARIES = ("datasets", "pyarrow", "tokenizers", "transformers")
 
 
@@ -62,6 +64,12 @@ def stored_rows(key: str, tables: Callable[[], Iterator[pyarrow.Table]]) -> Data
     # The fingerprint that `from_file` gives depends on the file's path and times.
     rows._fingerprint = stem.name.removeprefix("rows-")
     return rows
+
+
+def tables_of(rows: Iterator[dict[str, Any]], schema: pyarrow.Schema) -> Iterator[pyarrow.Table]:
+    """Make tables of rows as they come, for `stored_rows`."""
+    while part := list(islice(rows, ROWS_OF_A_TABLE)):
+        yield pyarrow.Table.from_pylist(part, schema)
 
 
 def stored_map(rows: Dataset, function: Callable[..., Any], kept: Mapping[str, Any], **options: Any) -> Dataset:

@@ -17,7 +17,14 @@ from nlp_ft.data.choices.encoding import (
     encoded_split,
     load_choice_data,
 )
-from nlp_ft.data.choices.rows import SCHEMA, as_choices, checked_choice, named_columns, prompt_and_candidates
+from nlp_ft.data.choices.rows import (
+    SCHEMA,
+    as_choices,
+    checked_choice,
+    input_columns,
+    named_columns,
+    prompt_and_candidates,
+)
 from nlp_ft.data.row_files import Rows
 from nlp_ft.data.row_writers import names_of
 from nlp_ft.data.sources import check_columns, load_files
@@ -85,7 +92,7 @@ class ChoiceRun(TrainedRun):
 
     def _of_file(self, file: str) -> Iterator[tuple[Sequence[Input], Rows]]:
         section, number = self.recipe.data, 0
-        columns = [(key, column) for key, column in named_columns(section) if key != "label"]
+        columns = input_columns(section)
         for _, rows in stream_texts(file, "--file", section.text_columns):
             check_columns(names_of(rows), columns, f"--file ({file})")
             table = rows if isinstance(rows, list) else rows.select([column for _, column in columns]).to_pylist()

@@ -9,12 +9,11 @@ from datasets import Dataset
 
 from nlp_ft.data.sources import check_columns, check_texts, load_files, named_splits, rows_from_source
 from nlp_ft.data.splits import draw_rows
-from nlp_ft.data.stored import stored_rows
+from nlp_ft.data.stored import stored_rows, tables_of
 from nlp_ft.errors import DataError, listed
 from nlp_ft.recipe.choices import ChoiceDataSection
 from nlp_ft.suggest import did_you_mean
 
-ROWS_CHECKED_TOGETHER = 1000
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 FORMS = "its index, its letter (from A) or its exact text"
 SCHEMA = pyarrow.schema(
@@ -42,7 +41,15 @@ def load_choice_splits(data: ChoiceDataSection, seed: int = 0) -> dict[str, Data
 
 def named_columns(data: ChoiceDataSection) -> list[tuple[str, str]]:
     """List (key of the recipe, column) of the columns to read."""
-    return [*_input_columns(data), ("label", data.label)]
+    return [*input_columns(data), ("label", data.label)]
+
+
+def input_columns(data: ChoiceDataSection) -> list[tuple[str, str]]:
+    """List (key of the recipe, column) of the columns with prompts and candidates."""
+    return [
+        *(("text", name) for name in data.text_columns),
+        *(("candidates", name) for name in data.candidate_columns),
+    ]
 
 
 def as_choices(rows: Dataset, where: str, data: ChoiceDataSection) -> Dataset:
@@ -56,9 +63,8 @@ def as_choices(rows: Dataset, where: str, data: ChoiceDataSection) -> Dataset:
     check_columns(rows.column_names, columns, where)
     check_input_columns(rows, where, data)
     kept = rows.select_columns(list(dict.fromkeys(column for _, column in columns)))
-    stored = stored_rows(
-        f"choices {columns} {data.first_index} {rows._fingerprint}", lambda: _tables(kept, where, data)
-    )
+    key = f"choices {columns} {data.first_index} {rows._fingerprint}"
+    stored = stored_rows(key, lambda: tables_of(_checked(kept, where, data), SCHEMA))
     if stored is None:
         raise DataError(f"{where} has no rows")
     return stored
@@ -217,15 +223,8 @@ def _cell(row: Mapping[str, Any], data: ChoiceDataSection) -> Any:
     return row[data.candidates] if isinstance(data.candidates, str) else [row[name] for name in data.candidates]
 
 
-def _input_columns(data: ChoiceDataSection) -> list[tuple[str, str]]:
-    return [
-        *(("text", name) for name in data.text_columns),
-        *(("candidates", name) for name in data.candidate_columns),
-    ]
-
-
-def _tables(rows: Dataset, where: str, data: ChoiceDataSection) -> Iterator[pyarrow.Table]:
-    part: list[dict[str, Any]] = []
+def _checked(rows: Dataset, where: str, data: ChoiceDataSection) -> Iterator[dict[str, Any]]:
+    """Yield rows with the columns of `SCHEMA`. Raises: DataError: see `as_choices`."""
     of_columns = data.candidates if isinstance(data.candidates, list) else []
     right = of_columns.index(data.label) if data.label in of_columns else None
     for number, row in enumerate(rows):
@@ -235,9 +234,4 @@ def _tables(rows: Dataset, where: str, data: ChoiceDataSection) -> Iterator[pyar
             label = index_of(row[data.label], _cell(row, data), place, data.first_index)
         else:
             candidates, label = _in_order(candidates, right, place)
-        part.append({"prompt": prompt, "candidates": candidates, "label": label})
-        if len(part) == ROWS_CHECKED_TOGETHER:
-            yield pyarrow.Table.from_pylist(part, SCHEMA)
-            part = []
-    if part:
-        yield pyarrow.Table.from_pylist(part, SCHEMA)
+        yield {"prompt": prompt, "candidates": candidates, "label": label}

@@ -189,16 +189,6 @@ def _check_line(cells: Sequence[str], width: int, columns: Columns, where: str) 
 
 def _tables(rows: Iterator[Row], names: tuple[str, str]) -> Iterator[pyarrow.Table]:
     strings = pyarrow.list_(pyarrow.string())
-    part: list[Row] = []
-
-    def table() -> pyarrow.Table:
+    while part := list(islice(rows, ROWS_OF_A_BATCH)):
         columns = [pyarrow.array(column, strings) for column in zip(*part, strict=True)]
-        return pyarrow.Table.from_arrays(columns, names=list(names))
-
-    for row in rows:
-        part.append(row)
-        if len(part) == ROWS_OF_A_BATCH:
-            yield table()
-            part.clear()
-    if part:
-        yield table()
+        yield pyarrow.Table.from_arrays(columns, names=list(names))
