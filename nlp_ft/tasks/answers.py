@@ -1,6 +1,5 @@
 """The outputs of question answering: from the logits of windows to the best answers of a question, or to none."""
 
-import csv
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +36,7 @@ from nlp_ft.tasks.answer_spans import (
 )
 from nlp_ft.tasks.losses import span_losses
 from nlp_ft.tasks.metrics import margin_of_share
+from nlp_ft.tasks.outputs import write_csv
 
 
 @dataclass(frozen=True)
@@ -191,10 +191,8 @@ class AnswerOutputs:
         """Write `<split>_by_question_word.csv` and `<split>_by_answer_length.csv`."""
         texts, golds = self._texts(predicted), list(references)
         for name, group in (("question_word", question_word), ("answer_length", answer_length)):
-            with (folder / f"{split}_by_{name}.csv").open("w", newline="", encoding="utf-8") as stream:
-                writer = csv.writer(stream)
-                writer.writerow([name, "questions", "exact_match", "f1"])
-                writer.writerows(grouped(texts, golds, group))
+            rows = grouped(texts, golds, group)
+            write_csv(folder / f"{split}_by_{name}.csv", [name, "questions", "exact_match", "f1"], rows)
 
     def prediction(self, activated: Candidates) -> AnswerPrediction:
         """Make the prediction for one question from its row of `of_rows`."""

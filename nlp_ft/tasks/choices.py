@@ -1,6 +1,5 @@
 """The outputs of multiple choice: from a score for each candidate to the chosen one."""
 
-import csv
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from nlp_ft.tables import terminal_width, text_table
 from nlp_ft.tasks.choice_metrics import Gold, grouped, length_of_right, num_candidates, score_choices
 from nlp_ft.tasks.losses import choice_log_shares, choice_losses
 from nlp_ft.tasks.metrics import margin_of_share
+from nlp_ft.tasks.outputs import write_csv
 
 
 @dataclass(frozen=True, order=True)
@@ -131,10 +131,8 @@ class ChoiceOutputs:
     def write_tables(self, folder: Path, split: str, predicted: np.ndarray, references: np.ndarray) -> None:
         """Write `<split>_by_length.csv` and `<split>_by_candidates.csv`, the number of candidates."""
         for name, group in (("length", length_of_right), ("candidates", num_candidates)):
-            with (folder / f"{split}_by_{name}.csv").open("w", newline="", encoding="utf-8") as stream:
-                writer = csv.writer(stream)
-                writer.writerow([name, "rows", "accuracy", "above_chance"])
-                writer.writerows(grouped(_indices(predicted), list(references), group))
+            rows = grouped(_indices(predicted), list(references), group)
+            write_csv(folder / f"{split}_by_{name}.csv", [name, "rows", "accuracy", "above_chance"], rows)
 
     def prediction(self, activated: Choice) -> Choice:
         """Return the choice for one input from its row of `of_rows`."""

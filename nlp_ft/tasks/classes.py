@@ -1,6 +1,5 @@
 """Classification of texts or images: its outputs and its loss."""
 
-import csv
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from nlp_ft.recipe import Recipe
 from nlp_ft.tables import shortened, terminal_width, text_table, wrapped
 from nlp_ft.tasks.losses import ClassificationLoss
 from nlp_ft.tasks.metrics import confusion_matrix, margin_of_share, most_confused, per_class, score
+from nlp_ft.tasks.outputs import write_csv
 from nlp_ft.tasks.row_outputs import RowOutputs
 from nlp_ft.tasks.task import Data
 
@@ -117,14 +117,9 @@ class ClassOutputs(RowOutputs):
         """Write `<split>_per_class.csv` and `<split>_confusion_matrix.csv` (a row for each true label)."""
         rows = per_class(predicted, references, self.label_names)
         matrix = confusion_matrix(predicted, references, len(self.label_names))
-        with (folder / f"{split}_{self.table_file}").open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-        with (folder / f"{split}_confusion_matrix.csv").open("w", newline="", encoding="utf-8") as stream:
-            table = csv.writer(stream)
-            table.writerow(["true label", *self.label_names])
-            table.writerows([name, *row] for name, row in zip(self.label_names, matrix, strict=True))
+        write_csv(folder / f"{split}_{self.table_file}", rows[0], (row.values() for row in rows))
+        counts = ([name, *row] for name, row in zip(self.label_names, matrix, strict=True))
+        write_csv(folder / f"{split}_confusion_matrix.csv", ["true label", *self.label_names], counts)
 
     def prediction(self, activated: np.ndarray) -> Prediction:
         """Make the prediction: the most likely label, and the probability of each label."""

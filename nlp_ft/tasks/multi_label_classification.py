@@ -1,6 +1,5 @@
 """Multi-label classification: any number of labels, also none, for each text or pair of texts."""
 
-import csv
 import math
 import warnings
 from collections.abc import Sequence
@@ -29,6 +28,7 @@ from nlp_ft.tasks.classes import given_weights, refuse_absent
 from nlp_ft.tasks.label_set_metrics import Thresholds, most_frequent_set, per_label, score, tuned
 from nlp_ft.tasks.losses import BinaryLoss
 from nlp_ft.tasks.metrics import margin_of_share
+from nlp_ft.tasks.outputs import write_csv
 from nlp_ft.tasks.row_outputs import RowOutputs
 from nlp_ft.tasks.task import Card
 from nlp_ft.tasks.text_inputs import TextInputs
@@ -144,10 +144,7 @@ class LabelSetOutputs(RowOutputs):
     def write_tables(self, folder: Path, split: str, predicted: np.ndarray, references: np.ndarray) -> None:
         """Write `<split>_per_label.csv`."""
         rows = self._rows(predicted, references)
-        with (folder / f"{split}_{self.table_file}").open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(folder / f"{split}_{self.table_file}", rows[0], (row.values() for row in rows))
 
     def _rows(self, predicted: np.ndarray, references: np.ndarray) -> list[dict[str, Any]]:
         return per_label(self.chosen(predicted), references, self.label_names, self.thresholds)
@@ -201,10 +198,7 @@ class MultiLabelClassification(TextInputs):
     @property
     def outputs(self) -> LabelSetOutputs:
         """Interpret the outputs of the model by the labels of the data; thresholds to be tuned begin at 0.5."""
-        return self._outputs(self.data.label_names)
-
-    def _outputs(self, names: list[str]) -> LabelSetOutputs:
-        setting = self.recipe.threshold
+        names, setting = self.data.label_names, self.recipe.threshold
         tuning, start = (setting, 0.5) if isinstance(setting, str) else (None, setting)
         unused = (sign for sign in SEPARATORS if not any(sign in name for name in names))
         separator = self.recipe.data.label_separator or next(unused, SEPARATORS[0])

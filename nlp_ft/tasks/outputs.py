@@ -3,7 +3,8 @@
 The loop, the evaluation, the run folder and `predict` know `Outputs` alone; each kind of task has its own.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import csv
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -254,6 +255,14 @@ class Predictions:
             for inputs, predicted in self.by_loss():
                 writer.write(inputs, predicted)
             writer.finish()
+
+
+def write_csv(file: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Write a table to a CSV file."""
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(header)
+        writer.writerows(rows)
 
 
 def score_table(scores: Mapping[str, Mapping[str, float]], shown: Sequence[str], width: int | None = None) -> str:

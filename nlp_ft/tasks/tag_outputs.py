@@ -1,6 +1,5 @@
 """Outputs of a model that tags words: the tags of each row, put together from its windows, and the spans in them."""
 
-import csv
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from nlp_ft.recipe.words import TagScheme
 from nlp_ft.tables import terminal_width, text_table
 from nlp_ft.tasks.entities import Entity, TaggedWords, record
 from nlp_ft.tasks.metrics import confusion_matrix, margin_of_share
+from nlp_ft.tasks.outputs import write_csv
 from nlp_ft.tasks.tag_metrics import per_type, score_tags
 
 NO_TAG = -1
@@ -154,16 +154,12 @@ class TagOutputs:
     def write_tables(self, folder: Path, split: str, predicted: np.ndarray, references: np.ndarray) -> None:
         """Write `<split>_per_type.csv`, and `<split>_confusion_matrix.csv` of words (a row for each true tag)."""
         rows = per_type(self.tags(predicted), self.tags(references), self.scheme)
-        with (folder / f"{split}_{self.table_file}").open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, ["type", "precision", "recall", "f1", "support", "predicted"])
-            writer.writeheader()
-            writer.writerows(rows)
+        header = ["type", "precision", "recall", "f1", "support", "predicted"]
+        write_csv(folder / f"{split}_{self.table_file}", header, (row.values() for row in rows))
         is_tagged = (references != IGNORED_LABEL) & (predicted != NO_TAG)
         matrix = confusion_matrix(predicted[is_tagged], references[is_tagged], len(self.label_names))
-        with (folder / f"{split}_confusion_matrix.csv").open("w", newline="", encoding="utf-8") as stream:
-            table = csv.writer(stream)
-            table.writerow(["true tag", *self.label_names])
-            table.writerows([name, *row] for name, row in zip(self.label_names, matrix, strict=True))
+        counts = ([name, *row] for name, row in zip(self.label_names, matrix, strict=True))
+        write_csv(folder / f"{split}_confusion_matrix.csv", ["true tag", *self.label_names], counts)
 
     def prediction(self, activated: TaggedWords) -> list[Entity]:
         """Read the entities of one input."""

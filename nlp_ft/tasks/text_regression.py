@@ -1,6 +1,5 @@
 """Text regression: a number, or several, for each text or pair of texts, such as how alike two sentences are."""
 
-import csv
 import math
 import warnings
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from nlp_ft.models.scaling import last_linear, scale_outputs
 from nlp_ft.tables import terminal_width, text_table, wrapped
 from nlp_ft.tasks.baselines import Scores, held_out, predict_by_words
 from nlp_ft.tasks.losses import SquaredLoss
+from nlp_ft.tasks.outputs import write_csv
 from nlp_ft.tasks.row_outputs import RowOutputs
 from nlp_ft.tasks.task import Card
 from nlp_ft.tasks.text_inputs import TextInputs
@@ -92,10 +92,6 @@ class NumberOutputs(RowOutputs):
         columns = (values.reshape(len(values), -1).T for values in (predicted, references))
         return [scores_of_number(p, r) for p, r in zip(*columns, strict=True)]
 
-    def tuned(self, predicted: np.ndarray, references: np.ndarray) -> "NumberOutputs":
-        """Return the same outputs: nothing is tuned."""
-        return self
-
     def write_to(self, model: PreTrainedModel) -> None:
         """Make the model give numbers in the unit of the data, and record means and deviations in its configuration."""
         scale_outputs(model, torch.tensor(self.deviations), torch.tensor(self.means))
@@ -127,11 +123,9 @@ class NumberOutputs(RowOutputs):
         """Write `<split>_per_number.csv` with the scores of each number, if there are several."""
         if len(self.names) == 1:
             return
-        with (folder / f"{split}_{self.table_file}").open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, ["number", *METRICS])
-            writer.writeheader()
-            for name, scores in zip(self.names, self._scores(predicted, references), strict=True):
-                writer.writerow({"number": name, **scores})
+        scores = zip(self.names, self._scores(predicted, references), strict=True)
+        rows = ([name, *(of_name[metric] for metric in METRICS)] for name, of_name in scores)
+        write_csv(folder / f"{split}_{self.table_file}", ["number", *METRICS], rows)
 
     def prediction(self, activated: np.ndarray) -> float | dict[str, float]:
         """Return the number predicted for one input, or the numbers by name."""
