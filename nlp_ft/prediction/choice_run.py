@@ -29,12 +29,10 @@ from nlp_ft.data.row_files import Rows
 from nlp_ft.data.row_writers import names_of
 from nlp_ft.data.sources import check_columns, load_files
 from nlp_ft.data.splits import progress_bars
-from nlp_ft.data.streaming import estimated_rows, stream_lines, stream_texts
+from nlp_ft.data.streaming import stream_texts
 from nlp_ft.errors import DataError
-from nlp_ft.models.config_checks import check_vocabulary
-from nlp_ft.models.text_source import require_model_files
-from nlp_ft.prediction.tokens import predicted_rows, saved_tokenizer
-from nlp_ft.prediction.trained_run import Source, TrainedRun, damage_named, load_whole
+from nlp_ft.prediction.tokens import TokenRun, parsed_lines, predicted_rows
+from nlp_ft.prediction.trained_run import Source, damage_named
 from nlp_ft.recipe import ChoiceRecipe
 
 Input = tuple[str, Sequence[str]]
@@ -45,20 +43,16 @@ UNKNOWN = -1
 """The label of new inputs."""
 
 
-class ChoiceRun(TrainedRun):
-    """A trained run that chooses among candidates. See `TrainedRun`. Raises: RunFolderError: its files are damaged."""
+class ChoiceRun(TokenRun):
+    """A trained run that chooses among candidates. See `TokenRun`."""
 
     input_name = "prompt"
+    auto_class = AutoModelForMultipleChoice
+    recipe: ChoiceRecipe
 
     def __init__(self, folder: Path, recipe: ChoiceRecipe, trust_remote_code: bool = False) -> None:
-        self.folder = folder
-        self.recipe: ChoiceRecipe = recipe
-        with damage_named(folder, "model"):
-            require_model_files(folder)
-            self.model = load_whole(AutoModelForMultipleChoice, folder, trust_remote_code)
+        super().__init__(folder, recipe, trust_remote_code)
         with damage_named(folder, "tokenizer"):
-            self.tokenizer = saved_tokenizer(folder, trust_remote_code)
-            check_vocabulary(self.tokenizer, self.model)
             check_tokenizer(self.tokenizer, recipe.data.max_length)
 
     def is_single(self, inputs: Any) -> bool:
@@ -67,7 +61,7 @@ class ChoiceRun(TrainedRun):
 
     def activated(self, inputs: Sequence[Input], done: Callable[[int], object] = lambda count: None) -> np.ndarray:
         """Choose a candidate for each input, as `Choice`, (inputs,)."""
-        return predicted_rows(self, self._encoded(inputs), SPLIT, ChoiceCollator(self.tokenizer), done)
+        return predicted_rows(self, self._encoded(inputs), SPLIT, done)
 
     def _encoded(self, inputs: Sequence[Any]) -> ChoiceData:
         checked = [_checked(item, f"input {number} (from 0)") for number, item in enumerate(inputs)]
@@ -115,16 +109,11 @@ class ChoiceRun(TrainedRun):
             prompt, *candidates = source.words
             yield [checked_choice([prompt], candidates, "the input")]
             return
-        number = 0
-        for lines in stream_lines(source.lines, "standard input"):
-            yield [_of_line(line, number + i) for i, line in enumerate(lines, 1)]
-            number += len(lines)
+        yield from parsed_lines(source.lines, _of_line)
 
-    def expected_inputs(self, source: Source) -> int | None:
-        """Estimate the rows of the file; words are one input, and lines are counted by nobody."""
-        if source.lines is not None:
-            return None
-        return estimated_rows(source.file, "--file") if source.file else 1
+    def num_inputs(self, words: Sequence[str]) -> int:
+        """Return 1: the words are one prompt with its candidates."""
+        return 1
 
     def shown(self, item: Input) -> str:
         """Return the prompt."""

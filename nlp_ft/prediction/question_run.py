@@ -22,32 +22,26 @@ from nlp_ft.data.questions import has_form_of_squad, read_questions, squad_input
 from nlp_ft.data.row_files import Rows
 from nlp_ft.data.sources import expand
 from nlp_ft.data.splits import progress_bars
-from nlp_ft.data.streaming import CHUNK_ROWS, estimated_rows, stream_lines, stream_texts
+from nlp_ft.data.streaming import CHUNK_ROWS, stream_texts
 from nlp_ft.errors import DataError
-from nlp_ft.models.config_checks import check_vocabulary
-from nlp_ft.models.text_source import require_model_files
-from nlp_ft.prediction.tokens import predicted_rows, saved_tokenizer
-from nlp_ft.prediction.trained_run import Source, TrainedRun, chunked, damage_named, load_whole
+from nlp_ft.prediction.tokens import TokenRun, parsed_lines, predicted_rows
+from nlp_ft.prediction.trained_run import Source, chunked, damage_named
 from nlp_ft.recipe import QuestionRecipe
 
 SPLIT = "questions"
 """The name of the split that questions to answer are in."""
 
 
-class QuestionRun(TrainedRun):
-    """A trained run that answers questions. See `TrainedRun`. Raises: RunFolderError: its files are damaged."""
+class QuestionRun(TokenRun):
+    """A trained run that answers questions. See `TokenRun`."""
 
     input_name = "question"
+    auto_class = AutoModelForQuestionAnswering
+    recipe: QuestionRecipe
 
     def __init__(self, folder: Path, recipe: QuestionRecipe, trust_remote_code: bool = False) -> None:
-        self.folder = folder
-        self.recipe: QuestionRecipe = recipe
-        with damage_named(folder, "model"):
-            require_model_files(folder)
-            self.model = load_whole(AutoModelForQuestionAnswering, folder, trust_remote_code)
+        super().__init__(folder, recipe, trust_remote_code)
         with damage_named(folder, "tokenizer"):
-            self.tokenizer = saved_tokenizer(folder, trust_remote_code)
-            check_vocabulary(self.tokenizer, self.model)
             check_tokenizer(self.tokenizer, recipe.data.max_length)
 
     def is_single(self, inputs: Any) -> bool:
@@ -58,7 +52,7 @@ class QuestionRun(TrainedRun):
         self, inputs: Sequence[tuple[str, str]], done: Callable[[int], object] = lambda count: None
     ) -> np.ndarray:
         """Find the best answers of each pair of question and context, as `Candidates`, (inputs,)."""
-        return predicted_rows(self, self._encoded(inputs), SPLIT, QuestionCollator(self.tokenizer), done)
+        return predicted_rows(self, self._encoded(inputs), SPLIT, done)
 
     def _encoded(self, inputs: Sequence[tuple[str, str]]) -> QuestionData:
         _check_inputs(inputs)
@@ -103,16 +97,11 @@ class QuestionRun(TrainedRun):
                 )
             yield from chunked(list(zip(words[::2], words[1::2], strict=True)))
             return
-        number = 0
-        for lines in stream_lines(source.lines, "standard input"):
-            yield [_pair(line, number + i) for i, line in enumerate(lines, 1)]
-            number += len(lines)
+        yield from parsed_lines(source.lines, _pair)
 
-    def expected_inputs(self, source: Source) -> int | None:
-        """Estimate the rows of the file, or count the given pairs; lines are counted by nobody."""
-        if source.lines is not None:
-            return None
-        return estimated_rows(source.file, "--file") if source.file else len(source.words) // 2
+    def num_inputs(self, words: Sequence[str]) -> int:
+        """Count the given pairs."""
+        return len(words) // 2
 
     def shown(self, item: tuple[str, str]) -> str:
         """Return the question."""

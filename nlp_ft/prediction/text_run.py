@@ -1,7 +1,6 @@
 """A trained model for texts, which predicts labels or numbers for texts or pairs of texts."""
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,38 +14,27 @@ from nlp_ft.data.batch_loading import PaddingCollator
 from nlp_ft.data.row_files import Rows
 from nlp_ft.data.sources import columns_of_texts, load_files, text_columns
 from nlp_ft.data.splits import progress_bars
-from nlp_ft.data.streaming import estimated_rows, stream_lines, stream_texts
+from nlp_ft.data.streaming import stream_lines, stream_texts
 from nlp_ft.data.text import TextData, encode_split, load_text_data
 from nlp_ft.data.text_labels import LabelKind
 from nlp_ft.data.tokens import encode_for_prediction
 from nlp_ft.data.windows import BEGINS_ROW, Windows
 from nlp_ft.errors import DataError
-from nlp_ft.models.config_checks import check_vocabulary
 from nlp_ft.models.labels import label_names
-from nlp_ft.models.text_source import require_model_files
-from nlp_ft.prediction.tokens import batches_of, saved_tokenizer
-from nlp_ft.prediction.trained_run import Source, TrainedRun, chunked, damage_named, load_whole
+from nlp_ft.prediction.tokens import TokenRun, batches_of, parsed_lines
+from nlp_ft.prediction.trained_run import Source, chunked
 from nlp_ft.recipe import TextRecipe
 from nlp_ft.tasks.registry import task_class
 
 Texts = Sequence[str] | Sequence[tuple[str, str]]
 
 
-class TextRun(TrainedRun):
-    """A trained run that reads texts. See `TrainedRun`. Raises: RunFolderError: model or tokenizer are damaged."""
+class TextRun(TokenRun):
+    """A trained run that reads texts. See `TokenRun`."""
 
     input_name = "text"
-
-    def __init__(self, folder: Path, recipe: TextRecipe, trust_remote_code: bool = False) -> None:
-        self.folder = folder
-        self.recipe: TextRecipe = recipe
-        self.label_kind: LabelKind = task_class(recipe.task).label_kind
-        with damage_named(folder, "model"):
-            require_model_files(folder)
-            self.model = load_whole(AutoModelForSequenceClassification, folder, trust_remote_code)
-        with damage_named(folder, "tokenizer"):
-            self.tokenizer = saved_tokenizer(folder, trust_remote_code)
-            check_vocabulary(self.tokenizer, self.model)
+    auto_class = AutoModelForSequenceClassification
+    recipe: TextRecipe
 
     def is_single(self, inputs: Any) -> bool:
         """Whether this is a text; or a tuple of two, for a model of pairs."""
@@ -62,7 +50,7 @@ class TextRun(TrainedRun):
         begins_row = encoded.pop(BEGINS_ROW, None)
         lengths = np.array([len(ids) for ids in encoded["input_ids"]])
         batches = batches_of(lengths, self.device)
-        collator = PaddingCollator(self.tokenizer, TOKEN_INPUTS)
+        collator = self.labelled_collator()
         computed = []
         with self.computing() as compute:
             for batch in batches:
@@ -98,18 +86,12 @@ class TextRun(TrainedRun):
             words = source.words
             yield from chunked(words if is_single else list(zip(words[::2], words[1::2], strict=True)))
             return
-        number = 0
-        for lines in stream_lines(source.lines, "standard input"):
-            yield lines if is_single else [_pair(line, number + i) for i, line in enumerate(lines, 1)]
-            number += len(lines)
+        lines = source.lines
+        yield from stream_lines(lines, "standard input") if is_single else parsed_lines(lines, _pair)
 
-    def expected_inputs(self, source: Source) -> int | None:
-        """Estimate the rows of the file, or count the given texts; lines are counted by nobody."""
-        if source.lines is not None:
-            return None
-        if source.file:
-            return estimated_rows(source.file, "--file")
-        return len(source.words) // len(text_columns(self.recipe.data))
+    def num_inputs(self, words: Sequence[str]) -> int:
+        """Count the given texts, or pairs of them."""
+        return len(words) // len(text_columns(self.recipe.data))
 
     def shown(self, item: str | tuple[str, str]) -> str:
         """Return the text, or both texts of a pair on one line."""
@@ -118,12 +100,13 @@ class TextRun(TrainedRun):
     def labelled(self, data: str | list[str] | None, split: str) -> TextData:
         """Read labelled texts. Raises: DataError."""
         section = self.recipe.data
+        label_kind: LabelKind = task_class(self.recipe.task).label_kind
         if data is None:
-            return load_text_data(section, self.tokenizer, self.label_kind, only=split, seed=self.recipe.seed)
+            return load_text_data(section, self.tokenizer, label_kind, only=split, seed=self.recipe.seed)
         with progress_bars(False):
             rows = load_files(data, "--data", columns_of_texts(section))
         names = label_names(self.model)
-        return encode_split(rows, split, f"--data ({data})", self.tokenizer, section, names, self.label_kind)
+        return encode_split(rows, split, f"--data ({data})", self.tokenizer, section, names, label_kind)
 
     def labelled_collator(self) -> PaddingCollator:
         """Make the collator that pads texts to the longest of their batch."""

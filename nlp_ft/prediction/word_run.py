@@ -12,7 +12,7 @@ from nlp_ft.data.batch import IGNORED_LABEL
 from nlp_ft.data.row_files import Rows
 from nlp_ft.data.sources import expand
 from nlp_ft.data.splits import progress_bars
-from nlp_ft.data.streaming import CHUNK_ROWS, estimated_rows, stream_columns, stream_lines
+from nlp_ft.data.streaming import CHUNK_ROWS, stream_columns, stream_lines
 from nlp_ft.data.windows import BEGINS_ROW
 from nlp_ft.data.words.batches import WordCollator
 from nlp_ft.data.words.conll import conll_words, is_conll, may_be_text
@@ -20,11 +20,9 @@ from nlp_ft.data.words.data import WordData, encode_word_split, load_word_data, 
 from nlp_ft.data.words.encoding import encode_for_tagging, word_tokenizer
 from nlp_ft.data.words.plain_rows import check_words, divided
 from nlp_ft.errors import DataError
-from nlp_ft.models.config_checks import check_vocabulary
 from nlp_ft.models.labels import label_names
-from nlp_ft.models.text_source import require_model_files
-from nlp_ft.prediction.tokens import batches_of, saved_tokenizer
-from nlp_ft.prediction.trained_run import Source, TrainedRun, chunked, damage_named, load_whole
+from nlp_ft.prediction.tokens import TokenRun, batches_of
+from nlp_ft.prediction.trained_run import Source, chunked, damage_named
 from nlp_ft.recipe import WordsRecipe
 from nlp_ft.tasks.entities import TaggedWords
 
@@ -32,20 +30,17 @@ Input = str | Sequence[str]
 """A text, which is divided into words, or the words themselves."""
 
 
-class WordRun(TrainedRun):
-    """A trained run that reads words. See `TrainedRun`. Raises: RunFolderError: model or tokenizer are damaged."""
+class WordRun(TokenRun):
+    """A trained run that reads words. See `TokenRun`."""
 
     input_name = "text"
+    auto_class = AutoModelForTokenClassification
+    recipe: WordsRecipe
 
     def __init__(self, folder: Path, recipe: WordsRecipe, trust_remote_code: bool = False) -> None:
-        self.folder = folder
-        self.recipe: WordsRecipe = recipe
-        with damage_named(folder, "model"):
-            require_model_files(folder)
-            self.model = load_whole(AutoModelForTokenClassification, folder, trust_remote_code)
+        super().__init__(folder, recipe, trust_remote_code)
         with damage_named(folder, "tokenizer"):
-            self.tokenizer = word_tokenizer(saved_tokenizer(folder, trust_remote_code))
-            check_vocabulary(self.tokenizer, self.model)
+            word_tokenizer(self.tokenizer)
 
     def is_single(self, inputs: Any) -> bool:
         """Whether this is a text; a list of texts is several of them, and never the words of one."""
@@ -58,7 +53,7 @@ class WordRun(TrainedRun):
         rows = np.cumsum(encoded.pop(BEGINS_ROW)) - 1
         lengths = np.array([len(ids) for ids in encoded["input_ids"]])
         batches = batches_of(lengths, self.device)
-        collator = WordCollator(self.tokenizer)
+        collator = self.labelled_collator()
         found = [np.zeros((len(words), len(label_names(self.model))), np.float32) for _, words, _ in texts]
         with self.computing() as compute:
             for batch in batches:
@@ -87,12 +82,6 @@ class WordRun(TrainedRun):
             return
         for texts in chunked(source.words) if source.lines is None else stream_lines(source.lines, "standard input"):
             yield texts, pyarrow.table({"text": list(texts)})
-
-    def expected_inputs(self, source: Source) -> int | None:
-        """Estimate the rows of the file, or count the given texts; lines are counted by nobody."""
-        if source.lines is not None:
-            return None
-        return estimated_rows(source.file, "--file") if source.file else len(source.words)
 
     def shown(self, item: Input) -> str:
         """Return the text, or the words joined by blanks."""
