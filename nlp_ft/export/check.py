@@ -52,7 +52,7 @@ class Check:
 def batches(run: TrainedRun, data: Data, split: str, most: int) -> Iterator[dict[str, torch.Tensor]]:
     """Make batches of the first rows of a split, the longest first, as inputs of the model."""
     lengths = data.lengths(split)[:most]
-    order, collator = np.argsort(-lengths, kind="stable"), run.labelled_collator()
+    order, collator = np.argsort(-lengths, kind="stable"), run.collator()
     for start in range(0, len(order), BATCH_SIZE):
         rows = [data.encoded[split][int(row)] for row in order[start : start + BATCH_SIZE]]
         yield model_inputs(collator([{**values, "row": number} for number, values in enumerate(rows)]))

@@ -128,7 +128,7 @@ class ChoiceRun(TokenRun):
             rows = as_choices(load_files(data, "--data", named_columns(section)), f"--data ({data})", section)
         return ChoiceData({split: rows}, {split: encoded_split(rows, split, self.tokenizer, section)})
 
-    def labelled_collator(self) -> ChoiceCollator:
+    def collator(self) -> ChoiceCollator:
         """Make the collator that pads candidates to the longest of their batch."""
         return ChoiceCollator(self.tokenizer)
 

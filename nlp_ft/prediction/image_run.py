@@ -98,7 +98,7 @@ class ImageRun(TrainedRun):
             rows = load_image_places(data, "--data", section)
         return encode_image_split(rows, split, f"--data ({data})", section, label_names(self.model))
 
-    def labelled_collator(self) -> ImageCollator:
+    def collator(self) -> ImageCollator:
         """Make the collator that decodes and transforms images as the saved image processor does."""
         return ImageCollator(self.preprocessing)
 

@@ -219,7 +219,7 @@ def evaluate_trained(run: TrainedRun, data: str | list[str] | None, split: str) 
         precision = precision_of_use(run.recipe.training.precision, PartialState().device)
         accelerator = Accelerator(mixed_precision=precision)
     model = run.model.to(accelerator.device)
-    collator, batch_size = run.labelled_collator(), run.recipe.training.eval_batch_size
+    collator, batch_size = run.collator(), run.recipe.training.eval_batch_size
     return Evaluator(accelerator, model, run.outputs, labelled, collator, batch_size).predict(split)
 
 

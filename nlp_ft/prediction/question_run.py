@@ -116,7 +116,7 @@ class QuestionRun(TokenRun):
             rows = read_questions(data, "--data", section)
         return QuestionData({split: rows}, {split: in_windows(rows, split, self.tokenizer, section)})
 
-    def labelled_collator(self) -> QuestionCollator:
+    def collator(self) -> QuestionCollator:
         """Make the collator that pads windows to the longest of their batch."""
         return QuestionCollator(self.tokenizer)
 

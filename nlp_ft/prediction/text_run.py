@@ -50,7 +50,7 @@ class TextRun(TokenRun):
         begins_row = encoded.pop(BEGINS_ROW, None)
         lengths = np.array([len(ids) for ids in encoded["input_ids"]])
         batches = batches_of(lengths, self.device)
-        collator = self.labelled_collator()
+        collator = self.collator()
         computed = []
         with self.computing() as compute:
             for batch in batches:
@@ -108,7 +108,7 @@ class TextRun(TokenRun):
         names = label_names(self.model)
         return encode_split(rows, split, f"--data ({data})", self.tokenizer, section, names, label_kind)
 
-    def labelled_collator(self) -> PaddingCollator:
+    def collator(self) -> PaddingCollator:
         """Make the collator that pads texts to the longest of their batch."""
         return PaddingCollator(self.tokenizer, [*TOKEN_INPUTS, "labels"])
 

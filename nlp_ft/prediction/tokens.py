@@ -86,7 +86,7 @@ def predicted_rows(run: TrainedRun, data: Data, split: str, done: Callable[[int]
         done: called after each batch with the number of rows that begin in it.
     """
     windows, lengths, encoded = data.windows(split), data.lengths(split), data.encoded[split]
-    batches, collator = batches_of(lengths, run.device), run.labelled_collator()
+    batches, collator = batches_of(lengths, run.device), run.collator()
     begins = np.isin(np.arange(len(lengths)), windows.starts)
     parts: dict[str, list[np.ndarray]] = {}
     with run.computing() as compute:

@@ -132,8 +132,8 @@ class TrainedRun(ABC):
         """Read labelled rows of file(s), or of a split of the recipe, as a split of that name. Raises: DataError."""
 
     @abstractmethod
-    def labelled_collator(self) -> Collator:
-        """Make the collator of labelled rows."""
+    def collator(self) -> Collator:
+        """Make the collator of rows, with labels or without."""
 
     @cached_property
     def device(self) -> torch.device:

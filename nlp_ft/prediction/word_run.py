@@ -53,7 +53,7 @@ class WordRun(TokenRun):
         rows = np.cumsum(encoded.pop(BEGINS_ROW)) - 1
         lengths = np.array([len(ids) for ids in encoded["input_ids"]])
         batches = batches_of(lengths, self.device)
-        collator = self.labelled_collator()
+        collator = self.collator()
         found = [np.zeros((len(words), len(label_names(self.model))), np.float32) for _, words, _ in texts]
         with self.computing() as compute:
             for batch in batches:
@@ -96,7 +96,7 @@ class WordRun(TokenRun):
             rows = load_word_rows(data, "--data", section)
         return encode_word_split(rows, split, f"--data ({data})", self.tokenizer, section, label_names(self.model))
 
-    def labelled_collator(self) -> WordCollator:
+    def collator(self) -> WordCollator:
         """Make the collator that pads rows to the longest of their batch."""
         return WordCollator(self.tokenizer)
 
