@@ -1,6 +1,6 @@
 """Tokenizes texts with any tokenizer, cuts them by `head`, `tail` or `head_tail`, and records their full lengths."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,9 +68,15 @@ def encode_for_prediction(
         `input_ids` and, if the tokenizer makes them, `token_type_ids`: one array for each row or window, (tokens,),
         int32; and under truncation `windows` a list `begins_row`, see `encode_texts`.
     """
+    starts = range(0, len(columns[0]), ROWS_ENCODED_TOGETHER)
+    parts = ([column[start : start + ROWS_ENCODED_TOGETHER] for column in columns] for start in starts)
+    return in_arrays(encode_texts(part, tokenizer, data) for part in parts)
+
+
+def in_arrays(parts: Iterable[Mapping[str, list[Any]]]) -> dict[str, list[Any]]:
+    """Join the columns of encoded rows, but the lengths; token ids, and what else there is of tokens, become arrays."""
     rows: dict[str, list[Any]] = {}
-    for start in range(0, len(columns[0]), ROWS_ENCODED_TOGETHER):
-        encoded = encode_texts([column[start : start + ROWS_ENCODED_TOGETHER] for column in columns], tokenizer, data)
+    for encoded in parts:
         for key in encoded.keys() - {"num_tokens", "window_tokens"}:
             values = encoded[key] if key == BEGINS_ROW else [np.asarray(ids, np.int32) for ids in encoded[key]]
             rows.setdefault(key, []).extend(values)

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from nlp_ft.data.batch import IGNORED_LABEL
 from nlp_ft.data.columns import text_hash
-from nlp_ft.data.tokens import ROWS_ENCODED_TOGETHER
+from nlp_ft.data.tokens import ROWS_ENCODED_TOGETHER, in_arrays
 from nlp_ft.data.windows import BEGINS_ROW, window_positions
 from nlp_ft.data.words.plain_rows import TAGS, WORDS
 from nlp_ft.data.workers import end_with_parent
@@ -127,13 +127,8 @@ def encode_for_tagging(
     rows: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerBase, data: WordsDataSection
 ) -> dict[str, list[Any]]:
     """Tokenize words as `encode_words` does, in parts, into arrays that need little memory."""
-    found: dict[str, list[Any]] = {}
-    for start in range(0, len(rows), ROWS_ENCODED_TOGETHER):
-        encoded = encode_words(rows[start : start + ROWS_ENCODED_TOGETHER], tokenizer, data)
-        for key in encoded.keys() - {"num_tokens", "window_tokens"}:
-            values = encoded[key] if key == BEGINS_ROW else [np.asarray(ids, np.int32) for ids in encoded[key]]
-            found.setdefault(key, []).extend(values)
-    return found
+    parts = (rows[start : start + ROWS_ENCODED_TOGETHER] for start in range(0, len(rows), ROWS_ENCODED_TOGETHER))
+    return in_arrays(encode_words(part, tokenizer, data) for part in parts)
 
 
 def word_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
