@@ -7,7 +7,7 @@ import numpy as np
 
 from nlp_ft.data.images import ImageData
 from nlp_ft.data.labels import label_counts
-from nlp_ft.data.report import conflicts, format_labels, label_warnings, shared_warnings
+from nlp_ft.data.report import conflicts, format_labels, label_warnings, num_repeated, num_shared, shared_warnings
 from nlp_ft.tables import terminal_width, text_table, wrapped
 
 MODE_NAMES = {"RGB": "colour", "L": "grey", "RGBA": "with transparency", "I;16": "16-bit grey", "P": "palette"}
@@ -53,11 +53,11 @@ def _describe_split(data: ImageData, split: str) -> dict[str, Any]:
         "min_size": sizes[area.argmin()].tolist(),
         "max_size": sizes[area.argmax()].tolist(),
         "modes": dict(Counter(data.encoded[split]["mode"][:]).most_common()),
-        "repeated": int(len(hashes) - len(np.unique(hashes))),
+        "repeated": num_repeated(hashes),
         "repeated_with_another_label": conflicts(hashes, labels),
     }
     if split != "train":
-        described["also_in_train"] = int(np.isin(hashes, data.column("train", "image_hash")).sum())
+        described["also_in_train"] = num_shared(hashes, data.column("train", "image_hash"))
     return described
 
 

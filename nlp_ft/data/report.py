@@ -64,9 +64,7 @@ def _describe_split(data: TextData, split: str, number_names: Sequence[str]) -> 
     if num_windows > len(num_tokens):
         described["windows"] = num_windows
     if split != "train":
-        train = np.sort(data.by_row("train", "text_hash"))
-        nearest = train[np.minimum(np.searchsorted(train, hashes), len(train) - 1)]
-        described["also_in_train"] = int((nearest == hashes).sum())
+        described["also_in_train"] = num_shared(hashes, data.by_row("train", "text_hash"))
     return described
 
 
@@ -112,6 +110,13 @@ def num_repeated(hashes: np.ndarray) -> int:
     # `np.unique` would need five times the memory of the hashes.
     ordered = np.sort(hashes)
     return int((ordered[1:] == ordered[:-1]).sum())
+
+
+def num_shared(hashes: np.ndarray, others: np.ndarray) -> int:
+    """Count the hashes, (rows,), that are among others, (other rows,)."""
+    ordered = np.sort(others)
+    nearest = ordered[np.minimum(np.searchsorted(ordered, hashes), len(ordered) - 1)]
+    return int((nearest == hashes).sum())
 
 
 def conflicts(hashes: np.ndarray, labels: np.ndarray) -> int:
@@ -186,7 +191,7 @@ def _is_sign(name: str) -> bool:
 def shared_warnings(input_name: str, split: str, described: dict[str, Any]) -> list[str]:
     """List what to look at among the texts or images of a split: those with several labels, and those of train."""
     lines = []
-    if count := described["repeated_with_another_label"]:
+    if count := described.get("repeated_with_another_label"):
         several, do = _several(described)
         lines.append(f"look: {count} {input_name}(s) of {split} have several {several}: {do}")
     if count := described.get("also_in_train"):

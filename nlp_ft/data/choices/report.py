@@ -6,6 +6,7 @@ import numpy as np
 
 from nlp_ft.data.choices.encoding import ChoiceData
 from nlp_ft.data.columns import numbers, text_hash
+from nlp_ft.data.report import num_repeated, num_shared
 from nlp_ft.tables import terminal_width, text_table, wrapped
 
 COLUMNS = {
@@ -29,13 +30,13 @@ def describe_choices(data: ChoiceData) -> dict[str, Any]:
         `train` also get `also_in_train`, the rows with the prompt and the candidates of a row of train.
     """
     hashes = {
-        split: [text_hash([row["prompt"], *sorted(row["candidates"])]) for row in rows]
+        split: np.array([text_hash([row["prompt"], *sorted(row["candidates"])]) for row in rows])
         for split, rows in data.raw.items()
     }
     return {split: _describe(data, split, hashes) for split in data.raw}
 
 
-def _describe(data: ChoiceData, split: str, hashes: dict[str, list[int]]) -> dict[str, Any]:
+def _describe(data: ChoiceData, split: str, hashes: dict[str, np.ndarray]) -> dict[str, Any]:
     rows, encoded = data.raw[split], data.rows_of[split]
     candidates = rows["candidates"][:]
     counts = np.array([len(of_row) for of_row in candidates])
@@ -50,11 +51,10 @@ def _describe(data: ChoiceData, split: str, hashes: dict[str, list[int]]) -> dic
         "cut_prompts": int(numbers(encoded, "is_prompt_cut").sum()),
         "cut_candidates": int(numbers(encoded, "cut_candidates").sum()),
         "same_candidates": sum(len(set(of_row)) < len(of_row) for of_row in candidates),
-        "repeated": len(hashes[split]) - len(set(hashes[split])),
+        "repeated": num_repeated(hashes[split]),
     }
     if split != "train":
-        train = set(hashes["train"])
-        described["also_in_train"] = sum(hashed in train for hashed in hashes[split])
+        described["also_in_train"] = num_shared(hashes[split], hashes["train"])
     return described
 
 

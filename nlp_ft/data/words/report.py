@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from nlp_ft.data.batch import IGNORED_LABEL
-from nlp_ft.data.report import num_repeated
+from nlp_ft.data.report import num_repeated, num_shared, shared_warnings
 from nlp_ft.data.words.data import WordData, flat_tags
 from nlp_ft.data.words.plain_rows import TAGS
 from nlp_ft.data.words.spans import spans_of, types_of
@@ -57,7 +57,7 @@ def _describe(data: WordData, split: str) -> dict[str, Any]:
         "repeated": num_repeated(hashes),
     }
     if split != "train":
-        described["also_in_train"] = int(np.isin(hashes, data.by_row("train", "text_hash")).sum())
+        described["also_in_train"] = num_shared(hashes, data.by_row("train", "text_hash"))
     return described
 
 
@@ -89,9 +89,5 @@ def _warnings(report: dict[str, Any]) -> list[str]:
                 f"look: the tokenizer drops {count} word(s) of {split}, such as words of invisible characters: they "
                 "always get the tag O; remove them"
             )
-        if count := described.get("also_in_train"):
-            lines.append(
-                f"look: {count} row(s) of {split} also occur in train: remove them from train, or the scores on "
-                f"{split} are too good"
-            )
+        lines += shared_warnings("row", split, described)
     return lines
