@@ -39,14 +39,7 @@ def stream_texts(path: str, field: str, names: Sequence[str]) -> Iterator[tuple[
             something other than text, or a file's content does not match its format.
     """
     files = expand(path, field)
-    if all(Path(file).is_dir() for file in files):
-        saved = load_files(path, field)
-        _require(names, saved.column_names, path, field)
-        parts: Iterator[tuple[pyarrow.Table, Rows]] = (
-            (table, table) for table in saved.with_format("arrow").iter(CHUNK_ROWS)
-        )
-    else:
-        parts = RowFiles(files, field).whole_rows(names, CHUNK_ROWS)
+    parts = _opened(files, path, field).whole_rows(names, CHUNK_ROWS)
     count = blank = 0
     for rows in _regrouped(_checked(parts, names, f"{field} ({path})")):
         columns = [_texts(rows, name) for name in names]
@@ -74,24 +67,14 @@ def stream_columns(path: str, field: str, names: Sequence[str]) -> Iterator[tupl
         DataError: see `stream_texts`; or the files have none of the columns.
     """
     files = expand(path, field)
-    if all(Path(file).is_dir() for file in files):
-        saved = load_files(path, field)
-        columns = saved.column_names
-        parts: Iterator[tuple[pyarrow.Table, Rows]] = (
-            (table, table) for table in saved.with_format("arrow").iter(CHUNK_ROWS)
-        )
-    else:
-        opened = RowFiles(files, field)
-        columns = opened.columns
-    found = [name for name in names if name in columns]
-    if not found:
-        raise DataError(f"{field}: {path} has none of the columns {listed(names)}; it has: {listed(columns)}")
-    if not all(Path(file).is_dir() for file in files):
-        parts = opened.whole_rows(found[:1], CHUNK_ROWS)
+    opened = _opened(files, path, field)
+    name = next((name for name in names if name in opened.columns), None)
+    if name is None:
+        raise DataError(f"{field}: {path} has none of the columns {listed(names)}; it has: {listed(opened.columns)}")
     has_rows = False
-    for rows in _regrouped(rows for _, rows in parts):
+    for rows in _regrouped(rows for _, rows in opened.whole_rows([name], CHUNK_ROWS)):
         has_rows = True
-        yield _texts(rows, found[0]), rows
+        yield _texts(rows, name), rows
     if not has_rows:
         raise DataError(f"{field} ({files[0]}) has no rows")
 
@@ -150,6 +133,25 @@ def estimated_rows(path: str, field: str) -> int | None:
     return total
 
 
+class _SavedRows:
+    """Rows of saved dataset folders, which are read as those of `RowFiles` are."""
+
+    def __init__(self, path: str, field: str) -> None:
+        self.path, self.field, self.rows = path, field, load_files(path, field)
+        self.columns: list[str] = self.rows.column_names
+
+    def whole_rows(self, needed: Sequence[str], num_rows: int) -> Iterator[tuple[pyarrow.Table, Rows]]:
+        """Read all columns, at most `num_rows` rows at a time. Raises: DataError: a needed one is missing."""
+        missing = [name for name in needed if name not in self.columns]
+        if missing:
+            raise DataError(f"{self.field}: {self.path} has no column {missing[0]!r}; it has: {listed(self.columns)}")
+        return ((table, table) for table in self.rows.with_format("arrow").iter(num_rows))
+
+
+def _opened(files: Sequence[str], path: str, field: str) -> RowFiles | _SavedRows:
+    return _SavedRows(path, field) if all(Path(file).is_dir() for file in files) else RowFiles(files, field)
+
+
 def _checked(parts: Iterator[tuple[pyarrow.Table, Rows]], names: Sequence[str], where: str) -> Iterator[Rows]:
     """Check that the columns of the first table hold texts; yield the whole rows. Raises: DataError."""
     for number, (table, rows) in enumerate(parts):
@@ -187,9 +189,3 @@ def _decoded(line: bytes, number: int, name: str) -> str:
         return line.removesuffix(b"\r").decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError:
         raise DataError(f"{name}: line {number} is not UTF-8") from None
-
-
-def _require(names: Sequence[str], columns: Sequence[str], path: str, field: str) -> None:
-    missing = [name for name in names if name not in columns]
-    if missing:
-        raise DataError(f"{field}: {path} has no column {missing[0]!r}; it has: {listed(columns)}")
