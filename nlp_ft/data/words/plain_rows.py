@@ -38,7 +38,7 @@ def plain_rows(rows: Dataset, where: str, data: WordsDataSection) -> Dataset:
     kept: dict[str, Any]
     if data.text is None:
         names = _tag_names(rows, where, data)
-        _check_type(rows, data.words, where, "data.words", "strings", "string")
+        _check_type(rows, data.words, where, "data.words", "strings")
         kept = {"words": data.words, "label": data.label, "names": names}
         features = Features({WORDS: strings, TAGS: strings})
     else:
@@ -114,14 +114,14 @@ def _tag_names(rows: Dataset, where: str, data: WordsDataSection) -> Names | Non
                 "0, 1, ... in data.label_names"
             )
         return data.label_names
-    _check_type(rows, data.label, where, "data.label", "strings or of numbers with names", "string")
+    _check_type(rows, data.label, where, "data.label", "strings or of numbers with names")
     return None
 
 
-def _check_type(rows: Dataset, column: str, where: str, key: str, what: str, dtype: str) -> None:
+def _check_type(rows: Dataset, column: str, where: str, key: str, what: str) -> None:
     feature = rows.features[column]
     inner = feature.feature if isinstance(feature, _LISTS) else None
-    if not (isinstance(inner, Value) and dtype in inner.dtype):
+    if not (isinstance(inner, Value) and "string" in inner.dtype):
         held = feature.dtype if isinstance(feature, Value) else feature
         raise DataError(
             f"{where}: {key} is {column!r}, a column of {held}, not of lists of {what}; write lists in JSON Lines or "
