@@ -24,7 +24,7 @@ from nlp_ft.data.stored import content_hash, stored_rows, tables_of
 from nlp_ft.errors import DataError
 from nlp_ft.locations import resolve_location
 from nlp_ft.recipe.questions import QuestionDataSection
-from nlp_ft.recipe.sections import is_share
+from nlp_ft.recipe.sections import is_share, percent_of
 
 FORM_OF_SQUAD = "data: [{title, paragraphs: [{context, qas: [{question, answers: [{text, answer_start}]}]}]}]"
 
@@ -84,8 +84,7 @@ def read_questions(paths: str | Sequence[str], field: str, data: QuestionDataSec
         raise DataError(f"{where}: some files have the form of SQuAD and others do not; give all one form")
     if all(Path(file).is_dir() for file in files):
         return _as_questions(load_files(paths, field), where, data)
-    found = RowFiles(files, field).columns
-    named = [(field, column) for field, column in _named_columns(found, data, where)]
+    named = _named_columns(RowFiles(files, field).columns, data, where)
     return _as_questions(load_files(paths, field, named), where, data)
 
 
@@ -115,7 +114,7 @@ def draw_by_article(splits: Mapping[str, Dataset], shares: Mapping[str, str]) ->
     first, upper = 0, 0.0
     # Test comes first, so that it does not depend on how much is drawn for validation.
     for split in sorted(shares, key=lambda split: split != "test"):
-        upper += float(shares[split].rstrip("% ")) / 100
+        upper += percent_of(shares[split]) / 100
         last = max(first + 1, int(np.abs(ends - upper).argmin()) + 1)
         last = min(last, len(names) - 1)
         drawn[split] = order[first:last]

@@ -12,7 +12,7 @@ from datasets.utils import are_progress_bars_disabled, disable_progress_bars, en
 from nlp_ft.data.columns import input_hashes, selected, unique_values, value_codes
 from nlp_ft.data.workers import available_cores
 from nlp_ft.errors import DataError, listed
-from nlp_ft.recipe.sections import DataSection, is_share
+from nlp_ft.recipe.sections import DataSection, is_share, percent_of
 from nlp_ft.recipe.values import rows_per_class
 from nlp_ft.screen import is_quiet
 
@@ -97,7 +97,7 @@ def draw_validation(
     Raises:
         DataError: there are too few rows for both splits to hold each class.
     """
-    share = float(str(validation).rstrip("%")) / 100
+    share = percent_of(validation) / 100
     rows = splits["train"]
     classes = np.zeros(len(rows), int) if column is None else _classes(rows, column)[1]
     for first_rows, input_of_row in _groupings(rows, inputs):
@@ -133,7 +133,7 @@ def draw_validation_by_labels(
     Raises:
         DataError: one of the two splits would have no rows.
     """
-    share = float(str(validation).rstrip("%")) / 100
+    share = percent_of(validation) / 100
     from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit  # imports scikit-learn
 
     drawing = MultilabelStratifiedShuffleSplit(1, test_size=share, random_state=SPLIT_SEED)

@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from nlp_ft.recipe.sections import DataSection, is_share
+from nlp_ft.recipe.sections import DataSection, is_share, percent_of
 from nlp_ft.recipe.values import Paths, Text, Whole
 
 
@@ -85,7 +85,7 @@ class QuestionDataSection(DataSection):
             raise ValueError(
                 f"stride must leave room for new tokens in a window of max_length {self.max_length}, got {self.stride}"
             )
-        shares = [float(str(share).rstrip("% ")) for share in (self.validation, self.test) if is_share(share)]
+        shares = [percent_of(share) for share in (self.validation, self.test) if is_share(share)]
         if shares and not (all(share > 0 for share in shares) and sum(shares) < 100):
             raise ValueError(f"validation and test must be shares above 0% and together below 100%, got {shares}")
         return self

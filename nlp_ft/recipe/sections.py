@@ -33,6 +33,11 @@ def is_share(where: object) -> bool:
     return isinstance(where, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?\s*%", where) is not None
 
 
+def percent_of(share: object) -> float:
+    """The 10 of `10%`."""
+    return float(str(share).rstrip("% "))
+
+
 class Section(BaseModel):
     """The base of all sections of a recipe: unknown keys are errors, and no value can be changed afterwards."""
 
@@ -93,7 +98,7 @@ class DataSection(Section):
         repeated = [name for name in self.label_names or [] if (self.label_names or []).count(name) > 1]
         if repeated:
             raise ValueError(f"label_names must name each label once, got {repeated[0]!r} twice")
-        if is_share(self.validation) and not 0 < float(str(self.validation).rstrip("% ")) < 100:
+        if is_share(self.validation) and not 0 < percent_of(self.validation) < 100:
             raise ValueError(f"validation must be a share between 0% and 100%, got {self.validation}")
         if (self.config or self.revision) and not self.source:
             raise ValueError("config and revision belong to a Hub data set; name it in source")
