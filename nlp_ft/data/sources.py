@@ -110,7 +110,7 @@ def rows_from_source(data: TextFilesSection, split: str, name: str | list[str], 
     if not isinstance(name, str):
         raise DataError(f"{field} must be one split of data.source, got {name}")
     if data.split_column:
-        rows = _with_split_column(data, data.split_column, field, columns)
+        rows = _with_split_column(data, data.split_column, f"{field} ({name})", columns)
         return _rows_of_value(rows, data.split_column, name, field)
     if isinstance(data.source, str) and not _is_local(data.source):
         return from_hub(data, data.source, name, field)
@@ -120,14 +120,14 @@ def rows_from_source(data: TextFilesSection, split: str, name: str | list[str], 
     return split_of_saved(folder, name, field)
 
 
-def _with_split_column(data: TextFilesSection, column: str, field: str, columns: Columns) -> Dataset:
+def _with_split_column(data: TextFilesSection, column: str, where: str, columns: Columns) -> Dataset:
     assert data.source is not None
     files = expand(data.source, "data.source")
     if all(Path(file).is_dir() for file in files):
         return load_files(data.source, "data.source")
     opened = RowFiles(files, "data.source")
     _require_split_column(column, opened.columns)
-    check_columns(opened.columns, columns, f"{field} ({getattr(data, field.removeprefix('data.'))})")
+    check_columns(opened.columns, columns, where)
     return opened.load([*(name for _, name in columns), column])
 
 
