@@ -11,6 +11,7 @@ import pyarrow
 from datasets import ClassLabel, Dataset, Features, Value, concatenate_datasets
 from PIL import Image
 
+from nlp_ft.data.columns import numbers
 from nlp_ft.data.image_files import UNREADABLE, decode, name_of, read_bytes, reason, to_rgb
 from nlp_ft.data.image_sources import load_raw_images, with_images
 from nlp_ft.data.labels import LabelValue, find_labels, labels_of_model
@@ -50,19 +51,19 @@ class ImageData:
 
     def column(self, split: str, name: str) -> np.ndarray:
         """Read a column with one number a row, (rows,)."""
-        return np.asarray(self.encoded[split].select_columns([name]).with_format("numpy")[name][:])
+        return numbers(self.encoded[split], name)
 
     def inputs(self, split: str, rows: np.ndarray) -> pyarrow.Table:
         """`row`, the number in the data that was read, and `image`, the file's name, of some rows of a split."""
         found = self.encoded[split].select_columns(["row", "image"]).with_format("arrow")[rows.tolist()]
-        numbers, cells = found["row"], found["image"].combine_chunks()
+        rows_read, cells = found["row"], found["image"].combine_chunks()
         paths = cells.field("path").to_pylist()
         is_embedded = cells.field("bytes").is_valid().to_pylist()
         names = [
             name_of({"bytes": embedded or None, "path": path}, row)
-            for embedded, path, row in zip(is_embedded, paths, numbers.to_pylist(), strict=True)
+            for embedded, path, row in zip(is_embedded, paths, rows_read.to_pylist(), strict=True)
         ]
-        return pyarrow.table({"row": numbers, "image": names})
+        return pyarrow.table({"row": rows_read, "image": names})
 
 
 def load_image_data(data: ImageDataSection, seed: int = 0) -> ImageData:
