@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import pyarrow
@@ -63,8 +63,7 @@ def load_run(folder: str | Path, trust_remote_code: bool = False, engine: str | 
         raise RunFolderError(f"{folder} is not a finished run: it has no {', '.join(missing)}{hint}")
     folder = folder_with(folder, engine)
     recipe = load_recipe(folder / "recipe.yaml")
-    module, _, class_name = RUNS[task_class(recipe.task).inputs].partition(":")
-    run: TrainedRun = getattr(import_module(module), class_name)(folder, recipe, trust_remote_code)
+    run: TrainedRun = resolve_name(RUNS[task_class(recipe.task).inputs])(folder, recipe, trust_remote_code)
     return run
 
 

@@ -1,6 +1,6 @@
 """Finds a task by its name in recipes; a task is imported when it is first needed."""
 
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import Any
 
 from nlp_ft.errors import ModelError
@@ -25,8 +25,7 @@ def task_class(name: str) -> Any:
     """Import the class of a task. Raises: ModelError: it needs a package that is not installed."""
     if name in NEED_TORCHVISION:
         require_torchvision(ModelError)
-    module, _, class_name = TASKS[name].partition(":")
-    return getattr(import_module(module), class_name)
+    return resolve_name(TASKS[name])
 
 
 def task_of(recipe: Recipe) -> Task:
