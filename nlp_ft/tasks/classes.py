@@ -19,7 +19,7 @@ from nlp_ft.models.labels import label_names as label_names_of
 from nlp_ft.recipe import Recipe
 from nlp_ft.tables import shortened, terminal_width, text_table, wrapped
 from nlp_ft.tasks.losses import ClassificationLoss
-from nlp_ft.tasks.metrics import confusion_matrix, margin_of_share, most_confused, per_class, score
+from nlp_ft.tasks.metrics import confusion_matrix, margin_of_share, most_confused, per_class, score, worst
 from nlp_ft.tasks.outputs import write_csv
 from nlp_ft.tasks.row_outputs import RowOutputs
 from nlp_ft.tasks.task import Data
@@ -99,11 +99,8 @@ class ClassOutputs(RowOutputs):
 
         Of too many labels, it shows those that occur and do worst.
         """
-        rows, fields = per_class(predicted, references, self.label_names), ("precision", "recall", "f1")
-        note = ""
-        if most is not None and len(rows) > most:
-            rows = sorted((row for row in rows if row["support"]), key=lambda row: float(row["f1"]))[:most]
-            note = f"\nthe {len(rows)} of {len(self.label_names)} labels with the lowest F1"
+        rows, note = worst(per_class(predicted, references, self.label_names), most)
+        fields = ("precision", "recall", "f1")
         cells = [[row["label"], *(f"{row[field]:.4f}" for field in fields), f"{row['support']:.0f}"] for row in rows]
         confused = [
             f"{shortened(true, NAME_WIDTH)} taken for {shortened(taken, NAME_WIDTH)} ({count} rows)"

@@ -53,6 +53,14 @@ def per_class(predictions: np.ndarray, references: np.ndarray, label_names: Sequ
     ]
 
 
+def worst(rows: list[dict[str, Any]], most: int | None) -> tuple[list[dict[str, Any]], str]:
+    """Of more than `most` labels, keep those that occur and do worst, and say so in a line for below the table."""
+    if most is None or len(rows) <= most:
+        return rows, ""
+    kept = sorted((row for row in rows if row["support"]), key=lambda row: float(row["f1"]))[:most]
+    return kept, f"\nthe {len(kept)} of {len(rows)} labels with the lowest F1"
+
+
 def most_confused(
     predictions: np.ndarray, references: np.ndarray, label_names: Sequence[str], most: int = 3
 ) -> list[tuple[str, str, int]]:

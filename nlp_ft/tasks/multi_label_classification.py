@@ -27,7 +27,7 @@ from nlp_ft.tasks.baselines import Scores, held_out, predict_by_words
 from nlp_ft.tasks.classes import given_weights, refuse_absent
 from nlp_ft.tasks.label_set_metrics import Thresholds, most_frequent_set, per_label, score, tuned
 from nlp_ft.tasks.losses import BinaryLoss
-from nlp_ft.tasks.metrics import margin_of_share
+from nlp_ft.tasks.metrics import margin_of_share, worst
 from nlp_ft.tasks.outputs import write_csv
 from nlp_ft.tasks.row_outputs import RowOutputs
 from nlp_ft.tasks.task import Card
@@ -130,10 +130,7 @@ class LabelSetOutputs(RowOutputs):
 
     def table(self, predicted: np.ndarray, references: np.ndarray, most: int | None = None) -> str:
         """Show a line for each label; of too many labels, those that occur and do worst."""
-        rows, note = self._rows(predicted, references), ""
-        if most is not None and len(rows) > most:
-            rows = sorted((row for row in rows if row["support"]), key=lambda row: float(row["f1"]))[:most]
-            note = f"\nthe {len(rows)} of {len(self.label_names)} labels with the lowest F1"
+        rows, note = worst(self._rows(predicted, references), most)
         fields = ("precision", "recall", "f1", "support", "threshold")
         cells = [
             [row["label"], *(f"{row[field]:.0f}" if field == "support" else f"{row[field]:.4f}" for field in fields)]
