@@ -116,9 +116,6 @@ class MultipleChoice(EncoderTask):
         return Card(
             title=f"Multiple-choice model fine-tuned from {self.recipe.model.name}",
             pipeline_tag="multiple-choice",
-            needs_import=False,
-            call="",
-            labels=(),
             gives="A score for each candidate of a prompt; the softmax over the candidates gives their probabilities.",
             example=EXAMPLE,
         )

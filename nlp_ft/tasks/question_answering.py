@@ -141,9 +141,6 @@ class QuestionAnswering(EncoderTask):
         return Card(
             title=f"Question answerer fine-tuned from {self.recipe.model.name}",
             pipeline_tag="question-answering",
-            needs_import=False,
-            call="",
-            labels=(),
             gives=gives,
             example=EXAMPLE.replace("{most}", str(self.recipe.data.max_answer_length)),
         )

@@ -69,11 +69,11 @@ class Card:
 
     title: str
     pipeline_tag: str
-    needs_import: bool
+    needs_import: bool = False
     """Whether the saved class belongs to nlp_ft, so that loading it needs `import nlp_ft`."""
-    call: str
+    call: str = ""
     """Arguments of the pipeline call in the card's example."""
-    labels: Sequence[str]
+    labels: Sequence[str] = ()
     """The labels in the order of their ids; empty for a model that predicts numbers."""
     gives: str = ""
     """What the model gives, in Markdown; an empty text describes its labels, or numbers."""
