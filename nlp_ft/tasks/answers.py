@@ -34,13 +34,14 @@ from nlp_ft.tasks.answer_spans import (
     characters_of,
     joined_spans,
 )
+from nlp_ft.tasks.default_outputs import DefaultOutputs
 from nlp_ft.tasks.losses import span_losses
 from nlp_ft.tasks.metrics import margin_of_share
 from nlp_ft.tasks.outputs import write_csv
 
 
 @dataclass(frozen=True)
-class AnswerOutputs:
+class AnswerOutputs(DefaultOutputs):
     """Outputs of question answering: a predicted value is `Candidates`, a reference is `Gold`. See `Outputs`.
 
     Args:
@@ -63,7 +64,6 @@ class AnswerOutputs:
     correlation: ClassVar[str] = "exact_match"
     progress_metrics: ClassVar[tuple[str, str]] = ("f1", "exact_match")
     without_probabilities: ClassVar[str] = "predicts answers, each with its probability as score"
-    without_confidence: ClassVar[str] = ""
     numbers_shown: ClassVar[str] = "the probability of each answer"
     table_file: ClassVar[str] = "by_question_word.csv"
 
@@ -159,9 +159,6 @@ class AnswerOutputs:
         margins = np.array([min(found.margin, 1.0) for found in predicted])
         return replace(self, threshold=best_threshold(margins, of_answer, of_none))
 
-    def undecided(self) -> None:
-        """Return None: an answer is no label."""
-
     def write_to(self, model: PreTrainedModel) -> None:
         """Save the threshold and the greatest length, which `Task.outputs_of` reads."""
         model.config.no_answer_threshold = self.threshold
@@ -170,10 +167,6 @@ class AnswerOutputs:
     def constant_loss(self, references: np.ndarray) -> float:
         """Compute the loss of a model that finds all tokens of a window equally likely."""
         return float(np.mean([gold.chance_loss for gold in references]))
-
-    def counts(self, values: np.ndarray) -> dict[str, int]:
-        """Return nothing: answers are no labels."""
-        return {}
 
     def margin(self, metric: str, value: float, num_rows: int) -> float:
         """Estimate it as that of a share, which is a little too wide for F1."""

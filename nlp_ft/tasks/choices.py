@@ -3,12 +3,11 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 import pyarrow
 import torch
-from transformers import PreTrainedModel
 
 from nlp_ft.data.batch import IGNORED_LABEL
 from nlp_ft.data.choices.encoding import ChoiceWindows
@@ -16,6 +15,7 @@ from nlp_ft.data.windows import Windows
 from nlp_ft.errors import printable
 from nlp_ft.tables import terminal_width, text_table
 from nlp_ft.tasks.choice_metrics import Gold, grouped, length_of_right, num_candidates, score_choices
+from nlp_ft.tasks.default_outputs import DefaultOutputs
 from nlp_ft.tasks.losses import choice_log_shares, choice_losses
 from nlp_ft.tasks.metrics import margin_of_share
 from nlp_ft.tasks.outputs import write_csv
@@ -41,13 +41,12 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class ChoiceOutputs:
+class ChoiceOutputs(DefaultOutputs):
     """Outputs of multiple choice: a predicted value is a `Choice`, a reference is `Gold`. See `Outputs`."""
 
     shown_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "above_chance", "loss")
     correlation: ClassVar[str] = "above_chance"
     progress_metrics: ClassVar[tuple[str, str]] = ("accuracy", "above_chance")
-    without_confidence: ClassVar[str] = ""
     table_file: ClassVar[str] = "by_length.csv"
     without_probabilities: ClassVar[str] = "chooses among the candidates of each row; each choice has their scores"
     numbers_shown: ClassVar[str] = "the probability of each candidate"
@@ -96,24 +95,13 @@ class ChoiceOutputs:
         """Compute `accuracy` and `above_chance`, see `score_choices`."""
         return score_choices(_indices(predicted), list(references))
 
-    def tuned(self, predicted: np.ndarray, references: np.ndarray) -> Self:
-        """Return the same outputs: nothing is tuned."""
-        return self
-
     def undecided(self) -> "UndecidedChoices":
         """Return outputs whose predictions are the logarithms of the probabilities."""
         return UndecidedChoices()
 
-    def write_to(self, model: PreTrainedModel) -> None:
-        """Write nothing: the model says all."""
-
     def constant_loss(self, references: np.ndarray) -> float:
         """Compute the loss of a model that finds all candidates of a row equally likely."""
         return float(np.mean([math.log(len(gold.candidates)) for gold in references]))
-
-    def counts(self, values: np.ndarray) -> dict[str, int]:
-        """Return nothing: candidates are no labels."""
-        return {}
 
     def margin(self, metric: str, value: float, num_rows: int) -> float:
         """Estimate it for accuracy; that of `above_chance` is the one at 0, for two candidates, which is the widest."""

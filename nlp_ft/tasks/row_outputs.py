@@ -1,21 +1,16 @@
 """Outputs of tasks with one vector of logits for each row, or for each of its windows: labels or numbers."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Self
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
 
 from nlp_ft.data.windows import Windows
-from nlp_ft.tasks.outputs import Outputs
+from nlp_ft.tasks.default_outputs import DefaultOutputs
 
 
-class RowOutputs(ABC):
+class RowOutputs(DefaultOutputs, ABC):
     """Gives a row one prediction, one loss and one score, all from its logits. See `Outputs`."""
-
-    without_probabilities: ClassVar[str] = ""
-    without_confidence: ClassVar[str] = ""
 
     @abstractmethod
     def row_losses(self, logits: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
@@ -28,17 +23,6 @@ class RowOutputs(ABC):
     @abstractmethod
     def decode(self, logits: torch.Tensor) -> torch.Tensor:
         """Turn logits into predictions, (batch, ...): label ids or numbers."""
-
-    def tuned(self, predicted: np.ndarray, references: np.ndarray) -> Self:
-        """Return the same outputs: nothing is tuned."""
-        return self
-
-    def undecided(self) -> Outputs | None:
-        """Return None: most outputs are not one label of several."""
-        return None
-
-    def write_to(self, model: PreTrainedModel) -> None:  # noqa: B027  # most outputs have nothing to write
-        """Write nothing: the labels say all."""
 
     def of_batch(
         self, logits: torch.Tensor, batch: dict[str, torch.Tensor], windows: Windows

@@ -4,13 +4,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 import pyarrow
 import torch
 from torch.nn import functional as F
-from transformers import PreTrainedModel
 
 from nlp_ft.data.batch import IGNORED_LABEL
 from nlp_ft.data.windows import Windows
@@ -18,6 +17,7 @@ from nlp_ft.data.words.spans import OUTSIDE, spans_of, types_of
 from nlp_ft.errors import DataError, printable
 from nlp_ft.recipe.words import TagScheme
 from nlp_ft.tables import terminal_width, text_table
+from nlp_ft.tasks.default_outputs import DefaultOutputs
 from nlp_ft.tasks.entities import Entity, TaggedWords, record
 from nlp_ft.tasks.metrics import confusion_matrix, margin_of_share
 from nlp_ft.tasks.outputs import write_csv
@@ -39,7 +39,7 @@ OF_ENTITIES = pyarrow.list_(
 
 
 @dataclass(frozen=True)
-class TagOutputs:
+class TagOutputs(DefaultOutputs):
     """Outputs of a tagger: for each row the ids of its tags, (rows, most words), filled up with -100. See `Outputs`."""
 
     label_names: list[str]
@@ -82,16 +82,6 @@ class TagOutputs:
         scores = np.ones(len(references), kept["scores"].dtype)
         np.minimum.at(scores, rows, kept["scores"][decided])
         return {"predicted": predicted, "references": references, "losses": losses, "row_scores": scores}
-
-    def tuned(self, predicted: np.ndarray, references: np.ndarray) -> Self:
-        """Return the same outputs: nothing is tuned."""
-        return self
-
-    def undecided(self) -> None:
-        """Return None: a row has many tags."""
-
-    def write_to(self, model: PreTrainedModel) -> None:
-        """Write nothing: the configuration has the tags and their scheme since the model was built."""
 
     def shown(self, decoded: np.ndarray) -> pyarrow.Array:
         """Write the tags of each row as a list."""

@@ -103,10 +103,6 @@ class NumberOutputs(RowOutputs):
         variances = references.reshape(len(references), -1).var(0, dtype=np.float64)
         return float((variances / np.square(self.deviations)).mean())
 
-    def counts(self, values: np.ndarray) -> dict[str, int]:
-        """Return nothing: numbers have no labels."""
-        return {}
-
     def margin(self, metric: str, value: float, num_rows: int) -> float:
         """Estimate it for a correlation, whose standard error is about (1 - r^2) / sqrt(rows)."""
         return 1.96 * (1 - value**2) / math.sqrt(num_rows) if metric in ("spearman", "pearson") else 0.0

@@ -1,0 +1,28 @@
+"""What outputs do unless they say otherwise: they tune nothing, write nothing into the model, and count no labels."""
+
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from transformers import PreTrainedModel
+
+
+class DefaultOutputs:
+    """The part of `Outputs` that many kinds of outputs share."""
+
+    without_probabilities: ClassVar[str] = ""
+    without_confidence: ClassVar[str] = ""
+
+    def tuned(self, predicted: np.ndarray, references: np.ndarray) -> Self:
+        """Return the same outputs: nothing is tuned."""
+        return self
+
+    def undecided(self) -> Any:
+        """Return None: most outputs are not one label of several."""
+        return None
+
+    def write_to(self, model: PreTrainedModel) -> None:
+        """Write nothing: the model and its labels say all."""
+
+    def counts(self, values: np.ndarray) -> dict[str, int]:
+        """Return nothing: most outputs are no labels."""
+        return {}
