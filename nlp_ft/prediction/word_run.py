@@ -40,7 +40,7 @@ class WordRun(TokenRun):
     def __init__(self, folder: Path, recipe: WordsRecipe, trust_remote_code: bool = False) -> None:
         super().__init__(folder, recipe, trust_remote_code)
         with damage_named(folder, "tokenizer"):
-            word_tokenizer(self.tokenizer)
+            self.tokenizer = word_tokenizer(self.tokenizer)
 
     def is_single(self, inputs: Any) -> bool:
         """Whether this is a text; a list of texts is several of them, and never the words of one."""

@@ -55,13 +55,14 @@ class EncoderTask:
             check_max_length(self.recipe.data.max_length, model)
         return model
 
-    def tokens_identity(self, encoded: dict[str, Dataset], keys: Iterable[str]) -> dict[str, str]:
-        """Fingerprint the vocabulary, and those of the columns `keys` of each split that are there."""
-        found = {"vocabulary of the tokenizer": content_of(sorted(self.tokenizer.get_vocab().items()))}
-        for split, rows in encoded.items():
-            tokens = [fingerprint(rows, key) for key in keys if key in rows.features]
-            found[f"token ids of {split}"] = content_of(tokens)
-        return found
+    def vocabulary(self) -> dict[str, str]:
+        """Fingerprint the vocabulary of the tokenizer, for `Task.identity`."""
+        return {"vocabulary of the tokenizer": content_of(sorted(self.tokenizer.get_vocab().items()))}
+
+
+def fingerprint_of_tokens(encoded: Dataset, keys: Iterable[str]) -> str:
+    """Fingerprint those of some columns that encoded rows have."""
+    return content_of([fingerprint(encoded, key) for key in keys if key in encoded.features])
 
 
 def save_tokenizer(

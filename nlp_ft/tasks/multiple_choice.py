@@ -8,7 +8,8 @@ from typing import Any
 
 from transformers import AutoModelForMultipleChoice, PreTrainedModel
 
-from nlp_ft.data.choices.encoding import FOR_BATCHES, ChoiceCollator, ChoiceData, load_choice_data
+from nlp_ft.data.batch import TOKEN_INPUTS
+from nlp_ft.data.choices.encoding import ChoiceCollator, ChoiceData, load_choice_data
 from nlp_ft.data.choices.report import describe_choices, format_choice_report
 from nlp_ft.data.choices.rows import load_choice_splits
 from nlp_ft.data.columns import content_of, fingerprint
@@ -16,7 +17,7 @@ from nlp_ft.data.splits import progress_bars
 from nlp_ft.recipe import ChoiceRecipe
 from nlp_ft.tasks.choice_baselines import score_baselines
 from nlp_ft.tasks.choices import ChoiceOutputs
-from nlp_ft.tasks.encoder_task import EncoderTask, save_tokenizer
+from nlp_ft.tasks.encoder_task import EncoderTask, fingerprint_of_tokens, save_tokenizer
 from nlp_ft.tasks.losses import ChoiceLoss
 from nlp_ft.tasks.task import Card
 
@@ -93,14 +94,15 @@ class MultipleChoice(EncoderTask):
 
     def identity(self) -> dict[str, str]:
         """Fingerprint the texts, token ids and labels of each split, and the vocabulary."""
-        found: dict[str, str] = {}
+        found = self.vocabulary()
         for split, encoded in self.data.encoded.items():
             raw = self.data.raw[split]
             found |= {
                 f"texts of {split}": content_of([fingerprint(raw, column) for column in ("prompt", "candidates")]),
+                f"token ids of {split}": fingerprint_of_tokens(encoded, (*TOKEN_INPUTS, "sizes")),
                 f"labels of {split}": fingerprint(encoded, "labels"),
             }
-        return found | self.tokens_identity(self.data.encoded, [key for key in FOR_BATCHES if key != "labels"])
+        return found
 
     def score_baselines(self) -> dict[str, dict[str, dict[str, float]]]:
         """Score chance, the longest candidate, and the candidate that is nearest to the prompt by TF-IDF."""

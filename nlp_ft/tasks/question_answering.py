@@ -18,7 +18,7 @@ from nlp_ft.errors import ModelError
 from nlp_ft.recipe import QuestionRecipe
 from nlp_ft.tasks.answer_baselines import score_baselines
 from nlp_ft.tasks.answers import AnswerOutputs
-from nlp_ft.tasks.encoder_task import EncoderTask, save_tokenizer
+from nlp_ft.tasks.encoder_task import EncoderTask, fingerprint_of_tokens, save_tokenizer
 from nlp_ft.tasks.losses import SpanLoss
 from nlp_ft.tasks.task import Card
 
@@ -109,15 +109,16 @@ class QuestionAnswering(EncoderTask):
 
     def identity(self) -> dict[str, str]:
         """Fingerprint the texts, token ids and answers of each split, and the vocabulary."""
-        found: dict[str, str] = {}
+        found = self.vocabulary()
         for split, encoded in self.data.encoded.items():
             raw = self.data.raw[split]
             found |= {
                 f"texts of {split}": content_of([fingerprint(raw, column) for column in ("question", "context")]),
+                f"token ids of {split}": fingerprint_of_tokens(encoded, TOKEN_INPUTS),
                 f"answers of {split}": content_of([repr(raw["answers"][:]), repr(raw["starts"][:])]),
                 f"labels of {split}": fingerprint(encoded, "labels"),
             }
-        return found | self.tokens_identity(self.data.encoded, TOKEN_INPUTS)
+        return found
 
     def score_baselines(self) -> dict[str, dict[str, dict[str, float]]]:
         """Score the first sentence, and the sentence that is nearest to the question by TF-IDF."""

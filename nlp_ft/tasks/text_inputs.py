@@ -19,7 +19,7 @@ from nlp_ft.models.pooled_classifier import PooledClassifier
 from nlp_ft.models.text import build_classifier, probed
 from nlp_ft.recipe import TextRecipe
 from nlp_ft.recipe.probe import probe_notes
-from nlp_ft.tasks.encoder_task import EncoderTask, save_tokenizer
+from nlp_ft.tasks.encoder_task import EncoderTask, fingerprint_of_tokens, save_tokenizer
 from nlp_ft.tasks.task import Card
 
 
@@ -74,14 +74,15 @@ class TextInputs(EncoderTask):
 
     def identity(self) -> dict[str, str]:
         """Fingerprint the texts, token ids and labels of each split, and the vocabulary."""
-        found: dict[str, str] = {}
+        found = self.vocabulary()
         for split, encoded in self.data.encoded.items():
             texts = [fingerprint(self.data.raw[split], column) for column in self.data.text_columns]
             found |= {
                 f"texts of {split}": content_of(texts),
+                f"token ids of {split}": fingerprint_of_tokens(encoded, TOKEN_INPUTS),
                 f"labels of {split}": fingerprint(encoded, "labels"),
             }
-        return found | self.tokens_identity(self.data.encoded, TOKEN_INPUTS)
+        return found
 
     def save_preprocessor(self, folder: Path) -> None:
         """Save the tokenizer, with the length and the side of truncation."""

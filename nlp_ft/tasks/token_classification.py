@@ -23,7 +23,7 @@ from nlp_ft.models.text import build_classifier, load_tokenizer
 from nlp_ft.recipe import WordsRecipe
 from nlp_ft.tasks.baselines import Scores
 from nlp_ft.tasks.classes import class_weights
-from nlp_ft.tasks.encoder_task import EncoderTask, save_tokenizer
+from nlp_ft.tasks.encoder_task import EncoderTask, fingerprint_of_tokens, save_tokenizer
 from nlp_ft.tasks.losses import TagLoss
 from nlp_ft.tasks.tag_baselines import score_tag_baselines
 from nlp_ft.tasks.tag_outputs import TagOutputs
@@ -120,13 +120,14 @@ class TokenClassification(EncoderTask):
 
     def identity(self) -> dict[str, str]:
         """Fingerprint the words, token ids and tags of each split, and the vocabulary."""
-        found: dict[str, str] = {}
-        for split in self.data.encoded:
+        found = self.vocabulary()
+        for split, encoded in self.data.encoded.items():
             found |= {
                 f"words of {split}": fingerprint(self.data.raw[split], WORDS),
+                f"token ids of {split}": fingerprint_of_tokens(encoded, ("input_ids", "words")),
                 f"tags of {split}": fingerprint(self.data.raw[split], TAGS),
             }
-        return found | self.tokens_identity(self.data.encoded, ("input_ids", "words"))
+        return found
 
     def score_baselines(self) -> Scores:
         """Score the most frequent tag, and the most frequent tag of each word."""

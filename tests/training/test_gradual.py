@@ -338,7 +338,7 @@ def test_a_run_that_is_stopped_after_its_last_step_ends_in_the_phase_that_it_tra
     for name in ("whole", "broken"):
         file = write_recipe(tmp_path, tiny_encoder, name, strategy, duration="4st", evaluate_every="2st")
         if name == "broken":
-            monkeypatch.setattr(CheckpointManager, "load_kept", lambda *_: signal.raise_signal(signal.SIGINT))
+            monkeypatch.setattr(CheckpointManager, "load_kept", lambda *_: signal.raise_signal(signal.SIGTERM))
             with pytest.raises(Interrupted):
                 train(load_recipe(file))
             monkeypatch.setattr(CheckpointManager, "load_kept", load_kept)

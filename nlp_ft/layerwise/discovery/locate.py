@@ -119,15 +119,18 @@ def _find_and_trace(model: nn.Module, example: Any, unused: Sequence[nn.Module] 
 
 
 def _not_in_line(model: nn.Module, traced: _TracedModel) -> list[nn.Module]:
-    """Find modules that look like blocks but are not: auxiliary heads, and variants of a module of which one runs.
+    """Find modules that look like blocks but are not: heads, auxiliary heads, and variants of which one runs.
 
-    Auxiliary heads are attributes that do not run. Variants are the entries of a `ModuleDict` of which one entry runs,
-    such as the copies of a head that PEFT trains.
+    A head of several layers gets one vector a row, (batch, hidden), where blocks get tokens or pixels. Auxiliary heads
+    are attributes that do not run. Variants are the entries of a `ModuleDict` of which one entry runs, such as the
+    copies of a head that PEFT trains.
     """
     if traced.seen.failure is not None:
         return []
     ran = {id(traced.blocks[index]) for index in traced.seen.begun}
-    unused: list[nn.Module] = []
+    axes = traced.seen.axes
+    has_positions = max(axes.values(), default=0) > 2
+    unused = [traced.blocks[index] for index, most in axes.items() if has_positions and most == 2]
     for found in traced.lists:
         idle = [block for block in found.blocks if id(block) not in ran]
         if found.is_loose:

@@ -35,7 +35,7 @@ def find_block_lists(model: nn.Module, unused: Collection[nn.Module] = ()) -> li
 
     Args:
         model: the model.
-        unused: modules that look like blocks but are not: auxiliary heads, and variants of which one runs.
+        unused: modules that look like blocks but are not: heads, auxiliary heads, and variants of which one runs.
 
     Returns:
         The lists in the order of registration; an empty list if nothing looks like blocks.

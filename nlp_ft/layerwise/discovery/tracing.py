@@ -41,6 +41,7 @@ class Trace:
         begun: block -> time of its first run.
         runs: block -> number of its runs.
         upstream: block -> bit mask of the blocks that its first input has passed.
+        axes: block -> most axes of a tensor that its first run got.
         shapes: block -> shape of its first output.
         uses: parameter -> its first use.
         inputs: path of a module outside the blocks -> time and shape of its first input.
@@ -52,6 +53,7 @@ class Trace:
     begun: dict[int, int] = field(default_factory=dict)
     runs: dict[int, int] = field(default_factory=dict)
     upstream: dict[int, int] = field(default_factory=dict)
+    axes: dict[int, int] = field(default_factory=dict)
     shapes: dict[int, Shape] = field(default_factory=dict)
     uses: dict[int, Use] = field(default_factory=dict)
     inputs: dict[str, tuple[int, Shape]] = field(default_factory=dict)
@@ -194,6 +196,7 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's c
         tensors = list(_tensors(inputs))
         if not tensors:
             self.trace.blind.add(index)
+        self.trace.axes.setdefault(index, max((tensor.ndim for tensor in tensors), default=0))
         for tensor in tensors:
             origin = self._origin(tensor)
             upstream |= origin.blocks

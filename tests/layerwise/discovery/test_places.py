@@ -200,3 +200,55 @@ def test_an_input_of_a_module_around_an_encoder_is_guessed() -> None:
         "out.bias",
     ]
     assert layer_map.layer_id("encoder.embeddings.word_embeddings.weight") == 0
+
+
+class Head(nn.Module):
+    """Two weights, as a block has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 6), nn.Linear(6, 2)
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.second(self.first(vectors).relu())
+        return logits
+
+
+class Backbone(nn.Sequential):
+    """A stem and three blocks of convolutions, and the mean over the pixels."""
+
+    def __init__(self) -> None:
+        blocks = [nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 1)) for _ in range(3)]
+        super().__init__(nn.Conv2d(3, 8, 1), nn.Sequential(*blocks), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+class Around(nn.Module):
+    """A backbone and a head as attributes."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.head = Backbone(), head
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(self.backbone(pixels))
+        return logits
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        nn.Sequential(Backbone(), Head()),
+        nn.Sequential(Backbone(), nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 2))),
+        Around(nn.Sequential(nn.Dropout(0.1), Head())),
+        Around(nn.Sequential(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)), Head())),
+    ],
+    ids=["two in a row", "sequential in a row", "in a sequential", "two in a sequential"],
+)
+def test_a_head_of_several_layers_in_a_sequential_is_no_block(model: nn.Module) -> None:
+    layer_map = LayerMap.from_model(model, example=torch.rand(1, 3, 4, 4))
+    name = "backbone" if isinstance(model, Around) else "0"
+    assert layer_map.num_layers == 3
+    assert set(layer_map.parameters(0)) == {f"{name}.0.weight", f"{name}.0.bias"}
+    assert set(layer_map.parameters(layer_map.head_layer)) == {
+        n for n, _ in model.named_parameters() if not n.startswith(f"{name}.")
+    }

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from nlp_ft.layerwise import LayerMap
-from nlp_ft.layerwise.layer_map import Rule
 from tests.layerwise.vision_census import MODELS, STAGES, build, differences
 
 FAST = [
@@ -44,10 +43,6 @@ def check(name: str) -> None:
     assert differences(model, maps, name) == []
 
 
-RULES: dict[str, list[Rule]] = {"metaformer": [("^head", "head")]}
-"""Module of timm -> rules that its models need: the head of CAFormer and ConvFormer looks like one more block."""
-
-
 @pytest.mark.slow
 def test_a_model_of_every_module_of_timm_has_its_classifier_in_the_head() -> None:
     timm = pytest.importorskip("timm", reason="timm is not installed")
@@ -56,7 +51,7 @@ def test_a_model_of_every_module_of_timm_has_its_classifier_in_the_head() -> Non
         name = min(timm.list_models(module=module), key=lambda name: (len(name), name))
         with torch.device("meta"):
             model = timm.create_model(name, pretrained=False)
-        layer_map, classifiers = LayerMap.from_model(model, RULES.get(module, ())), model.get_classifier()
+        layer_map, classifiers = LayerMap.from_model(model), model.get_classifier()
         last = {
             id(list(classifier.parameters())[-1])
             for classifier in (classifiers if isinstance(classifiers, tuple) else (classifiers,))
