@@ -150,9 +150,7 @@ class LayerMap:
         numbers = [layer_id for layer_id in ruled.values() if layer_id != "head"]
         num_layers = max(numbers, default=0) - ("head" not in ruled.values())
         if num_layers < 0:
-            raise LayerMapError(
-                'the rules put every parameter into layer 0; name those of the head, such as ["fc", "head"]'
-            )
+            raise LayerMapError('the rules put every parameter into layer 0; name those of the head: ["fc", "head"]')
         layer_ids = {name: num_layers + 1 if layer_id == "head" else layer_id for name, layer_id in ruled.items()}
         return cls(layer_ids, num_layers, dict(model.named_parameters()))
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from nlp_ft.defaults import DEEP_HEAD_LR_RATIO, LR
 from nlp_ft.durations import Duration
-from nlp_ft.recipe.recipe import MultiLabelRecipe, Recipe
+from nlp_ft.recipe.recipe import Recipe
 from nlp_ft.recipe.resolve import Layer
+from nlp_ft.recipe.training import Threshold
 
 BASE_WIDTH = 768
 """Width of BERT-base, whose rate is `defaults.LR`."""
@@ -112,11 +113,18 @@ def derive_lengths(recipe: Recipe, steps_per_epoch: int) -> list[Derived]:
 
 def derive_threshold(recipe: Recipe) -> list[Derived]:
     """Derive the threshold of the labels, if rows have several and the recipe leaves it out."""
-    if not isinstance(recipe, MultiLabelRecipe) or recipe.training.threshold is not None:
+    if not recipe.has_label_sets or recipe.training.threshold is not None:
         return []
-    found = "one for all labels, with the best micro F1 on validation"
-    reason = found if recipe.threshold == "tuned" else "there is no validation to tune it on"
-    return [Derived("training.threshold", recipe.threshold, reason)]
+    threshold = threshold_of(recipe)
+    tuned, fixed = "one for all labels, with the best micro F1 on validation", "there is no validation to tune it on"
+    return [Derived("training.threshold", threshold, tuned if threshold == "tuned" else fixed)]
+
+
+def threshold_of(recipe: Recipe) -> Threshold:
+    """Return the threshold of the labels, or the way to find it: that of the recipe, or the derived one."""
+    if recipe.training.threshold is not None:
+        return recipe.training.threshold
+    return 0.5 if recipe.data.validation is None else "tuned"
 
 
 def in_words(derived: Sequence[Derived]) -> dict[str, str]:

@@ -28,7 +28,7 @@ from nlp_ft.recipe.sections import (
 )
 from nlp_ft.recipe.strategy import StrategySection
 from nlp_ft.recipe.text import TextDataSection, TextModelSection
-from nlp_ft.recipe.training import Threshold, TrainingSection
+from nlp_ft.recipe.training import TrainingSection
 from nlp_ft.recipe.values import Folder, Whole
 from nlp_ft.recipe.words import WordsDataSection
 
@@ -192,13 +192,6 @@ class MultiLabelRecipe(TextRecipe):
     has_classes: ClassVar[bool] = False
     has_label_sets: ClassVar[bool] = True
     takes_columns: ClassVar[bool] = True
-
-    @property
-    def threshold(self) -> Threshold:
-        """The threshold, or the way to find it: `training.threshold`, or what it is where that is null."""
-        if self.training.threshold is not None:
-            return self.training.threshold
-        return 0.5 if self.data.validation is None else "tuned"
 
 
 class RegressionRecipe(TextRecipe):

@@ -22,6 +22,7 @@ from nlp_ft.data.splits import progress_bars
 from nlp_ft.errors import ModelError, printable
 from nlp_ft.models.labels import label_names as label_names_of
 from nlp_ft.recipe import MultiLabelRecipe
+from nlp_ft.recipe.derived import threshold_of
 from nlp_ft.tables import terminal_width, text_table
 from nlp_ft.tasks.baselines import Scores, held_out, predict_by_words
 from nlp_ft.tasks.classes import given_weights, refuse_absent
@@ -195,7 +196,7 @@ class MultiLabelClassification(TextInputs):
     @property
     def outputs(self) -> LabelSetOutputs:
         """Interpret the outputs of the model by the labels of the data; thresholds to be tuned begin at 0.5."""
-        names, setting = self.data.label_names, self.recipe.threshold
+        names, setting = self.data.label_names, threshold_of(self.recipe)
         tuning, start = (setting, 0.5) if isinstance(setting, str) else (None, setting)
         unused = (sign for sign in SEPARATORS if not any(sign in name for name in names))
         separator = self.recipe.data.label_separator or next(unused, SEPARATORS[0])

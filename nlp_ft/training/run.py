@@ -82,12 +82,13 @@ def _train(recipe: Recipe, folder: RunFolder, accelerator: Accelerator, signals:
             Loop(*trained, hooks, state, features, recorder, row_losses).run()
     checkpoints.load_kept(state)
     calibration = calibrate(recipe.training.calibration, parts.model, parts.evaluator)
-    predictions = parts.evaluator.predict_all()
-    hardest = parts.evaluator.predict_hardest(*row_losses.highest(), predictions["train"].outputs)
+    answers = parts.evaluator.predict_all()
+    predictions = {split: of_split for split, of_split in answers.items() if split != "train"}
+    hardest = parts.evaluator.predict_hardest(*row_losses.highest(), answers["train"].outputs)
     unshard(parts.model, parts.layered.layer_map, accelerator)
     summary = summarize(parts, state, predictions, accelerator) | {"total_seconds": time.perf_counter() - started}
     summary |= {"data_hashes": hashes_of_data(checkpoints.identity, parts.report), **calibration}
-    summary["verdict"] = verdict_of_run(parts, state, predictions, summary, log.read())
+    summary["verdict"] = verdict_of_run(parts, state, answers, summary, log.read())
     with signals.deferred():
         log.close(summary["metrics"])
         save_run(folder, parts, summary, predictions, hardest, accelerator)

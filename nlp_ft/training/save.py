@@ -48,7 +48,6 @@ def summarize(
         TrainingError: the processes no longer hold the same weights.
     """
     recipe, task = parts.recipe, parts.task
-    predictions = held_out(predictions)
     total, trainable = count_parameters(parts.model)
     wants_baselines = accelerator.is_main_process and are_wanted(recipe.baselines, len(task.data.encoded["train"]))
     return {
@@ -82,11 +81,6 @@ def summarize(
     }
 
 
-def held_out(predictions: Mapping[str, Predictions]) -> dict[str, Predictions]:
-    """Leave out the sample of train, which is for the verdict alone."""
-    return {split: of_split for split, of_split in predictions.items() if split != "train"}
-
-
 def save_run(
     folder: RunFolder,
     parts: RunParts,
@@ -100,7 +94,6 @@ def save_run(
     Raises:
         RunFolderError: the disk refuses a file.
     """
-    predictions = held_out(predictions)
     with errors_of_all(accelerator):
         if accelerator.is_main_process:
             with writing(folder.final), quiet_transformers():
