@@ -43,7 +43,7 @@ class LayerMap:
             blocks that fuse text with images.
 
     Raises:
-        LayerMapError: a layer id lies outside 0..L+1.
+        LayerMapError: a layer id is neither that of the head nor one of the parameter's stack.
     """
 
     def __init__(
@@ -60,12 +60,6 @@ class LayerMap:
         block_name: str = "block",
         blocks_above: Mapping[str, int] | None = None,
     ) -> None:
-        for name, layer_id in layer_ids.items():
-            if not 0 <= layer_id <= num_layers + 1:
-                raise LayerMapError(
-                    f"{name}: layer {layer_id} does not exist; with {num_layers} blocks a layer id lies between "
-                    f"0 (embeddings) and {num_layers + 1} (head)"
-                )
         self.num_layers = num_layers
         self.stacks = dict(stacks or {"": num_layers})
         self.notes = tuple(notes)
@@ -76,6 +70,14 @@ class LayerMap:
         self._parameters = dict(parameters or {})
         self._names = (input_name, block_name)
         self._blocks_above = dict(blocks_above or {})
+        for name, layer_id in self._layer_ids.items():
+            depth = self.stacks[self.stack(name)]
+            if not 0 <= layer_id <= depth and layer_id != self.head_layer:
+                of_stack = f" of stack {self.stack(name)}" if len(self.stacks) > 1 else ""
+                raise LayerMapError(
+                    f"{name}: layer {layer_id} does not exist; with the {depth} blocks{of_stack}, a layer id lies "
+                    f"between 0 (embeddings) and {depth}, or is {self.head_layer} (head)"
+                )
 
     @classmethod
     def from_model(
@@ -118,15 +120,12 @@ class LayerMap:
         cls, model: nn.Module, ruled: dict[str, int | Literal["head"]], found: Locations, block_name: str
     ) -> "LayerMap":
         """Make a map from what `locate` found, and from rules, which go first."""
-        named = dict(model.named_parameters(remove_duplicate=False))
         num_layers = max(depth + found.blocks_above[stack] for stack, depth in found.stacks.items())
         main = next(iter(found.stacks))
-        # A rule applies to all names of a tied weight, and its number counts in the stack of the model's output.
-        by_weight = {id(named[name]): layer_id for name, layer_id in reversed(ruled.items())}
         layer_ids, stack_of = {}, {}
-        for name, parameter in named.items():
-            rule = by_weight.get(id(parameter))
-            place = found.places[name] if rule is None else (main, rule)
+        for name, place in found.places.items():
+            # The number of a rule counts in the stack of the model's output.
+            place = (main, ruled[name]) if name in ruled else place
             if place is None:
                 raise LayerMapError(_no_layer_message(model, name, num_layers, found.failure))
             stack_of[name], layer_ids[name] = place[0], num_layers + 1 if place[1] == "head" else place[1]
@@ -269,7 +268,8 @@ def common_modules(names: Iterable[str]) -> str:
     return f"{modules[0]} and {len(modules) - 1} more"
 
 
-def _apply_rules(names: Collection[str], rules: Sequence[Rule]) -> dict[str, int | Literal["head"]]:
+def _apply_rules(named: Mapping[str, nn.Parameter], rules: Sequence[Rule]) -> dict[str, int | Literal["head"]]:
+    """Map the names that rules match to layers; what is said of one name of a tied weight holds for all its names."""
     ruled: dict[str, int | Literal["head"]] = {}
     for given in rules:
         if not isinstance(given, list | tuple) or len(given) != 2 or not isinstance(given[0], str):
@@ -279,14 +279,15 @@ def _apply_rules(names: Collection[str], rules: Sequence[Rule]) -> dict[str, int
         if layer_id != "head" and (isinstance(layer_id, bool) or not isinstance(layer_id, int)):
             raise LayerMapError(f'{rule} must end in a layer id, a whole number, or "head"')
         try:
-            matched = [name for name in names if re.search(pattern, name)]
+            matched = [name for name in named if re.search(pattern, name)]
         except re.error as error:
             raise LayerMapError(f"{rule} is not a regular expression: {error}") from None
         if not matched:
-            raise LayerMapError(f"{rule} matches no parameter, such as {next(iter(names), 'none')}")
+            raise LayerMapError(f"{rule} matches no parameter, such as {next(iter(named), 'none')}")
         for name in matched:
             ruled.setdefault(name, layer_id)
-    return ruled
+    by_weight = {id(named[name]): layer_id for name, layer_id in reversed(ruled.items())}
+    return {name: by_weight[id(weight)] for name, weight in named.items() if id(weight) in by_weight}
 
 
 def _no_layer_message(model: nn.Module, name: str, num_layers: int, failure: str) -> str:

@@ -252,3 +252,41 @@ def test_a_head_of_several_layers_in_a_sequential_is_no_block(model: nn.Module) 
     assert set(layer_map.parameters(layer_map.head_layer)) == {
         n for n, _ in model.named_parameters() if not n.startswith(f"{name}.")
     }
+
+
+class Towers(nn.Module):
+    """Four blocks beside two; what the two compute is used last, so that a rule's number counts among them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.deep, self.flat = (
+            nn.ModuleList(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)) for _ in range(blocks)) for blocks in (4, 2)
+        )
+        self.between, self.head = nn.Linear(8, 8), nn.Linear(16, 2)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        deep, flat = inputs, inputs
+        for block in self.deep:
+            deep = block(deep)
+        for block in self.flat:
+            flat = block(flat)
+        logits: torch.Tensor = self.head(torch.cat([deep, self.between(flat)], -1))
+        return logits
+
+
+def test_a_rule_places_no_parameter_above_the_blocks_of_its_stack() -> None:
+    def mapped(layer: Any) -> LayerMap:
+        return LayerMap.from_model(Towers(), rules=[("between", layer)], example=torch.rand(2, 3, 8))
+
+    assert (mapped(2).below_head("between.weight"), mapped(5).below_head("between.weight")) == (1, 0)
+    for layer in (3, 4):
+        with pytest.raises(LayerMapError, match=rf"^between.weight: layer {layer} .* 2 blocks of stack flat, .* is 5 "):
+            mapped(layer)
+
+
+@pytest.mark.parametrize("rest", [[("^1", 1)], [("^0", 0), ("^1", 1)]])
+def test_the_first_rule_for_any_name_of_a_tied_weight_is_one_for_all_its_names(rest: list[Any]) -> None:
+    model = nn.Sequential(*(nn.Linear(8, 8, bias=False) for _ in range(3)))
+    model[2].weight = model[0].weight
+    layer_map = LayerMap.from_model(model, rules=[("^2", "head"), *rest])
+    assert [layer_map.layer_id(f"{place}.weight") for place in range(3)] == [2, 1, 2]
