@@ -51,10 +51,11 @@ def check_optimizer(
     if not hasattr(optimizer, "param_groups"):
         raise LayerMapError(f"expected an optimizer, got {type(optimizer).__name__}")
     known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    known |= {id(parameter) for name, parameter in model.named_parameters(remove_duplicate=False) if name in never}
     lacking = [
         name
         for name, parameter in model.named_parameters()
-        if id(parameter) not in known and name not in never and layer_map.aligned_layer(name) in layers
+        if id(parameter) not in known and layer_map.aligned_layer(name) in layers
     ]
     if lacking:
         raise LayerMapError(

@@ -56,8 +56,10 @@ def set_trainable_layers(
     layer_map.check_layers(layers)
     if unknown := sorted(set(never) - layer_map.names):
         raise LayerMapError(f"never: {unknown[0]!r} is not a parameter of the model")
+    # Compared as objects: a tied weight may be named by any of its names.
+    frozen = {id(parameter) for name, parameter in model.named_parameters(remove_duplicate=False) if name in never}
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name not in never and layer_map.aligned_layer(name) in layers)
+        parameter.requires_grad_(id(parameter) not in frozen and layer_map.aligned_layer(name) in layers)
         if not parameter.requires_grad:
             parameter.grad = None
     keep_in_eval(model, modules_to_pin(model, layer_map, layers))

@@ -42,7 +42,7 @@ def modules_to_pin(model: nn.Module, layer_map: LayerMap, layers: Collection[int
         own = held[path]
         if (own and own.isdisjoint(layers)) or (path in layer_map.embedding_modules and 0 not in layers):
             pinned[module] = "whole"
-        elif keeps_statistics(module) and module._parameters and not any(p.requires_grad for p in module.parameters()):
+        elif keeps_statistics(module) and _has_parameters(module) and not _trains(module):
             # Its weights are frozen, so its running statistics must not move either.
             pinned[module] = "whole"
         elif own - set(layers):
@@ -130,6 +130,10 @@ def keeps_statistics(module: nn.Module) -> bool:
 
 def _has_parameters(module: nn.Module) -> bool:
     return next(module.parameters(), None) is not None
+
+
+def _trains(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
 
 
 def _release(module: nn.Module) -> None:

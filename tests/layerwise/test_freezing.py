@@ -11,6 +11,7 @@ from torch import nn
 
 from nlp_ft.errors import LayerMapError
 from nlp_ft.layerwise import LayerMap, UnfreezeSchedule, build_optimizer, set_trainable, set_trainable_layers
+from nlp_ft.layerwise.checks import check_optimizer
 from nlp_ft.layerwise.freezing import count_parameters
 from tests.layerwise.families import FAMILIES, batch, build
 
@@ -106,6 +107,22 @@ def test_unfreezing_brings_back_train_mode_at_once() -> None:
     assert [part.training for part in model] == [False, True, True, True]
     set_trainable(model, layer_map, 0)
     assert all(module.training for module in model.modules())
+
+
+def test_a_batch_norm_without_weights_counts_its_batches_where_its_layer_trains() -> None:
+    layers: list[nn.Module] = [nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8), nn.BatchNorm1d(8, affine=False)]
+    model = nn.Sequential(*layers, nn.Linear(8, 2))
+    names = {name: min(int(name[0]), 3) for name, _ in model.named_parameters()}
+    for layer in (0, 3):
+        set_trainable(model, LayerMap(names, 2), layer)
+        model.train()
+        assert model[3].training
+    # Between layers that are frozen, it belongs to them.
+    norm = nn.BatchNorm1d(8, affine=False)
+    inner = nn.Sequential(nn.Sequential(nn.Linear(8, 8), norm), nn.Linear(8, 2))
+    set_trainable(inner, LayerMap({name: 2 * int(name[0]) for name, _ in inner.named_parameters()}, 1), 2)
+    inner.train()
+    assert not norm.training
 
 
 def test_freezing_a_model_in_eval_mode_leaves_it_in_eval_mode() -> None:
@@ -216,6 +233,17 @@ def test_freezing_the_embeddings_freezes_a_decoder_that_is_tied_to_them() -> Non
     assert model.cls.predictions.decoder.weight.requires_grad is False
     assert model.cls.predictions.decoder.bias.requires_grad is True
     assert model.cls.predictions.decoder.training is True
+
+
+@pytest.mark.parametrize("name", ["bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"])
+def test_a_tied_weight_never_trains_by_whichever_of_its_names_that_is_said(name: str) -> None:
+    model = build("bert", "masked")
+    layer_map = LayerMap.from_model(model)
+    set_trainable_layers(model, layer_map, list(layer_map), never=[name])
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    assert frozen == ["bert.embeddings.word_embeddings.weight"]
+    others = torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad])
+    check_optimizer(others, model, layer_map, list(layer_map), never=[name])
 
 
 @pytest.mark.parametrize("layer", [-1, 4])
