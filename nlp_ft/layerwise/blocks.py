@@ -28,7 +28,7 @@ def block_modules(model: nn.Module, layer_map: LayerMap) -> dict[int, nn.Module]
             if own and own <= names and len(own) > best:
                 found[layer], best = module, len(own)
         if layer < layer_map.num_layers and best < len(names):
-            del found[layer]
+            found.pop(layer, None)
     return found
 
 

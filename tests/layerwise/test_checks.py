@@ -11,15 +11,19 @@ from torch import nn
 from nlp_ft.errors import LayerMapError, TrainingError, UnfreezeError
 from nlp_ft.layerwise import (
     LayerMap,
+    UnfreezePlan,
     Unfreezer,
+    UnfreezeSchedule,
     UnfreezeState,
     audit,
+    build_lr_schedule,
     build_optimizer,
     layerwise_param_groups,
     set_learning_rates,
     set_trainable,
     set_trainable_layers,
 )
+from nlp_ft.layerwise.blocks import block_modules
 
 RULES: list[Any] = [("^0", 0), ("^1", 1), ("^2", 2), ("^3", "head")]
 
@@ -158,3 +162,23 @@ def test_an_audit_is_of_a_model_and_its_optimizer() -> None:
     for given in (optimizer, model), (model, None):
         with pytest.raises(TrainingError, match=r"^audit takes a model and its optimizer, in this order; got "):
             audit(*given)
+
+
+def test_rates_of_a_schedule_are_refused_for_an_optimizer_without_groups_of_layers() -> None:
+    model = tower()
+    plan = UnfreezePlan(UnfreezeSchedule.fixed(2), 8, 4)
+    with pytest.raises(UnfreezeError, match=r"^lr_schedule sets a rate for each layer; .* build_optimizer$"):
+        Unfreezer(
+            model,
+            torch.optim.SGD(model.parameters()),
+            plan,
+            map_of(model),
+            lr_schedule=lambda steps: build_lr_schedule("linear", steps),
+        )
+
+
+def test_a_layer_without_a_module_of_its_own_has_no_block() -> None:
+    model = tower(3)
+    model.extra = nn.Parameter(torch.ones(2))
+    layer_map = map_of(model, [("extra", 1), ("^0", 0), ("^1", 2), ("^2", "head")])
+    assert block_modules(model, layer_map) == {2: model[1]}

@@ -38,7 +38,8 @@ class Unfreezer:
 
     Raises:
         LayerMapError: the optimizer lacks parameters that will train, or the map is of another model.
-        UnfreezeError: the plan changes learning rates, but there is no `lr_schedule`; or the state is of another plan.
+        UnfreezeError: the plan changes learning rates, but there is no `lr_schedule`; there is one, but the groups of
+            the optimizer have no labels; or the state is of another plan.
     """
 
     def __init__(
@@ -65,6 +66,8 @@ class Unfreezer:
         self._lr_schedule = lr_schedule
         # Groups without labels, from any other optimizer, will do as long as no rates are set.
         groups = optimizer.param_groups if lr_schedule else []
+        if not all("param_names" in group and "initial_lr" in group for group in groups):
+            raise UnfreezeError("lr_schedule sets a rate for each layer; make the optimizer with build_optimizer")
         own = {name for name, _ in model.named_parameters()}
         names = [group["param_names"][0] for group in groups]
         # Parameters outside the model, such as the weights of a loss, count as part of the head.
