@@ -214,13 +214,12 @@ class UnfreezeCallback(TrainerCallback):
         """Stop noting scores, since evaluations after the training decide nothing; name what has never trained."""
         self._is_training = False
         assert self.unfreezer is not None
-        begun, phases = self.unfreezer.phase + 1, self.schedule.phases
-        frozen = self.schedule.layers_ever_trained.difference(*(phase.layers for phase in phases[:begun]))
+        frozen = self.unfreezer.plan.never_trained(self.unfreezer.state)
         if frozen and args.process_index == 0:
             logger.warning(
                 "the run ended in phase %d of %d, so these never trained: %s",
-                begun,
-                len(phases),
+                self.unfreezer.phase + 1,
+                len(self.schedule.phases),
                 self.schedule.layer_names(frozen),
             )
 

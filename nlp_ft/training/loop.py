@@ -94,6 +94,8 @@ class Loop:
             while not self._ends_here():
                 epoch, first_batch = divmod(self.state.global_step, self.settings.steps_per_epoch)
                 self._run_epoch(epoch, first_batch)
+            if not self.was_stopped:
+                self._name_untrained()
         finally:
             self.progress.close()
         if self.was_stopped:
@@ -185,6 +187,14 @@ class Loop:
         plan = self.unfreezer.plan
         names = plan.schedule.layer_names(plan.layers(state.unfreeze))
         self.progress.say(state.global_step, f"phase {state.phase + 1}/{len(plan.schedule.phases)}: {names} train")
+
+    def _name_untrained(self) -> None:
+        """Name the layers of phases that waited for a condition until the run ended."""
+        plan, state = self.unfreezer.plan, self.state
+        if layers := plan.never_trained(state.unfreeze):
+            phases = f"phase {self.unfreezer.phase + 1} of {len(plan.schedule.phases)}"
+            names = plan.schedule.layer_names(layers)
+            self.progress.say(state.global_step, f"warning: the run ended in {phases}, so these never trained: {names}")
 
     def _after_step(self) -> None:
         settings, step = self.settings, self.state.global_step

@@ -328,6 +328,16 @@ def test_the_evaluation_that_begins_the_last_phase_does_not_end_the_run(
     assert (summary["stopped_early"], summary["global_step"]) == (True, 12)
 
 
+@pytest.mark.parametrize(("below", "said"), [(1e-9, True), (9.0, False)])
+def test_layers_of_phases_that_never_began_are_named_at_the_end(
+    below: float, said: bool, tmp_path: Path, tiny_encoder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    strategy = {"name": "lp_ft", "unfreeze": {"loss_below": {"value": below}}}
+    train(load_recipe(write_recipe(tmp_path, tiny_encoder, "run", strategy, duration="4st", evaluate_every="2st")))
+    message = "warning: the run ended in phase 1 of 2, so these never trained: blocks 1-2, embeddings"
+    assert (message in " ".join(capsys.readouterr().out.split())) == said
+
+
 def test_a_run_that_is_stopped_after_its_last_step_ends_in_the_phase_that_it_trained_in(
     tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

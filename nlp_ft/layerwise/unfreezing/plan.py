@@ -38,8 +38,8 @@ class UnfreezePlan:
         steps_per_epoch: optimizer steps of an epoch.
 
     Raises:
-        UnfreezeError: a phase would begin after the end of the run, or not after the phase before it, or its at_least
-            is above its at_most; or a number of steps is not whole.
+        UnfreezeError: a phase would begin after the end of the run, or not after the phase before it; its at_least is
+            above its at_most, or as long as the run; or a number of steps is not whole.
     """
 
     def __init__(self, schedule: UnfreezeSchedule, total_steps: int, steps_per_epoch: int) -> None:
@@ -76,7 +76,9 @@ class UnfreezePlan:
     def require_signals(
         self, evaluate_every: int | None, record_every: int | None, how: Mapping[str, str], evaluate_from: int = 0
     ) -> None:
-        """Check that every phase that waits for an evaluation or a training loss can begin before the run ends.
+        """Check that what a phase waits for, an evaluation or a training loss, comes before the run ends.
+
+        Each phase is looked at by itself: those before it may take so long that the run ends in one of them.
 
         Args:
             evaluate_every: steps between evaluations; None if there are none.
@@ -212,6 +214,11 @@ class UnfreezePlan:
         following = self._following(state)
         return following.metric if isinstance(following, Plateau) else None
 
+    def never_trained(self, state: UnfreezeState) -> frozenset[int]:
+        """Return the ids of the layers that train in no phase so far, though a later one trains them."""
+        begun = self.schedule.phases[: len(state.starts)]
+        return self.schedule.layers_ever_trained.difference(*(phase.layers for phase in begun))
+
     def unfrozen_at(self, state: UnfreezeState, layer: int) -> int | None:
         """Return the step since which a layer has trained without a break; None while it is frozen."""
         begun = None
@@ -255,6 +262,11 @@ class UnfreezePlan:
 
     def _check_bounds(self, number: int, start: Plateau | LossBelow) -> None:
         low, high = start.at_least, start.at_most
+        if self._steps(low) >= self.total_steps:
+            raise UnfreezeError(
+                f"phase {number} would never begin: the one before it lasts at least {low} ({self._steps(low)} steps), "
+                f"and the run ends at step {self.total_steps}; make at_least shorter or the run longer"
+            )
         if high is not None and self._steps(high) < max(1, self._steps(low)):
             raise UnfreezeError(
                 f"phase {number} begins at most {high} ({self._steps(high)} steps) after the one before it, which is "

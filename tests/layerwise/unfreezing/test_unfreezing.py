@@ -343,6 +343,22 @@ def test_settings_that_exclude_each_other_or_do_not_exist_are_refused(settings: 
         UnfreezeSchedule.from_settings(3, unfreeze=settings)
 
 
+@pytest.mark.parametrize("trigger", [Plateau(at_least=Duration(40, "st")), LossBelow(1.0, Duration(4, "ep"))])
+def test_a_phase_that_is_to_last_as_long_as_the_run_is_refused(trigger: Trigger) -> None:
+    schedule = UnfreezeSchedule.gradual(2, trigger)
+    message = rf"^phase 2 would never begin: .* at least {trigger.at_least} \(40 steps\), and the run ends at step 40"  # type: ignore[union-attr]
+    with pytest.raises(UnfreezeError, match=message):
+        UnfreezePlan(schedule, total_steps=40, steps_per_epoch=10)
+    assert UnfreezePlan(schedule, total_steps=41, steps_per_epoch=10).expected_starts() == [0, None, None, None]
+
+
+def test_a_plan_knows_which_layers_have_not_trained_yet() -> None:
+    plan = UnfreezePlan(UnfreezeSchedule.gradual(2, Plateau(), embeddings="never"), total_steps=40, steps_per_epoch=10)
+    assert [plan.never_trained(UnfreezeState([0] * phases)) for phases in (1, 2, 3)] == [{1, 2}, {1}, set()]
+    chain = UnfreezePlan(UnfreezeSchedule.gradual(2, order="one_at_a_time"), total_steps=40, steps_per_epoch=10)
+    assert chain.never_trained(UnfreezeState([0, 8, 16])) == {2}
+
+
 def test_evaluations_before_their_first_step_are_none_to_wait_for() -> None:
     plateau = Plateau(patience=2)
     plan = UnfreezePlan(UnfreezeSchedule.gradual(1, plateau, order="all_at_once"), total_steps=10, steps_per_epoch=10)
