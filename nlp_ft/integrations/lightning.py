@@ -170,7 +170,9 @@ class LayerwiseUnfreezing(Callback):
         if len(trainer.optimizers) != 1 or math.isinf(total_steps):
             raise UnfreezeError("phases need one optimizer and a run of known length: set max_epochs or max_steps")
         network, optimizer = pl_module.get_submodule(self._network_name), trainer.optimizers[0]
-        per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        batches = trainer.num_training_batches
+        # As in the Hugging Face Trainer, an epoch of unknown length counts as the whole run.
+        per_epoch = int(total_steps) if math.isinf(batches) else math.ceil(batches / trainer.accumulate_grad_batches)
         plan = UnfreezePlan(self.schedule, int(total_steps), per_epoch)
         # The run may be the first part of a longer one, so only a run without evaluations is sure to wait for ever.
         every = _steps_between_evaluations(trainer, per_epoch)
@@ -211,7 +213,9 @@ class LayerwiseUnfreezing(Callback):
         awaited = self.unfreezer.plan.awaited_metric(self.unfreezer.state)
         if awaited is None:
             return
-        scores = {plain_metric(name): value for name, value in trainer.callback_metrics.items()}
+        logged = trainer.callback_metrics
+        # A `loss` that the training logs has the plain name of `val_loss`, and does not count beside it.
+        scores = {**logged, **{plain_metric(name): logged[name] for name in logged if plain_metric(name) != name}}
         if awaited in scores:
             # Lightning averages a metric over the processes only if it was logged with sync_dist=True.
             value = trainer.strategy.reduce(scores[awaited].detach().clone(), reduce_op="mean")

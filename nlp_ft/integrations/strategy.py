@@ -120,8 +120,10 @@ class LayerwiseSettings:
 
     @property
     def _trains_head_alone(self) -> bool:
-        own = self.preset["strategy"]
-        return own.get("trainable_blocks") == 0 and not self.trainable_blocks
+        if isinstance(self.strategy, UnfreezeSchedule):
+            return self.strategy.layers_ever_trained == {self.strategy.num_layers + 1}
+        own = self.preset["strategy"].get("trainable_blocks")
+        return (own if self.trainable_blocks is None else self.trainable_blocks) == 0
 
 
 def plain_metric(name: str) -> str:

@@ -26,7 +26,7 @@ from nlp_ft.errors import TrainingError, UnfreezeError
 from nlp_ft.integrations.hf_trainer import LayerwiseTrainer, LayerwiseTrainerMixin, UnfreezeCallback
 from nlp_ft.integrations.lightning import LayerwiseUnfreezing, layerwise_optimizer
 from nlp_ft.integrations.strategy import LayerwiseSettings
-from nlp_ft.layerwise import Plateau
+from nlp_ft.layerwise import LayerMap, Plateau, UnfreezeSchedule
 from nlp_ft.layerwise.unfreezing.triggers import AT_ONCE
 from tests.integrations.hf_runs import Watch, arguments, tiny_data, tiny_model
 
@@ -278,3 +278,56 @@ class Unpooled(Evaluated):
 def test_a_phase_on_which_the_loss_does_not_depend_is_refused_in_lightning(tmp_path: Path) -> None:
     with pytest.raises(UnfreezeError, match=r"the loss depends on nothing that trains in this phase \(bert\.pooler"):
         fit(tmp_path, LayerwiseUnfreezing("gradual", unfreeze={"every": "1ep"}), module=Unpooled())
+
+
+@pytest.mark.parametrize(
+    ("settings", "head_lr"),
+    [
+        (LayerwiseSettings("head_only"), None),
+        (LayerwiseSettings("top_layers", trainable_blocks=0), None),
+        (LayerwiseSettings(UnfreezeSchedule.fixed(3, 0)), None),
+        (LayerwiseSettings("head_only", trainable_blocks=1), 1.0),
+        (LayerwiseSettings("top_layers"), 1.0),
+        (LayerwiseSettings("gradual"), 1.0),
+        (LayerwiseSettings(UnfreezeSchedule.fixed(3, 1)), 1.0),
+    ],
+)
+def test_a_head_that_trains_alone_has_the_base_rate_however_that_was_said(
+    settings: LayerwiseSettings, head_lr: float | None
+) -> None:
+    model = tiny_model()
+    assert settings.group_settings(model, LayerMap.from_model(model), 0.1)["head_lr"] == head_lr
+
+
+class LogsLoss(Evaluated):
+    """Logs a training loss, which falls, under the plain name of that of validation, which does not."""
+
+    def training_step(self, batch: dict[str, torch.Tensor], number: int) -> torch.Tensor:
+        self.log("loss", torch.tensor(-float(self.global_step)), on_step=False, on_epoch=True)
+        return super().training_step(batch, number)
+
+    def validation_step(self, batch: dict[str, torch.Tensor], number: int) -> None:
+        self.log("val_loss", torch.tensor(1.0))
+
+
+def test_a_plateau_in_lightning_is_that_of_validation_though_training_logs_a_loss_too(tmp_path: Path) -> None:
+    phases = {"order": "all_at_once", "plateau": {"metric": "val_loss", "patience": 2}}
+    callback = LayerwiseUnfreezing("gradual", unfreeze=phases)
+    fit(tmp_path, callback, LogsLoss(), num_sanity_val_steps=0)
+    assert callback.unfreezer is not None
+    assert callback.unfreezer.state.starts == [0, 12]
+
+
+def test_lightning_counts_phases_in_steps_where_the_length_of_an_epoch_is_not_known(tmp_path: Path) -> None:
+    class Stream(torch.utils.data.IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            return iter(tiny_data(32))
+
+    callback = LayerwiseUnfreezing("gradual", unfreeze={"every": "1st"})
+    trainer = pl.Trainer(
+        accelerator="cpu", max_steps=6, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        callbacks=[callback], default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(Evaluated(), DataLoader(Stream(), 8, collate_fn=default_data_collator))
+    assert callback.unfreezer is not None
+    assert callback.unfreezer.state.starts == [0, 1, 2, 3, 4]
