@@ -70,6 +70,9 @@ class CheckpointManager:
         for name, expected in self._best_hashes.items():
             require_unchanged(self.folder / name, expected)
         load_checkpoint(checkpoint, saved, self.model, self.optimizer)
+        if self.accelerator.scaler is not None and saved.get("scaler"):
+            # In float16, which updates are skipped depends on the scale that the steps so far have found.
+            self.accelerator.scaler.load_state_dict(saved["scaler"])
         self.metrics_so_far = (checkpoint / METRICS).read_text(encoding="utf-8")
         say(f"resuming after step {state.global_step} of {self.total_steps}")
         if different := changes(saved["environment"], self.environment):
@@ -94,6 +97,7 @@ class CheckpointManager:
             "num_processes": self.accelerator.num_processes,
             "environment": self.environment,
             "loop": asdict(state),
+            "scaler": None if self.accelerator.scaler is None else self.accelerator.scaler.state_dict(),
             "best_files": self._best_hashes,
         }
         metrics = self.run_folder.partial / METRICS

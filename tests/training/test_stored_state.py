@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
 from nlp_ft.errors import Interrupted, RunFolderError
 from nlp_ft.recipe.loader import recipe_from_dict
-from nlp_ft.training import checkpoint_manager, durable
+from nlp_ft.training import checkpoint_manager, durable, run
+from nlp_ft.training.accelerator import start_accelerator
 from nlp_ft.training.checkpoint import model_tensors, read_state, save_checkpoint
 from nlp_ft.training.loop import Loop
 from nlp_ft.training.optimizer_state import optimizer_state
@@ -274,3 +276,29 @@ def test_a_file_in_the_place_of_an_unfinished_checkpoint_gives_way(tmp_path: Pat
     (tmp_path / "writing").write_text("half")
     save_checkpoint(tmp_path, 1, model_tensors(model), *optimizer_state(optimizer), {}, "")
     assert [entry.name for entry in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_the_scale_of_float16_goes_on_where_the_checkpoint_was_written(
+    tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a CPU in float32, which need no scale, so that only its own numbers are looked at."""
+    scales: dict[str, float] = {}
+    plain = Loop.run
+
+    def scaled(self: Loop) -> None:
+        plain(self)
+        scales[Path(self.hooks.save.__self__.run_folder.final).name] = self.accelerator.scaler.get_scale()  # type: ignore
+
+    def with_a_scaler(*args: object, **options: object) -> Accelerator:
+        accelerator = start_accelerator(*args, **options)  # type: ignore[arg-type]
+        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=2)
+        return accelerator
+
+    monkeypatch.setattr(Loop, "run", scaled)
+    monkeypatch.setattr(run, "start_accelerator", with_a_scaler)
+    values = recipe_in(tmp_path, tiny_encoder)
+    train(recipe_from_dict({**values, "output_dir": str(tmp_path / "whole")}))
+    stopped_before(5, {**values, "output_dir": str(tmp_path / "broken")})
+    train(recipe_from_dict({**values, "output_dir": str(tmp_path / "broken")}), resume=True)
+    assert scales == {"whole": 64.0, "broken": 64.0}
+    assert same(weights(tmp_path / "broken"), weights(tmp_path / "whole"))
