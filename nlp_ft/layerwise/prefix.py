@@ -20,6 +20,8 @@ from nlp_ft.layerwise.layer_map import LayerMap
 from nlp_ft.layerwise.model_outputs import output_logits
 
 TOLERANCE = 1e-5
+SAME_ROW = 1e-2
+"""Relative difference that rounding in batches of another shape may cause."""
 ENTRY_ERRORS = (
     ArithmeticError,
     AssertionError,
@@ -167,6 +169,8 @@ class FrozenPrefix:
                 hidden = hidden * mask[..., None]
             elif hidden.shape[1] != 1:  # a model that computes only the first token has one hidden state a row
                 return False
+            if not self._is_of_row_alone(boundary, hidden, example):
+                return False
             self._widths[boundary] = hidden.shape[-1]
             whole = self._logits(example)
             # Zeros must change the logits, or the model does not read the hidden states that are handed in.
@@ -182,6 +186,14 @@ class FrozenPrefix:
             return True
         except ENTRY_ERRORS:
             return False
+
+    def _is_of_row_alone(self, boundary: int, hidden: torch.Tensor, example: Mapping[str, torch.Tensor]) -> bool:
+        """Whether a row has the same hidden states without padding; positions that count it would move them."""
+        mask = example["attention_mask"].bool()
+        row = int(mask.sum(1).argmin())
+        alone = self.capture({key: value[row : row + 1, mask[row]] for key, value in example.items()}, [boundary])
+        beside = hidden[row, mask[row]] if hidden.shape[:2] == mask.shape else hidden[row]
+        return bool((alone[boundary][0] - beside).norm() <= SAME_ROW * beside.norm())
 
     def _depends_on_what_is_above(self, boundary: int, example: Mapping[str, torch.Tensor]) -> bool:
         """Whether the hidden states at a boundary depend on a parameter of a higher layer, as rules can arrange.

@@ -74,6 +74,16 @@ def test_the_pass_below_a_boundary_leaves_modes_and_gradients_alone() -> None:
     assert all(not module._forward_pre_hooks and "forward" not in module.__dict__ for module in model.modules())
 
 
+@pytest.mark.parametrize(("model_type", "boundaries"), [("distilbert", ()), ("xlnet", (2,))])
+def test_where_padding_moves_the_positions_of_a_text_its_hidden_states_are_not_kept(
+    model_type: str, boundaries: tuple[int, ...]
+) -> None:
+    """DistilBERT counts positions from the left end of a batch; those of XLNet are relative."""
+    model = build(model_type)
+    left = {key: value.flip(1) for key, value in padded_batch().items()}
+    assert FrozenPrefix(model, LayerMap.from_model(model), left).boundaries == boundaries
+
+
 def test_a_model_of_two_towers_is_not_entered() -> None:
     torch.manual_seed(0)
     towers = nn.ModuleDict({name: nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)) for name in ("text", "image")})
