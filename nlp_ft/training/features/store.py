@@ -63,7 +63,7 @@ def build_cache(
         [missing] = broadcast_object_list([missing])
         with _together(accelerator):
             if accelerator.is_main_process:
-                _make_room(spec, folders.values(), sum(spec.bytes_of(boundary) for boundary in {k for k, _ in missing}))
+                _make_room(spec, folders.values(), sum(_size(spec, *place) for place in missing))
                 for boundary, split in missing:
                     _allocate(spec, boundary, split, partial[boundary, split])
         with _together(accelerator):
@@ -168,7 +168,7 @@ def _bytes(tensor: torch.Tensor) -> Any:
 
 
 def _make_room(spec: CacheSpec, kept: Iterable[Path], needed: int) -> None:
-    """Remove the features that were used longest ago, until there is room for the new ones."""
+    """Remove the features that were used longest ago, until there is room for `needed` bytes beside the kept ones."""
     spec.folder.mkdir(parents=True, exist_ok=True)
     others = {folder for folder in spec.folder.iterdir() if folder.is_dir()} - set(kept)
     unfinished = {folder for folder in others if folder.name.endswith(".partial")}
@@ -176,6 +176,7 @@ def _make_room(spec: CacheSpec, kept: Iterable[Path], needed: int) -> None:
         # Another run may still be writing a recent folder; an old one was left by a run that was killed.
         if time.time() - _last_written(folder) > SECONDS_OF_A_DAY:
             shutil.rmtree(folder, ignore_errors=True)
+    needed += sum(map(bytes_in, set(kept)))
     sizes = {folder: bytes_in(folder) for folder in others - unfinished}
     for folder in sorted(sizes, key=_last_written):
         if sum(sizes.values()) + needed <= spec.budget:

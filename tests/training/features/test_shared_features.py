@@ -56,6 +56,18 @@ def test_features_used_longest_ago_give_way_first(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["new"]
 
 
+def test_features_that_this_run_finds_count_for_the_room_too(tmp_path: Path) -> None:
+    for name, age in (("found", 60), ("other", 10)):
+        folder = written(tmp_path / name)
+        make_old(folder / "values", 90)
+        make_old(folder, age)
+    size = store.bytes_in(tmp_path / "found")
+    store._make_room(plan_of(tmp_path, budget=2 * size), [tmp_path / "found", tmp_path / "new"], 0)
+    assert sorted(os.listdir(tmp_path)) == ["found", "other"]
+    store._make_room(plan_of(tmp_path, budget=2 * size), [tmp_path / "found", tmp_path / "new"], size)
+    assert os.listdir(tmp_path) == ["found"]
+
+
 def test_features_that_another_run_finished_first_are_taken_if_they_are_whole(tmp_path: Path) -> None:
     mine, theirs = written(tmp_path / "k.1.partial", index=False), written(tmp_path / "k")
     store._put_in_place(mine, theirs)
