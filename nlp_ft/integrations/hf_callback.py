@@ -5,7 +5,6 @@ wraps the model, because DistributedDataParallel looks at `requires_grad` only o
 """
 
 import logging
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -45,7 +44,8 @@ from nlp_ft.integrations.strategy import (
 from nlp_ft.layerwise import LayerMap, UnfreezePlan, Unfreezer, UnfreezeSchedule, UnfreezeState
 from nlp_ft.layerwise.checks import check_fits
 from nlp_ft.layerwise.freezing import set_trainable_layers
-from nlp_ft.layerwise.unfreezing.phase_table import phase_table
+from nlp_ft.layerwise.lr_schedules import rates_by_name
+from nlp_ft.layerwise.unfreezing.phase_table import phase_table_of
 
 logger = logging.getLogger(__name__)
 SAVED_AS = "nlp_ft_unfreezing"
@@ -149,7 +149,7 @@ class UnfreezeCallback(TrainerCallback):
         if state.global_step and args.process_index == 0:
             self._warn_of_other_rates(optimizer)
         if args.process_index == 0 and len(self.schedule.phases) > 1 and is_labelled(optimizer):
-            print(self._phase_table(plan, model, optimizer))
+            print(phase_table_of(plan, model, self.layer_map, optimizer.param_groups))
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -246,14 +246,7 @@ class UnfreezeCallback(TrainerCallback):
         return UnfreezeState()
 
     def _rates(self, optimizer: torch.optim.Optimizer) -> dict[str, float]:
-        if not is_labelled(optimizer):
-            return {}
-        rates: dict[str, float] = {}
-        for group in optimizer.param_groups:
-            trains = any(parameter.requires_grad for parameter in group["params"])
-            name = "lr/" + group["name"].removesuffix(", no_weight_decay")
-            rates[name] = max(rates.get(name, 0.0), float(group["lr"]) if trains else 0.0)
-        return rates
+        return {f"lr/{name}": rate for name, rate in rates_by_name(optimizer).items()} if is_labelled(optimizer) else {}
 
     def _warn_of_other_rates(self, optimizer: torch.optim.Optimizer) -> None:
         found = group_settings_of(optimizer) if self.asked else {}
@@ -275,14 +268,6 @@ class UnfreezeCallback(TrainerCallback):
                 "reentrant checkpointing gives no gradients above frozen embeddings; set "
                 f'{CHECKPOINTING}_kwargs={{"use_reentrant": False}} in TrainingArguments'
             )
-
-    def _phase_table(self, plan: UnfreezePlan, model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
-        sizes: Counter[int] = Counter()
-        for name, parameter in model.named_parameters():
-            sizes[self.layer_map.aligned_layer(name)] += parameter.numel()
-        groups = [group for group in optimizer.param_groups if group["name"] != "loss"]
-        rates = {self.layer_map.aligned_layer(group["param_names"][0]): group["initial_lr"] for group in groups}
-        return phase_table(plan, sizes, rates)
 
 
 def group_settings_of(optimizer: torch.optim.Optimizer) -> dict[str, tuple[float, float]]:

@@ -152,8 +152,7 @@ class LayerwiseUnfreezing(Callback):
         self.schedule = without_empty_phases(schedule, layers_that_can_train(network, self.layer_map, self.never))
         # Lightning sets it at run time, where types do not see it.
         if getattr(trainer, "fast_dev_run", False):
-            layers = frozenset[int]().union(*(phase.layers for phase in self.schedule.phases))
-            self.schedule = UnfreezeSchedule((Phase(layers),), schedule.num_layers)
+            self.schedule = UnfreezeSchedule((Phase(self.schedule.layers_ever_trained),), schedule.num_layers)
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name not in self.never)
         _refuse_setup(trainer, pl_module, self.schedule)

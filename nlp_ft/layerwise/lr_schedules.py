@@ -87,3 +87,13 @@ def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
         raise TrainingError("the groups of this optimizer have no initial_lr; make it with build_optimizer")
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor
+
+
+def rates_by_name(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """Return the learning rate of each layer by its name, from the head down; 0 while the layer is frozen."""
+    rates: dict[str, float] = {}
+    for group in optimizer.param_groups:
+        trains = any(parameter.requires_grad for parameter in group["params"])
+        name = group["name"].removesuffix(", no_weight_decay")
+        rates[name] = max(rates.get(name, 0.0), float(group["lr"]) if trains else 0.0)
+    return rates

@@ -1,12 +1,10 @@
 """Says, once before training, what a run will do: data, layers, phases, sizes and steps."""
 
-from collections import Counter
-
 import torch
 from accelerate import Accelerator
 
 from nlp_ft.layerwise.freezing import count_parameters
-from nlp_ft.layerwise.unfreezing.phase_table import phase_table
+from nlp_ft.layerwise.unfreezing.phase_table import phase_table_of
 from nlp_ft.recipe import Recipe
 from nlp_ft.recipe.derived import format_derived
 from nlp_ft.screen import is_verbose, say
@@ -46,7 +44,8 @@ def announce(parts: RunParts, accelerator: Accelerator) -> None:
     if is_given and not rate.low <= rate.value <= rate.high:
         say(f"warning: {rate}; {rate.suggested:.1g} is a usual one\n")
     if has_phases:
-        say(f"{_phases(parts)}\n")
+        groups = parts.optimizer.param_groups
+        say(f"{phase_table_of(parts.unfreezer.plan, parts.model, layered.layer_map, groups)}\n")
     say(
         f"{type(parts.model).__name__}: {short_count(trainable)} of {short_count(total)} parameters train"
         f"{' at first' if has_phases else ''} ({short_share(trainable, total)})"
@@ -80,12 +79,3 @@ def _say_decided(parts: RunParts) -> None:
 def _schedule(recipe: Recipe, settings: LoopSettings) -> str:
     steps = recipe.schedule.warmup.steps(settings.steps_per_epoch, settings.total_steps)
     return f"{recipe.schedule.name.replace('_', ' ')} schedule" + (f" after {steps} steps of warm-up" if steps else "")
-
-
-def _phases(parts: RunParts) -> str:
-    layer_map, groups = parts.layered.layer_map, parts.optimizer.param_groups
-    sizes: Counter[int] = Counter()
-    for name, parameter in parts.model.named_parameters():
-        sizes[layer_map.aligned_layer(name)] += parameter.numel()
-    rates = {layer_map.aligned_layer(group["param_names"][0]): group["initial_lr"] for group in groups}
-    return phase_table(parts.unfreezer.plan, sizes, rates)

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 
 from nlp_ft.errors import DivergedError
 from nlp_ft.layerwise import Unfreezer
+from nlp_ft.layerwise.lr_schedules import rates_by_name
 from nlp_ft.training.features.cache import FeatureCache, logits_of
 from nlp_ft.training.loop_state import Batch, EpochBatches, LoopHooks, LoopSettings, LoopState, Loss
 from nlp_ft.training.progress import Progress, shown_first
@@ -273,16 +274,6 @@ class Loop:
 def step_seed(seed: int, step: int, process_index: int) -> int:
     """Compute the seed of one step's random numbers, such as dropout's, on one process."""
     return int(np.random.SeedSequence([seed, step, process_index]).generate_state(1, np.uint64)[0]) >> 1
-
-
-def rates_by_name(optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """Return the learning rate of each layer by its name, from the head down; 0 while the layer is frozen."""
-    rates: dict[str, float] = {}
-    for group in optimizer.param_groups:
-        trains = any(parameter.requires_grad for parameter in group["params"])
-        name = group["name"].removesuffix(", no_weight_decay")
-        rates[name] = max(rates.get(name, 0.0), float(group["lr"]) if trains else 0.0)
-    return rates
 
 
 def _shown(value: float | None) -> str:

@@ -1,10 +1,26 @@
 """Prints the phases of a plan before training: a table and a timeline."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
+from torch import nn
+
+from nlp_ft.layerwise.layer_map import LayerMap
 from nlp_ft.layerwise.unfreezing.plan import UnfreezePlan
 from nlp_ft.tables import short_count, short_rate, short_share, terminal_width, text_table, wrapped
+
+
+def phase_table_of(
+    plan: UnfreezePlan, model: nn.Module, layer_map: LayerMap, groups: Sequence[Mapping[str, Any]]
+) -> str:
+    """Format the phases of a plan for a model; the groups are labelled, and one outside the model does not count."""
+    sizes: Counter[int] = Counter()
+    for name, parameter in model.named_parameters():
+        sizes[layer_map.aligned_layer(name)] += parameter.numel()
+    first = [(group["param_names"][0], group["initial_lr"]) for group in groups]
+    return phase_table(plan, sizes, {layer_map.aligned_layer(n): rate for n, rate in first if n in layer_map.names})
 
 
 def phase_table(plan: UnfreezePlan, sizes: Mapping[int, int], rates: Mapping[int, float]) -> str:

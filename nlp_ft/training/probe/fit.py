@@ -65,24 +65,6 @@ def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
     return float((logits.argmax(-1) == labels).mean())
 
 
-def cross_validated(
-    features: np.ndarray, labels: np.ndarray, score: Score = accuracy, classifier: ProbeClassifier = "logistic"
-) -> tuple[float, float]:
-    """Score a linear model on features by cross-validation, with the penalty that is best in it.
-
-    Args:
-        features: (rows, hidden).
-        labels: see the top of this file.
-        score: judges the outputs on a fold; accuracy is for ids.
-        classifier: the model of labels.
-
-    Returns:
-        The mean score over the folds, and its standard error; both NaN where train has too few rows.
-    """
-    found = validate(features, labels, score, classifier)
-    return found.mean, found.standard_error
-
-
 def validate(
     features: np.ndarray,
     labels: np.ndarray,
@@ -92,12 +74,12 @@ def validate(
     class_weight: Any = None,
     seed: int = 0,
 ) -> Validated:
-    """Choose the penalty by cross-validation; see `cross_validated`.
+    """Score a linear model on features by cross-validation, with the penalty that is best in it.
 
     Args:
         features: (rows, hidden).
         labels: see the top of this file.
-        score: judges the outputs on a fold.
+        score: judges the outputs on a fold; accuracy is for ids.
         classifier: the model of labels.
         folds: most folds; there are fewer where the labels have fewer rows.
         class_weight: weights of the labels, as scikit-learn takes them.

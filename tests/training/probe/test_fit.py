@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from nlp_ft.training.probe.fit import ABSENT, FALLBACK, PENALTIES, cross_validated, fit, validate
+from nlp_ft.training.probe.fit import ABSENT, FALLBACK, PENALTIES, fit, validate
 
 
 def a_sample(rows: int = 60, hidden: int = 5) -> tuple[np.ndarray, np.ndarray]:
@@ -87,8 +87,9 @@ def test_the_score_is_that_of_the_best_penalty_over_the_folds_with_its_standard_
     best = max(PENALTIES, key=lambda penalty: scores[penalty].mean())
     error = scores[best].std(ddof=1) / np.sqrt(5)
     assert 0.5 < scores[best].mean() < 1
-    assert cross_validated(features, labels) == pytest.approx((scores[best].mean(), error))
-    assert validate(features, labels).penalty == best
+    found = validate(features, labels)
+    assert (found.mean, found.standard_error) == pytest.approx((scores[best].mean(), error))
+    assert found.penalty == best
 
 
 def test_another_seed_draws_other_folds() -> None:
