@@ -11,6 +11,7 @@ from nlp_ft.layerwise import LayerMap
 from nlp_ft.layerwise.prefix import FrozenPrefix
 from nlp_ft.models.configs import PooledClassifierConfig
 from nlp_ft.models.pooled_classifier import PooledClassifier
+from tests.layerwise import text_census
 from tests.tiny import TINY_CONFIGS, tiny_config
 
 
@@ -82,6 +83,11 @@ def test_where_padding_moves_the_positions_of_a_text_its_hidden_states_are_not_k
     model = build(model_type)
     left = {key: value.flip(1) for key, value in padded_batch().items()}
     assert FrozenPrefix(model, LayerMap.from_model(model), left).boundaries == boundaries
+
+
+def test_a_model_that_reads_the_padding_behind_a_text_is_not_entered() -> None:
+    model = text_census.build("convbert").eval()
+    assert FrozenPrefix(model, LayerMap.from_model(model), padded_batch()).boundaries == ()
 
 
 def test_a_model_of_two_towers_is_not_entered() -> None:
