@@ -162,8 +162,8 @@ class LayerwiseUnfreezing(Callback):
 
         Raises:
             LayerMapError: the optimizer lacks parameters of layers that will train.
-            UnfreezeError: the length of the run is not known, there are several optimizers, or the strategy does not
-                fit the run, the optimizer or the checkpoint.
+            UnfreezeError: the length of the run is not known or shorter than the warm-up, there are several optimizers,
+                or the strategy does not fit the run, the optimizer or the checkpoint.
         """
         total_steps = trainer.estimated_stepping_batches
         if len(trainer.optimizers) != 1 or math.isinf(total_steps):
@@ -178,6 +178,11 @@ class LayerwiseUnfreezing(Callback):
         if every is None or every >= total_steps:
             plan.require_signals(None, None, HOW_TO_SIGNAL)
         lr_schedule = self._schedule_over(per_epoch) if self._lr_schedule is not None else None
+        warmup = self._warmup.steps(per_epoch, int(total_steps))
+        if warmup > total_steps and not getattr(trainer, "fast_dev_run", False):
+            raise UnfreezeError(
+                f"warmup={self._warmup} lasts {warmup} steps, but the run {total_steps}; make it shorter"
+            )
         if lr_schedule is not None and trainer.lr_scheduler_configs:
             raise UnfreezeError(
                 "lr_schedule takes the place of a scheduler, but configure_optimizers returns one; return the "

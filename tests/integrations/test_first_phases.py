@@ -318,6 +318,12 @@ def test_a_plateau_in_lightning_is_that_of_validation_though_training_logs_a_los
     assert callback.unfreezer.state.starts == [0, 12]
 
 
+def test_a_warm_up_that_is_longer_than_the_run_is_refused_in_lightning(tmp_path: Path) -> None:
+    with pytest.raises(UnfreezeError, match=r"^warmup=6ep lasts 24 steps, but the run 20; make it shorter$"):
+        fit(tmp_path, LayerwiseUnfreezing("llrd", lr_schedule="linear", warmup="6ep"))
+    fit(tmp_path, LayerwiseUnfreezing("llrd", lr_schedule="linear", warmup="6ep"), fast_dev_run=True)
+
+
 def test_lightning_counts_phases_in_steps_where_the_length_of_an_epoch_is_not_known(tmp_path: Path) -> None:
     class Stream(torch.utils.data.IterableDataset[Any]):
         def __iter__(self) -> Any:
