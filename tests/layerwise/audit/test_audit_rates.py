@@ -49,13 +49,13 @@ def test_layer_decay_over_the_one_block_of_albert() -> None:
 
 
 def two_towers(**rates: float) -> tuple[nn.Module, SGD, LayerMap]:
-    """Text of two blocks and image of one, right below the head they share; the upper text block is a shared one."""
+    """Text and image of two blocks below the head they share, of image the upper one; that of text is a shared one."""
     places = {"text_1": 1, "text_2": 2, "image_2": 2, "head": 3}
     model = nn.ModuleDict({name: nn.Linear(2, 2, bias=False) for name in places})
     layer_map = LayerMap(
         {f"{name}.weight": layer for name, layer in places.items()},
         2,
-        stacks={"text": 2, "image": 1},
+        stacks={"text": 2, "image": 2},
         stack_of={f"{name}.weight": name.partition("_")[0] for name in places} | {"head.weight": "text"},
         shared_layers={2},
     )
