@@ -191,6 +191,11 @@ class LayerwiseUnfreezing(Callback):
         if lr_schedule is not None and not is_labelled(optimizer):
             raise UnfreezeError("lr_schedule sets a rate for each layer; make the optimizer with layerwise_optimizer")
         is_resumed = trainer.ckpt_path is not None and self._loaded
+        if trainer.ckpt_path is not None and trainer.global_step and changes(self.schedule) and not self._loaded:
+            raise UnfreezeError(
+                f"the checkpoint of step {trainer.global_step} was written without this callback, so it does not say "
+                "which phase was running; start a new run from its weights, or resume with the callbacks that wrote it"
+            )
         state = restored_state(self._loaded, self.schedule) if is_resumed else UnfreezeState()
         self.unfreezer = Unfreezer(network, optimizer, plan, self.layer_map, lr_schedule, self.never, state)
 

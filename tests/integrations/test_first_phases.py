@@ -1,6 +1,7 @@
 """The first phase trains what the loss depends on, in train mode; one that waits for what never comes is refused."""
 
 from collections import OrderedDict
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -316,6 +317,18 @@ def test_a_plateau_in_lightning_is_that_of_validation_though_training_logs_a_los
     fit(tmp_path, callback, LogsLoss(), num_sanity_val_steps=0)
     assert callback.unfreezer is not None
     assert callback.unfreezer.state.starts == [0, 12]
+
+
+def test_a_checkpoint_that_knows_no_phases_is_refused_in_lightning(tmp_path: Path) -> None:
+    rows: Any = DataLoader(tiny_data(16), 8, collate_fn=default_data_collator)  # type: ignore[arg-type]
+    options: dict[str, Any] = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}
+    plain = pl.Trainer(max_epochs=1, **options)
+    plain.fit(Evaluated(), rows)
+    plain.save_checkpoint(tmp_path / "plain.ckpt")
+    for strategy, refused in (("gradual", True), ("llrd", False)):
+        trainer = pl.Trainer(max_epochs=5, callbacks=[LayerwiseUnfreezing(strategy)], **options)
+        with pytest.raises(UnfreezeError, match=r"of step 2 was written without") if refused else nullcontext():
+            trainer.fit(Evaluated(), rows, ckpt_path=tmp_path / "plain.ckpt")
 
 
 def test_a_warm_up_that_is_longer_than_the_run_is_refused_in_lightning(tmp_path: Path) -> None:
