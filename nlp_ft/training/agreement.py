@@ -6,11 +6,12 @@ from hashlib import blake2b
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast, gather_object
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from nlp_ft.errors import NlpFtError, TrainingError
+from nlp_ft.layerwise.modes import keeps_statistics
 from nlp_ft.training.whole_tensors import whole
 
 
@@ -39,6 +40,16 @@ def require_equal_weights(accelerator: Accelerator, model: nn.Module) -> list[st
             "the run is stopped, and the last checkpoint was still equal on all"
         )
     return hashes
+
+
+def share_statistics(accelerator: Accelerator, model: nn.Module) -> None:
+    """Give all processes the running statistics of the main one, as its wrapper does before the next pass; collective.
+
+    Each process counts those of its own micro-batches (BatchNorm), so after a step they differ.
+    """
+    if accelerator.num_processes > 1:
+        for module in filter(keeps_statistics, model.modules()):
+            broadcast(list(module.buffers(recurse=False)))
 
 
 @contextmanager

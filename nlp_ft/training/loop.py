@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from nlp_ft.errors import DivergedError
 from nlp_ft.layerwise import Unfreezer
 from nlp_ft.layerwise.lr_schedules import rates_by_name
+from nlp_ft.training.agreement import share_statistics
 from nlp_ft.training.features.cache import FeatureCache, logits_of
 from nlp_ft.training.loop_state import Batch, EpochBatches, LoopHooks, LoopSettings, LoopState, Loss
 from nlp_ft.training.progress import Progress, shown_first
@@ -213,6 +214,7 @@ class Loop:
                 self._losses.clear()
             if self.row_losses:
                 self.row_losses.save(self.state)
+            share_statistics(self.accelerator, self.model)
             self.hooks.save(self.state)
 
     def _losses_so_far(self) -> torch.Tensor:
@@ -247,6 +249,7 @@ class Loop:
 
     def _evaluate(self, metric: str) -> None:
         state, settings = self.state, self.settings
+        share_statistics(self.accelerator, self.model)
         scores = self.hooks.evaluate()
         self.hooks.record({"step": state.global_step, "epoch": self._epoch(), "validation": scores})
         value = scores[metric]

@@ -24,6 +24,7 @@ from nlp_ft.training.loop import Loop
 from nlp_ft.training.run import train
 from tests.tiny_images import noisy_image, tiny_image_recipe
 from tests.training.test_run import records, same, weights
+from tests.training.watched import in_two_processes
 
 FILES = {
     "README.md",
@@ -284,3 +285,20 @@ def test_validate_and_layers_of_an_image_recipe(
     assert len(table) == layers
     assert table[0].split()[1] == "head"
     assert f" {head:,} " in table[0]
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_same_statistics_at_each_checkpoint_and_resume_to_the_bit(tmp_path: Path) -> None:
+    lengths = {"duration": "5st", "per_device_batch_size": 3, "checkpoint_every": "2st", "evaluate_every": "3st"}
+    files = []
+    for name in ("whole", "broken"):
+        files.append(tmp_path / f"{name}.yaml")
+        recipe = tiny_image_recipe(
+            tmp_path, model={"name": "resnet18"}, training=lengths, output_dir=str(tmp_path / name)
+        )
+        files[-1].write_text(dump_yaml(recipe))
+    assert in_two_processes({files[1]: {"kill_at": 3}}).returncode != 0
+    result = in_two_processes(dict.fromkeys(files, {}))
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert same(weights(tmp_path / "broken"), weights(tmp_path / "whole"))
+    assert records(tmp_path / "broken") == records(tmp_path / "whole")

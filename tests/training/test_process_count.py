@@ -4,12 +4,13 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+import torch
 from torch import nn
 
 from nlp_ft.errors import RunFolderError
 from nlp_ft.recipe.loader import recipe_from_dict
 from nlp_ft.tasks.registry import task_of
-from nlp_ft.training import build
+from nlp_ft.training import agreement, build
 from nlp_ft.training.process_count import obstacle
 from nlp_ft.training.run import train
 from tests.tiny import tiny_recipe
@@ -48,3 +49,14 @@ def test_more_accumulation_on_as_many_processes_is_another_run(tmp_path: Path, t
         RunFolderError, match=r"micro-batches of an effective batch, over all processes \(1 then, 2 now\)"
     ):
         train(recipe_from_dict(other), resume=True)
+
+
+def test_running_statistics_of_the_main_process_go_to_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    norm = nn.BatchNorm1d(4)
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, track_running_stats=False), nn.LayerNorm(4), norm)
+    sent: list[torch.Tensor] = []
+    monkeypatch.setattr(agreement, "broadcast", sent.extend)
+    agreement.share_statistics(Mock(num_processes=1), model)
+    assert sent == []
+    agreement.share_statistics(Mock(num_processes=2), nn.ModuleDict({"module": model}))
+    assert list(map(id, sent)) == [id(norm.running_mean), id(norm.running_var), id(norm.num_batches_tracked)]
