@@ -298,7 +298,7 @@ def test_two_processes_have_the_same_statistics_at_each_checkpoint_and_resume_to
         )
         files[-1].write_text(dump_yaml(recipe))
     assert in_two_processes({files[1]: {"kill_at": 3}}).returncode != 0
-    result = in_two_processes(dict.fromkeys(files, {}))
+    result = in_two_processes({file: {} for file in files})
     assert result.returncode == 0, result.stderr[-3000:]
     assert same(weights(tmp_path / "broken"), weights(tmp_path / "whole"))
     assert records(tmp_path / "broken") == records(tmp_path / "whole")
