@@ -195,7 +195,8 @@ class FrozenPrefix:
         mask = example["attention_mask"].bool()
         row = int(mask.sum(1).argmin())
         alone = self.capture({key: value[row : row + 1, mask[row]] for key, value in example.items()}, [boundary])
-        beside = hidden[row, mask[row]] if hidden.shape[:2] == mask.shape else hidden[row]
+        has_tokens = hidden.ndim == 3 and hidden.shape[1] == mask.shape[1]
+        beside = hidden[row, mask[row]] if has_tokens else hidden[row]
         return bool((alone[boundary][0] - beside).norm() <= SAME_ROW * beside.norm())
 
     def _depends_on_what_is_above(self, boundary: int, example: Mapping[str, torch.Tensor]) -> bool:

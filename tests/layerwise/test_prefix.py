@@ -60,6 +60,15 @@ def test_above_the_last_block_one_pooled_vector_a_row_is_enough(pooling: str) ->
         assert torch.equal(short, model(**batch).logits)
 
 
+def test_a_pooled_vector_as_long_as_the_texts_is_no_row_of_tokens() -> None:
+    torch.manual_seed(0)
+    model = PooledClassifier(PooledClassifierConfig(tiny_config(), pooling="mean", num_labels=3)).eval()  # type: ignore[arg-type]
+    longer = {key: torch.cat([value, value[:, :1].repeat(1, 7)], 1) for key, value in padded_batch().items()}
+    longer["attention_mask"][0, 4:] = 0
+    assert longer["input_ids"].shape == (3, model.config.encoder_config.hidden_size)
+    assert FrozenPrefix(model, LayerMap.from_model(model), longer).is_pooled(2)
+
+
 def test_a_pooler_that_reads_the_first_token_alone_is_found_out() -> None:
     model = build("bert")
     prefix = FrozenPrefix(model, LayerMap.from_model(model), padded_batch())
