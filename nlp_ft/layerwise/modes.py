@@ -38,22 +38,25 @@ def modules_to_pin(model: nn.Module, layer_map: LayerMap, layers: Collection[int
     """
     held = _layers_within(model, layer_map)
     pinned: dict[nn.Module, Pin] = {}
+    before = 0
     for path, module in model.named_modules():
         own = held[path]
         if (own and own.isdisjoint(layers)) or (path in layer_map.embedding_modules and 0 not in layers):
             pinned[module] = "whole"
-        elif keeps_statistics(module) and _has_parameters(module) and not _trains(module):
-            # Its weights are frozen, so its running statistics must not move either.
+        elif keeps_statistics(module) and not (_trains(module) if own else before in layers):
+            # Its weights are frozen, or without any the layer before it: its running statistics must not move either.
             pinned[module] = "whole"
         elif own - set(layers):
             # The module spans frozen and trainable layers. Children of the one that holds the head belong to the head.
             if layer_map.head_layer not in own:
-                pinned.update({child: "whole" for child in module.children() if not _has_parameters(child)})
+                between = (child for child in module.children() if not _has_parameters(child))
+                pinned.update({child: "whole" for child in between if not keeps_statistics(child)})
             if path and layer_map.head_layer not in own:
                 pinned.setdefault(module, "own")
             elif draws_itself(module):
                 # Loops read the mode of the whole model to restore it after an evaluation, so it must not be pinned.
                 pinned[module] = "inside"
+        before = max(own) if own and not module._modules else before
     return pinned
 
 

@@ -109,20 +109,21 @@ def test_unfreezing_brings_back_train_mode_at_once() -> None:
     assert all(module.training for module in model.modules())
 
 
-def test_a_batch_norm_without_weights_counts_its_batches_where_its_layer_trains() -> None:
-    layers: list[nn.Module] = [nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8), nn.BatchNorm1d(8, affine=False)]
-    model = nn.Sequential(*layers, nn.Linear(8, 2))
-    names = {name: min(int(name[0]), 3) for name, _ in model.named_parameters()}
-    for layer in (0, 3):
-        set_trainable(model, LayerMap(names, 2), layer)
-        model.train()
-        assert model[3].training
-    # Between layers that are frozen, it belongs to them.
-    norm = nn.BatchNorm1d(8, affine=False)
-    inner = nn.Sequential(nn.Sequential(nn.Linear(8, 8), norm), nn.Linear(8, 2))
-    set_trainable(inner, LayerMap({name: 2 * int(name[0]) for name, _ in inner.named_parameters()}, 1), 2)
-    inner.train()
-    assert not norm.training
+@pytest.mark.parametrize("is_nested", [False, True])
+@pytest.mark.parametrize(("lowest", "live"), [(0, [True] * 3), (2, [False, True, True]), (3, [False, False, True])])
+def test_a_batch_norm_without_weights_counts_its_batches_where_the_layer_before_it_trains(
+    lowest: int, live: list[bool], is_nested: bool
+) -> None:
+    norms = [nn.BatchNorm1d(8, affine=False) for _ in range(3)]
+    linear = [nn.Linear(8, 8) for _ in range(5)]
+    body: list[nn.Module] = [linear[0], norms[0], linear[1], linear[2], norms[1]]
+    head = [linear[3], norms[2], linear[4]]
+    model = nn.Sequential(nn.Sequential(*body), *head) if is_nested else nn.Sequential(*body, *head)
+    layers = {id(parameter): min(place, 3) for place, one in enumerate(linear) for parameter in one.parameters()}
+    layer_map = LayerMap({name: layers[id(parameter)] for name, parameter in model.named_parameters()}, 2)
+    set_trainable(model, layer_map, lowest)
+    model.train()
+    assert [norm.training for norm in norms] == live
 
 
 def test_freezing_a_model_in_eval_mode_leaves_it_in_eval_mode() -> None:

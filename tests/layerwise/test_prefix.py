@@ -62,7 +62,7 @@ def test_above_the_last_block_one_pooled_vector_a_row_is_enough(pooling: str) ->
 
 def test_a_pooled_vector_as_long_as_the_texts_is_no_row_of_tokens() -> None:
     torch.manual_seed(0)
-    model = PooledClassifier(PooledClassifierConfig(tiny_config(), pooling="mean", num_labels=3)).eval()  # type: ignore[arg-type]
+    model = PooledClassifier(PooledClassifierConfig(tiny_config(), pooling="mean", num_labels=3)).eval()
     longer = {key: torch.cat([value, value[:, :1].repeat(1, 7)], 1) for key, value in padded_batch().items()}
     longer["attention_mask"][0, 4:] = 0
     assert longer["input_ids"].shape == (3, model.config.encoder_config.hidden_size)
