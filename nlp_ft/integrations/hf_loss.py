@@ -56,7 +56,9 @@ class TrueLossMixin(_Base):
         num_labels = self._count_labels(inputs)
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch=None)
         if model.training:
-            loss = loss * (num_labels / self._labels_for_each_process(num_items_in_batch))
+            share = num_labels / self._labels_for_each_process(num_items_in_batch)
+            # Without a label the mean is NaN, for which the Trainer would log another number.
+            loss = torch.where(share > 0, loss * share, 0.0)
         return (loss, outputs) if return_outputs else loss
 
     def _labels_for_each_process(self, num_items_in_batch: torch.Tensor | int) -> torch.Tensor:

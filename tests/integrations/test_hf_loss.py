@@ -235,3 +235,15 @@ def _evaluated(folder: str) -> float:
     trainer = LayerwiseTrainer(strategy="full", model=tiny_model(), args=args, eval_dataset=rows)
     loss: float = trainer.evaluate()["eval_loss"]
     return loss
+
+
+def test_a_micro_batch_without_a_label_adds_nothing_to_the_loss(tmp_path: Path) -> None:
+    """A mean over no labels is NaN; four micro-batches make an update, and the second has no label."""
+    rows = tiny_data(8)
+    rows[2]["labels"] = rows[3]["labels"] = -100
+    args = arguments(tmp_path, **in_order(8), gradient_accumulation_steps=4, per_device_train_batch_size=2)
+    settings: dict[str, Any] = {"args": args, "train_dataset": rows, "layer_decay": 1.0, "head_lr": 0.1}
+    trainer = LayerwiseTrainer(model=tiny_model(), strategy="full", **settings)
+    trainer.train()
+    [expected] = by_hand([rows])
+    assert losses(trainer) == [pytest.approx(expected, abs=2e-6)]
