@@ -1,4 +1,7 @@
-"""Scales the outputs of a model by changing the weights of its last layer."""
+"""Scales the outputs of a model by changing the weights of its last layer, and computes that layer exactly."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -30,3 +33,21 @@ def scale_outputs(model: nn.Module, factors: torch.Tensor, offsets: torch.Tensor
         assert not offsets.any()
         return
     layer.bias.copy_(layer.bias.double() * factors + offsets)
+
+
+@contextmanager
+def in_float32(layer: nn.Linear) -> Iterator[None]:
+    """Compute a layer in float32 inside the block, whatever autocast is on.
+
+    bf16 has 8 significant bits: a scaled output of 1990 would become a multiple of 8.
+    """
+
+    def forward(vectors: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(vectors.device.type, enabled=False):
+            return type(layer).forward(layer, vectors.float())
+
+    layer.forward = forward  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del layer.forward
