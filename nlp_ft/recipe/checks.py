@@ -1,9 +1,21 @@
-"""Checks of settings that only some tasks have."""
+"""Checks of settings that only some tasks have, or that do not go together."""
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nlp_ft.recipe.recipe import Recipe
+
+
+def check_strategy(recipe: "Recipe") -> None:
+    """Check that the strategy agrees with the rates and the head of the recipe. Raises: ValueError."""
+    strategy, decay = recipe.strategy, recipe.optimizer.layer_decay
+    if strategy.name == "full" and decay != 1:
+        raise ValueError(
+            f"strategy full trains all layers at one rate, but optimizer.layer_decay is {decay}; set it to 1, or did "
+            "you mean strategy: llrd?"
+        )
+    if strategy.reinit_top and getattr(recipe.model, "keep_head", False):
+        raise ValueError("model.keep_head has no place beside strategy.reinit_top, which also renews the head")
 
 
 def check_calibration(recipe: "Recipe") -> None:

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from nlp_ft.recipe.checks import check_calibration, check_train_rows, refuse_other_heads
+from nlp_ft.recipe.checks import check_calibration, check_strategy, check_train_rows, refuse_other_heads
 from nlp_ft.recipe.choices import ChoiceDataSection
 from nlp_ft.recipe.images import ImageDataSection, ImageModelSection
 from nlp_ft.recipe.probe import check_probe
@@ -110,11 +110,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _check_strategy(self) -> Self:
-        if self.strategy.name == "full" and self.optimizer.layer_decay != 1:
-            raise ValueError(
-                f"strategy full trains all layers at one rate, but optimizer.layer_decay is "
-                f"{self.optimizer.layer_decay}; set it to 1, or did you mean strategy: llrd?"
-            )
+        check_strategy(self)
         check_probe(self)
         check_calibration(self)
         check_train_rows(self)

@@ -205,6 +205,11 @@ def test_one_mistake_is_one_line_in_plain_words(values: dict[str, Any], line: st
          "strategy.unfreeze.every and loss_below cannot both end a phase; give one"),
         (a_recipe(strategy={"name": "gradual", "unfreeze": {"layers": "head: 0st", "order": "bottom_up"}}),
          "strategy.unfreeze.layers says when each layer trains, so order has no place beside it"),
+        (a_recipe(strategy={"name": "lp_ft", "unfreeze": {"blocks_per_phase": 2}}),
+         "strategy.unfreeze.blocks_per_phase 2 has no place under order all_at_once, whose second phase trains all "
+         "blocks"),
+        (a_recipe(strategy={"name": "llrd", "reinit_top": 1}, model={"name": "m", "keep_head": True}),
+         "model.keep_head has no place beside strategy.reinit_top, which also renews the head"),
         (a_recipe(strategy={"name": "gradual", "unfreeze": {"plateau": {}}}),
          "strategy.unfreeze.plateau needs data.validation, a split or a share such as 10%"),
         (a_recipe(strategy={"name": "gradual", "unfreeze": {"restore_best": True}}),
