@@ -154,8 +154,8 @@ def filled(recipe: Recipe, derived: Sequence[Derived]) -> Recipe:
 
 
 def _base_rate(recipe: Recipe, hidden_size: int | None) -> tuple[float, str]:
-    if recipe.strategy.name == "scratch":
-        lr, reason = SCRATCH_LR, "encoder with random weights"
+    if _begins_at_random(recipe):
+        lr, reason = SCRATCH_LR, f"{'encoder' if hidden_size else 'image network'} with random weights"
     elif hidden_size is None:
         lr, reason = NETWORK_LR, "image network with pretrained weights"
     else:
@@ -188,10 +188,14 @@ def _interval(total: int, steps_per_epoch: int, most: int) -> tuple[Duration, st
 
 
 def _has_new_head_on_pretrained(recipe: Recipe) -> bool:
-    keeps_head = getattr(recipe.model, "keep_head", False)
-    is_pretrained = recipe.strategy.name != "scratch"
+    is_new = not _begins_at_random(recipe) and not getattr(recipe.model, "keep_head", False)
     # The other conventions say themselves which rate the head has.
-    return is_pretrained and not keeps_head and not trains_head_alone(recipe) and recipe.optimizer.convention == "top"
+    return is_new and not trains_head_alone(recipe) and recipe.optimizer.convention == "top"
+
+
+def _begins_at_random(recipe: Recipe) -> bool:
+    """Whether the network has no pretrained weights; that of images may be named without any."""
+    return recipe.strategy.name == "scratch" or getattr(recipe.model, "weights", "") is None
 
 
 def trains_head_alone(recipe: Recipe) -> bool:

@@ -104,6 +104,13 @@ def test_the_reason_says_what_was_computed(hidden_size: int | None, reasons: lis
     assert [one.reason for one in derived] == reasons
 
 
+def test_an_image_network_without_weights_has_the_rates_of_random_weights() -> None:
+    values = {"task": "image_classification", "data": {"train": "a"}, "model": {"name": "resnet18", "weights": None}}
+    [derived] = derive_rates(recipe_from_dict({**values, "output_dir": "runs/a"}), None, 100)
+    assert (derived.key, derived.value) == ("optimizer.lr", 5e-4)
+    assert derived.reason == "image network with random weights"
+
+
 def test_a_kept_head_is_not_new_so_it_has_the_rate_of_the_top_block() -> None:
     assert rates(BERT_BASE, model={"name": "m", "keep_head": True}) == {"lr": 5e-5}
 
