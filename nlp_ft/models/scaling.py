@@ -42,9 +42,9 @@ def in_float32(layer: nn.Linear) -> Iterator[None]:
     bf16 has 8 significant bits: a scaled output of 1990 would become a multiple of 8.
     """
 
-    def forward(vectors: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(vectors.device.type, enabled=False):
-            return type(layer).forward(layer, vectors.float())
+    def forward(input: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(input.device.type, enabled=False):
+            return type(layer).forward(layer, input.float())
 
     layer.forward = forward  # type: ignore[method-assign]
     try:
