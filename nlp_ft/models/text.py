@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 import torch
 from transformers import (
+    MODEL_MAPPING,
     AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -75,7 +76,7 @@ def build_classifier(
     """
     config = load_config(model, auto_class)
     is_of_texts = auto_class is AutoModelForSequenceClassification
-    if is_of_texts:
+    if is_of_texts and type(config) in MODEL_MAPPING:
         model = _with_trained_pooling(model, say)
     if model.keep_head:
         _require_same_labels(model, config, label_names)
@@ -164,6 +165,11 @@ def _pooled_classifier(
     say: Callable[[str], object],
 ) -> PooledClassifier:
     """Build the encoder with the pooling and head of nlp_ft."""
+    if type(config) not in MODEL_MAPPING:
+        raise ModelError(
+            f"model.trust_remote_code: {model.name} comes with its own code, and so with its own pooling and head; "
+            "leave model.pooling and model.head.type out"
+        )
     pooling = model.pooling
     if pooling == "auto":
         pooling = "cls" if is_decoder(config) else "pooler"
@@ -244,8 +250,6 @@ def _require_same_labels(model: TextModelSection, config: PreTrainedConfig, labe
 
 
 def _require_pooler(model: TextModelSection, config: PreTrainedConfig) -> None:
-    from transformers import MODEL_MAPPING
-
     encoder_class: Any = MODEL_MAPPING[type(config)]
     with loading(model, "config"), torch.device("meta"):
         encoder = encoder_class(config)

@@ -46,10 +46,15 @@ def load_config(
         check_config(config)
     if isinstance(config, PooledClassifierConfig):
         raise ModelError(f"model.name: {model.name} is a finished classifier of nlp_ft; name the encoder it came from")
-    if type(config) not in auto_class._model_mapping:
+    if type(config) not in auto_class._model_mapping and not has_own_code(model, config, auto_class):
         raise ModelError(f"model.name: {model.name} ({config.model_type}) is not an encoder for {purpose}")
     assert isinstance(config, PreTrainedConfig)
     return config
+
+
+def has_own_code(model: TextModelSection, config: PreTrainedConfig, auto_class: Any) -> bool:
+    """Whether the class that an Auto class would build is Python code that comes with the model, and may run."""
+    return model.trust_remote_code and auto_class.__name__ in (getattr(config, "auto_map", None) or {})
 
 
 def structure(auto_class: Any, model: TextModelSection, config: PreTrainedConfig, **options: Any) -> Any:

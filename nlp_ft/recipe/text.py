@@ -145,5 +145,7 @@ class TextModelSection(ModelSection):
         description="Dropout probability inside the encoder, from 0 to below 1; null keeps its pretraining value.",
     )
     trust_remote_code: bool = Field(
-        False, description="Run the Python code that comes with the model. Turn it on only if you trust its author."
+        False,
+        description="Run the Python code that comes with the model, which then has its own pooling and head. Turn it "
+        "on only if you trust its author.",
     )

@@ -1,6 +1,7 @@
 """Building classifiers, and that what is saved loads with Transformers alone: equal weights, logits to rounding."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -202,3 +203,34 @@ def test_parameters_that_the_forward_pass_never_reads_are_named(tmp_path: Path) 
     unused = unused_parameters(model, example)
     assert unused == ["encoder.mask_emb"]
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+OWN_CODE = """
+from transformers import BertConfig, BertForSequenceClassification, BertModel
+class OwnConfig(BertConfig):
+    model_type = "own"
+class OwnModel(BertModel):
+    config_class = OwnConfig
+class OwnClassifier(BertForSequenceClassification):
+    config_class = OwnConfig
+"""
+CLASSES = {"AutoConfig": "Config", "AutoModel": "Model", "AutoModelForSequenceClassification": "Classifier"}
+
+
+def test_a_model_with_its_own_code_keeps_its_pooling_and_is_built_where_the_recipe_trusts_it(
+    tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    folder = shutil.copytree(tiny_encoder, tmp_path / "encoder")
+    (folder / "own.py").write_text(OWN_CODE)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {key: f"own.Own{name}" for key, name in CLASSES.items()}}
+    (folder / "config.json").write_text(json.dumps(config))
+    built = build(folder, trust_remote_code=True)
+    assert type(built).__name__ == "OwnClassifier"
+    assert list(built.config.id2label.values()) == LABELS
+    for own in ({"pooling": "mean"}, {"head": {"type": "bottleneck"}}):
+        with pytest.raises(ModelError, match=r"comes with its own code, and so with its own pooling and head; leave"):
+            build(folder, trust_remote_code=True, **own)
+    with pytest.raises(ModelError, match="contains custom code"):
+        build(folder)
