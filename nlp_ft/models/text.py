@@ -7,7 +7,6 @@ from typing import Any, get_args
 import torch
 from transformers import (
     MODEL_MAPPING,
-    AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedConfig,
@@ -20,7 +19,7 @@ from nlp_ft.errors import ModelError, listed
 from nlp_ft.models.configs import PooledClassifierConfig
 from nlp_ft.models.dropouts import set_dropouts, set_head_dropout
 from nlp_ft.models.loading import LoadedModel, renew
-from nlp_ft.models.pooled_classifier import PooledClassifier, encoder_options, is_decoder
+from nlp_ft.models.pooled_classifier import PooledClassifier, encoder_auto_class, encoder_options, is_decoder
 from nlp_ft.models.pooling import ClsPosition
 from nlp_ft.models.sentence_transformers import trained_pooling
 from nlp_ft.models.text_source import load, load_config, loading, location, source, structure
@@ -175,13 +174,13 @@ def _pooled_classifier(
         pooling = "cls" if is_decoder(config) else "pooler"
     if pooling == "pooler":
         _require_pooler(model, config)
-    options = encoder_options(config, pooling)
+    auto_class, options = encoder_auto_class(config), encoder_options(config, pooling)
     if pretrained:
-        loaded = load(AutoModel, model, config, **options)
+        loaded = load(auto_class, model, config, **options)
         _say_weights(loaded, loaded.new, say)
         encoder = loaded.model
     else:
-        encoder = structure(AutoModel, model, config, **options)
+        encoder = structure(auto_class, model, config, **options)
     wrapped = PooledClassifierConfig(
         # A copy, because Transformers would write the attention of the outer model into the encoder's own config.
         encoder_config=deepcopy(config),

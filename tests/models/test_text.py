@@ -9,7 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import CONFIG_MAPPING, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    CONFIG_MAPPING,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoModelForTextEncoding,
+    AutoTokenizer,
+)
 
 from nlp_ft.errors import ModelError
 from nlp_ft.layerwise.freezing import unused_parameters
@@ -234,3 +240,23 @@ def test_a_model_with_its_own_code_keeps_its_pooling_and_is_built_where_the_reci
             build(folder, trust_remote_code=True, **own)
     with pytest.raises(ModelError, match="contains custom code"):
         build(folder)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "layer_mix"])
+def test_of_t5_the_encoder_alone_is_pooled(pooling: str, tmp_path: Path) -> None:
+    """Its decoder needs tokens of its own, and sentence-t5 is a mean over the encoder."""
+    folder = save_tiny_encoder(tmp_path / "encoder")
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_heads": 2, "num_layers": 3, "num_decoder_layers": 2}
+    AutoModel.from_config(CONFIG_MAPPING["t5"](vocab_size=19, **sizes)).save_pretrained(folder)
+    built = build(folder, pooling=pooling)
+    plain, tokens = AutoModelForTextEncoding.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    expected = []
+    with torch.no_grad():
+        for text in TEXTS:
+            states = plain.eval()(**tokens(text, return_tensors="pt"), output_hidden_states=True).hidden_states
+            layers = states[-1] if pooling == "mean" else torch.stack(states).mean(0)
+            expected.append(built.head.eval()(layers.mean(1))[0].tolist())
+    assert_equal_but_for_rounding(logits_of(built, folder), expected)
+    built.save_pretrained(tmp_path / "saved")
+    read = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved")
+    assert_equal_but_for_rounding(logits_of(read, folder), expected)
