@@ -98,6 +98,11 @@ def test_scalars_are_those_of_yaml_1_2(scalar: str, value: object, tmp_path: Pat
     assert (read, type(read)) == (value, type(value))
 
 
+def test_a_section_without_keys_has_its_defaults_and_one_of_an_unknown_name_is_refused() -> None:
+    assert recipe_from_dict(a_recipe(optimizer=None)) == recipe_from_dict(a_recipe())
+    assert problems(a_recipe(optimiser=None)) == ["optimiser is not a key of a recipe; did you mean optimizer?"]
+
+
 def test_no_is_a_label_name_and_switches_a_boolean_off(tmp_path: Path) -> None:
     text = "data: {train: a.csv, label_names: [no, yes]}\nmodel: {name: m}\noutput_dir: x\nbaselines: no\n"
     recipe = load_recipe(written(tmp_path, text))
