@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import (
     CONFIG_MAPPING,
+    AutoConfig,
     AutoModel,
     AutoModelForSequenceClassification,
     AutoModelForTextEncoding,
@@ -246,15 +247,8 @@ def test_a_model_with_its_own_code_keeps_its_pooling_and_is_built_where_the_reci
 def test_of_t5_the_encoder_alone_is_pooled(pooling: str, tmp_path: Path) -> None:
     """Its decoder needs tokens of its own, and sentence-t5 is a mean over the encoder."""
     folder = save_tiny_encoder(tmp_path / "encoder")
-    sizes: dict[str, Any] = {
-        "d_model": 16,
-        "d_kv": 8,
-        "d_ff": 32,
-        "num_heads": 2,
-        "num_layers": 3,
-        "num_decoder_layers": 2,
-    }
-    AutoModel.from_config(CONFIG_MAPPING["t5"](vocab_size=19, **sizes)).save_pretrained(folder)
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_heads": 2, "num_layers": 3, "num_decoder_layers": 2}
+    AutoModel.from_config(AutoConfig.for_model("t5", vocab_size=19, **sizes)).save_pretrained(folder)
     built = build(folder, pooling=pooling)
     plain, tokens = AutoModelForTextEncoding.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     expected = []
