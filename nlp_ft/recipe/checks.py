@@ -14,8 +14,11 @@ def check_strategy(recipe: "Recipe") -> None:
             f"strategy full trains all layers at one rate, but optimizer.layer_decay is {decay}; set it to 1, or did "
             "you mean strategy: llrd?"
         )
-    if strategy.reinit_top and getattr(recipe.model, "keep_head", False):
-        raise ValueError("model.keep_head has no place beside strategy.reinit_top, which also renews the head")
+    if getattr(recipe.model, "keep_head", False):
+        if strategy.name == "scratch":
+            raise ValueError("model.keep_head has no meaning under scratch, where all weights are random")
+        if strategy.reinit_top:
+            raise ValueError("model.keep_head has no place beside strategy.reinit_top, which also renews the head")
 
 
 def check_calibration(recipe: "Recipe") -> None:

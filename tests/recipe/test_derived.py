@@ -112,7 +112,9 @@ def test_an_image_network_without_weights_has_the_rates_of_random_weights() -> N
 
 
 def test_a_kept_head_is_not_new_so_it_has_the_rate_of_the_top_block() -> None:
-    assert rates(BERT_BASE, model={"name": "m", "keep_head": True}) == {"lr": 5e-5}
+    kept = {"name": "m", "keep_head": True}
+    assert rates(BERT_BASE, model=kept) == {"lr": 5e-5}
+    assert rates(BERT_BASE, model=kept, strategy="head_only") == {"lr": 5e-5}
 
 
 @pytest.mark.parametrize(("rows", "size"), [(1, 16), (20_000, 16), (20_001, 32)])

@@ -213,6 +213,9 @@ def test_one_mistake_is_one_line_in_plain_words(values: dict[str, Any], line: st
         (a_recipe(strategy={"name": "lp_ft", "unfreeze": {"blocks_per_phase": 2}}),
          "strategy.unfreeze.blocks_per_phase 2 has no place under order all_at_once, whose second phase trains all "
          "blocks"),
+        (a_recipe(strategy="scratch", model={"name": "m", "keep_head": True}),
+         "model.keep_head has no meaning under scratch, where all weights are random"),
+        (with_data(text=["a", "a"]), "data.text must name two columns for pairs, got 'a' twice"),
         (a_recipe(strategy={"name": "llrd", "reinit_top": 1}, model={"name": "m", "keep_head": True}),
          "model.keep_head has no place beside strategy.reinit_top, which also renews the head"),
         (a_recipe(strategy={"name": "gradual", "unfreeze": {"plateau": {}}}),
