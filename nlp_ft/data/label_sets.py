@@ -98,9 +98,8 @@ def sets_of(values: Sequence[Any], separator: str | None) -> list[Sequence[Any]]
     if separator is None:
         return list(values)
     parted = [(text or "").strip(" ").split(separator) if (text or "").strip() else [] for text in values]
-    if not separator.strip():
-        return [[label for label in labels if label.strip()] for labels in parted]
-    return [[label.strip() for label in labels] for labels in parted]
+    stripped = [[label.strip() for label in labels] for labels in parted]
+    return stripped if separator.strip() else [list(filter(None, labels)) for labels in stripped]
 
 
 def _find(raw: Mapping[str, Dataset], data: TextDataSection) -> dict[LabelValue, str]:
