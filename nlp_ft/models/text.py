@@ -73,8 +73,8 @@ def build_classifier(
     Raises:
         ModelError: the model cannot be found or loaded, lacks weights, or has no such pooling or head.
     """
-    config = load_config(model, auto_class)
     is_of_texts = auto_class is AutoModelForSequenceClassification
+    config = load_config(model, auto_class, "sequence classification" if is_of_texts else "token classification")
     if is_of_texts and type(config) in MODEL_MAPPING:
         model = _with_trained_pooling(model, say)
     if model.keep_head:

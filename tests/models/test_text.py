@@ -13,6 +13,7 @@ from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
     AutoModel,
+    AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoModelForTextEncoding,
     AutoTokenizer,
@@ -22,7 +23,7 @@ from nlp_ft.errors import ModelError
 from nlp_ft.layerwise.freezing import unused_parameters
 from nlp_ft.models.dropouts import set_dropouts
 from nlp_ft.models.pooled_classifier import PooledClassifier
-from nlp_ft.models.text import build_classifier, load_tokenizer
+from nlp_ft.models.text import build_classifier, build_headed, load_tokenizer
 from nlp_ft.recipe.text import TextModelSection
 from tests.rounding import assert_equal_but_for_rounding
 from tests.tiny import TINY_CONFIGS, save_tiny_encoder
@@ -261,3 +262,18 @@ def test_of_t5_the_encoder_alone_is_pooled(pooling: str, tmp_path: Path) -> None
     built.save_pretrained(tmp_path / "saved")
     read = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved")
     assert_equal_but_for_rounding(logits_of(read, folder), expected)
+
+
+def test_an_architecture_for_answers_alone_has_a_tokenizer_and_no_head_for_labels(tmp_path: Path) -> None:
+    folder = save_tiny_encoder(tmp_path / "encoder")
+    config = {"model_type": "splinter", "vocab_size": 19, "hidden_size": 16, "num_attention_heads": 2}
+    (folder / "config.json").write_text(json.dumps(config))
+    section = TextModelSection(name=str(folder))
+    assert load_tokenizer(section).vocab_size == 19
+    built = build_headed(AutoModelForQuestionAnswering, "question answering", section, 2, pretrained=False)
+    assert type(built).__name__ == "SplinterForQuestionAnswering"
+    with pytest.raises(ModelError, match=r"\(splinter\) is not an encoder for sequence classification$"):
+        build(folder)
+    (folder / "config.json").write_text(json.dumps({"model_type": "vit"}))
+    with pytest.raises(ModelError, match=r"\(vit\) is not an encoder for the tasks of texts$"):
+        load_tokenizer(section)
