@@ -5,6 +5,7 @@ import importlib
 import subprocess
 import sys
 from collections.abc import Iterable
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -175,6 +176,17 @@ def test_a_part_imports_only_what_it_may(package: str) -> None:
         if name.split(".")[0] not in STANDARD_LIBRARY and not any(is_in(name, allowed) for allowed in ONLY[package])
     ]
     assert wrong == []
+
+
+def test_no_module_imports_itself_by_way_of_others_also_for_types_alone() -> None:
+    modules = {module_name(file): file for file in FILES}
+
+    def imported(file: Path) -> set[str]:
+        # `nlp_ft` itself loads each public name when it is first asked for.
+        return {name for name in imports(ast.walk(parsed(file))) if name in modules} - {"nlp_ft"}
+
+    order = TopologicalSorter({name: imported(file) for name, file in modules.items()}).static_order()
+    assert set(order) == set(modules)
 
 
 @pytest.mark.parametrize("file", ["cli.py", "commands.py", "study_options.py"])

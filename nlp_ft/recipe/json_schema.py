@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
+from nlp_ft.recipe import RECIPES, Recipe, TextRecipe
 from nlp_ft.recipe.presets import STRATEGY_PRESETS
-from nlp_ft.recipe.recipe import RECIPES, Recipe, TextRecipe
 from nlp_ft.recipe.strategy import StrategySection
 
 

@@ -1,4 +1,4 @@
-"""A recipe: what to train, on what, and how; validated as a whole and frozen. Imports no torch.
+"""What the recipes of all tasks have: what to train, on what, and how; validated as a whole and frozen. No torch.
 
 The field descriptions carry the units; the JSON Schema made from them completes recipes in editors.
 """
@@ -7,30 +7,19 @@ from typing import ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from nlp_ft.recipe.checks import check_calibration, check_strategy, check_train_rows, refuse_other_heads
-from nlp_ft.recipe.choices import ChoiceDataSection
-from nlp_ft.recipe.images import ImageDataSection, ImageModelSection
-from nlp_ft.recipe.probe import check_probe
-from nlp_ft.recipe.questions import QuestionDataSection
+from nlp_ft.recipe.probe import POOLINGS
 from nlp_ft.recipe.sections import (
-    ChoiceMetric,
     ClassMetric,
     DataSection,
     LossSection,
     ModelSection,
-    MultiLabelMetric,
-    NumberMetric,
     OptimizerSection,
-    QuestionMetric,
     ScheduleSection,
     Section,
-    TagMetric,
 )
 from nlp_ft.recipe.strategy import StrategySection
-from nlp_ft.recipe.text import TextDataSection, TextModelSection
 from nlp_ft.recipe.training import TrainingSection
 from nlp_ft.recipe.values import Folder, Whole
-from nlp_ft.recipe.words import WordsDataSection
 
 TaskName = Literal[
     "text_classification",
@@ -110,10 +99,68 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _check_strategy(self) -> Self:
-        check_strategy(self)
-        check_probe(self)
-        check_calibration(self)
-        check_train_rows(self)
+        if self.strategy.name == "full" and self.optimizer.layer_decay != 1:
+            raise ValueError(
+                f"strategy full trains all layers at one rate, but optimizer.layer_decay is "
+                f"{self.optimizer.layer_decay}; set it to 1, or did you mean strategy: llrd?"
+            )
+        if getattr(self.model, "keep_head", False):
+            if self.strategy.name == "scratch":
+                raise ValueError("model.keep_head has no meaning under scratch, where all weights are random")
+            if self.strategy.reinit_top:
+                raise ValueError("model.keep_head has no place beside strategy.reinit_top, which also renews the head")
+        return self
+
+    @model_validator(mode="after")
+    def _check_probe(self) -> Self:
+        """Check that a recipe with strategy probe asks for one linear layer on frozen features."""
+        probe, model = self.strategy.probe, self.model
+        if probe is None:
+            return self
+        if not self.has_row_vectors:
+            raise ValueError(
+                f"strategy probe needs one vector a row, which {self.task} does not have; did you mean head_only?"
+            )
+        pooling = getattr(model, "pooling", None)
+        windows_max = getattr(self.data, "truncation", "") == "windows" and self.data.window_pooling == "max"  # type: ignore[attr-defined]
+        refused = {
+            f"model.head.type {model.head.type}": (model.head.type != "linear", "its head is one linear layer"),
+            f"model.pooling {pooling}": (pooling not in (None, *POOLINGS), f"use {', '.join(POOLINGS)}"),
+            "model.keep_head": (getattr(model, "keep_head", False), "it puts its own solution into the head"),
+            "data.window_pooling max": (windows_max, "the windows of a text are averaged; use mean"),
+            "training.feature_cache": (
+                self.training.feature_cache != "off",
+                "features are computed once; leave it out",
+            ),
+            f"strategy.probe.layer {probe.layer}": (pooling is None and probe.layer != "auto", "images have one layer"),
+            "loss.class_weights": (self.has_label_sets and self.loss.class_weights is not None, "leave it out"),
+        }
+        for field, (is_set, why) in refused.items():
+            if is_set:
+                raise ValueError(f"{field} has no place under strategy probe: {why}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_calibration(self) -> Self:
+        if self.training.calibration is None:
+            return self
+        field = f"training.calibration {self.training.calibration}"
+        if not self.has_one_label:
+            raise ValueError(
+                f"{field} is for tasks that choose one label or candidate, not for {self.task}; leave it out"
+            )
+        if self.data.validation is None:
+            raise ValueError(f"{field} needs data.validation, a split or a share such as 10%")
+        return self
+
+    @model_validator(mode="after")
+    def _check_train_rows(self) -> Self:
+        train_rows = self.data.train_rows
+        if isinstance(train_rows, str) and not self.has_classes:
+            raise ValueError(
+                f"data.train_rows {train_rows} is for rows of one class each, which {self.task} does not have; give a "
+                "number of rows such as 1000"
+            )
         return self
 
     @model_validator(mode="after")
@@ -163,134 +210,3 @@ class Recipe(Section):
             if metric not in self.metrics:
                 raise ValueError(f"{field} {metric} is no metric of {self.task}, which has {', '.join(self.metrics)}")
         return self
-
-
-class TextRecipe(Recipe):
-    """Text classification: a label for each text or pair of texts."""
-
-    has_one_label: ClassVar[bool] = True
-    has_classes: ClassVar[bool] = True
-    data: TextDataSection = Field(description="Where the texts and labels come from.")
-    model: TextModelSection = Field(description="The pretrained encoder, its pooling and its head.")
-
-    @model_validator(mode="after")
-    def _check_text(self) -> Self:
-        if self.strategy.grain != "block":
-            raise ValueError(f"strategy.grain {self.strategy.grain} is for images; the layers of a text are its blocks")
-        return self
-
-
-class MultiLabelRecipe(TextRecipe):
-    """Multi-label classification: any number of labels, also none, for each text or pair of texts."""
-
-    metrics: ClassVar[tuple[str, ...]] = get_args(MultiLabelMetric)
-    has_one_label: ClassVar[bool] = False
-    has_classes: ClassVar[bool] = False
-    has_label_sets: ClassVar[bool] = True
-    takes_columns: ClassVar[bool] = True
-
-
-class RegressionRecipe(TextRecipe):
-    """Text regression: a number, or several, for each text or pair of texts, such as how alike the two are."""
-
-    metrics: ClassVar[tuple[str, ...]] = get_args(NumberMetric)
-    has_one_label: ClassVar[bool] = False
-    has_classes: ClassVar[bool] = False
-    takes_columns: ClassVar[bool] = True
-
-    @model_validator(mode="after")
-    def _check_numbers(self) -> Self:
-        of_labels = {
-            "data.label_names": self.data.label_names is not None,
-            "loss.class_weights": self.loss.class_weights is not None,
-            "loss.label_smoothing": self.loss.label_smoothing != 0,
-        }
-        for field, is_set in of_labels.items():
-            if is_set:
-                raise ValueError(f"{field} is for labels; {self.task} learns numbers")
-        return self
-
-
-class QuestionRecipe(Recipe):
-    """Question answering: the part of a context that answers a question, or that there is none."""
-
-    metrics: ClassVar[tuple[str, ...]] = get_args(QuestionMetric)
-    has_row_vectors: ClassVar[bool] = False
-    data: QuestionDataSection = Field(description="Where the questions, contexts and answers come from.")
-    model: TextModelSection = Field(description="The pretrained encoder and its head.")
-
-    @model_validator(mode="after")
-    def _check_questions(self) -> Self:
-        refuse_other_heads(self, "one linear layer that scores each token as the start and as the end of the answer")
-        return self
-
-
-class ChoiceRecipe(Recipe):
-    """Multiple choice: the right one of several candidates for a prompt."""
-
-    metrics: ClassVar[tuple[str, ...]] = get_args(ChoiceMetric)
-    has_one_label: ClassVar[bool] = True
-    has_row_vectors: ClassVar[bool] = False
-    data: ChoiceDataSection = Field(description="Where the prompts, candidates and labels come from.")
-    model: TextModelSection = Field(description="The pretrained encoder and its head.")
-
-    @model_validator(mode="after")
-    def _check_choices(self) -> Self:
-        refuse_other_heads(self, "the one that Transformers has, with a score for each candidate")
-        return self
-
-
-class WordsRecipe(Recipe):
-    """Token classification: a tag for each word, such as the names of persons and places in a text."""
-
-    metrics: ClassVar[tuple[str, ...]] = get_args(TagMetric)
-    has_row_vectors: ClassVar[bool] = False
-
-    data: WordsDataSection = Field(description="Where the words and their tags come from.")
-    model: TextModelSection = Field(
-        description="The pretrained encoder, with a linear layer on the vector of each token."
-    )
-
-    @model_validator(mode="after")
-    def _check_words(self) -> Self:
-        if self.strategy.grain != "block":
-            raise ValueError(f"strategy.grain {self.strategy.grain} is for images; the layers of a text are its blocks")
-        if self.model.pooling != "auto":
-            raise ValueError(
-                f"model.pooling {self.model.pooling} is for whole texts; here each word has its own vector"
-            )
-        if self.model.head.type != "linear":
-            raise ValueError(f"model.head.type must be linear for {self.task}, got {self.model.head.type}")
-        return self
-
-
-class ImageRecipe(Recipe):
-    """Image classification: a label for each image."""
-
-    has_one_label: ClassVar[bool] = True
-    has_classes: ClassVar[bool] = True
-    data: ImageDataSection = Field(description="Where the images and labels come from.")
-    model: ImageModelSection = Field(description="The torchvision network, its weights and its head.")
-
-    @model_validator(mode="after")
-    def _check_images(self) -> Self:
-        if self.strategy.lora is not None:
-            raise ValueError("strategy lora is for texts; of an image network, train the top_layers")
-        if self.training.max_tokens_per_batch is not None:
-            raise ValueError(
-                f"training.max_tokens_per_batch {self.training.max_tokens_per_batch} is for texts; of images, "
-                "training.per_device_batch_size says how many go together"
-            )
-        return self
-
-
-RECIPES: dict[str, type[Recipe]] = {
-    "text_classification": TextRecipe,
-    "multi_label_classification": MultiLabelRecipe,
-    "text_regression": RegressionRecipe,
-    "token_classification": WordsRecipe,
-    "question_answering": QuestionRecipe,
-    "multiple_choice": ChoiceRecipe,
-    "image_classification": ImageRecipe,
-}
-"""Task -> the class of its recipe."""

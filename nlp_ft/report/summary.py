@@ -118,7 +118,8 @@ def _scores(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
         margins = summary.get("margins", {}).get(split, {})
         found.append({"split": split, "name": "this run", "values": values, "margins": margins})
         for name, of in summary.get("baselines", {}).get(split, {}).items():
-            found.append({"split": split, "name": f"baseline: {name.replace('_', ' ')}", "values": of, "margins": {}})
+            title = name.replace("_", " ").replace("tfidf", "TF-IDF")
+            found.append({"split": split, "name": f"baseline: {title}", "values": of, "margins": {}})
     return found
 
 

@@ -22,7 +22,7 @@ from nlp_ft.layerwise.layer_map import Rule
 from nlp_ft.models.labels import label_names
 from nlp_ft.models.vision import build_image_classifier, weights_entry
 from nlp_ft.recipe import ImageRecipe
-from nlp_ft.recipe.probe import probe_notes
+from nlp_ft.recipe.probe_notes import probe_notes
 from nlp_ft.tasks.baselines import Scores, held_out, score_majority
 from nlp_ft.tasks.classes import Classification
 from nlp_ft.tasks.task import Card, map_layers

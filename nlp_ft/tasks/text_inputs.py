@@ -18,7 +18,7 @@ from nlp_ft.models.labels import label_names as label_names_of
 from nlp_ft.models.pooled_classifier import PooledClassifier
 from nlp_ft.models.text import build_classifier, probed
 from nlp_ft.recipe import TextRecipe
-from nlp_ft.recipe.probe import probe_notes
+from nlp_ft.recipe.probe_notes import probe_notes
 from nlp_ft.tasks.encoder_task import EncoderTask, fingerprint_of_tokens, save_tokenizer
 from nlp_ft.tasks.task import Card
 

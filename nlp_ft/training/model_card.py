@@ -48,7 +48,7 @@ tags: [{card.pipeline_tag}, nlp_ft]
 
 {card.gives or _gives(card)}
 Strategy `{summary["strategy"]}`, seed {summary["seed"]}, {summary["num_trainable_parameters"]:,} of
-{summary["num_parameters"]:,} parameters trained, {summary["train_seconds"]:.0f} seconds of training
+{summary["num_parameters"]:,} parameters trained, {summary["train_seconds"]:,.1f} seconds of training
 ({summary["train_examples_per_second"]:.0f} examples a second on {summary["device"]}).
 
 ## Scores
@@ -161,7 +161,7 @@ def _names(places: str | Sequence[str]) -> list[str]:
 def _cost(summary: Mapping[str, Any]) -> str:
     return (
         f"{summary['global_step']:,} steps of {summary['effective_batch_size']:,.0f} rows in {summary['precision']} on "
-        f"{summary['num_processes']} x {summary['device']}; {summary['train_seconds']:,.0f} seconds of training, "
+        f"{summary['num_processes']} x {summary['device']}; {summary['train_seconds']:,.1f} seconds of training, "
         f"{summary['peak_memory_bytes'] / 2**20:,.0f} MiB of memory at most."
         + (f" The weights are those of step {summary['best_step']:,}." if _is_best(summary) else "")
         + "\n"

@@ -6,7 +6,7 @@ import pytest
 
 from nlp_ft.errors import RecipeError
 from nlp_ft.recipe.loader import recipe_from_dict
-from nlp_ft.recipe.probe import probe_notes
+from nlp_ft.recipe.probe_notes import probe_notes
 
 
 def a_probe(**changes: Any) -> dict[str, Any]:

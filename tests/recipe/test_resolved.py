@@ -7,11 +7,10 @@ import pytest
 
 from nlp_ft.cli import main
 from nlp_ft.errors import RecipeError
-from nlp_ft.recipe import Recipe
+from nlp_ft.recipe import ImageRecipe, Recipe
 from nlp_ft.recipe.loader import load_recipe, recipe_from_dict, recipe_from_layers
 from nlp_ft.recipe.origins import origins, resolved_yaml
 from nlp_ft.recipe.presets import STRATEGY_PRESETS
-from nlp_ft.recipe.recipe import ImageRecipe
 from nlp_ft.recipe.resolve import settings_layers
 from nlp_ft.recipe.yaml_reader import parse_yaml, read_yaml
 

@@ -67,8 +67,8 @@ def test_the_card_has_intervals_data_cost_and_limits_and_no_folder_of_the_data()
         "- test, 300 rows: macro f1 0.7500 ± 0.0500 (95 % interval)\n",
         "From train.csv, more/rows.csv. Licence of the data: (fill in).\n",
         "| train | 1,200 | `ab` |\n| test | 300 | `cd` |\n",
-        "20 steps of 16 rows in fp32 on 1 x cpu; 1 seconds of training, 1 MiB of memory at most. The weights are those "
-        "of step 10.\n",
+        "20 steps of 16 rows in fp32 on 1 x cpu; 1.0 seconds of training, 1 MiB of memory at most. The weights are"
+        " those of step 10.\n",
         "```text\nlayers\n```",
         "- Each input gets one of the labels above, also one that fits none of them.\n",
         "- Of an input of more than 32 tokens, the model reads a part.\n",
