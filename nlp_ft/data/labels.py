@@ -92,7 +92,8 @@ def labels_of_model(
     feature = rows.features[column]
     spelled = {str(value): value for value in present}
     are_numbers = all(map(_WHOLE.fullmatch, label_names))
-    if isinstance(feature, ClassLabel) and not are_given and not are_numbers:
+    has_names = isinstance(feature, ClassLabel) and not (are_numbers and set(feature.names).isdisjoint(label_names))
+    if has_names and not are_given:
         spelled = {feature.names[value]: value for value in present}
         labels = {spelled.get(name, name): name for name in label_names}
     elif isinstance(feature, ClassLabel) and are_given:

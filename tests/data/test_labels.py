@@ -105,6 +105,8 @@ def test_ids_of_a_class_label_are_never_taken_for_those_of_a_model_with_other_na
     more = class_rows([1, 2], ClassLabel(names=["c", "a", "b"]))
     assert labels_of_model(more, "f", "label", ["a", "b"], False) == {1: "a", 2: "b"}
     assert labels_of_model(other, "f", "label", ["0", "1"], False) == {0: "0", 1: "1"}
+    turned = class_rows([0, 1], ClassLabel(names=["1", "0"]))
+    assert labels_of_model(turned, "f", "label", ["0", "1"], False) == {1: "0", 0: "1"}
 
 
 def test_label_names_in_another_order_do_not_rename_a_class_label() -> None:
