@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 
 def last_linear(model: nn.Module, num_outputs: int) -> nn.Linear | None:
@@ -39,15 +40,16 @@ def scale_outputs(model: nn.Module, factors: torch.Tensor, offsets: torch.Tensor
 def in_float32(layer: nn.Linear) -> Iterator[None]:
     """Compute a layer in float32 inside the block, whatever autocast is on.
 
-    bf16 has 8 significant bits: a scaled output of 1990 would become a multiple of 8.
+    bf16 has 8 significant bits: a scaled output of 1990 would become a multiple of 8. A hook, unlike another forward
+    pass, may come and go while other threads predict.
     """
 
-    def forward(input: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(input.device.type, enabled=False):
-            return type(layer).forward(layer, input.float())
+    def exact(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(output.device.type, enabled=False):
+            return F.linear(inputs[0].float(), layer.weight, layer.bias)
 
-    layer.forward = forward  # type: ignore[method-assign]
+    hook = layer.register_forward_hook(exact)
     try:
         yield
     finally:
-        del layer.forward
+        hook.remove()
