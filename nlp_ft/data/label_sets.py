@@ -98,9 +98,8 @@ def sets_of(values: Sequence[Any], separator: str | None) -> list[Sequence[Any]]
     if separator is None:
         return list(values)
     parted = [(text or "").strip(" ").split(separator) if (text or "").strip() else [] for text in values]
-    if not separator.strip():
-        return [[label for label in labels if label.strip()] for labels in parted]
-    return [[label.strip() for label in labels] for labels in parted]
+    may_be_empty = bool(separator.strip())
+    return [[label.strip() for label in labels if may_be_empty or label.strip()] for labels in parted]
 
 
 def _find(raw: Mapping[str, Dataset], data: TextDataSection) -> dict[LabelValue, str]:

@@ -16,6 +16,7 @@ MAX_LABELS = 10_000
 """Most labels of a data set; the confusion matrix that the scores need then takes 800 MB."""
 _WHOLE = re.compile(r"0|-?[1-9][0-9]*")
 """A whole number in its normal form: `007` and `+1` are texts."""
+_TRUTH: dict[str, LabelValue] = {"true": True, "false": False}
 NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
@@ -45,8 +46,9 @@ def find_labels(raw: Mapping[str, Dataset], column: str, label_names: Sequence[s
         _refuse_fractions(found, column)
         labels = {value: str(value) for value in found}
     else:
-        _refuse_two_readings(set().union(*values.values()), column, label_names)
-        labels = _read_by(set().union(*values.values()), label_names)
+        present = set().union(*values.values())
+        _refuse_two_readings(present, column, label_names)
+        labels = _read_by(present, label_names)
     if len(labels) < 2:
         raise DataError(
             f"data.label: classification needs two labels or more; column {column!r} of train holds only: {found}"
@@ -59,8 +61,8 @@ def find_labels(raw: Mapping[str, Dataset], column: str, label_names: Sequence[s
     _refuse_blank_names(labels.values())
     source = "data.label_names" if label_names is not None else "the train split"
     advice = "add training rows, remove those rows, or list every label in data.label_names"
-    for split, present in values.items():
-        _refuse_unknown(present, labels, f"{split} has label(s) that {source} does not have", column, advice)
+    for split, of_split in values.items():
+        _refuse_unknown(of_split, labels, f"{split} has label(s) that {source} does not have", column, advice)
     return labels
 
 
@@ -71,7 +73,7 @@ def labels_of_model(
 
     If the recipe lists the names, values are read as in training, see `_read_by`. Otherwise values are taken as names
     if all of them are names of the model, or if the model's names are numbers: a model of the labels 1 to 5 calls them
-    "1" to "5".
+    "1" to "5". Ids of a ClassLabel stand for its names.
 
     Args:
         rows: the rows with labels.
@@ -89,13 +91,20 @@ def labels_of_model(
     present = _values(rows, column, where)
     feature = rows.features[column]
     spelled = {str(value): value for value in present}
-    if isinstance(feature, ClassLabel):
+    are_numbers = all(map(_WHOLE.fullmatch, label_names))
+    has_names = isinstance(feature, ClassLabel) and not (are_numbers and set(feature.names).isdisjoint(label_names))
+    if has_names and not are_given:
+        spelled = {feature.names[value]: value for value in present}
+        labels = {spelled.get(name, name): name for name in label_names}
+    elif isinstance(feature, ClassLabel) and are_given:
         labels = _named(dict(enumerate(feature.names)), label_names)
-    elif not are_given and (spelled.keys() <= set(label_names) or all(map(_WHOLE.fullmatch, label_names))):
+    elif not are_given and (spelled.keys() <= set(label_names) or are_numbers):
         labels = {spelled.get(name, name): name for name in label_names}
     else:
         labels = _read_by(present, label_names)
-    _refuse_unknown(present, labels, f"{where} has label(s) that the model does not have", column, "remove those rows")
+    what = f"{where} has label(s) that the model does not have"
+    names = {value: name for name, value in spelled.items()}
+    _refuse_unknown(present, labels, what, column, "remove those rows", names)
     return labels
 
 
@@ -112,8 +121,10 @@ def _read_by(present: Collection[LabelValue], label_names: Sequence[str]) -> dic
     """Map values to the names that a recipe lists: a value is a name, or the id of a name.
 
     Numbers are ids. The text of a number, which is all that a CSV file has, is an id if the names are numbers
-    themselves, or if no value is a name.
+    themselves, or if no value is a name. True and false are ids too, unless the recipe lists these words.
     """
+    if all(isinstance(value, bool) for value in present) and any(name.lower() in _TRUTH for name in label_names):
+        return {_TRUTH.get(name.lower(), name): name for name in label_names}
     if not any(isinstance(value, str) for value in present):
         return dict(enumerate(label_names))
     are_numbers = all(_WHOLE.fullmatch(str(value)) for value in present)
@@ -123,11 +134,11 @@ def _read_by(present: Collection[LabelValue], label_names: Sequence[str]) -> dic
 
 
 def _refuse_two_readings(present: set[LabelValue], column: str, label_names: Sequence[str]) -> None:
-    """Refuse a text that is one name and the id of another: `1`, where the names are 1, 2 and 3."""
-    texts = {value for value in present if isinstance(value, str)}
+    """Refuse a number, or its text, that is one name and the id of another: `1`, where the names are 1, 2 and 3."""
+    spelled = set(map(str, present))
     ids = {str(i): name for i, name in enumerate(label_names)}
-    both = [value for value in _in_order(texts) if ids.get(str(value), value) != value]
-    if both and texts <= set(label_names) and all(map(_WHOLE.fullmatch, label_names)):
+    both = [value for value in _in_order(spelled) if ids.get(str(value), value) != value]
+    if both and spelled <= set(label_names) and all(map(_WHOLE.fullmatch, label_names)):
         raise DataError(
             f"data.label_names: {both[0]} (column {column!r}) can be the label {both[0]} or the id of "
             f"{ids[str(both[0])]}; leave label_names out to take the labels as they are, in the order of numbers"
@@ -157,10 +168,20 @@ def _refuse_blank_names(names: Collection[str]) -> None:
 
 
 def _named(names: dict[LabelValue, str], label_names: Sequence[str] | None) -> dict[LabelValue, str]:
-    """Map the ids of a ClassLabel to `label_names`, which may rename the labels, reorder them, or add others."""
+    """Map the ids of a ClassLabel to `label_names`, which may rename the labels, reorder them, or add others.
+
+    Raises:
+        DataError: a label would get another name, though its own is listed too.
+    """
     if label_names is None:
         return names
     if not set(names.values()) <= set(label_names):
+        for name, new in zip(names.values(), label_names):
+            if name != new and name in label_names:
+                raise DataError(
+                    f"data.label_names would call the label {name!r} {new!r}, though it lists {name!r} too; name all "
+                    f"labels of the column, {listed(names.values())}, or put a new name in the place of each"
+                )
         return dict(enumerate(label_names))
     ids = {name: value for value, name in names.items()}
     return {ids.get(name, name): name for name in label_names}
@@ -209,9 +230,14 @@ def _refuse_other_names(raw: Mapping[str, Dataset], column: str) -> None:
 
 
 def _refuse_unknown(
-    present: set[LabelValue], labels: Mapping[LabelValue, str], what: str, column: str, advice: str
+    present: set[LabelValue],
+    labels: Mapping[LabelValue, str],
+    what: str,
+    column: str,
+    advice: str,
+    names: Mapping[LabelValue, str] | None = None,
 ) -> None:
-    unknown = sorted(map(str, present - labels.keys()))
+    unknown = sorted((names or {}).get(value, str(value)) for value in present - labels.keys())
     if unknown:
         hint = did_you_mean(unknown[0], [str(value) for value in labels])
         if unknown[0] in {str(value) for value in labels}:

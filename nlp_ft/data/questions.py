@@ -113,10 +113,11 @@ def draw_by_article(splits: Mapping[str, Dataset], shares: Mapping[str, str]) ->
     drawn: dict[str, np.ndarray] = {}
     first, upper = 0, 0.0
     # Test comes first, so that it does not depend on how much is drawn for validation.
-    for split in sorted(shares, key=lambda split: split != "test"):
+    for number, split in enumerate(sorted(shares, key=lambda split: split != "test")):
         upper += percent_of(shares[split]) / 100
         last = max(first + 1, int(np.abs(ends - upper).argmin()) + 1)
-        last = min(last, len(names) - 1)
+        # One article at least is left for each of the others, train among them.
+        last = min(last, len(names) - (len(shares) - number))
         drawn[split] = order[first:last]
         first = last
     drawn["train"] = order[first:]

@@ -124,8 +124,24 @@ class RowFiles:
     def _of_one_schema(
         self, tables_of: Callable[[str], Iterator[tuple[pyarrow.Table, Rows]]]
     ) -> Iterator[tuple[pyarrow.Table, Rows]]:
-        """Read the tables of all files, in the types of the first; rows of JSON stay as they are."""
+        """Read the tables of all files, in the types of the first; rows of JSON stay as they are.
+
+        Where all lists of a column are empty, nothing says what they could hold: such tables wait for one that says it.
+        """
         schema: pyarrow.Schema | None = None
+        waiting: list[tuple[pyarrow.Table, Rows, str]] = []
+        for table, rows, file in self._with_files(tables_of):
+            schema = table.schema if schema is None else _better_known(schema, table.schema)
+            waiting.append((table, rows, file))
+            if not any(map(_is_unknown, schema.types)):
+                yield from self._alike(waiting, schema)
+                waiting = []
+        if schema is not None:
+            yield from self._alike(waiting, schema)
+
+    def _with_files(
+        self, tables_of: Callable[[str], Iterator[tuple[pyarrow.Table, Rows]]]
+    ) -> Iterator[tuple[pyarrow.Table, Rows, str]]:
         for file in self.files:
             tables = tables_of(file)
             while True:
@@ -133,9 +149,14 @@ class RowFiles:
                     table, rows = next(tables, (None, []))
                 if table is None:
                     break
-                schema = schema or table.schema
-                alike = self._as_first(table, schema, file)
-                yield alike, rows if self.format == "json" else alike
+                yield table, rows, file
+
+    def _alike(
+        self, tables: Sequence[tuple[pyarrow.Table, Rows, str]], schema: pyarrow.Schema
+    ) -> Iterator[tuple[pyarrow.Table, Rows]]:
+        for table, rows, file in tables:
+            alike = self._as_first(table, schema, file)
+            yield alike, rows if self.format == "json" else alike
 
     def load(self, columns: Sequence[str] | None = None) -> Dataset:
         """Read all rows into a dataset that is cached on the disk.
@@ -183,9 +204,12 @@ class RowFiles:
                 )
 
     def _as_first(self, table: pyarrow.Table, schema: pyarrow.Schema, file: str) -> pyarrow.Table:
-        for field, first in zip(table.schema, schema):
+        for position, (field, first) in enumerate(zip(table.schema, schema)):
             both = (field.type, first.type)
-            if field.type != first.type and not any(all(map(same, both)) for same in _ALIKE):
+            if field.type != first.type and _fits(*both):
+                column = pyarrow.array(table.column(position).to_pylist(), first.type)
+                table = table.set_column(position, first, column)
+            elif field.type != first.type and not any(all(map(same, both)) for same in _ALIKE):
                 raise DataError(
                     f"{self.field}: column {field.name!r} holds {field.type} in {file}, and {first.type} in the files "
                     "before it; give it one type"
@@ -209,3 +233,26 @@ _ALIKE = (
     lambda kind: pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind) or pyarrow.types.is_null(kind),
 )
 """Groups of types: a column may have different types of one group in different files, since the values are the same."""
+
+
+def _is_list(kind: pyarrow.DataType) -> bool:
+    return bool(pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind))
+
+
+def _is_unknown(kind: pyarrow.DataType) -> bool:
+    """Whether a column holds nothing but empty lists."""
+    return _is_list(kind) and bool(pyarrow.types.is_null(kind.value_type))
+
+
+def _better_known(schema: pyarrow.Schema, other: pyarrow.Schema) -> pyarrow.Schema:
+    """Take what another schema knows of the lists that one does not know."""
+    return pyarrow.schema([new if _is_unknown(old.type) else old for old, new in zip(schema, other)])
+
+
+def _fits(found: pyarrow.DataType, known: pyarrow.DataType) -> bool:
+    """Whether values are of a type that knows more: of empty lists or missing values, or of objects with less keys."""
+    if _is_list(found) and _is_list(known):
+        return _fits(found.value_type, known.value_type)
+    if pyarrow.types.is_struct(found) and pyarrow.types.is_struct(known):
+        return all(known.get_field_index(f.name) >= 0 and _fits(f.type, known.field(f.name).type) for f in found)
+    return bool(found == known or pyarrow.types.is_null(found))

@@ -11,6 +11,7 @@ from nlp_ft.data.sources import text_columns
 from nlp_ft.data.text_labels import Labels
 from nlp_ft.data.windows import BEGINS_ROW, window_positions
 from nlp_ft.data.workers import end_with_parent
+from nlp_ft.errors import DataError
 from nlp_ft.recipe.text import TextDataSection
 
 ROWS_ENCODED_TOGETHER = 1000
@@ -31,6 +32,9 @@ def encode_texts(
         Lists with one entry a row: `input_ids`; `token_type_ids` if the tokenizer makes them; and `num_tokens`, the
         number of tokens before the cut. Under truncation `windows`, one entry a window, with `window_tokens`, its
         length, and `begins_row`, true for the first window of a row.
+
+    Raises:
+        DataError: `data.max_length` has no room for a token of each text of a pair.
     """
     encoded = tokenizer(
         *columns, add_special_tokens=True, return_attention_mask=False, return_special_tokens_mask=True, verbose=False
@@ -169,7 +173,17 @@ def _cut_pairs(
     tokenizer: PreTrainedTokenizerBase,
     data: TextDataSection,
 ) -> None:
-    """Cut the pairs of `rows` in place: the longer text first, at its end or (under `tail`) at its beginning."""
+    """Cut the pairs of `rows` in place: the longer text first, at its end or (under `tail`) at its beginning.
+
+    Raises:
+        DataError: there is no room for a token of each text.
+    """
+    specials = tokenizer.num_special_tokens_to_add(pair=True)
+    if data.max_length < specials + 2:
+        raise DataError(
+            f"data.max_length must be at least {specials + 2} for pairs, which have {specials} special tokens, got "
+            f"{data.max_length}"
+        )
     side_before = tokenizer.truncation_side
     tokenizer.truncation_side = "left" if data.truncation == "tail" else "right"
     pairs = [[column[row] for row in rows] for column in columns]

@@ -18,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from nlp_ft.errors import ModelError, listed
 from nlp_ft.extras import require_peft
 from nlp_ft.layerwise import LayerMap
+from nlp_ft.patterns import SECONDS, endless_pattern
 from nlp_ft.recipe.strategy import LoraSection
 
 FOLDER = "adapter"
@@ -122,6 +123,11 @@ def add_adapters(
 
 
 def _by_patterns(patterns: Sequence[str], linear: Sequence[str]) -> list[str]:
+    if (endless := endless_pattern(patterns, linear)) is not None:
+        raise ModelError(
+            f"strategy.lora.target_modules: the search for {endless!r} in the names of the layers takes more than "
+            f"{SECONDS} seconds; a repetition inside a repetition, as in (a+)+, does that"
+        )
     found: dict[str, None] = {}
     for pattern in patterns:
         matched = [path for path in linear if re.search(pattern, path)]

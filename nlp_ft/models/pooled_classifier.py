@@ -10,7 +10,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoModelForTextEncoding,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from nlp_ft.errors import ModelError
@@ -48,7 +54,7 @@ class PooledClassifier(PreTrainedModel):
         if inner is None:
             raise ModelError("config.json: encoder_config is missing")
         if encoder is None:
-            encoder = AutoModel.from_config(inner, **encoder_options(inner, config.pooling))
+            encoder = encoder_auto_class(inner).from_config(inner, **encoder_options(inner, config.pooling))
         self.encoder = encoder
         self.pooling = pooling_module(config)
         width = LAYERS_CONCATENATED if config.pooling == "last_4" else 1
@@ -165,7 +171,8 @@ class PooledClassifier(PreTrainedModel):
 
 def num_blocks(config: PreTrainedConfig) -> int:
     """Count the blocks of the stack whose output is the encoder's: of an encoder and a decoder, the latter's."""
-    names = ("decoder_layers", "num_decoder_layers") if config.is_encoder_decoder else ()
+    has_decoder = config.is_encoder_decoder and encoder_auto_class(config) is AutoModel
+    names = ("decoder_layers", "num_decoder_layers") if has_decoder else ()
     counts = (getattr(config, name, None) for name in (*names, "num_hidden_layers"))
     return next(count for count in counts if isinstance(count, int))
 
@@ -198,6 +205,14 @@ def is_decoder(config: PreTrainedConfig) -> bool:
 
     is_causal = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
     return is_causal and config.model_type != "xlnet" and not config.is_encoder_decoder
+
+
+def encoder_auto_class(config: PreTrainedConfig) -> Any:
+    """Choose the Auto class of an encoder: of T5's family, whose decoder needs tokens of its own, the encoder alone."""
+    from transformers import MODEL_FOR_TEXT_ENCODING_MAPPING
+
+    has_encoder_alone = config.is_encoder_decoder and type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING
+    return AutoModelForTextEncoding if has_encoder_alone else AutoModel
 
 
 def encoder_options(config: PreTrainedConfig, pooling: str) -> dict[str, bool]:

@@ -1,7 +1,11 @@
-"""Scales the outputs of a model by changing the weights of its last layer."""
+"""Scales the outputs of a model by changing the weights of its last layer, and computes that layer exactly."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 
 def last_linear(model: nn.Module, num_outputs: int) -> nn.Linear | None:
@@ -30,3 +34,22 @@ def scale_outputs(model: nn.Module, factors: torch.Tensor, offsets: torch.Tensor
         assert not offsets.any()
         return
     layer.bias.copy_(layer.bias.double() * factors + offsets)
+
+
+@contextmanager
+def in_float32(layer: nn.Linear) -> Iterator[None]:
+    """Compute a layer in float32 inside the block, whatever autocast is on.
+
+    bf16 has 8 significant bits: a scaled output of 1990 would become a multiple of 8. A hook, unlike another forward
+    pass, may come and go while other threads predict.
+    """
+
+    def exact(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(output.device.type, enabled=False):
+            return F.linear(inputs[0].float(), layer.weight, layer.bias)
+
+    hook = layer.register_forward_hook(exact)
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import torch
 from transformers import (
-    AutoModel,
+    MODEL_MAPPING,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedConfig,
@@ -19,7 +19,7 @@ from nlp_ft.errors import ModelError, listed
 from nlp_ft.models.configs import PooledClassifierConfig
 from nlp_ft.models.dropouts import set_dropouts, set_head_dropout
 from nlp_ft.models.loading import LoadedModel, renew
-from nlp_ft.models.pooled_classifier import PooledClassifier, encoder_options, is_decoder
+from nlp_ft.models.pooled_classifier import PooledClassifier, encoder_auto_class, encoder_options, is_decoder
 from nlp_ft.models.pooling import ClsPosition
 from nlp_ft.models.sentence_transformers import trained_pooling
 from nlp_ft.models.text_source import load, load_config, loading, location, source, structure
@@ -73,9 +73,9 @@ def build_classifier(
     Raises:
         ModelError: the model cannot be found or loaded, lacks weights, or has no such pooling or head.
     """
-    config = load_config(model, auto_class)
     is_of_texts = auto_class is AutoModelForSequenceClassification
-    if is_of_texts:
+    config = load_config(model, auto_class, "sequence classification" if is_of_texts else "token classification")
+    if is_of_texts and type(config) in MODEL_MAPPING:
         model = _with_trained_pooling(model, say)
     if model.keep_head:
         _require_same_labels(model, config, label_names)
@@ -164,18 +164,23 @@ def _pooled_classifier(
     say: Callable[[str], object],
 ) -> PooledClassifier:
     """Build the encoder with the pooling and head of nlp_ft."""
+    if type(config) not in MODEL_MAPPING:
+        raise ModelError(
+            f"model.trust_remote_code: {model.name} comes with its own code, and so with its own pooling and head; "
+            "leave model.pooling and model.head.type out"
+        )
     pooling = model.pooling
     if pooling == "auto":
         pooling = "cls" if is_decoder(config) else "pooler"
     if pooling == "pooler":
         _require_pooler(model, config)
-    options = encoder_options(config, pooling)
+    auto_class, options = encoder_auto_class(config), encoder_options(config, pooling)
     if pretrained:
-        loaded = load(AutoModel, model, config, **options)
+        loaded = load(auto_class, model, config, **options)
         _say_weights(loaded, loaded.new, say)
         encoder = loaded.model
     else:
-        encoder = structure(AutoModel, model, config, **options)
+        encoder = structure(auto_class, model, config, **options)
     wrapped = PooledClassifierConfig(
         # A copy, because Transformers would write the attention of the outer model into the encoder's own config.
         encoder_config=deepcopy(config),
@@ -244,8 +249,6 @@ def _require_same_labels(model: TextModelSection, config: PreTrainedConfig, labe
 
 
 def _require_pooler(model: TextModelSection, config: PreTrainedConfig) -> None:
-    from transformers import MODEL_MAPPING
-
     encoder_class: Any = MODEL_MAPPING[type(config)]
     with loading(model, "config"), torch.device("meta"):
         encoder = encoder_class(config)

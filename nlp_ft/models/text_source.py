@@ -5,7 +5,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForMultipleChoice,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    PreTrainedConfig,
+)
 
 from nlp_ft.errors import ModelError
 from nlp_ft.hub import place_of_model
@@ -15,6 +22,12 @@ from nlp_ft.models.configs import PooledClassifierConfig
 from nlp_ft.models.loading import LoadedModel, load_pretrained, quiet_transformers, reason_of
 from nlp_ft.recipe.text import TextModelSection
 
+HEADS: tuple[Any, ...] = (
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoModelForQuestionAnswering,
+    AutoModelForMultipleChoice,
+)
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 
 
@@ -31,11 +44,18 @@ def require_model_files(folder: Path) -> None:
 
 
 def load_config(
-    model: TextModelSection,
-    auto_class: Any = AutoModelForSequenceClassification,
-    purpose: str = "sequence classification",
+    model: TextModelSection, auto_class: Any | None = None, purpose: str = "the tasks of texts"
 ) -> PreTrainedConfig:
-    """Load the config of the encoder. Raises: ModelError: it cannot be loaded, or has no such head."""
+    """Load the config of the encoder.
+
+    Args:
+        model: the section `model` of the recipe.
+        auto_class: the Auto class that must have a head for it; None asks for any head.
+        purpose: the word for the head in error messages.
+
+    Raises:
+        ModelError: it cannot be loaded, or has no such head.
+    """
     place = location(model)
     with loading(model, "config"):
         if Path(place).is_dir():
@@ -46,10 +66,16 @@ def load_config(
         check_config(config)
     if isinstance(config, PooledClassifierConfig):
         raise ModelError(f"model.name: {model.name} is a finished classifier of nlp_ft; name the encoder it came from")
-    if type(config) not in auto_class._model_mapping:
+    classes = HEADS if auto_class is None else (auto_class,)
+    if not any(type(config) in one._model_mapping or has_own_code(model, config, one) for one in classes):
         raise ModelError(f"model.name: {model.name} ({config.model_type}) is not an encoder for {purpose}")
     assert isinstance(config, PreTrainedConfig)
     return config
+
+
+def has_own_code(model: TextModelSection, config: PreTrainedConfig, auto_class: Any) -> bool:
+    """Whether the class that an Auto class would build is Python code that comes with the model, and may run."""
+    return model.trust_remote_code and auto_class.__name__ in (getattr(config, "auto_map", None) or {})
 
 
 def structure(auto_class: Any, model: TextModelSection, config: PreTrainedConfig, **options: Any) -> Any:

@@ -159,7 +159,8 @@ class TrainedRun(ABC):
             inputs = {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
             return output_logits(module(**inputs)).float()
 
-        with torch.inference_mode(), torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+        autocast = torch.autocast(self.device.type, dtype, enabled=dtype is not None)
+        with torch.inference_mode(), autocast, self.outputs.exact(self.model):
             yield compute
 
 

@@ -72,7 +72,7 @@ def derive_rates(recipe: Recipe, hidden_size: int | None, head_ratio: int) -> li
         why = "each word of a text trains the head"
     if lr is None:
         lr, reason = _base_rate(recipe, hidden_size)
-        if trains_head_alone(recipe):
+        if trains_head_alone(recipe) and not _keeps_head(recipe):
             lr, reason = ratio * lr, f"{ratio} x the rate of an {reason}: {why}"
         found.append(Derived("optimizer.lr", _two_digits(lr), reason))
     if recipe.optimizer.head_lr is None and _has_new_head_on_pretrained(recipe):
@@ -154,8 +154,8 @@ def filled(recipe: Recipe, derived: Sequence[Derived]) -> Recipe:
 
 
 def _base_rate(recipe: Recipe, hidden_size: int | None) -> tuple[float, str]:
-    if recipe.strategy.name == "scratch":
-        lr, reason = SCRATCH_LR, "encoder with random weights"
+    if _begins_at_random(recipe):
+        lr, reason = SCRATCH_LR, f"{'encoder' if hidden_size else 'image network'} with random weights"
     elif hidden_size is None:
         lr, reason = NETWORK_LR, "image network with pretrained weights"
     else:
@@ -188,10 +188,18 @@ def _interval(total: int, steps_per_epoch: int, most: int) -> tuple[Duration, st
 
 
 def _has_new_head_on_pretrained(recipe: Recipe) -> bool:
-    keeps_head = getattr(recipe.model, "keep_head", False)
-    is_pretrained = recipe.strategy.name != "scratch"
+    is_new = not _begins_at_random(recipe) and not _keeps_head(recipe)
     # The other conventions say themselves which rate the head has.
-    return is_pretrained and not keeps_head and not trains_head_alone(recipe) and recipe.optimizer.convention == "top"
+    return is_new and not trains_head_alone(recipe) and recipe.optimizer.convention == "top"
+
+
+def _begins_at_random(recipe: Recipe) -> bool:
+    """Whether the network has no pretrained weights; that of images may be named without any."""
+    return recipe.strategy.name == "scratch" or getattr(recipe.model, "weights", "") is None
+
+
+def _keeps_head(recipe: Recipe) -> bool:
+    return bool(getattr(recipe.model, "keep_head", False))
 
 
 def trains_head_alone(recipe: Recipe) -> bool:

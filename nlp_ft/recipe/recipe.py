@@ -104,6 +104,11 @@ class Recipe(Section):
                 f"strategy full trains all layers at one rate, but optimizer.layer_decay is "
                 f"{self.optimizer.layer_decay}; set it to 1, or did you mean strategy: llrd?"
             )
+        if getattr(self.model, "keep_head", False):
+            if self.strategy.name == "scratch":
+                raise ValueError("model.keep_head has no meaning under scratch, where all weights are random")
+            if self.strategy.reinit_top:
+                raise ValueError("model.keep_head has no place beside strategy.reinit_top, which also renews the head")
         return self
 
     @model_validator(mode="after")

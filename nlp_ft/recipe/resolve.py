@@ -39,7 +39,12 @@ def settings_layers(values: Mapping[str, Any], overrides: Sequence[str] = ()) ->
     Raises:
         RecipeError: an override has another form, or sets something inside of a value that is no section.
     """
-    given = {key: value for key, value in apply_overrides(values, overrides).items() if value is not None}
+    # An unknown key stays, to be refused.
+    given = {
+        key: value
+        for key, value in apply_overrides(values, overrides).items()
+        if value is not None or key not in Recipe.model_fields
+    }
     strategy = given.get("strategy", {})
     if isinstance(strategy, str):
         strategy = given["strategy"] = {"name": strategy}

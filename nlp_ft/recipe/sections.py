@@ -126,8 +126,9 @@ class HeadSection(Section):
         None,
         ge=0,
         lt=1,
-        description="Dropout probability before the last layer, from 0 to below 1. Null uses the model's own value, or "
-        "0.1 with a pooling or head that the model itself does not have.",
+        description="Dropout probability before the last layer, from 0 to below 1. Null uses the model's own value "
+        "(in most families that is `model.dropout`, if it is set), or 0.1 with a pooling or head that the model itself "
+        "does not have.",
     )
 
 

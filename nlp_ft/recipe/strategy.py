@@ -117,6 +117,11 @@ class UnfreezeSection(Section):
         doubled = [*ends, *(name for name in REPLACED_BY_LAYERS if getattr(self, name) != fields[name].default)]
         if self.layers is not None and doubled:
             raise ValueError(f"layers says when each layer trains, so {doubled[0]} has no place beside it")
+        if self.order == "all_at_once" and self.blocks_per_phase != 1:
+            raise ValueError(
+                f"blocks_per_phase {self.blocks_per_phase} has no place under order all_at_once, whose second phase "
+                "trains all blocks"
+            )
         return self
 
 
@@ -165,7 +170,7 @@ class StrategySection(Section):
         ge=0,
         le=MOST_LAYERS,
         description="Number of top blocks that begin with random weights in place of pretrained ones (Zhang et al. "
-        "2021).",
+        "2021). They must train, and the head above them is new.",
     )
     grain: Grain = Field(
         "block",

@@ -86,6 +86,8 @@ class TextDataSection(TextFilesSection):
     def _check(self) -> Self:
         if isinstance(self.text, list) and len(self.text) != 2:
             raise ValueError(f"text must be one column or a list of two, got {len(self.text)}")
+        if isinstance(self.text, list) and self.text[0] == self.text[1]:
+            raise ValueError(f"text must name two columns for pairs, got {self.text[0]!r} twice")
         if isinstance(self.label, list):
             self._check_label_columns(self.label)
         if isinstance(self.text, list) and self.truncation == "head_tail":
@@ -145,5 +147,7 @@ class TextModelSection(ModelSection):
         description="Dropout probability inside the encoder, from 0 to below 1; null keeps its pretraining value.",
     )
     trust_remote_code: bool = Field(
-        False, description="Run the Python code that comes with the model. Turn it on only if you trust its author."
+        False,
+        description="Run the Python code that comes with the model, which then has its own pooling and head. Turn it "
+        "on only if you trust its author.",
     )

@@ -48,7 +48,10 @@ def nearest_sentences(questions: list[str], of_row: list[list[str]]) -> list[str
     """
     flat = [sentence for of_one in of_row for sentence in of_one]
     words = TfidfVectorizer(sublinear_tf=True)
-    vectors = words.fit_transform(flat)
+    try:
+        vectors = words.fit_transform(flat)
+    except ValueError:  # no context has a word of two letters or more
+        return [of_one[0] for of_one in of_row]
     asked = words.transform(questions)
     starts = np.concatenate([[0], np.cumsum([len(of_one) for of_one in of_row])])
     return [

@@ -22,11 +22,15 @@ def score_baselines(choices: Dataset, train: Dataset) -> dict[str, dict[str, flo
     golds = golds_of(choices)
     longest = [int(np.argmax([len(candidate) for candidate in gold.candidates])) for gold in golds]
     words = TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\w+")  # noqa: S106  # no password
-    words.fit([*train["prompt"], *(candidate for of_row in train["candidates"] for candidate in of_row)])
+    try:
+        words.fit([*train["prompt"], *(candidate for of_row in train["candidates"] for candidate in of_row)])
+        near = nearest(words, list(choices["prompt"]), golds)
+    except ValueError:
+        near = np.zeros(len(golds), int)  # train has no word, and no candidate is nearer than another
     return {
         "chance": scores_of(chance(golds), golds),
         "longest_candidate": score_choices(np.array(longest), golds),
-        "tfidf_candidate": score_choices(nearest(words, list(choices["prompt"]), golds), golds),
+        "tfidf_candidate": score_choices(near, golds),
     }
 
 

@@ -29,7 +29,8 @@ class ClassificationLoss:
     """Weighted, smoothed cross-entropy of an effective batch that arrives in parts.
 
     The mean over the effective batch is the sum of `total` over its parts, divided by the sum of `weight` over them;
-    with one part it equals `torch.nn.functional.cross_entropy`.
+    with one part and label ids it equals `torch.nn.functional.cross_entropy`, which does not divide by class weights
+    where labels are probabilities.
 
     Args:
         class_weights: weight of each label, (num_labels,); None weights all labels equally.

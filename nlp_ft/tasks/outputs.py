@@ -5,6 +5,7 @@ The loop, the evaluation, the run folder and `predict` know `Outputs` alone; eac
 
 import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -103,6 +104,10 @@ class Outputs(Protocol):
 
     def write_to(self, model: PreTrainedModel) -> None:
         """Prepare a trained model for saving: put into it, and its configuration, what `Task.outputs_of` relies on."""
+        ...
+
+    def exact(self, model: PreTrainedModel) -> AbstractContextManager[None]:
+        """Make a saved model compute in float32, inside the block, what half precision would round too far."""
         ...
 
     def constant_loss(self, references: np.ndarray) -> float:

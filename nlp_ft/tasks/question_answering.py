@@ -22,8 +22,6 @@ from nlp_ft.tasks.encoder_task import EncoderTask, fingerprint_of_tokens, save_t
 from nlp_ft.tasks.losses import SpanLoss
 from nlp_ft.tasks.task import Card
 
-MANY = 10
-"""Windows of one question from which on the data report says so."""
 EXAMPLE = """\
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 

@@ -24,7 +24,7 @@ from nlp_ft.tasks.outputs import write_csv
 from nlp_ft.tasks.tag_metrics import per_type, score_tags
 
 NO_TAG = -1
-"""Prediction for a word without tokens, where the tags have no `O`; it is never right."""
+"""Prediction for a word without tokens, where the tags have no `O`: it is shown as `O`, which is never right then."""
 OF_ENTITIES = pyarrow.list_(
     pyarrow.struct(
         {
@@ -89,7 +89,7 @@ class TagOutputs(DefaultOutputs):
 
     def tags(self, decoded: np.ndarray) -> list[list[str]]:
         """Write the ids of each row, (rows, most words), as tags."""
-        names = {NO_TAG: "", **dict(enumerate(self.label_names))}
+        names = {NO_TAG: OUTSIDE, **dict(enumerate(self.label_names))}
         return [[names[i] for i in row if i != IGNORED_LABEL] for row in decoded.tolist()]
 
     def activate(self, logits: torch.Tensor) -> torch.Tensor:

@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from nlp_ft.data.splits import progress_bars
 from nlp_ft.data.text_labels import NumberLabels
 from nlp_ft.errors import DataError, ModelError, printable
 from nlp_ft.models.labels import label_names as label_names_of
-from nlp_ft.models.scaling import last_linear, scale_outputs
+from nlp_ft.models.scaling import in_float32, last_linear, scale_outputs
 from nlp_ft.tables import terminal_width, text_table, wrapped
 from nlp_ft.tasks.baselines import Scores, held_out, predict_by_words
 from nlp_ft.tasks.losses import SquaredLoss
@@ -97,6 +98,11 @@ class NumberOutputs(RowOutputs):
         scale_outputs(model, torch.tensor(self.deviations), torch.tensor(self.means))
         scales = zip(self.means, self.deviations, strict=True)
         model.config.label_scales = [{"mean": mean, "deviation": deviation} for mean, deviation in scales]
+
+    def exact(self, model: PreTrainedModel) -> AbstractContextManager[None]:
+        """Compute the last layer in float32: its numbers are in the unit of the data, however large that makes them."""
+        layer = last_linear(model, len(self.names))
+        return nullcontext() if layer is None else in_float32(layer)
 
     def constant_loss(self, references: np.ndarray) -> float:
         """Compute the mean over the numbers of their variance, in units of the deviation in train."""

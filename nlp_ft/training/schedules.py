@@ -23,7 +23,8 @@ def unfreeze_schedule(strategy: StrategySection, num_layers: int) -> UnfreezeSch
     """Convert the strategy into a schedule of which layers train when, in a model of `num_layers` blocks.
 
     Raises:
-        TrainingError: the strategy asks for more blocks than there are, or for layers that do not exist.
+        TrainingError: the strategy asks for more blocks than there are, for layers that do not exist, or for blocks of
+            random weights that never train.
     """
     given = None if strategy.unfreeze is None else unfreeze_settings(strategy.unfreeze)
     if strategy.reinit_top > num_layers:
@@ -31,7 +32,14 @@ def unfreeze_schedule(strategy: StrategySection, num_layers: int) -> UnfreezeSch
             f"strategy.reinit_top must be at most {num_layers}, the blocks of this model, got {strategy.reinit_top}"
         )
     with _naming("strategy.unfreeze: " if given is not None else "strategy."):
-        return UnfreezeSchedule.from_settings(num_layers, strategy.trainable_blocks, given)
+        schedule = UnfreezeSchedule.from_settings(num_layers, strategy.trainable_blocks, given)
+    renewed = set(range(num_layers - strategy.reinit_top + 1, num_layers + 1))
+    if frozen := renewed.difference(*(phase.layers for phase in schedule.phases)):
+        raise TrainingError(
+            f"strategy.reinit_top {strategy.reinit_top} gives random weights to block(s) "
+            f"{', '.join(map(str, sorted(frozen)))}, which never train under this strategy; lower it, or train them"
+        )
+    return schedule
 
 
 def unfreeze_settings(section: UnfreezeSection) -> dict[str, Any]:

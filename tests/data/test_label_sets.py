@@ -44,7 +44,8 @@ def test_lists_are_sets_of_labels(tmp_path: Path, ending: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("separator", "between"), [("|", "|"), (", ", ", "), (",", ", "), (" ", "  "), ("; ", "; "), ("\t", "\t")]
+    ("separator", "between"),
+    [("|", "|"), (", ", ", "), (",", ", "), (" ", "  "), ("; ", "; "), ("\t", "\t"), ("\t", " \t ")],
 )
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
 def test_separated_texts_are_sets_of_labels(tmp_path: Path, ending: str, separator: str, between: str) -> None:

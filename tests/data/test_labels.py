@@ -75,6 +75,40 @@ def test_label_names_give_the_order_and_name_numbers(train: Any, expected: list[
     assert found(["no", "yes", "maybe"], train=train) == expected
 
 
+@pytest.mark.parametrize("names", [["True", "False"], ["true", "false"]])
+def test_true_and_false_get_the_names_that_say_so(names: list[str]) -> None:
+    expected = [(True, names[0]), (False, names[1])]
+    assert found(names, train=[False, True]) == expected
+    assert list(labels_of_model(rows([False]), "f", "label", names, are_given=True).items()) == expected
+
+
+def test_a_label_whose_own_name_is_listed_gets_no_other_one() -> None:
+    three = ClassLabel(names=["neg", "neutral", "pos"])
+    message = the_error(["neg", "pos", "neut"], train=class_rows([0, 1, 2], three))
+    assert message == (
+        "data.label_names would call the label 'pos' 'neut', though it lists 'pos' too; name all labels of the column, "
+        "neg, neutral, pos, or put a new name in the place of each"
+    )
+    assert found(["bad", "neutral", "good"], train=class_rows([0, 1, 2], three)) == [
+        (0, "bad"),
+        (1, "neutral"),
+        (2, "good"),
+    ]
+
+
+def test_ids_of_a_class_label_are_never_taken_for_those_of_a_model_with_other_names() -> None:
+    other = class_rows([0, 1], ClassLabel(names=["positive", "negative"]))
+    with pytest.raises(DataError) as caught:
+        labels_of_model(other, "f", "label", ["bad", "good"], False)
+    message = "f has label(s) that the model does not have: negative, positive (column 'label')"
+    assert str(caught.value).startswith(message)
+    more = class_rows([1, 2], ClassLabel(names=["c", "a", "b"]))
+    assert labels_of_model(more, "f", "label", ["a", "b"], False) == {1: "a", 2: "b"}
+    assert labels_of_model(other, "f", "label", ["0", "1"], False) == {0: "0", 1: "1"}
+    turned = class_rows([0, 1], ClassLabel(names=["1", "0"]))
+    assert labels_of_model(turned, "f", "label", ["0", "1"], False) == {1: "0", 0: "1"}
+
+
 def test_label_names_in_another_order_do_not_rename_a_class_label() -> None:
     assert found(["pos", "neg"], train=class_rows([0, 1])) == [(1, "pos"), (0, "neg")]
 
@@ -168,10 +202,11 @@ def test_texts_are_read_as_the_names_listed_or_as_their_ids(values: Any, names: 
     assert dict(found(names, train=values)) == expected
 
 
-def test_texts_that_can_be_names_and_ids_of_other_names_are_refused() -> None:
+@pytest.mark.parametrize("values", [["1", "2"], [1, 2]])
+def test_values_that_can_be_names_and_ids_of_other_names_are_refused(values: list[Any]) -> None:
     message = "data.label_names: 1 (column 'label') can be the label 1 or the id of 2; leave label_names out"
-    assert the_error(["1", "2", "3"], train=["1", "2"]).startswith(message)
-    assert dict(found(train=["1", "2"])) == {"1": "1", "2": "2"}
+    assert the_error(["1", "2", "3"], train=values).startswith(message)
+    assert dict(found(train=values)) == {value: str(value) for value in values}
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,12 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from nlp_ft.data.question_windows import PLACES, encode_questions
-from nlp_ft.data.questions import load_question_splits, read_questions
+from nlp_ft.data.questions import draw_by_article, load_question_splits, read_questions
 from nlp_ft.errors import DataError
 from nlp_ft.recipe.questions import QuestionDataSection
 from tests.tiny_questions import tiny_questions, write_questions
@@ -176,6 +177,13 @@ def test_shares_are_drawn_by_article_and_no_context_is_in_two_splits(tmp_path: P
     assert len(set.union(*articles)) == sum(map(len, articles)) == 7
     without = load_question_splits(section.model_copy(update={"validation": None}))
     assert without["test"]["question"][:] == splits["test"]["question"][:]
+
+
+@pytest.mark.parametrize(("validation", "test"), [("20%", "60%"), ("1%", "98%"), ("30%", "30%")])
+def test_every_split_gets_an_article_if_there_are_enough(validation: str, test: str) -> None:
+    train = Dataset.from_dict({"article": ["a", "b", "c"] * 4})
+    splits = draw_by_article({"train": train}, {"validation": validation, "test": test})
+    assert {split: len(rows) for split, rows in splits.items()} == {"train": 4, "validation": 4, "test": 4}
 
 
 def test_shares_of_rows_without_title_are_drawn_by_context(tmp_path: Path) -> None:

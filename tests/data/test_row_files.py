@@ -286,3 +286,27 @@ def test_a_parquet_file_with_a_broken_name_or_notes_is_refused(broken: str) -> N
     content = Path("a.parquet").read_bytes()
     message = the_error(content if notes else content.replace(b"text", b"\xf4ext"), "a.parquet")
     assert message.startswith("data.train: a.parquet cannot be read as parquet: ")
+
+
+SPAN = {"start": 0, "end": 3, "label": "animal"}
+
+
+@pytest.mark.parametrize("filled", [["animal"], [SPAN]])
+@pytest.mark.parametrize("order", [["empty", "filled"], ["filled", "empty"], ["empty", "filled", "empty"]])
+def test_files_of_empty_lists_stand_beside_files_of_full_ones(filled: list[Any], order: list[str]) -> None:
+    for name, value in {"empty": [], "filled": filled}.items():
+        Path(f"{name}.jsonl").write_text(json.dumps({"text": "cat", "labels": value}) + "\n")
+    rows = load_files([f"{name}.jsonl" for name in order], "data.train", [("text", "text"), ("label", "labels")])
+    assert rows["labels"][:] == [[] if name == "empty" else filled for name in order]
+
+
+def test_objects_may_have_their_keys_in_another_order_and_lack_some() -> None:
+    values = [[SPAN], [{"label": "animal", "start": 1, "end": 2}], [{"start": 0}], None]
+    for number, value in enumerate(values):
+        Path(f"{number}.jsonl").write_text(json.dumps({"text": "cat", "spans": value}) + "\n")
+    rows = load_files("[0-9].jsonl", "data.train", [("text", "text"), ("spans", "spans")])
+    missing = {"start": 0, "end": None, "label": None}
+    assert rows["spans"][:] == [[SPAN], [{"start": 1, "end": 2, "label": "animal"}], [missing], None]
+    Path("4.jsonl").write_text(json.dumps({"text": "cat", "spans": [{**SPAN, "score": 0.5}]}) + "\n")
+    with pytest.raises(DataError, match=r"holds list<.*> in 4\.jsonl, and list<.*> in the files before it"):
+        load_files("[0-9].jsonl", "data.train", [("text", "text"), ("spans", "spans")])

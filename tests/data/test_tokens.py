@@ -11,6 +11,7 @@ from nlp_ft.data import tokens
 from nlp_ft.data.columns import text_hash
 from nlp_ft.data.text_labels import ClassLabels
 from nlp_ft.data.tokens import encode_for_prediction, encode_rows, encode_texts, kept_positions
+from nlp_ft.errors import DataError
 from nlp_ft.models.text import load_tokenizer
 from nlp_ft.recipe.text import TextDataSection, TextModelSection
 
@@ -76,6 +77,12 @@ def test_pairs_are_cut_as_the_tokenizer_cuts_them(truncation: Side, side: str, m
     encoded = encode_texts([TEXTS, OTHERS], tokenizer(), section(max_length=max_length, truncation=truncation))
     expected = truncated_by_the_tokenizer([TEXTS, OTHERS], side, max_length)
     assert {key: encoded[key] for key in expected} == expected
+
+
+def test_a_length_without_room_for_both_texts_of_a_pair_is_refused() -> None:
+    with pytest.raises(DataError) as caught:
+        encode_texts([[SHORT], [LONG]], tokenizer(), section(max_length=4))
+    assert str(caught.value) == ("data.max_length must be at least 5 for pairs, which have 3 special tokens, got 4")
 
 
 def test_the_longer_text_of_a_pair_is_cut_by_hand() -> None:

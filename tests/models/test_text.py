@@ -1,6 +1,7 @@
 """Building classifiers, and that what is saved loads with Transformers alone: equal weights, logits to rounding."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,13 +9,21 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import CONFIG_MAPPING, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTextEncoding,
+    AutoTokenizer,
+)
 
 from nlp_ft.errors import ModelError
 from nlp_ft.layerwise.freezing import unused_parameters
 from nlp_ft.models.dropouts import set_dropouts
 from nlp_ft.models.pooled_classifier import PooledClassifier
-from nlp_ft.models.text import build_classifier, load_tokenizer
+from nlp_ft.models.text import build_classifier, build_headed, load_tokenizer
 from nlp_ft.recipe.text import TextModelSection
 from tests.rounding import assert_equal_but_for_rounding
 from tests.tiny import TINY_CONFIGS, save_tiny_encoder
@@ -202,3 +211,69 @@ def test_parameters_that_the_forward_pass_never_reads_are_named(tmp_path: Path) 
     unused = unused_parameters(model, example)
     assert unused == ["encoder.mask_emb"]
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+OWN_CODE = """
+from transformers import BertConfig, BertForSequenceClassification, BertModel
+class OwnConfig(BertConfig):
+    model_type = "own"
+class OwnModel(BertModel):
+    config_class = OwnConfig
+class OwnClassifier(BertForSequenceClassification):
+    config_class = OwnConfig
+"""
+CLASSES = {"AutoConfig": "Config", "AutoModel": "Model", "AutoModelForSequenceClassification": "Classifier"}
+
+
+def test_a_model_with_its_own_code_keeps_its_pooling_and_is_built_where_the_recipe_trusts_it(
+    tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    folder = shutil.copytree(tiny_encoder, tmp_path / "encoder")
+    (folder / "own.py").write_text(OWN_CODE)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {key: f"own.Own{name}" for key, name in CLASSES.items()}}
+    (folder / "config.json").write_text(json.dumps(config))
+    built = build(folder, trust_remote_code=True)
+    assert type(built).__name__ == "OwnClassifier"
+    assert list(built.config.id2label.values()) == LABELS
+    for own in ({"pooling": "mean"}, {"head": {"type": "bottleneck"}}):
+        with pytest.raises(ModelError, match=r"comes with its own code, and so with its own pooling and head; leave"):
+            build(folder, trust_remote_code=True, **own)
+    with pytest.raises(ModelError, match="contains custom code"):
+        build(folder)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "layer_mix"])
+def test_of_t5_the_encoder_alone_is_pooled(pooling: str, tmp_path: Path) -> None:
+    """Its decoder needs tokens of its own, and sentence-t5 is a mean over the encoder."""
+    folder = save_tiny_encoder(tmp_path / "encoder")
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_heads": 2, "num_layers": 3, "num_decoder_layers": 2}
+    AutoModel.from_config(AutoConfig.for_model("t5", vocab_size=19, **sizes)).save_pretrained(folder)
+    built = build(folder, pooling=pooling)
+    plain, tokens = AutoModelForTextEncoding.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    expected = []
+    with torch.no_grad():
+        for text in TEXTS:
+            states = plain.eval()(**tokens(text, return_tensors="pt"), output_hidden_states=True).hidden_states
+            layers = states[-1] if pooling == "mean" else torch.stack(states).mean(0)
+            expected.append(built.head.eval()(layers.mean(1))[0].tolist())
+    assert_equal_but_for_rounding(logits_of(built, folder), expected)
+    built.save_pretrained(tmp_path / "saved")
+    read = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved")
+    assert_equal_but_for_rounding(logits_of(read, folder), expected)
+
+
+def test_an_architecture_for_answers_alone_has_a_tokenizer_and_no_head_for_labels(tmp_path: Path) -> None:
+    folder = save_tiny_encoder(tmp_path / "encoder")
+    config = {"model_type": "splinter", "vocab_size": 19, "hidden_size": 16, "num_attention_heads": 2}
+    (folder / "config.json").write_text(json.dumps(config))
+    section = TextModelSection(name=str(folder))
+    assert load_tokenizer(section).vocab_size == 19
+    built = build_headed(AutoModelForQuestionAnswering, "question answering", section, 2, pretrained=False)
+    assert type(built).__name__ == "SplinterForQuestionAnswering"
+    with pytest.raises(ModelError, match=r"\(splinter\) is not an encoder for sequence classification$"):
+        build(folder)
+    (folder / "config.json").write_text(json.dumps({"model_type": "vit"}))
+    with pytest.raises(ModelError, match=r"\(vit\) is not an encoder for the tasks of texts$"):
+        load_tokenizer(section)

@@ -104,8 +104,17 @@ def test_the_reason_says_what_was_computed(hidden_size: int | None, reasons: lis
     assert [one.reason for one in derived] == reasons
 
 
+def test_an_image_network_without_weights_has_the_rates_of_random_weights() -> None:
+    values = {"task": "image_classification", "data": {"train": "a"}, "model": {"name": "resnet18", "weights": None}}
+    [derived] = derive_rates(recipe_from_dict({**values, "output_dir": "runs/a"}), None, 100)
+    assert (derived.key, derived.value) == ("optimizer.lr", 5e-4)
+    assert derived.reason == "image network with random weights"
+
+
 def test_a_kept_head_is_not_new_so_it_has_the_rate_of_the_top_block() -> None:
-    assert rates(BERT_BASE, model={"name": "m", "keep_head": True}) == {"lr": 5e-5}
+    kept = {"name": "m", "keep_head": True}
+    assert rates(BERT_BASE, model=kept) == {"lr": 5e-5}
+    assert rates(BERT_BASE, model=kept, strategy="head_only") == {"lr": 5e-5}
 
 
 @pytest.mark.parametrize(("rows", "size"), [(1, 16), (20_000, 16), (20_001, 32)])

@@ -98,6 +98,11 @@ def test_scalars_are_those_of_yaml_1_2(scalar: str, value: object, tmp_path: Pat
     assert (read, type(read)) == (value, type(value))
 
 
+def test_a_section_without_keys_has_its_defaults_and_one_of_an_unknown_name_is_refused() -> None:
+    assert recipe_from_dict(a_recipe(optimizer=None)) == recipe_from_dict(a_recipe())
+    assert problems(a_recipe(optimiser=None)) == ["optimiser is not a key of a recipe; did you mean optimizer?"]
+
+
 def test_no_is_a_label_name_and_switches_a_boolean_off(tmp_path: Path) -> None:
     text = "data: {train: a.csv, label_names: [no, yes]}\nmodel: {name: m}\noutput_dir: x\nbaselines: no\n"
     recipe = load_recipe(written(tmp_path, text))
@@ -205,6 +210,14 @@ def test_one_mistake_is_one_line_in_plain_words(values: dict[str, Any], line: st
          "strategy.unfreeze.every and loss_below cannot both end a phase; give one"),
         (a_recipe(strategy={"name": "gradual", "unfreeze": {"layers": "head: 0st", "order": "bottom_up"}}),
          "strategy.unfreeze.layers says when each layer trains, so order has no place beside it"),
+        (a_recipe(strategy={"name": "lp_ft", "unfreeze": {"blocks_per_phase": 2}}),
+         "strategy.unfreeze.blocks_per_phase 2 has no place under order all_at_once, whose second phase trains all "
+         "blocks"),
+        (a_recipe(strategy="scratch", model={"name": "m", "keep_head": True}),
+         "model.keep_head has no meaning under scratch, where all weights are random"),
+        (with_data(text=["a", "a"]), "data.text must name two columns for pairs, got 'a' twice"),
+        (a_recipe(strategy={"name": "llrd", "reinit_top": 1}, model={"name": "m", "keep_head": True}),
+         "model.keep_head has no place beside strategy.reinit_top, which also renews the head"),
         (a_recipe(strategy={"name": "gradual", "unfreeze": {"plateau": {}}}),
          "strategy.unfreeze.plateau needs data.validation, a split or a share such as 10%"),
         (a_recipe(strategy={"name": "gradual", "unfreeze": {"restore_best": True}}),

@@ -326,3 +326,7 @@ def test_sentences_are_found_and_the_one_that_shares_words_is_the_nearest() -> N
     assert (found[0], found[-1]) == ("Ada wrote it.", "End")
     assert nearest_sentences(["where is the cat?", "zzz"], [found, found]) == ["The cat sleeps in the U.K.", found[0]]
     assert sentences("no full stop") == ["no full stop"]
+
+
+def test_of_contexts_without_words_the_first_sentence_is_the_nearest() -> None:
+    assert nearest_sentences(["a b"], [["x y.", "z"]]) == ["x y."]

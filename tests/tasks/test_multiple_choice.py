@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 from transformers import AutoModelForMultipleChoice, AutoTokenizer
 
 from nlp_ft.cli import main
@@ -18,6 +19,7 @@ from nlp_ft.data.batch import model_inputs
 from nlp_ft.errors import DataError, RecipeError
 from nlp_ft.prediction.predict import evaluate_run, load_run, predict
 from nlp_ft.recipe.loader import dump_yaml, load_recipe, recipe_from_dict
+from nlp_ft.tasks.choice_baselines import score_baselines
 from nlp_ft.tasks.losses import ChoiceLoss
 from nlp_ft.tasks.registry import task_of
 from nlp_ft.training.run import train
@@ -294,3 +296,9 @@ def test_settings_of_other_tasks_are_refused(
     with pytest.raises(RecipeError) as caught:
         recipe_from_dict(choice_recipe(tmp_path, tiny_encoder, **changes))
     assert message in str(caught.value)
+
+
+def test_candidates_without_words_have_baselines_too() -> None:
+    rows = Dataset.from_dict({"prompt": ["?", "!"], "candidates": [["+", "-"], ["*", "/"]], "label": [0, 1]})
+    scores = score_baselines(rows, rows)
+    assert [scores[name]["accuracy"] for name in ("chance", "longest_candidate", "tfidf_candidate")] == [0.5] * 3

@@ -214,6 +214,18 @@ def test_a_loaded_run_gives_a_single_text_a_single_number(run: Path) -> None:
         loaded.predict(b"red")
 
 
+def test_numbers_far_from_0_keep_their_digits_in_bf16(run: Path) -> None:
+    """In bf16, 2001 and 2004 would both be 2000."""
+    near, far = load_run(run), load_run(run)
+    for loaded in (near, far):
+        training = loaded.recipe.training.model_copy(update={"precision": "bf16"})
+        loaded.recipe = loaded.recipe.model_copy(update={"training": training})
+    scale_outputs(far.model, torch.ones(1), torch.tensor([2000.0]))
+    texts = ["red", "green blue", "blue"]
+    assert np.array(far.predict(texts)) - 2000 == pytest.approx(near.predict(texts), abs=1e-3)
+    assert not any(module._forward_hooks for module in far.model.modules()), "they end with the prediction"
+
+
 def several(folder: Path, encoder: Path, **changes: Any) -> Any:
     """A recipe with three numbers of very different units, one of them constant in train."""
     values = numbers_recipe(folder, encoder, **changes)

@@ -18,7 +18,8 @@ from nlp_ft.prediction.predict import evaluate_run, load_run, predict
 from nlp_ft.recipe.loader import load_recipe, recipe_from_dict
 from nlp_ft.tasks.losses import TagLoss
 from nlp_ft.tasks.registry import task_of
-from nlp_ft.tasks.tag_outputs import TagOutputs
+from nlp_ft.tasks.tag_metrics import score_tags
+from nlp_ft.tasks.tag_outputs import NO_TAG, TagOutputs
 from nlp_ft.training.inspection import audit_recipe, describe_layers, inspect_recipe
 from nlp_ft.training.run import train
 from tests.tasks.test_text_regression import killed_after as killed_after
@@ -212,6 +213,16 @@ def test_a_word_that_the_tokenizer_drops_is_reported_and_scored_as_o(tmp_path: P
     [tags] = answers.outputs.shown(answers.predicted).to_pylist()
     assert (len(tags), tags[0], tags[2]) == (3, "O", "O")
     assert answers.outputs.shown(answers.references).to_pylist() == [["O", "O", "B-colour"]]
+
+
+@pytest.mark.parametrize(("scheme", "names", "true"), [("none", ["N", "V"], "V"), ("iob2", ["B-x", "I-x"], "I-x")])
+def test_a_word_without_tokens_is_no_span_where_the_tags_have_no_o(scheme: Any, names: list[str], true: str) -> None:
+    outputs = TagOutputs(names, scheme)
+    predicted, references = np.array([[0, NO_TAG]]), np.array([[0, 1]])
+    assert outputs.tags(predicted) == [[names[0], "O"]]
+    assert outputs.score(predicted, references) == score_tags([[names[0], "O"]], [[names[0], true]], scheme)
+    assert "" not in outputs.counts(predicted)
+    assert outputs.score(predicted, references)["accuracy"] == 0.5
 
 
 def test_a_batch_of_words_that_the_tokenizer_drops_does_not_end_the_run(tmp_path: Path, tiny_encoder: Path) -> None:

@@ -406,6 +406,12 @@ def test_a_phase_begins_with_the_best_weights_of_the_one_before(
          "which takes 8 evaluation(s), but the run of 14 steps has 6 before its end, so that it would never begin; "
          "make training.evaluate_every shorter or the run longer, or set at_most"),
         ({"name": "llrd", "reinit_top": 3}, "strategy.reinit_top must be at most 2, the blocks of this model, got 3"),
+        ({"name": "head_only", "reinit_top": 1},
+         "strategy.reinit_top 1 gives random weights to block(s) 2, which never train under this strategy; lower it, "
+         "or train them"),
+        ({"name": "top_layers", "trainable_blocks": 1, "reinit_top": 2},
+         "strategy.reinit_top 2 gives random weights to block(s) 1, which never train under this strategy; lower it, "
+         "or train them"),
     ],
 )  # fmt: skip
 def test_phases_that_do_not_fit_are_refused_before_training(

@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from nlp_ft.errors import ModelError, NlpFtError
 from nlp_ft.layerwise import LayerMap
 from nlp_ft.models.lora import add_adapters
+from nlp_ft.patterns import endless_pattern
 from nlp_ft.prediction.predict import load_run
 from nlp_ft.recipe.loader import load_recipe, recipe_from_dict
 from nlp_ft.recipe.strategy import LoraSection
@@ -197,6 +198,13 @@ def test_an_architecture_without_known_queries_is_refused_with_the_names_there_a
     model = build("xlnet")
     with pytest.raises(ModelError, match="no queries and values are known of xlnet; name its linear layers"):
         add_adapters(model, LoraSection(), LayerMap.from_model(model), "all", "base")
+
+
+def test_a_pattern_that_backtracks_for_ever_is_refused_in_place_of_a_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nlp_ft.models.lora.endless_pattern", lambda found, names: endless_pattern(found, names, 1))
+    model, section = build("xlnet"), LoraSection(target_modules=["((.*)*.*)*!"])
+    with pytest.raises(ModelError, match=r"^strategy\.lora\.target_modules: the search for '\(\(\.\*\)\*"):
+        add_adapters(model, section, LayerMap.from_model(model), "all", "base")
 
 
 def test_without_peft_a_message_says_how_to_install_it(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow
+import pyarrow.compute
 import torch
 from datasets import Dataset, List, Value
 from transformers import PreTrainedTokenizerBase
@@ -64,8 +65,17 @@ class ChoiceData:
         return []
 
     def lengths(self, split: str) -> np.ndarray:
-        """Number of tokens of each row, all candidates padded to the longest, (rows,)."""
-        return numbers(self.rows_of[split], "num_tokens")
+        """Number of tokens of each row in a batch, (rows,): its longest candidate, as often as a row has candidates.
+
+        A row with less candidates than another one is filled up, see `ChoiceCollator`.
+        """
+        counts = self.num_candidates(split)
+        return np.asarray(numbers(self.rows_of[split], "num_tokens") // counts * counts.max())
+
+    def num_candidates(self, split: str) -> np.ndarray:
+        """Number of candidates of each row, (rows,)."""
+        sizes = self.rows_of[split].select_columns(["sizes"]).with_format("arrow")[:]["sizes"]
+        return np.asarray(pyarrow.compute.list_value_length(sizes).to_numpy())
 
     def windows(self, split: str) -> ChoiceWindows:
         """Each row is one."""

@@ -39,8 +39,8 @@ def describe_choices(data: ChoiceData) -> dict[str, Any]:
 def _describe(data: ChoiceData, split: str, hashes: dict[str, np.ndarray]) -> dict[str, Any]:
     rows, encoded = data.raw[split], data.rows_of[split]
     candidates = rows["candidates"][:]
-    counts = np.array([len(of_row) for of_row in candidates])
-    tokens = data.lengths(split) // counts
+    counts = data.num_candidates(split)
+    tokens = numbers(encoded, "num_tokens") // counts
     least, most = int(counts.min()), int(counts.max())
     described: dict[str, Any] = {
         "rows": len(rows),

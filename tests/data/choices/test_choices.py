@@ -7,6 +7,7 @@ from typing import Any
 import datasets
 import pytest
 
+from nlp_ft.data.batch_sampling import token_batches
 from nlp_ft.data.choices.encoding import ChoiceCollator, encode_choices, encoded_split, load_choice_data
 from nlp_ft.data.choices.report import describe_choices, format_choice_report
 from nlp_ft.data.choices.rows import load_choice_splits
@@ -232,6 +233,17 @@ def test_a_batch_is_padded_to_the_most_candidates_and_tokens(tiny_encoder: Path)
     }  # fmt: skip
     assert found["labels"].tolist() == [[0, 1, -100], [0, 0, 1]]
     assert found["attention_mask"].sum(-1).tolist() == [[5, 6, 5], [5, 5, 5]]
+
+
+def test_a_batch_of_so_many_tokens_counts_the_candidates_that_rows_lack(tmp_path: Path, tiny_encoder: Path) -> None:
+    tokenizer = load_tokenizer(TextModelSection(name=str(tiny_encoder)))
+    few, many = ["cat dog big", "dog cat"], ["cat", "dog", "big", "red", "blue"]
+    rows = [{"text": "red", "candidates": candidates, "label": 0} for candidates in [few, few, many, many]]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = load_choice_data(ChoiceDataSection(train=str(tmp_path / "rows.jsonl")), tokenizer)
+    batches, encoded = token_batches(data.lengths("train"), 80), data.encoded["train"]
+    sizes = [ChoiceCollator(tokenizer)([encoded[int(i)] for i in batch])["input_ids"].numel() for batch in batches]
+    assert (sizes, [len(batch) for batch in batches]) == ([28, 50], [2, 2])
 
 
 def test_max_length_must_leave_room_for_both_texts(tmp_path: Path, tiny_encoder: Path) -> None:
