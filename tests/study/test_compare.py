@@ -17,14 +17,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nlp_ft.data.questions import load_question_splits
 from nlp_ft.errors import DataError, NlpFtError, RecipeError, RunFolderError, TrainingError
-from nlp_ft.recipe.loader import load_recipe
+from nlp_ft.recipe.loader import load_recipe, recipe_from_dict
 from nlp_ft.study import compare as comparing
 from nlp_ft.study import scoring
+from nlp_ft.study.advise.advise import _Recipes
 from nlp_ft.study.cells import Cell, Plan, make_plan
 from nlp_ft.study.compare import compare, prepare
 from nlp_ft.study.process import DIVERGED, Running, _trained, start_process
 from nlp_ft.study.running import chosen, require_same_data
+from nlp_ft.study.tuning.run import make_study
+from nlp_ft.study.tuning.space import read_space
 from nlp_ft.tasks.registry import task_of
 from nlp_ft.training import build, durable
 from nlp_ft.training.run import train
@@ -125,6 +129,34 @@ def test_each_strategy_has_the_rates_around_its_own_preset(recipe: str, tmp_path
     decays = {name: of["optimizer"]["layer_decay"] for name, of in cells.items() if "x1" in name}
     assert decays == {"full-x1-seed0": 1.0, "head_only-x1-seed0": 1.0, "llrd-x1-seed0": 0.9}
     assert {of["data"]["test"] for of in cells.values()} == {None}
+
+
+def held_out_rows(recipe: Any) -> dict[str, list[str]]:
+    """Split -> what tells its rows apart."""
+    return {
+        split: [f"{question} {context}" for question, context in zip(rows["question"][:], rows["context"][:])]
+        for split, rows in load_question_splits(recipe.data, recipe.seed).items()
+    }
+
+
+def test_rows_of_test_that_are_a_share_of_train_are_in_no_cell_trial_or_advice(
+    tiny_encoder: Path, tmp_path: Path
+) -> None:
+    values = question_recipe(tmp_path, tiny_encoder, data={"validation": "20%", "test": "20%"})
+    file = tmp_path / "recipe.yaml"
+    file.write_text(json.dumps(values))
+    expected = held_out_rows(load_recipe(file))
+    assert len(expected["test"]) > 5
+    plan = make_plan(str(file), [], tmp_path / "c", ["full"], 1, 1)
+    study = make_study(str(file), (), tmp_path / "t", read_space(["optimizer.lr=1e-5..1e-3"]))
+    of_studies = (
+        recipe_from_dict(plan.recipe_of(plan.cells[0]), "a cell"),
+        recipe_from_dict(study.values, "a trial"),
+        _Recipes(values, "full", str(file))["full"],
+    )
+    for recipe in of_studies:
+        found = held_out_rows(recipe)
+        assert (found["train"], found["validation"]) == (expected["train"], expected["validation"])
 
 
 SGD: dict[str, Any] = {

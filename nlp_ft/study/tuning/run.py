@@ -19,6 +19,7 @@ from nlp_ft.recipe import Recipe
 from nlp_ft.recipe.loader import apply_overrides, dump_yaml, read_yaml, recipe_from_dict, recipe_to_dict
 from nlp_ft.recipe.yaml_reader import parse_yaml
 from nlp_ft.screen import say
+from nlp_ft.study.cells import without_test
 from nlp_ft.study.folder import read_object, require_empty
 from nlp_ft.study.process import SECONDS_BETWEEN_LOOKS, TAKEN, Running, Start, start_process
 from nlp_ft.study.running import error_in, is_lower_better
@@ -43,7 +44,7 @@ class Study:
 
     Args:
         folder: the study folder.
-        values: the recipe as nested dicts, without test.
+        values: the recipe as nested dicts, see `without_test`.
         recipe: the same, validated.
         space: the settings that are searched.
         origin: name of the recipe file.
@@ -88,7 +89,7 @@ def make_study(file: str, overrides: tuple[str, ...], folder: Path, space: Space
         task = task_of(recipe)
         rated = build.with_rates(recipe, task, build.structure(recipe, task, task.label_names()))
         space = default_space(recipe_to_dict(rated))
-    values = {**values, "data": {**values["data"], "test": None}, "baselines": False, "trackers": [], "report": False}
+    values = {**values, "data": without_test(values["data"]), "baselines": False, "trackers": [], "report": False}
     require_valid(space, values, file)
     return Study(folder, values, recipe, space, file, overrides)
 
