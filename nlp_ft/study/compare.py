@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from nlp_ft.data.sources import SPLITS
 from nlp_ft.errors import RecipeError, TrainingError, printable
 from nlp_ft.recipe.loader import load_recipe
 from nlp_ft.screen import say
@@ -24,6 +25,7 @@ from nlp_ft.study.running import (
     has_diverged,
     is_finished,
     is_lower_better,
+    require_data_of_now,
     require_same_data,
     run_cells,
     summary_of,
@@ -65,6 +67,7 @@ def compare(
         if budget is None:
             _require_room(plan)
         claim_folder(plan)
+        _require_data(plan)
         clock = None if budget is None else Clock(plan, budget)
         # The unit of the margin is that in which differences are shown.
         margin *= 0.01 if points(plan.metric, 0.01) == "1.0 points" else 1.0
@@ -79,7 +82,8 @@ def compare(
             dropped = race(plan, jobs, margin, clock, start, stop.check) if clock else {}
         require_same_data(plan)
         task = task_of(plan.recipe)
-        hashes = hashes_of_data(task.identity(), ("train", "test"))
+        hashes = hashes_of_data(task.identity(), SPLITS)
+        require_data_of_now(plan, hashes)
         runs = _chosen_runs(plan, task, hashes["test"])
         cheap, report = _cheap(plan, task, hashes)
         sign = -1 if is_lower_better(plan.metric) else 1
@@ -117,6 +121,12 @@ def _require_room(plan: Plan) -> None:
     model = build.structure(plan.recipe, task, task.label_names()).model
     num_cells = sum(not is_finished(plan, cell) for cell in plan.cells)
     require_room(plan, num_cells, sum(weight.numel() * weight.element_size() for weight in model.parameters()))
+
+
+def _require_data(plan: Plan) -> None:
+    """Check, before more is trained, that finished cells have seen the data of now. Raises: RunFolderError: see above."""
+    if any(is_finished(plan, cell) for cell in plan.cells):
+        require_data_of_now(plan, hashes_of_data(task_of(plan.recipe).identity(), SPLITS))
 
 
 def _chosen_runs(plan: Plan, task: Task, test_hash: str) -> list[Runs]:
@@ -168,6 +178,7 @@ def _cheap(plan: Plan, task: Task, hashes: Mapping[str, str]) -> tuple[list[Chea
     """Score the cheap rows once, and describe the data, whose splits have these hashes."""
     file = plan.folder / CHEAP
     stored = read_object(file, MADE_ANEW) if file.exists() else {}
+    hashes = {split: hashes[split] for split in ("train", "test")}
     if stored.get("hashes") != hashes:
         rows = [vars(row) for row in cheap_rows(plan.recipe, task)]
         stored = {"hashes": hashes, "rows": rows, "data": task.describe_data()}

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -128,6 +128,25 @@ def require_same_data(plan: Plan) -> None:
                 f"{plan.folder}: the data have changed between {first.name} and {cell.name}, so their scores do not "
                 f"compare; put the data back and remove the runs in {plan.folder / CELLS} that have seen others, or "
                 "begin anew in another folder"
+            )
+
+
+def require_data_of_now(plan: Plan, hashes: Mapping[str, str]) -> None:
+    """Check that finished cells have seen the rows that the recipe names now, whose splits have these hashes.
+
+    Where each seed draws its own rows of train, those of the other seeds than the recipe's are not compared.
+
+    Raises:
+        RunFolderError: they have not.
+    """
+    draws_rows = plan.recipe.data.train_rows is not None
+    for cell in (cell for cell in plan.cells if is_finished(plan, cell)):
+        seen = summary_of(plan, cell).get("data_hashes", {})
+        splits = ["validation"] if draws_rows and cell.seed != plan.recipe.seed else ["train", "validation"]
+        if changed := [split for split in splits if split in seen and seen[split] != hashes[split]]:
+            raise RunFolderError(
+                f"{plan.folder}: the rows of {' and '.join(changed)} have changed since {cell.name} was trained; put the data back, "
+                "or begin anew in another folder"
             )
 
 

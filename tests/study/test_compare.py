@@ -395,13 +395,16 @@ def test_other_tasks_are_compared_by_their_metric(
     assert (tmp_path / "c/report.html").exists() == values["report"]
 
 
-def test_data_that_change_between_two_cells_are_refused(tmp_path: Path, tiny_encoder: Path) -> None:
+def test_data_that_have_changed_are_refused_before_more_is_trained(tmp_path: Path, tiny_encoder: Path) -> None:
     file = write_recipe(tmp_path, tiny_encoder)
     compare(make_plan(file, [], tmp_path / "c", ["full"], 1, 1), start=here)
-    write_tiny_csv(tmp_path / "train.csv", 40)
-    message = "the data have changed between full-x1-seed0 and full-x1-seed1"
-    with pytest.raises(RunFolderError, match=message):
-        compare(make_plan(file, [], tmp_path / "c", ["full"], 1, 2), start=here)
+    for split, num_seeds in (("train", 2), ("validation", 1)):
+        before = (tmp_path / f"{split}.csv").read_text()
+        write_tiny_csv(tmp_path / f"{split}.csv", 40)
+        message = f": the rows of {split} have changed since full-x1-seed0 was trained; put the data back, or begin anew"
+        with pytest.raises(RunFolderError, match=message):
+            compare(make_plan(file, [], tmp_path / "c", ["full"], 1, num_seeds), start=never)
+        (tmp_path / f"{split}.csv").write_text(before)
 
 
 def test_the_hashes_of_the_rows_tell_what_the_report_on_the_data_does_not(recipe: str, tmp_path: Path) -> None:
