@@ -124,7 +124,7 @@ def _require_room(plan: Plan) -> None:
 
 
 def _require_data(plan: Plan) -> None:
-    """Check, before more is trained, that finished cells have seen the data of now. Raises: RunFolderError: see above."""
+    """Check, before more is trained, that finished cells have seen the data of now. Raises: RunFolderError."""
     if any(is_finished(plan, cell) for cell in plan.cells):
         require_data_of_now(plan, hashes_of_data(task_of(plan.recipe).identity(), SPLITS))
 

@@ -27,8 +27,8 @@ from nlp_ft.study.cells import Cell, Plan, make_plan
 from nlp_ft.study.compare import compare, prepare
 from nlp_ft.study.process import DIVERGED, Running, _trained, start_process
 from nlp_ft.study.running import chosen, require_same_data
-from nlp_ft.study.tuning.run import make_study
 from nlp_ft.study.tuning.space import read_space
+from nlp_ft.study.tuning.study import make_study
 from nlp_ft.tasks.registry import task_of
 from nlp_ft.training import build, durable
 from nlp_ft.training.run import train
@@ -401,7 +401,9 @@ def test_data_that_have_changed_are_refused_before_more_is_trained(tmp_path: Pat
     for split, num_seeds in (("train", 2), ("validation", 1)):
         before = (tmp_path / f"{split}.csv").read_text()
         write_tiny_csv(tmp_path / f"{split}.csv", 40)
-        message = f": the rows of {split} have changed since full-x1-seed0 was trained; put the data back, or begin anew"
+        message = (
+            f": the rows of {split} have changed since full-x1-seed0 was trained; put the data back, or begin anew"
+        )
         with pytest.raises(RunFolderError, match=message):
             compare(make_plan(file, [], tmp_path / "c", ["full"], 1, num_seeds), start=never)
         (tmp_path / f"{split}.csv").write_text(before)

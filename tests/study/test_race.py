@@ -23,7 +23,7 @@ from tests.study.test_compare import Done, here, write_recipe
 STRATEGIES = ("full", "head_only", "llrd")
 Scores = Mapping[str, Sequence[float]]
 SCORES: Scores = {"full": [0.80, 0.82, 0.81, 0.80], "head_only": [0.375] * 4, "llrd": [0.875, 0.86, 0.84, 0.85]}
-"""Strategy -> its score of each seed at the best rate, the middle one if nothing is said; others are 10 points worse."""
+"""Strategy -> its score of each seed at its best rate, by default the middle one; the others are 10 points worse."""
 
 
 @pytest.fixture(scope="module")
