@@ -15,7 +15,7 @@ from nlp_ft.report.calibration import calibration, coverage
 from nlp_ft.report.compare import band, describe_runs, interval_of_mean
 from nlp_ft.report.figures import figures_of_run
 from nlp_ft.report.rows import marked_words, read_rows
-from nlp_ft.report.splits import by_length
+from nlp_ft.report.splits import by_length, describe_split
 from nlp_ft.report.summary import describe_run
 from nlp_ft.report.write import format_of, render_run, report_file, save, write_comparison, write_report
 from tests.report.browser import browser, measure
@@ -184,6 +184,20 @@ def test_a_column_called_reference_is_an_input(tmp_path: Path) -> None:
     write_table(tmp_path / "test_predictions.csv", [header, [0, "a text", "yes", "no", 1.5]])
     [row] = read_rows(tmp_path / "test_predictions.csv")
     assert (row.columns, row.reference, row.predicted, row.loss) == ({"reference": "a text"}, "yes", "no", 1.5)
+
+
+def test_the_number_of_a_row_stands_first_also_beside_an_input_called_row(tmp_path: Path) -> None:
+    header = ["row_2", "row", "reference", "predicted", "score", "loss"]
+    write_table(tmp_path / "test_predictions.csv", [header, ["4", "a secret text", "x", "y", "0.9", "1.0"]])
+    [row] = read_rows(tmp_path / "test_predictions.csv")
+    assert (row.number, row.columns) == ("4", {"row": "a secret text"})
+
+
+def test_names_of_labels_stay_as_they_are(tmp_path: Path) -> None:
+    lines = [["0", "0.5", "3"], ["007", "1.0", "4"], ["1e3", "0.0", "5"]]
+    write_table(tmp_path / "test_per_class.csv", [["label", "f1", "rows"], *lines])
+    found = describe_split(tmp_path, "test", 0, texts=True, has_lengths=True)
+    assert found["table"]["rows"] == [["0", 0.5, 3], ["007", 1.0, 4], ["1e3", 0.0, 5]]
 
 
 def test_lengths_are_groups_of_about_equal_size(run: Path) -> None:
