@@ -40,8 +40,8 @@ from nlp_ft.training.identity import hashes_of_data
 from nlp_ft.training.same_recipe import RECIPE
 from nlp_ft.training.verdict.facts import points
 
-CHEAP, FLOPS = "cheap.json", "flops.json"
-"""The scores of the cheap rows with the report on the data, and the operations of a step in each phase."""
+CHEAP, FLOPS, JOBS = "cheap.json", "flops.json", "jobs.json"
+"""The scores of the cheap rows with the report on the data, the operations of a step in each phase, `_most_jobs`."""
 
 
 def compare(
@@ -68,6 +68,7 @@ def compare(
             _require_room(plan)
         claim_folder(plan)
         _require_data(plan)
+        most_jobs = _most_jobs(plan, jobs)
         clock = None if budget is None else Clock(plan, budget)
         # The unit of the margin is that in which differences are shown.
         margin *= 0.01 if points(plan.metric, 0.01) == "1.0 points" else 1.0
@@ -89,7 +90,7 @@ def compare(
         sign = -1 if is_lower_better(plan.metric) else 1
         judged = judge(runs, plan.baseline, plan.metric, sign, margin)
         lines = verdict_lines(judged, plan.baseline, plan.metric, margin)
-        odd = diverged(plan) + remarks(judged, cheap, report, plan.metric, sign, jobs, margin)
+        odd = diverged(plan) + remarks(judged, cheap, report, plan.metric, sign, most_jobs, margin)
         if plan.equal == "seconds":
             odd = [*unequal(runs, plan.baseline), *odd]
         front, left_out = front_line(judged, plan.metric), unfinished(plan, dropped)
@@ -127,6 +128,16 @@ def _require_data(plan: Plan) -> None:
     """Check, before more is trained, that finished cells have seen the data of now. Raises: RunFolderError."""
     if any(is_finished(plan, cell) for cell in plan.cells):
         require_data_of_now(plan, hashes_of_data(task_of(plan.recipe).identity(), SPLITS))
+
+
+def _most_jobs(plan: Plan, jobs: int) -> int:
+    """Say how many cells have trained at the same time at most, over all starts of the command; note it."""
+    file = plan.folder / JOBS
+    before: int = read_object(file, MADE_ANEW).get("jobs", 1) if file.exists() else 1
+    if jobs <= before or all(is_finished(plan, cell) for cell in plan.cells):
+        return before
+    durable.write_text(file, json.dumps({"jobs": jobs}) + "\n")
+    return jobs
 
 
 def _chosen_runs(plan: Plan, task: Task, test_hash: str) -> list[Runs]:

@@ -283,6 +283,18 @@ def test_runs_that_differ_in_the_seed_alone_form_a_group_with_an_interval(tmp_pa
     assert band([[[1, 0.0], [2, 1.0]], [[2, 3.0], [3, 9.0]]]) == [[2, 2.0, 1.0, 3.0]]
 
 
+def test_runs_whose_rows_have_changed_are_no_group_and_the_report_says_so(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / f"seed_{seed}", seed=seed) for seed in range(3)]
+    for folder, of_test in zip(folders, ("a" * 32, "a" * 32, "b" * 32), strict=True):
+        summary = json.loads((folder / "summary.json").read_text())
+        summary["data_hashes"] = {"train": "c" * 32, "test": of_test}
+        (folder / "summary.json").write_text(json.dumps(summary))
+    found = describe_runs(folders)
+    assert [group["runs"] for group in found["groups"]] == [["seed_0", "seed_1"], ["seed_2"]]
+    assert ["rows of test", "a" * 8, "a" * 8, "b" * 8] in found["differ"]["rows"]
+    assert [row[0] for row in found["differ"]["rows"]] == ["seed", "rows of test"]
+
+
 @pytest.mark.parametrize(("file", "runs"), [("comparison.json", "cells"), ("tune.json", "trials")])
 def test_the_folder_of_a_study_says_where_its_runs_are(file: str, runs: str, tmp_path: Path) -> None:
     (tmp_path / file).write_text("{}")

@@ -444,6 +444,15 @@ def test_test_rows_that_have_changed_are_scored_anew_by_all_and_damaged_files_ar
         compare(make_plan(file, [], tmp_path / "c", ["full"], 1, 1), start=here)
 
 
+def test_that_cells_trained_side_by_side_is_known_to_a_later_start(recipe: str, tmp_path: Path) -> None:
+    plan = make_plan(recipe, [], tmp_path / "c", ["full"], 1, 1)
+    prepare(plan)
+    assert [comparing._most_jobs(plan, jobs) for jobs in (1, 2, 1)] == [1, 2, 2]
+    plan.folder_of(plan.cells[0]).mkdir()
+    (plan.folder_of(plan.cells[0]) / "summary.json").write_text("{}")
+    assert comparing._most_jobs(plan, 4) == 2  # nothing was left to train
+
+
 def test_a_comparison_that_was_moved_goes_on_in_its_new_place(recipe: str, tmp_path: Path) -> None:
     prepare(make_plan(recipe, [], tmp_path / "c", ["full"], 1, 2))
     (tmp_path / "c").rename(tmp_path / "moved")
