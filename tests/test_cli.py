@@ -229,7 +229,7 @@ def test_an_interrupt_ends_with_130_and_says_how_to_go_on(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("nlp_ft.training.run.train", interrupted)
-    told = "\ninterrupted; where a checkpoint was written, nlp-ft train ... --resume goes on\n"
+    told = "\ninterrupted; where a checkpoint was written, the same command goes on, nlp-ft train with --resume\n"
     assert run_cli(capsys, "train", "good.yaml", "output_dir=interrupted") == (130, "", told)
 
 

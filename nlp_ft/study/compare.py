@@ -63,7 +63,7 @@ def compare(
         NlpFtError: the folder holds another comparison, or a cell cannot be trained.
         Interrupted: Ctrl-C or SIGTERM; the same command goes on from there.
     """
-    with stoppable(plan.folder) as stop, lock.held(plan.folder):
+    with stoppable(plan.folder) as stop, lock.held(plan.folder, "--output"):
         if budget is None:
             _require_room(plan)
         claim_folder(plan)
@@ -107,7 +107,7 @@ def prepare(plan: Plan) -> None:
         raise RecipeError(
             "--executor none: --equal seconds trains a run of each strategy first; choose steps or epochs"
         )
-    with lock.held(plan.folder):
+    with lock.held(plan.folder, "--output"):
         claim_folder(plan)
         write_recipes(plan)
     place = printable(str(plan.folder / CELLS))

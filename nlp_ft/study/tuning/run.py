@@ -50,7 +50,7 @@ def tune(study: Study, num_trials: int, jobs: int = 1, start: Start = start_proc
         NlpFtError: the folder holds another study, or trials cannot be trained.
         Interrupted: Ctrl-C or SIGTERM; the same command goes on from there.
     """
-    with stoppable(study.folder) as stop, lock.held(study.folder):
+    with stoppable(study.folder) as stop, lock.held(study.folder, "--output"):
         claim(study)
         require_data(study)
         journal = _journal(study)
