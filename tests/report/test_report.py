@@ -200,6 +200,11 @@ def test_names_of_labels_stay_as_they_are(tmp_path: Path) -> None:
     assert found["table"]["rows"] == [["0", 0.5, 3], ["007", 1.0, 4], ["1e3", 0.0, 5]]
 
 
+def test_the_command_of_a_run_whose_name_has_a_blank_is_one_that_a_shell_reads(tmp_path: Path) -> None:
+    again = describe_run(make_run(tmp_path / "my run"))["again"]
+    assert again == "nlp-ft train 'my run/recipe.yaml' output_dir=NEW"
+
+
 def test_lengths_are_groups_of_about_equal_size(run: Path) -> None:
     groups = by_length(read_rows(run / "test_predictions.csv"), 2)
     assert [(one["from"], one["to"], one["rows"], one["share_right"]) for one in groups] == [
