@@ -69,10 +69,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
     field = next((name for name in ("overrides", "inputs") if hasattr(options, name)), None)
-    if rest and (field is None or any(word.startswith("-") and word != "-" for word in rest)):
+    end = rest.index("--") if "--" in rest else len(rest)  # what follows is no option, as in `-- "-5 degrees"`
+    if rest and (field is None or any(word.startswith("-") and word != "-" for word in rest[:end])):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if field is not None:
-        setattr(options, field, [*getattr(options, field), *rest])
+        setattr(options, field, [*getattr(options, field), *rest[:end], *rest[end + 1 :]])
     return options
 
 

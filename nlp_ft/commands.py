@@ -43,11 +43,10 @@ def run_report(options: argparse.Namespace) -> int:
 
     form = format_of(options.output, options.format)
     file = report_file(options.runs, options.output, form, options.overwrite)
-    texts = not options.no_texts
     if len(options.runs) == 1:
-        write_report(options.runs[0], file, form, texts=texts)
+        write_report(options.runs[0], file, form, texts=not options.no_texts)
     else:
-        write_comparison(options.runs, file, form, texts=texts)
+        write_comparison(options.runs, file, form)
     print(f"report: {printable(str(file))} ({file.stat().st_size / 1000:,.0f} kB)")
     return 0
 

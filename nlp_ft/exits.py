@@ -35,7 +35,10 @@ def exit_with(command: Callable[[], int]) -> NoReturn:
             print(f"\n{stop}", file=sys.stderr)
         status = stop.exit_code
     except KeyboardInterrupt:
-        print("\ninterrupted; where a checkpoint was written, nlp-ft train ... --resume goes on", file=sys.stderr)
+        print(
+            "\ninterrupted; where a checkpoint was written, the same command goes on, nlp-ft train with --resume",
+            file=sys.stderr,
+        )
         status = INTERRUPTED
     # Not `Exception`: a panic in a library written in Rust (tokenizers, safetensors) is not one.
     except BaseException as error:

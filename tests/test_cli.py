@@ -16,7 +16,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from transformers import pipeline
 
 import nlp_ft
-from nlp_ft.cli import build_parser, main
+from nlp_ft.cli import _parse, build_parser, main
 from nlp_ft.recipe.loader import dump_yaml, load_recipe
 from nlp_ft.study.cells import DEFAULT_STRATEGIES
 from nlp_ft.tasks.metrics import margin_of_share
@@ -222,6 +222,17 @@ def test_an_option_may_stand_before_between_or_after_the_settings(
     assert (seen["recipe"], seen["overrides"], seen["resume"]) == ("r.yaml", ["seed=1", "optimizer.lr=1"], True)
 
 
+@pytest.mark.parametrize(
+    "words", [["--", "-5 degrees", "b"], ["--top-k", "2", "--", "-5 degrees", "b"], ["--top-k", "2", "-5 degrees", "b"]]
+)
+def test_a_text_that_begins_with_a_hyphen_stands_behind_two_hyphens(words: list[str]) -> None:
+    if "--" in words:
+        assert _parse(["predict", "run", *words]).inputs == ["-5 degrees", "b"]
+    else:
+        with pytest.raises(SystemExit, match="2"):
+            _parse(["predict", "run", *words])
+
+
 def test_an_interrupt_ends_with_130_and_says_how_to_go_on(
     workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,7 +240,7 @@ def test_an_interrupt_ends_with_130_and_says_how_to_go_on(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("nlp_ft.training.run.train", interrupted)
-    told = "\ninterrupted; where a checkpoint was written, nlp-ft train ... --resume goes on\n"
+    told = "\ninterrupted; where a checkpoint was written, the same command goes on, nlp-ft train with --resume\n"
     assert run_cli(capsys, "train", "good.yaml", "output_dir=interrupted") == (130, "", told)
 
 

@@ -1,19 +1,21 @@
 """Names, types and values of columns: turns them into Arrow, or says which of their rows no file can hold."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Number
 from typing import Any
 
 import pyarrow
 
 from nlp_ft.data.words.spans import with_names
-from nlp_ft.errors import DataError
+from nlp_ft.errors import DataError, listed
 
 Names = str | list[str]
 """One column, or several."""
 MISSING = ("NAType", "NaTType")
 """Kinds of missing values of pandas, besides None and NaN."""
+MOST_SHOWN = 20
+"""Labels whose ids an error message shows."""
 ONE_KIND = "make them one kind, as in df[{name!r}].astype(str)"
 
 
@@ -59,6 +61,40 @@ def kept_columns(table: pyarrow.Table, named: Iterable[str]) -> pyarrow.Table:
         if pyarrow.types.is_dictionary(one.type):
             kept = kept.set_column(position, one.name, kept.column(position).cast(one.type.value_type))
     return kept.replace_schema_metadata(None)
+
+
+def whole_labels(rows: pyarrow.Table, label: Any, task: str) -> pyarrow.Table:
+    """Write labels such as 1.0, which pandas makes of whole numbers where some are missing, as whole numbers."""
+    if task != "text_classification" or label not in rows.column_names:
+        return rows
+    place, values = rows.column_names.index(label), rows.column(label)
+    if not pyarrow.types.is_floating(values.type):
+        return rows
+    try:
+        return rows.set_column(place, label, values.cast(pyarrow.int64()))
+    except pyarrow.ArrowInvalid:
+        return rows
+
+
+def refuse_other_names(names: Sequence[str], known: Sequence[str], column: str, what: str) -> None:
+    """Check that the ids of a `ClassLabel` mean what they mean elsewhere.
+
+    Args:
+        names: the names of the ids.
+        known: the names that the ids have there.
+        column: name of the column.
+        what: both, in the words of the error message.
+
+    Raises:
+        DataError: an id has another name.
+    """
+    if any(name != other for name, other in zip(names, known)):
+        ids = {name: number for number, name in enumerate(known)}
+        shown = ids if len(ids) <= MOST_SHOWN else "{NAME: ID, ...}"
+        raise DataError(
+            f"column {column!r}: {what} give the ids other names, {listed(names)} and {listed(known)}, so one id would "
+            f"mean two labels; write it with the same ids: align_labels_with_mapping({shown}, {column!r})"
+        )
 
 
 def _kinds(values: Iterable[Any], name: str, error: Exception) -> str:

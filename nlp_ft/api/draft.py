@@ -3,7 +3,7 @@
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -128,6 +128,7 @@ def _looked_at(data: str) -> File:
         check_columns(view.rows.column_names, needed, where)
         reasons = dict.fromkeys(seen.columns, "by its name")
         if "split_column" not in _fields(seen.task):
+            _check_one_split(splits, split, seen.task, where)
             split, splits, train = None, {}, view
     else:
         check_long_form(view.rows, where, data)
@@ -142,6 +143,16 @@ def _looked_at(data: str) -> File:
         reasons = {"text": columns.text_reason, "label": columns.label_reason, "spans": "it holds spans"}
     _check_kinds(train, seen, where)
     return File(data, view.rows.num_rows, train, seen, reasons, split, splits, left_out)
+
+
+def _check_one_split(splits: Mapping[str, str], column: str | None, task: str, where: str) -> None:
+    """Check that no rows of validation or test are among those of train. Raises: DataError: a column says so."""
+    if len(splits) > 1:
+        raise DataError(
+            f"{where}: column {column!r} names the splits of the rows, and {task} reads each split from a file of its "
+            f"own; pandas writes one so: rows[rows[{column!r}] == {splits['train']!r}].to_json('train.jsonl', "
+            "orient='records', lines=True)"
+        )
 
 
 def _check_kinds(view: View, seen: Seen, where: str) -> None:

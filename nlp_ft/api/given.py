@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow
 import pyarrow.compute
 
-from nlp_ft.api.column import Names, as_names, is_text, kept_columns
+from nlp_ft.api.column import Names, as_names, is_text, kept_columns, refuse_other_names, whole_labels
 from nlp_ft.api.forms import Seen, View, see, see_as, spread
 from nlp_ft.api.names import data_folder, free_folder
 from nlp_ft.api.place import PLACES, are_images, view_of_place
@@ -205,27 +205,22 @@ def _place_rows(section: dict[str, Any], splits: Mapping[str, Split], seen: Seen
         columns = {key: section[key] for key in seen.columns if section.get(key) is not None}
         _require(columns, split, "data" if name == "train" else name)
         label = section.get("label")
-        if (names := split.class_names.get(label if isinstance(label, str) else "")) and "label_names" in fields:
-            section.setdefault("label_names", names)
+        if (names := _class_names(split, label)) and "label_names" in fields:
+            known = section.setdefault("label_names", names)
+            refuse_other_names(names, _class_names(splits.get("train"), label), str(label), f"{name} and train")
+            if isinstance(known, list | tuple) and set(names) <= set(known):  # else label_names renames them
+                refuse_other_names(names, known, str(label), "data and label_names")
         named = [one for key in fields for one in _as_list(section.get(key, fields[key].default))]
         rows = kept_columns(split.rows, [*named, *([ARTICLE] if "article" in fields else [])])
-        file = RowFile.of(name, _whole_labels(rows, label, seen.task))
+        file = RowFile.of(name, whole_labels(rows, label, seen.task))
         section[name] = str(data_folder(folder) / file.name)
         files.append(file)
     return files
 
 
-def _whole_labels(rows: pyarrow.Table, label: Any, task: str) -> pyarrow.Table:
-    """Write labels such as 1.0, which pandas makes of whole numbers where some are missing, as whole numbers."""
-    if task != "text_classification" or label not in rows.column_names:
-        return rows
-    place, values = rows.column_names.index(label), rows.column(label)
-    if not pyarrow.types.is_floating(values.type):
-        return rows
-    try:
-        return rows.set_column(place, label, values.cast(pyarrow.int64()))
-    except pyarrow.ArrowInvalid:
-        return rows
+def _class_names(split: Split | None, label: Any) -> Sequence[str]:
+    """List the names of the ids in the label column; none where it holds no ids."""
+    return split.class_names.get(label, ()) if isinstance(split, Table) and isinstance(label, str) else ()
 
 
 def _share(view: View | None, seen: Seen, remarks: list[str]) -> str | None:

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nlp_ft.api.column import as_names
+from nlp_ft.api.column import as_names, refuse_other_names, whole_labels
 from nlp_ft.api.forms import names_of, spread
 from nlp_ft.api.row_file import RowFile
 from nlp_ft.api.rows import Table, is_table, read_rows, require_column
@@ -168,8 +168,12 @@ class Run:
         read = replace(read, rows=spread(read.rows, label, "data")[0])
         for name in (*as_names(text), *as_names(label)):
             require_column(read, name, None, "data")
+        names = read.class_names.get(label if isinstance(label, str) else "", [])
+        if set(names) & set(self.labels):  # else data.label_names has renamed all of them
+            refuse_other_names(names, self.labels, str(label), "data and run")
         with tempfile.TemporaryDirectory() as folder:
-            file = RowFile.of("data", read.rows.replace_schema_metadata(None))
+            rows = whole_labels(read.rows, label, self.recipe.task).replace_schema_metadata(None)
+            file = RowFile.of("data", rows)
             file.write(Path(folder))
             place = str(Path(folder) / file.name)
             try:

@@ -6,6 +6,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard
 
 from nlp_ft.errors import HubError
+from nlp_ft.recipe.sections import is_share
 from nlp_ft.training.model_card import PLACE
 
 UNKNOWN = "unknown"
@@ -70,10 +71,18 @@ def _results(
                     dataset_name=source or "rows of the run",
                     dataset_config=data.get("config"),
                     dataset_revision=data.get("revision"),
-                    dataset_split=split,
+                    dataset_split=_split_on_hub(data, split) if source and source == data.get("source") else split,
                     metric_type=METRICS.get(name, name),
                     metric_name=title,
                     metric_value=round(scores[name], 4),
                 )
             )
     return found
+
+
+def _split_on_hub(data: Mapping[str, Any], split: str) -> str:
+    """Name the split of a data set of the Hub that was scored: a recipe may take its `validation` as test."""
+    where = data.get(split)
+    if is_share(where):
+        return f"{where} of {data['train']}"
+    return where if isinstance(where, str) else split

@@ -43,7 +43,7 @@ def written_whole(place: Path, run: Path, overwrite: bool) -> Iterator[Path]:
     require_free_place(place, run, overwrite)
     partial = _partial(place)
     try:
-        with held(place):
+        with held(place, "--output"):
             # What a killed process left.
             shutil.rmtree(partial, ignore_errors=True)
             try:
@@ -54,8 +54,6 @@ def written_whole(place: Path, run: Path, overwrite: bool) -> Iterator[Path]:
                 _put_in_place(partial, place)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
-    except RunFolderError as error:
-        raise RunFolderError(str(error).replace("output_dir: ", "--output: ", 1)) from None
     except OSError as error:
         raise _cannot_write(place, error) from None
 

@@ -19,6 +19,8 @@ from nlp_ft.training import durable, lock
 from nlp_ft.training.identity import changes, environment_of, refuse_other_identity
 from nlp_ft.training.precision import precision_of_use
 
+OPTION = "--output"
+"""What names the file of predictions, for error messages."""
 NOT_COMPUTED_WITH = (".csv", ".html", ".jsonl", ".md")
 """Endings of the files of a run that are for people to read."""
 
@@ -36,7 +38,7 @@ def kept_parts(run: TrainedRun, source: Source, output: str, *, probabilities: b
         DataError: the input cannot be read twice.
     """
     parts = Parts(output, identity := identity_of(run, source, probabilities))
-    with _one_writer(Path(output)):
+    with lock.held(Path(output), OPTION):
         if resume:
             check_partial(output, resume=True, overwrite=False)
             _require_no_shard(parts.folder)
@@ -64,10 +66,9 @@ def shared_parts(
         DataError: the input cannot be read twice.
     """
     parts = Parts(output, identity := identity_of(run, source, probabilities))
-    with _named():
-        lock.require_free(Path(output))
+    lock.require_free(Path(output), OPTION)
     check_partial(output, resume=True, overwrite=False)
-    with _one_writer(parts.folder / "shard-{}-of-{}".format(*shard)):
+    with lock.held(parts.folder / "shard-{}-of-{}".format(*shard), OPTION):
         try:
             _begin(parts, run, output, identity)
         except RunFolderError as error:
@@ -127,21 +128,5 @@ def _with_advice(error: BaseException, parts: Parts, advice: str) -> BaseExcepti
 
 
 def _require_no_shard(folder: Path) -> None:
-    with _named():
-        for file in folder.glob("*.lock"):
-            lock.require_free(file.with_suffix(""))
-
-
-@contextmanager
-def _one_writer(path: Path) -> Iterator[None]:
-    with _named(), lock.held(path):
-        yield
-
-
-@contextmanager
-def _named() -> Iterator[None]:
-    """Name the option in the errors of a lock, which are those of runs."""
-    try:
-        yield
-    except RunFolderError as error:
-        raise type(error)(str(error).replace("output_dir: ", "--output: ", 1)) from None
+    for file in folder.glob("*.lock"):
+        lock.require_free(file.with_suffix(""), OPTION)

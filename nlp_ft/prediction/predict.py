@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from nlp_ft.data.sources import SPLITS
 from nlp_ft.environment import is_main_process, launching
-from nlp_ft.errors import DataError, RunFolderError
+from nlp_ft.errors import DataError, RunFolderError, listed
+from nlp_ft.models.labels import label_names
 from nlp_ft.prediction.abstain import require_confidence, without_unsure
 from nlp_ft.prediction.exports import folder_with
 from nlp_ft.prediction.files import prediction_file
@@ -200,9 +201,20 @@ def labelled_rows(run: TrainedRun, data: str | list[str] | None, split: str) -> 
             "nlp_ft.load(RUN).evaluate takes rows"
         )
     try:
-        return run.labelled(data, split)
+        labelled = run.labelled(data, split)
+        _require_labels_of_model(labelled, label_names(run.model))
+        return labelled
     except DataError as error:
         raise error if data is not None else DataError(f"{error}; other labelled files are named with --data") from None
+
+
+def _require_labels_of_model(labelled: Data, known: Sequence[str]) -> None:
+    """Check that an id means the same label in the data of a recipe and in the model. Raises: DataError."""
+    if labelled.label_names and list(labelled.label_names) != list(known):
+        raise DataError(
+            f"the data of the recipe have other labels by now ({listed(labelled.label_names)}) than the model "
+            f"({listed(known)})"
+        )
 
 
 def evaluate_trained(run: TrainedRun, data: str | list[str] | None, split: str) -> Predictions:

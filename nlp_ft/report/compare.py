@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from nlp_ft.errors import RunFolderError
-from nlp_ft.report.run_files import read_recipe
+from nlp_ft.errors import RunFolderError, printable
+from nlp_ft.report.run_files import read_recipe, read_summary
 from nlp_ft.report.summary import Curve, describe_run, flat
 
 WITHOUT_MEANING = ("output_dir", "report", "trackers", "training.checkpoint_every")
@@ -18,12 +18,11 @@ COSTS = ("train_seconds", "train_examples_per_second", "peak_memory_bytes", "num
 SETTINGS_IN_NAME = 2
 
 
-def describe_runs(folders: Sequence[str | Path], *, texts: bool = True) -> dict[str, Any]:
-    """Collect what the files of several run folders hold.
+def describe_runs(folders: Sequence[str | Path]) -> dict[str, Any]:
+    """Collect what the files of several run folders hold; no texts of rows.
 
     Args:
         folders: two run folders or more.
-        texts: whether the values of settings, such as names of files, are shown as they are.
 
     Returns:
         Plain values that JSON can hold: `runs`, `groups`, `differ`, `by_class`, ...
@@ -37,8 +36,8 @@ def describe_runs(folders: Sequence[str | Path], *, texts: bool = True) -> dict[
     if twice:
         raise RunFolderError(f"{twice[0]} is named twice; name each run once")
     names = _names(folders)
-    runs = [describe_run(folder, name=name, most=0, texts=texts) for folder, name in zip(folders, names)]
-    settings = [flat(read_recipe(Path(folder))) for folder in folders]
+    runs = [describe_run(folder, name=name, most=0, texts=False) for folder, name in zip(folders, names)]
+    settings = [{**flat(read_recipe(Path(folder))), **_rows_of(Path(folder))} for folder in folders]
     keys = [key for key in dict.fromkeys(key for one in settings for key in one) if key not in WITHOUT_MEANING]
     differ = [key for key in keys if len({_key(one.get(key)) for one in settings}) > 1]
     metric = runs[0]["metric"]
@@ -53,7 +52,7 @@ def describe_runs(folders: Sequence[str | Path], *, texts: bool = True) -> dict[
         "baselines": runs[0]["answer"]["baselines"] if runs[0]["answer"] else {},
         "differ": {
             "header": ["setting", *names],
-            "rows": [[key, *(str(run["settings"].get(key, "-")) for run in runs)] for key in differ],
+            "rows": [[key, *(_shown(one.get(key, "-")) for one in settings)] for key in differ],
         },
         "scores": _scores(runs),
         "by_class": _by_class(runs, last),
@@ -89,15 +88,27 @@ def _groups(
     found: dict[str, list[dict[str, Any]]] = {}
     for run, one in zip(runs, settings):
         found.setdefault(_key([one.get(name) for name in differ]), []).append(run)
-    shown = [name for name in differ if all(name in run["settings"] for run in runs)][:SETTINGS_IN_NAME]
+    shown = [name for name in differ if all(name in one for one in settings)][:SETTINGS_IN_NAME]
+    setting_of = dict(zip((run["name"] for run in runs), settings))
     named: dict[str, list[dict[str, Any]]] = {}
     for members in found.values():
         first = members[0]
-        said = [f"{name.rpartition('.')[2]} {first['settings'][name]}" for name in shown]
+        said = [f"{name.rpartition('.')[2]} {_shown(setting_of[first['name']][name])}" for name in shown]
         what = "seeds" if _differ_in_seed(members) else "runs"
         title = first["name"] if len(members) == 1 else ", ".join([*said, f"{len(members)} {what}"])
         named[title if title not in named else f"{title} ({first['name']})"] = members
     return named
+
+
+def _rows_of(folder: Path) -> dict[str, str]:
+    """Read the hash of the rows of each split, for between two runs a file may have changed; key -> its beginning."""
+    is_drawn = flat(read_recipe(folder)).get("data.train_rows") is not None  # anew by each seed
+    hashes = read_summary(folder).get("data_hashes", {})
+    return {f"rows of {split}": of[:8] for split, of in hashes.items() if not (split == "train" and is_drawn)}
+
+
+def _shown(value: Any) -> str:
+    return printable(str(value))
 
 
 def _differ_in_seed(members: Sequence[Mapping[str, Any]]) -> bool:

@@ -55,7 +55,8 @@ class Row:
 def read_rows(file: Path) -> list[Row]:
     """Read the predictions of a split in the order of the file, the highest loss first; none without a file."""
     header, lines = read_table(file)
-    if not header or "row" not in header:
+    # The first column is the number of the row: `row`, or `row_2` beside an input that is called so.
+    if not header or not header[0].startswith("row"):
         return []
     # If an input is called `reference`, say, the columns behind the inputs end in _2.
     ending = header[-1].removeprefix("loss") if header[-1].startswith("loss") else ""
@@ -70,14 +71,12 @@ def _named(header: Sequence[str], line: Sequence[str], ending: str) -> dict[str,
 
 
 def _row(names: Sequence[str], inputs: Sequence[str], found: Mapping[str, str]) -> Row:
-    columns = dict(zip(names, inputs, strict=True))
-    number = columns.pop("row", "")
     is_answer = "predicted_answer" in found
     predicted = next((found[name] for name in PREDICTED if name in found), "")
     start, end = found.get("predicted_start", ""), found.get("predicted_end", "")
     return Row(
-        number,
-        columns,
+        inputs[0],
+        dict(zip(names[1:], inputs[1:], strict=True)),
         found["reference"],
         predicted,
         _number(found.get("predicted_score", found.get("score", ""))),

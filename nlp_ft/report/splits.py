@@ -174,9 +174,13 @@ def _numbers(rows: Sequence[Row]) -> list[list[float]]:
 
 
 def _as_numbers(lines: Sequence[Sequence[str]]) -> list[list[str | int | float]]:
-    """Read the columns that hold numbers: as counts where all are whole and one is above 1, else as floats."""
-    columns: list[Sequence[str | int | float]] = []
-    for column in zip(*lines):
+    """Read the columns that hold numbers: as counts where all are whole and one is above 1, else as floats.
+
+    The first column has names, of labels say, and `007` is one.
+    """
+    names, *others = zip(*lines) if lines else [()]
+    columns: list[Sequence[str | int | float]] = [_printable(names)]
+    for column in others:
         try:
             numbers = [float(cell) for cell in column]
         except ValueError:

@@ -1,6 +1,7 @@
 """Collects what a report says of a run into one dictionary of plain values, the source of HTML, Markdown and JSON."""
 
 import csv
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ def _described(
         "cost": _cost(summary),
         "derived": {key: printable(str(value)) for key, value in summary.get("derived", {}).items()},
         "command": printable(str(summary.get("command") or "")),
-        "again": f"nlp-ft train {printable(name)}/recipe.yaml output_dir=NEW",
+        "again": f"nlp-ft train {printable(shlex.quote(f'{name}/recipe.yaml'))} output_dir=NEW",
         "settings": {key: printable(str(value)) for key, value in flat(recipe).items()},
         "versions": summary.get("versions", {}),
     }

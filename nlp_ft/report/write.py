@@ -87,11 +87,9 @@ def write_report(
     save(text, output)
 
 
-def write_comparison(
-    folders: Sequence[str | Path], output: str | Path, form: Format = "html", *, texts: bool = True
-) -> None:
-    """Write the report of several runs side by side; see `write_report`."""
-    runs = describe_runs(folders, texts=texts)
+def write_comparison(folders: Sequence[str | Path], output: str | Path, form: Format = "html") -> None:
+    """Write the report of several runs side by side, which has no texts of rows; see `write_report`."""
+    runs = describe_runs(folders)
     if form == "json":
         return save(as_json(runs), output)
     figures = figures_of_runs(runs) if form == "html" else {}

@@ -1,6 +1,7 @@
 """The cells of a comparison: a strategy, a learning rate and a seed each, with a recipe of their own.
 
-All cells read the same splits, but none has the test split: a rate is chosen on validation, and test is scored after.
+All cells read the same splits, but none has a test split of its own: a rate is chosen on validation, and test is scored
+after. A test split that is a share of train is held out of each cell.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from nlp_ft.errors import NlpFtError, RecipeError, listed
 from nlp_ft.recipe import Recipe
 from nlp_ft.recipe.loader import apply_overrides, read_yaml, recipe_from_dict, recipe_to_dict
 from nlp_ft.recipe.presets import StrategyName
+from nlp_ft.recipe.sections import is_share
 from nlp_ft.screen import say
 from nlp_ft.suggest import nearest
 from nlp_ft.tables import wrapped
@@ -50,7 +52,7 @@ class Plan:
     Args:
         folder: the comparison folder.
         recipe: the recipe, with all splits.
-        recipes: strategy -> its recipe with the rates of its preset and no test split, as nested dicts.
+        recipes: strategy -> its recipe with the rates of its preset, see `without_test`, as nested dicts.
         factors: factors on these rates.
         num_seeds: seeds 0, 1, ... of each strategy and rate.
         baseline: the strategy that the others are compared with.
@@ -227,7 +229,12 @@ def _of_strategy(
     task = task_of(recipe)
     recipe = build.with_rates(recipe, task, build.structure(recipe, task, label_names))
     found = recipe_to_dict(recipe)
-    return {**found, "data": {**found["data"], "test": None}, "baselines": False, "trackers": []}
+    return {**found, "data": without_test(found["data"]), "baselines": False, "trackers": []}
+
+
+def without_test(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave test out of a section `data`; a share stays, or its rows would be those of train and validation."""
+    return {**data, "test": data["test"] if is_share(data.get("test")) else None}
 
 
 def with_strategy(values: Mapping[str, Any], strategy: str, own: str) -> dict[str, Any]:

@@ -70,8 +70,9 @@ def tune(options: argparse.Namespace) -> int:
     """Run `nlp-ft tune`; return the exit code."""
     recipe = load_recipe(options.recipe, options.overrides)
     folder = Path(options.output or f"{recipe.output_dir}-tune")
-    from nlp_ft.study.tuning.run import make_study, tune
+    from nlp_ft.study.tuning.run import tune
     from nlp_ft.study.tuning.space import read_space
+    from nlp_ft.study.tuning.study import make_study
 
     study = make_study(options.recipe, tuple(options.overrides), folder, read_space(options.space))
     tune(study, options.trials, options.jobs, at_a_time(options.jobs))

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from nlp_ft.data.sources import SPLITS
 from nlp_ft.errors import RecipeError, TrainingError, printable
 from nlp_ft.recipe.loader import load_recipe
 from nlp_ft.screen import say
@@ -24,6 +25,7 @@ from nlp_ft.study.running import (
     has_diverged,
     is_finished,
     is_lower_better,
+    require_data_of_now,
     require_same_data,
     run_cells,
     summary_of,
@@ -38,8 +40,8 @@ from nlp_ft.training.identity import hashes_of_data
 from nlp_ft.training.same_recipe import RECIPE
 from nlp_ft.training.verdict.facts import points
 
-CHEAP, FLOPS = "cheap.json", "flops.json"
-"""The scores of the cheap rows with the report on the data, and the operations of a step in each phase."""
+CHEAP, FLOPS, JOBS = "cheap.json", "flops.json", "jobs.json"
+"""The scores of the cheap rows with the report on the data, the operations of a step in each phase, `_most_jobs`."""
 
 
 def compare(
@@ -61,10 +63,12 @@ def compare(
         NlpFtError: the folder holds another comparison, or a cell cannot be trained.
         Interrupted: Ctrl-C or SIGTERM; the same command goes on from there.
     """
-    with stoppable(plan.folder) as stop, lock.held(plan.folder):
+    with stoppable(plan.folder) as stop, lock.held(plan.folder, "--output"):
         if budget is None:
             _require_room(plan)
         claim_folder(plan)
+        _require_data(plan)
+        most_jobs = _most_jobs(plan, jobs)
         clock = None if budget is None else Clock(plan, budget)
         # The unit of the margin is that in which differences are shown.
         margin *= 0.01 if points(plan.metric, 0.01) == "1.0 points" else 1.0
@@ -79,13 +83,14 @@ def compare(
             dropped = race(plan, jobs, margin, clock, start, stop.check) if clock else {}
         require_same_data(plan)
         task = task_of(plan.recipe)
-        hashes = hashes_of_data(task.identity(), ("train", "test"))
+        hashes = hashes_of_data(task.identity(), SPLITS)
+        require_data_of_now(plan, hashes)
         runs = _chosen_runs(plan, task, hashes["test"])
         cheap, report = _cheap(plan, task, hashes)
         sign = -1 if is_lower_better(plan.metric) else 1
         judged = judge(runs, plan.baseline, plan.metric, sign, margin)
         lines = verdict_lines(judged, plan.baseline, plan.metric, margin)
-        odd = diverged(plan) + remarks(judged, cheap, report, plan.metric, sign, jobs, margin)
+        odd = diverged(plan) + remarks(judged, cheap, report, plan.metric, sign, most_jobs, margin)
         if plan.equal == "seconds":
             odd = [*unequal(runs, plan.baseline), *odd]
         front, left_out = front_line(judged, plan.metric), unfinished(plan, dropped)
@@ -102,7 +107,7 @@ def prepare(plan: Plan) -> None:
         raise RecipeError(
             "--executor none: --equal seconds trains a run of each strategy first; choose steps or epochs"
         )
-    with lock.held(plan.folder):
+    with lock.held(plan.folder, "--output"):
         claim_folder(plan)
         write_recipes(plan)
     place = printable(str(plan.folder / CELLS))
@@ -117,6 +122,22 @@ def _require_room(plan: Plan) -> None:
     model = build.structure(plan.recipe, task, task.label_names()).model
     num_cells = sum(not is_finished(plan, cell) for cell in plan.cells)
     require_room(plan, num_cells, sum(weight.numel() * weight.element_size() for weight in model.parameters()))
+
+
+def _require_data(plan: Plan) -> None:
+    """Check, before more is trained, that finished cells have seen the data of now. Raises: RunFolderError."""
+    if any(is_finished(plan, cell) for cell in plan.cells):
+        require_data_of_now(plan, hashes_of_data(task_of(plan.recipe).identity(), SPLITS))
+
+
+def _most_jobs(plan: Plan, jobs: int) -> int:
+    """Say how many cells have trained at the same time at most, over all starts of the command; note it."""
+    file = plan.folder / JOBS
+    before: int = read_object(file, MADE_ANEW).get("jobs", 1) if file.exists() else 1
+    if jobs <= before or all(is_finished(plan, cell) for cell in plan.cells):
+        return before
+    durable.write_text(file, json.dumps({"jobs": jobs}) + "\n")
+    return jobs
 
 
 def _chosen_runs(plan: Plan, task: Task, test_hash: str) -> list[Runs]:
@@ -168,6 +189,7 @@ def _cheap(plan: Plan, task: Task, hashes: Mapping[str, str]) -> tuple[list[Chea
     """Score the cheap rows once, and describe the data, whose splits have these hashes."""
     file = plan.folder / CHEAP
     stored = read_object(file, MADE_ANEW) if file.exists() else {}
+    hashes = {split: hashes[split] for split in ("train", "test")}
     if stored.get("hashes") != hashes:
         rows = [vars(row) for row in cheap_rows(plan.recipe, task)]
         stored = {"hashes": hashes, "rows": rows, "data": task.describe_data()}

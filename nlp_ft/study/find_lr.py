@@ -81,7 +81,8 @@ class RangeTest:
     def suggestion(self) -> float | None:
         """A rate below that of the least mean, to two digits; None if the loss falls no more than by chance."""
         first, least = self.smoothed[0], self.smoothed[self.best]
-        if first - least < max(LEAST_FALL * first, SHOWN * self._error):
+        # Not `less`: a loss that is no number shows no fall.
+        if not first - least >= max(LEAST_FALL * first, SHOWN * self._error):
             return None
         return float(f"{self.rates[self.best] / self.margin:.1e}")
 
@@ -111,7 +112,7 @@ class FoundRates:
     @property
     def is_head_too_high(self) -> bool:
         """Whether the loss breaks once the head keeps its rate, which it had for a step alone in its own test."""
-        return self.encoder is not None and self.encoder.smoothed[0] > BROKEN * self.head.smoothed[0]
+        return self.encoder is not None and not self.encoder.smoothed[0] <= BROKEN * self.head.smoothed[0]
 
     @property
     def settings(self) -> list[str]:
@@ -271,7 +272,7 @@ def _chart(test: RangeTest) -> str:
     """Draw the smoothed losses as bars, and write the suggestion below."""
     smoothed = test.smoothed
     shown = sorted({round(i * (len(smoothed) - 1) / (ROWS_SHOWN - 1)) for i in range(ROWS_SHOWN)})
-    top = max(value for value in smoothed if math.isfinite(value))
+    top = max((value for value in smoothed if math.isfinite(value)), default=0.0)
     rows = [
         [f"{test.rates[i]:.1e}", f"{smoothed[i]:.4f}", "#" * round(BAR_WIDTH * min(smoothed[i] / top, 1.0))]
         for i in shown

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,22 @@ def require_empty(folder: Path, what: str) -> None:
     # A first start that found no room on the disk leaves a file that was being written.
     if folder.exists() and any(one.suffix != ".writing" for one in folder.iterdir()):
         raise RunFolderError(f"--output: {folder} holds other things than a {what}; choose another folder")
+
+
+def require_same_rows(
+    folder: Path, name: str, summary: Mapping[str, Any], hashes: Mapping[str, str], splits: Sequence[str]
+) -> None:
+    """Check that a finished run of a study has seen the rows of some splits, which have these hashes now.
+
+    Raises:
+        RunFolderError: it has seen others.
+    """
+    seen = summary.get("data_hashes", {})
+    if changed := [split for split in splits if split in seen and seen[split] != hashes[split]]:
+        raise RunFolderError(
+            f"{folder}: the rows of {' and '.join(changed)} have changed since {name} was trained; put the data back, "
+            "or begin anew in another folder"
+        )
 
 
 def _is_same(file: Path, values: Mapping[str, Any]) -> bool:

@@ -97,17 +97,20 @@ def race(
     dropped: dict[str, Deficit] = {}
     for seed in range(plan.num_seeds):
         cells = [cell for cell in plan.cells if cell.seed == seed and cell.strategy not in dropped]
-        # The middle rates first: all strategies have those even if there is no time for the others.
-        cells.sort(key=lambda cell: abs(math.log(cell.factor)))
+        # The middle rates first, later the best so far: where the time ends, the most seeds are those of the best rate.
+        best = chosen(plan, seed) if seed else {}
+        cells.sort(key=lambda cell: (cell.factor != best.get(cell.strategy, 1.0), abs(math.log(cell.factor))))
         say(f"seed {seed}: {', '.join(dict.fromkeys(cell.strategy for cell in cells))}")
-        run_cells(plan, jobs, start, check_stop, cells, clock.has_time)
+        try:
+            run_cells(plan, jobs, start, check_stop, cells, clock.has_time)
+        finally:
+            clock.note()  # also after Ctrl-C
         if not all(is_finished(plan, cell) for cell in cells):
             say("the time is used up; --budget with more, or none, goes on from here")
             break
         for strategy, deficit in behind(plan, seed + 1, margin, without=[*dropped]).items():
             dropped[strategy] = deficit
             say(f"{strategy} is dropped after {seed + 1} seed(s): {words(plan, deficit)}")
-    clock.note()
     if plan.baseline not in chosen(plan):
         raise TrainingError(
             f"--budget: the time was used up before one run of the baseline {plan.baseline} was finished; with more, "

@@ -84,11 +84,11 @@ def remarks(
         report: what `Task.describe_data` gives.
         metric: the compared score.
         sign: -1 if a lower score is better, else 1.
-        jobs: cells that were trained at the same time.
+        jobs: cells that were trained at the same time, at most.
         margin: differences below it count as equal, in the unit of the metric.
     """
     base = next(one for one in judged if one.gain is None)
-    found = [*_of_seeds(judged), *_of_data(report), *_of_margin(base, metric, margin)]
+    found = [*_of_seeds(judged), *_of_machines(judged), *_of_data(report), *_of_margin(base, metric, margin)]
     for one in judged:
         found += _of_runs(one, metric, sign)
         found += _of_cost(one, base)
@@ -107,6 +107,20 @@ def _of_seeds(judged: Sequence[Judged]) -> list[str]:
         quantile = statistics.Interval(0.0, 1.0, seeds - 1).half_width
         says = f"where seeds decide, a difference must be {quantile:.1f} standard errors to show, not 2"
     return [f"{seeds} seed{'s' * (seeds > 1)} instead of {USUAL_SEEDS}: {says}."]
+
+
+def _of_machines(judged: Sequence[Judged]) -> list[str]:
+    """Say in what the machines and packages differ that trained the runs, as after a comparison went on elsewhere."""
+    summaries = [summary for one in judged for summary in one.runs.summaries]
+    kinds = [{key: of.get(key) for key in ("device", "precision")} | of.get("versions", {}) for of in summaries]
+    different = [
+        f"{key} {' and '.join(map(str, values))}"
+        for key in kinds[0]
+        if len(values := dict.fromkeys(kind.get(key) for kind in kinds)) > 1
+    ]
+    if not different:
+        return []
+    return [f"The cells did not train alike ({', '.join(different)}): neither seconds nor small differences compare."]
 
 
 def _of_data(report: Mapping[str, Any]) -> list[str]:

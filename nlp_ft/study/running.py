@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 from nlp_ft.errors import FolderInUseError, RunFolderError, TrainingError
 from nlp_ft.layerwise.unfreezing.triggers import LOWER_IS_BETTER
 from nlp_ft.study.cells import CELLS, Cell, Plan
-from nlp_ft.study.folder import read_object
+from nlp_ft.study.folder import read_object, require_same_rows
 from nlp_ft.study.live import View
 from nlp_ft.study.process import DIVERGED, SECONDS_BETWEEN_LOOKS, TAKEN, Running, Start, start_process
 from nlp_ft.training import durable
@@ -55,6 +55,7 @@ def run_cells(
             while len(running) < jobs and (cell := next(free, None)) is not None:
                 waiting.remove(cell)
                 if not is_finished(plan, cell) and may_begin(cell):  # another process may have finished it
+                    _log(plan, cell).unlink(missing_ok=True)  # of an earlier try
                     running[cell] = start(plan.recipe_file(cell), _log(plan, cell))
             for cell in [cell for cell, process in running.items() if process.poll() is not None]:
                 code = running.pop(cell).wait()
@@ -131,6 +132,20 @@ def require_same_data(plan: Plan) -> None:
             )
 
 
+def require_data_of_now(plan: Plan, hashes: Mapping[str, str]) -> None:
+    """Check that finished cells have seen the rows that the recipe names now, whose splits have these hashes.
+
+    Where each seed draws its own rows of train, those of the other seeds than the recipe's are not compared.
+
+    Raises:
+        RunFolderError: they have not.
+    """
+    draws_rows = plan.recipe.data.train_rows is not None
+    for cell in (cell for cell in plan.cells if is_finished(plan, cell)):
+        splits = ["validation"] if draws_rows and cell.seed != plan.recipe.seed else ["train", "validation"]
+        require_same_rows(plan.folder, cell.name, summary_of(plan, cell), hashes, splits)
+
+
 def chosen(plan: Plan, num_seeds: int | None = None) -> dict[str, float]:
     """Choose for each strategy the factor with the best mean score on validation over its seeds.
 
@@ -202,7 +217,8 @@ def _require_success(plan: Plan, cell: Cell, code: int) -> None:
 
 
 def error_in(log: Path, code: int) -> str:
-    """Read why a process has failed: the errors in its log, else its last lines, else its exit code."""
+    """Read why a process has failed: the errors in its log, else the signal that ended it, its last lines, its code."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
-    error = [line for line in lines if line.startswith("error: ")] or lines
+    killed = [f"it was killed by signal {-code}, such as for lack of memory"] if code < 0 else []
+    error = [line for line in lines if line.startswith("error: ")] or killed or lines
     return "; ".join(line.removeprefix("error: ") for line in error[-LINES_OF_ERROR:]) or f"exit code {code}"

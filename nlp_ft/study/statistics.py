@@ -70,7 +70,11 @@ class Variances:
     """Whether they are those of `undecided`, whose error falls with the rows, not with their square root."""
 
     def interval(self, value: float, num_seeds: int) -> Interval:
-        """Return what the interval around a value would be with so many seeds."""
+        """Return what the interval around a value is, or would be, with so many seeds.
+
+        The error is that of Hillis 2007 (https://doi.org/10.1002/sim.2532), and so are the degrees of freedom but for
+        one thing: there, the shares of the variance are squared, which covers 92 % instead of 95 % at three seeds.
+        """
         of_seeds = (self.seeds + self.both / self.num_groups) / num_seeds
         return _interval(value, of_seeds, self.groups / self.num_groups, num_seeds, self.num_groups)
 
@@ -136,15 +140,6 @@ def undecided(num_rows: int, num_groups: int) -> Variances:
     https://doi.org/10.1001/jama.1983.03330370053031); two standard errors are taken for it.
     """
     return Variances(0.0, num_groups * (1.5 / num_rows) ** 2, 0.0, num_groups, is_undecided=True)
-
-
-def crossed(differences: np.ndarray, of_groups: np.ndarray) -> Interval:
-    """Estimate the mean difference over new seeds and new test rows; see `variances` for the arguments.
-
-    The error is that of Hillis 2007 (https://doi.org/10.1002/sim.2532), and so are the degrees of freedom but for one
-    thing: there, the shares of the variance are squared, which covers 92 % instead of 95 % at three seeds.
-    """
-    return variances(differences, of_groups).interval(float(differences.mean()), len(differences))
 
 
 def over_seeds(differences: np.ndarray) -> Interval:

@@ -8,6 +8,9 @@ from filelock import FileLock, Timeout
 
 from nlp_ft.errors import FolderInUseError, RunFolderError
 
+FIELD = "output_dir"
+"""The key of a recipe that names a run folder."""
+
 
 def lock_file(folder: Path) -> Path:
     """Return the path of the lock file of a run folder; `folder` is the final name, without `.partial`."""
@@ -15,8 +18,12 @@ def lock_file(folder: Path) -> Path:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def held(folder: Path, field: str = FIELD) -> Iterator[None]:
     """Keep other processes out of the run folder; afterwards remove the lock, and folders made for it.
+
+    Args:
+        folder: the folder.
+        field: the key or option that names it, for the error message.
 
     Raises:
         FolderInUseError: another process has the lock.
@@ -30,10 +37,10 @@ def held(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         if not file.exists():  # such as in /proc, where filelock takes any refusal for a lock that is held
-            raise RunFolderError(f"output_dir: {file} cannot be made; choose a folder that can be written") from None
-        raise _taken(folder) from None
+            raise RunFolderError(f"{field}: {file} cannot be made; choose a folder that can be written") from None
+        raise _taken(folder, field) from None
     except OSError as error:
-        raise RunFolderError(f"output_dir: {file} cannot be made: {error.strerror or error}") from None
+        raise RunFolderError(f"{field}: {file} cannot be made: {error.strerror or error}") from None
     try:
         yield
     finally:
@@ -46,22 +53,22 @@ def held(folder: Path) -> Iterator[None]:
                 parent.rmdir()  # the first folder that is not empty raises and ends the loop
 
 
-def require_free(folder: Path) -> None:
-    """Check that no process writes the run folder. Raises: FolderInUseError: one does."""
+def require_free(folder: Path, field: str = FIELD) -> None:
+    """Check that no process writes the run folder; see `held`. Raises: FolderInUseError: one does."""
     if not lock_file(folder).exists():
         return
     lock = FileLock(lock_file(folder))
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise _taken(folder) from None
+        raise _taken(folder, field) from None
     except OSError:  # whoever writes there reports a folder that cannot be written
         return
     lock.release()
 
 
-def _taken(folder: Path) -> FolderInUseError:
+def _taken(folder: Path, field: str) -> FolderInUseError:
     return FolderInUseError(
-        f"output_dir: {folder} is being written by another process at this moment ({lock_file(folder)} is held); "
+        f"{field}: {folder} is being written by another process at this moment ({lock_file(folder)} is held); "
         "wait for it, or choose another folder"
     )

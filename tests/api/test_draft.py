@@ -221,6 +221,18 @@ def test_words_with_tags_in_json_lines_and_conll_and_texts_with_spans(tmp_path: 
     assert "# 1 kinds of spans, with their spans in train: colour (120)" in text
 
 
+def test_questions_with_a_column_of_splits_are_refused_as_they_would_all_be_trained_on(
+    tmp_path: Path, tiny_encoder: Path
+) -> None:
+    rows = tiny_questions(120, 0)
+    drafted_rows(tmp_path, [{**row, "fold": "train"} for row in rows], tiny_encoder)
+    folds = [{**row, "fold": "test" if number % 4 == 0 else "train"} for number, row in enumerate(rows)]
+    with pytest.raises(
+        DataError, match="column 'fold' names the splits of the rows, and question_answering reads each"
+    ):
+        drafted_rows(tmp_path, folds, tiny_encoder)
+
+
 def test_questions_in_json_lines_and_in_the_form_of_squad(tmp_path: Path, tiny_encoder: Path) -> None:
     rows = tiny_questions(120, 0, no_answer_every=4)
     recipe, text = drafted_rows(tmp_path, rows, tiny_encoder)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from datasets import ClassLabel, Dataset, Features, Value
 
 import nlp_ft
 from nlp_ft.api.html import run_as_html
@@ -215,6 +216,42 @@ def test_labels_that_pandas_made_fractions_are_whole_again(
     ids = frame.assign(label=[float(LABELS.index(label)) for label in frame["label"]])
     run = nlp_ft.fit(ids, task="text_classification", model=tiny_encoder, output_dir=tmp_path / "run", **QUICK)
     assert run.labels == ["0", "1", "2"]
+    assert run.evaluate(ids) == run.evaluate(ids.astype({"label": int}))
+
+
+def of_classes(frame: pandas.DataFrame, names: list[str], text: str = "text", label: str = "label") -> Dataset:
+    """The rows whose label is one of the names, as a data set with ids of a `ClassLabel`."""
+    rows = frame[frame["label"].isin(names)]
+    columns = {text: list(rows["text"]), label: [names.index(one) for one in rows["label"]]}
+    return Dataset.from_dict(columns, Features({text: Value("string"), label: ClassLabel(names=names)}))
+
+
+def test_ids_that_mean_other_labels_than_in_train_are_refused(
+    run: nlp_ft.Run, frame: pandas.DataFrame, tmp_path: Path
+) -> None:
+    first, *others = sorted(LABELS)
+    train = of_classes(frame, [first, *others])
+    message = f"column 'label': validation and train give the ids other names, {others[0]}, {others[1]} and {first}, "
+    with pytest.raises(DataError, match=message):
+        nlp_ft.fit(train, validation=of_classes(frame, others), model="m", output_dir=tmp_path / "r", **QUICK)
+    with pytest.raises(DataError, match="data and label_names give the ids other names"):
+        nlp_ft.fit(train, label_names=[*others, first], model="m", output_dir=tmp_path / "r", **QUICK)
+    with pytest.raises(DataError, match=r"column 'kind': data and run .* align_labels_with_mapping\(\{'animal': 0, "):
+        run.evaluate(of_classes(frame, others, "words", "kind"))
+    whole = run.evaluate(frame.rename(columns={"text": "words", "label": "kind"}))
+    assert run.evaluate(of_classes(frame, [first, *others], "words", "kind")) == whole
+
+
+def test_labels_of_the_recipe_that_have_changed_are_no_labels_of_the_model(tiny_encoder: Path, tmp_path: Path) -> None:
+    train, test = (write_tiny_csv(tmp_path / f"{split}.csv", 60) for split in ("train", "test"))
+    run = nlp_ft.fit(str(train), test=str(test), model=tiny_encoder, output_dir=tmp_path / "run", **QUICK)
+    for file in (train, test):
+        file.write_text(file.read_text().replace(",animal", ",zebra"))
+    message = (
+        r"have other labels by now \(colour, size, zebra\) than the model \(animal, colour, size\); other labelled"
+    )
+    with pytest.raises(DataError, match=message):
+        run.evaluate()
 
 
 def test_every_recipe_of_a_run_is_one_that_the_command_line_reads(run: nlp_ft.Run) -> None:

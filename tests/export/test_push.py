@@ -155,6 +155,19 @@ def test_the_card_has_the_metadata_that_the_hub_reads(run: Path, hub: StandIn) -
     assert "PATH/TO" not in card.text
 
 
+def test_scores_name_the_split_of_the_hub_that_was_scored() -> None:
+    recipe = {"data": {"source": "org/data", "train": "train", "validation": "10%", "test": "validation"}}
+    scores = {split: {"accuracy": 0.5} for split in ("validation", "test")}
+    summary = {"seed": 3, "metrics": scores, "margins": scores}
+    text = '---\npipeline_tag: text-classification\ndatasets: ["org/data"]\n---\n\n# T\n'
+    data: Any = ModelCard(hub_card(text, REPO, None, recipe, summary)).data
+    assert [one.dataset_split for one in data.eval_results] == ["10% of train", "validation"]
+    # Data that somebody has named in the card: the files of the recipe are no splits of them.
+    of_files = {"data": {"source": None, "train": "/home/me/train.csv", "test": "/home/me/test.csv"}}
+    data = ModelCard(hub_card(text, REPO, None, of_files, summary)).data
+    assert [one.dataset_split for one in data.eval_results] == ["validation", "test"]
+
+
 @pytest.mark.parametrize("datasets", ['["org/data"]', "org/data", '["org/data", "org/more"]'])
 def test_base_model_and_data_are_named_where_they_are_on_the_hub(datasets: str) -> None:
     recipe = {"data": {"source": "org/data", "config": "small"}, "model": {"name": "org/bert"}}

@@ -15,7 +15,7 @@ from nlp_ft.report.calibration import calibration, coverage
 from nlp_ft.report.compare import band, describe_runs, interval_of_mean
 from nlp_ft.report.figures import figures_of_run
 from nlp_ft.report.rows import marked_words, read_rows
-from nlp_ft.report.splits import by_length
+from nlp_ft.report.splits import by_length, describe_split
 from nlp_ft.report.summary import describe_run
 from nlp_ft.report.write import format_of, render_run, report_file, save, write_comparison, write_report
 from tests.report.browser import browser, measure
@@ -186,6 +186,25 @@ def test_a_column_called_reference_is_an_input(tmp_path: Path) -> None:
     assert (row.columns, row.reference, row.predicted, row.loss) == ({"reference": "a text"}, "yes", "no", 1.5)
 
 
+def test_the_number_of_a_row_stands_first_also_beside_an_input_called_row(tmp_path: Path) -> None:
+    header = ["row_2", "row", "reference", "predicted", "score", "loss"]
+    write_table(tmp_path / "test_predictions.csv", [header, ["4", "a secret text", "x", "y", "0.9", "1.0"]])
+    [row] = read_rows(tmp_path / "test_predictions.csv")
+    assert (row.number, row.columns) == ("4", {"row": "a secret text"})
+
+
+def test_names_of_labels_stay_as_they_are(tmp_path: Path) -> None:
+    lines = [["0", "0.5", "3"], ["007", "1.0", "4"], ["1e3", "0.0", "5"]]
+    write_table(tmp_path / "test_per_class.csv", [["label", "f1", "rows"], *lines])
+    found = describe_split(tmp_path, "test", 0, texts=True, has_lengths=True)
+    assert found["table"]["rows"] == [["0", 0.5, 3], ["007", 1.0, 4], ["1e3", 0.0, 5]]
+
+
+def test_the_command_of_a_run_whose_name_has_a_blank_is_one_that_a_shell_reads(tmp_path: Path) -> None:
+    again = describe_run(make_run(tmp_path / "my run"))["again"]
+    assert again == "nlp-ft train 'my run/recipe.yaml' output_dir=NEW"
+
+
 def test_lengths_are_groups_of_about_equal_size(run: Path) -> None:
     groups = by_length(read_rows(run / "test_predictions.csv"), 2)
     assert [(one["from"], one["to"], one["rows"], one["share_right"]) for one in groups] == [
@@ -267,6 +286,18 @@ def test_runs_that_differ_in_the_seed_alone_form_a_group_with_an_interval(tmp_pa
     assert (twin["name"], twin["interval"]) == ("2 runs", None)
     assert interval_of_mean([0.5]) is None
     assert band([[[1, 0.0], [2, 1.0]], [[2, 3.0], [3, 9.0]]]) == [[2, 2.0, 1.0, 3.0]]
+
+
+def test_runs_whose_rows_have_changed_are_no_group_and_the_report_says_so(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / f"seed_{seed}", seed=seed) for seed in range(3)]
+    for folder, of_test in zip(folders, ("a" * 32, "a" * 32, "b" * 32), strict=True):
+        summary = json.loads((folder / "summary.json").read_text())
+        summary["data_hashes"] = {"train": "c" * 32, "test": of_test}
+        (folder / "summary.json").write_text(json.dumps(summary))
+    found = describe_runs(folders)
+    assert [group["runs"] for group in found["groups"]] == [["seed_0", "seed_1"], ["seed_2"]]
+    assert ["rows of test", "a" * 8, "a" * 8, "b" * 8] in found["differ"]["rows"]
+    assert [row[0] for row in found["differ"]["rows"]] == ["seed", "rows of test"]
 
 
 @pytest.mark.parametrize(("file", "runs"), [("comparison.json", "cells"), ("tune.json", "trials")])

@@ -17,14 +17,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nlp_ft.data.questions import load_question_splits
 from nlp_ft.errors import DataError, NlpFtError, RecipeError, RunFolderError, TrainingError
-from nlp_ft.recipe.loader import load_recipe
+from nlp_ft.recipe.loader import load_recipe, recipe_from_dict
 from nlp_ft.study import compare as comparing
 from nlp_ft.study import scoring
+from nlp_ft.study.advise.advise import _Recipes
 from nlp_ft.study.cells import Cell, Plan, make_plan
 from nlp_ft.study.compare import compare, prepare
 from nlp_ft.study.process import DIVERGED, Running, _trained, start_process
 from nlp_ft.study.running import chosen, require_same_data
+from nlp_ft.study.tuning.space import read_space
+from nlp_ft.study.tuning.study import make_study
 from nlp_ft.tasks.registry import task_of
 from nlp_ft.training import build, durable
 from nlp_ft.training.run import train
@@ -125,6 +129,34 @@ def test_each_strategy_has_the_rates_around_its_own_preset(recipe: str, tmp_path
     decays = {name: of["optimizer"]["layer_decay"] for name, of in cells.items() if "x1" in name}
     assert decays == {"full-x1-seed0": 1.0, "head_only-x1-seed0": 1.0, "llrd-x1-seed0": 0.9}
     assert {of["data"]["test"] for of in cells.values()} == {None}
+
+
+def held_out_rows(recipe: Any) -> dict[str, list[str]]:
+    """Split -> what tells its rows apart."""
+    return {
+        split: [f"{question} {context}" for question, context in zip(rows["question"][:], rows["context"][:])]
+        for split, rows in load_question_splits(recipe.data, recipe.seed).items()
+    }
+
+
+def test_rows_of_test_that_are_a_share_of_train_are_in_no_cell_trial_or_advice(
+    tiny_encoder: Path, tmp_path: Path
+) -> None:
+    values = question_recipe(tmp_path, tiny_encoder, data={"validation": "20%", "test": "20%"})
+    file = tmp_path / "recipe.yaml"
+    file.write_text(json.dumps(values))
+    expected = held_out_rows(load_recipe(file))
+    assert len(expected["test"]) > 5
+    plan = make_plan(str(file), [], tmp_path / "c", ["full"], 1, 1)
+    study = make_study(str(file), (), tmp_path / "t", read_space(["optimizer.lr=1e-5..1e-3"]))
+    of_studies = (
+        recipe_from_dict(plan.recipe_of(plan.cells[0]), "a cell"),
+        recipe_from_dict(study.values, "a trial"),
+        _Recipes(values, "full", str(file))["full"],
+    )
+    for recipe in of_studies:
+        found = held_out_rows(recipe)
+        assert (found["train"], found["validation"]) == (expected["train"], expected["validation"])
 
 
 SGD: dict[str, Any] = {
@@ -363,13 +395,18 @@ def test_other_tasks_are_compared_by_their_metric(
     assert (tmp_path / "c/report.html").exists() == values["report"]
 
 
-def test_data_that_change_between_two_cells_are_refused(tmp_path: Path, tiny_encoder: Path) -> None:
+def test_data_that_have_changed_are_refused_before_more_is_trained(tmp_path: Path, tiny_encoder: Path) -> None:
     file = write_recipe(tmp_path, tiny_encoder)
     compare(make_plan(file, [], tmp_path / "c", ["full"], 1, 1), start=here)
-    write_tiny_csv(tmp_path / "train.csv", 40)
-    message = "the data have changed between full-x1-seed0 and full-x1-seed1"
-    with pytest.raises(RunFolderError, match=message):
-        compare(make_plan(file, [], tmp_path / "c", ["full"], 1, 2), start=here)
+    for split, num_seeds in (("train", 2), ("validation", 1)):
+        before = (tmp_path / f"{split}.csv").read_text()
+        write_tiny_csv(tmp_path / f"{split}.csv", 40)
+        message = (
+            f": the rows of {split} have changed since full-x1-seed0 was trained; put the data back, or begin anew"
+        )
+        with pytest.raises(RunFolderError, match=message):
+            compare(make_plan(file, [], tmp_path / "c", ["full"], 1, num_seeds), start=never)
+        (tmp_path / f"{split}.csv").write_text(before)
 
 
 def test_the_hashes_of_the_rows_tell_what_the_report_on_the_data_does_not(recipe: str, tmp_path: Path) -> None:
@@ -405,6 +442,15 @@ def test_test_rows_that_have_changed_are_scored_anew_by_all_and_damaged_files_ar
     (tmp_path / "test.csv").write_text(f"{header}\n{rows[0]}\n")
     with pytest.raises(DataError, match="single row"):
         compare(make_plan(file, [], tmp_path / "c", ["full"], 1, 1), start=here)
+
+
+def test_that_cells_trained_side_by_side_is_known_to_a_later_start(recipe: str, tmp_path: Path) -> None:
+    plan = make_plan(recipe, [], tmp_path / "c", ["full"], 1, 1)
+    prepare(plan)
+    assert [comparing._most_jobs(plan, jobs) for jobs in (1, 2, 1)] == [1, 2, 2]
+    plan.folder_of(plan.cells[0]).mkdir()
+    (plan.folder_of(plan.cells[0]) / "summary.json").write_text("{}")
+    assert comparing._most_jobs(plan, 4) == 2  # nothing was left to train
 
 
 def test_a_comparison_that_was_moved_goes_on_in_its_new_place(recipe: str, tmp_path: Path) -> None:

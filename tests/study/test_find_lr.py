@@ -144,6 +144,14 @@ def test_a_rate_of_the_head_that_breaks_the_loss_is_not_suggested() -> None:
     assert FoundRates(head, RangeTest(rates, [0.9] * 20, 1.0)).settings == [f"optimizer.head_lr={head.suggestion:g}"]
 
 
+def test_a_loss_that_is_no_number_from_the_first_steps_on_suggests_nothing() -> None:
+    head = RangeTest([1e-5 * 2**step for step in range(20)], [2 - 0.05 * step for step in range(20)], 10.0)
+    found = FoundRates(head, RangeTest([1e-7, 2e-7, 4e-7], [1.0, 1.0, math.nan], 1.0))
+    assert head.suggestion is not None
+    assert (found.encoder and found.encoder.suggestion, found.settings) == (None, [])
+    assert "that rate of the head breaks the loss, so nothing is suggested" in str(found)
+
+
 def test_a_plot_that_finds_no_room_is_named_and_not_left_in_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,7 +23,7 @@ from tests.study.test_compare import Done, here, write_recipe
 STRATEGIES = ("full", "head_only", "llrd")
 Scores = Mapping[str, Sequence[float]]
 SCORES: Scores = {"full": [0.80, 0.82, 0.81, 0.80], "head_only": [0.375] * 4, "llrd": [0.875, 0.86, 0.84, 0.85]}
-"""Strategy -> its score of each seed at the middle rate; the other rates are 10 points worse."""
+"""Strategy -> its score of each seed at its best rate, by default the middle one; the others are 10 points worse."""
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +37,9 @@ def make(recipe: str, folder: Path, num_rates: int = 1, num_seeds: int = 4) -> P
     return plan
 
 
-def finish(plan: Plan, cell: Cell, scores: Scores, row_margin: float = 0.05) -> None:
+def finish(plan: Plan, cell: Cell, scores: Scores, row_margin: float = 0.05, best: float = 1.0) -> None:
     """Write what a finished cell has written that a race reads."""
-    value = scores[cell.strategy][cell.seed] - (0 if cell.factor == 1 else 0.1)
+    value = scores[cell.strategy][cell.seed] - (0 if cell.factor == best else 0.1)
     summary = {
         "metrics": {"validation": {"accuracy": value}},
         "margins": {"validation": {"accuracy": row_margin}},
@@ -53,14 +53,14 @@ def finish(plan: Plan, cell: Cell, scores: Scores, row_margin: float = 0.05) -> 
 class Track:
     """Cells that take 10 seconds each, on a clock of their own."""
 
-    def __init__(self, plan: Plan, scores: Scores = SCORES) -> None:
-        self.plan, self.scores, self.time = plan, scores, 0.0
+    def __init__(self, plan: Plan, scores: Scores = SCORES, best: float = 1.0) -> None:
+        self.plan, self.scores, self.best, self.time = plan, scores, best, 0.0
         self.begun: list[str] = []
 
     def start(self, file: Path, log: Path) -> Running:
         [cell] = [cell for cell in self.plan.cells if cell.name == file.stem]
         self.begun.append(cell.name)
-        finish(self.plan, cell, self.scores)
+        finish(self.plan, cell, self.scores, best=self.best)
         self.time += 10
         return Done()
 
@@ -123,6 +123,27 @@ def test_a_race_ends_where_the_next_cell_would_not_fit_and_goes_on_with_more_tim
     second.race(75)
     assert second.begun == ["full-x1-seed2", "llrd-x1-seed2"]
     assert json.loads((plan.folder / "spent.json").read_text()) == {"seconds": 70.0}
+
+
+def test_where_the_time_ends_within_a_seed_the_rate_that_is_best_so_far_has_it(recipe: str, tmp_path: Path) -> None:
+    plan = make_plan(recipe, [], tmp_path / "c", ["full"], 3, 2)
+    claim_folder(plan)
+    track = Track(plan, {"full": [0.6, 0.6]}, best=3.0)
+    track.race(45)
+    assert track.begun[-1] == "full-x3-seed1"
+    assert chosen(plan) == {"full": 3.0}
+
+
+def test_the_time_of_a_cell_that_is_stopped_counts_for_the_next_start(recipe: str, tmp_path: Path) -> None:
+    track = Track(make(recipe, tmp_path / "c"))
+
+    def stopped(file: Path, log: Path) -> Running:
+        track.time += 10
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        race(track.plan, 1, 0.005, Clock(track.plan, 55, lambda: track.time), stopped, lambda: None)
+    assert json.loads((track.plan.folder / "spent.json").read_text()) == {"seconds": 10.0}
 
 
 def test_the_rate_is_chosen_among_those_with_the_most_seeds(recipe: str, tmp_path: Path) -> None:

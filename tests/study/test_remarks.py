@@ -72,6 +72,21 @@ def test_each_strategy_gets_its_word() -> None:
     assert lines[3].startswith("gradual: cannot tell yet. A true difference of 1.0 points would show in 4 %")
 
 
+def test_cells_that_went_on_on_another_machine_are_told() -> None:
+    full, llrd = runs("full", [0.8] * 5), runs("llrd", [0.9] * 5)
+    for summary in [*full.summaries, *llrd.summaries]:
+        assert isinstance(summary, dict)
+        summary |= {"device": "cpu", "precision": "fp32", "versions": {"torch": "2.0"}}
+    assert said(full, llrd) == []
+    last = llrd.summaries[-1]
+    assert isinstance(last, dict)
+    last |= {"device": "cuda", "versions": {"torch": "2.1"}}
+    assert said(full, llrd) == [
+        "The cells did not train alike (device cpu and cuda, torch 2.0 and 2.1): neither seconds nor small differences "
+        "compare."
+    ]
+
+
 def test_too_few_rows_are_told_from_too_few_seeds() -> None:
     full = runs("full", [0.8] * 5)
     other_rows = judged(full, runs("llrd", [0.8] * 5, shift=40))

@@ -9,7 +9,6 @@ from scipy import stats
 from nlp_ft.study.statistics import (
     Interval,
     Variances,
-    crossed,
     deviations,
     groups_of,
     holm,
@@ -34,6 +33,11 @@ SITUATIONS = {
     "neither": (0.0, 0.0, 1.0),
 }
 """Deviation of seeds, of groups of rows, and of both together."""
+
+
+def crossed(differences: np.ndarray, of_groups: np.ndarray) -> Interval:
+    """The mean difference over new seeds and new rows; see `variances` for the arguments."""
+    return variances(differences, of_groups).interval(float(differences.mean()), len(differences))
 
 
 def simulated(situation: str, seeds: int, mean: float = 0.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

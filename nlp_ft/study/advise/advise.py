@@ -26,7 +26,7 @@ from nlp_ft.study.advise.probing import Probe, probe
 from nlp_ft.study.advise.settings import Setting
 from nlp_ft.study.advise.trials import Trial, run_trial
 from nlp_ft.study.advise.words import Words, words_of
-from nlp_ft.study.cells import with_strategy
+from nlp_ft.study.cells import with_strategy, without_test
 from nlp_ft.tables import wrapped
 from nlp_ft.tasks.registry import task_of
 from nlp_ft.tasks.task import Task
@@ -152,10 +152,10 @@ def _labels(choice: Choice, probed: Probe | None, facts: Evidence) -> tuple[bool
 
 
 class _Recipes:
-    """Strategy -> its recipe, without a test split, and with a validation split drawn from train if there is none."""
+    """Strategy -> its recipe, see `without_test`, and with a validation split drawn from train if there is none."""
 
     def __init__(self, values: Mapping[str, Any], own: str, file: str) -> None:
-        data = {**(values.get("data") or {}), "test": None}
+        data = without_test(values.get("data") or {})
         self.was_drawn = data.get("validation") is None
         if self.was_drawn:
             data["validation"] = DRAWN

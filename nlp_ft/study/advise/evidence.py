@@ -51,9 +51,7 @@ class Evidence:
         lengths: lengths in tokens; None for images.
         words: None for images.
         domain: how far the texts are from general English; None for images.
-        num_parameters: parameters of the model.
         trainable: strategy -> parameters that it ever trains.
-        num_blocks: blocks of the encoder.
     """
 
     rows: int
@@ -62,9 +60,7 @@ class Evidence:
     lengths: Lengths | None
     words: Words | None
     domain: Domain | None
-    num_parameters: int
     trainable: Mapping[str, int]
-    num_blocks: int
 
     @property
     def smallest(self) -> int | None:
@@ -91,12 +87,11 @@ def gather(task: Task, recipes: Mapping[str, Recipe], words: Words | None, domai
     Raises:
         NlpFtError: data or model cannot be read.
     """
-    total, num_blocks, trainable = 0, 0, {}
+    trainable = {}
     for strategy, recipe in recipes.items():
         layered = build.structure(recipe, task_of(recipe), task.data.label_names)
         set_trainable_layers(layered.model, layered.layer_map, layered.schedule.phases[-1].layers, layered.frozen)
-        total, trainable[strategy] = count_parameters(layered.model)
-        num_blocks = layered.layer_map.num_layers
+        _, trainable[strategy] = count_parameters(layered.model)
     return Evidence(
         rows=task.data.windows("train").num_rows,
         validation_rows=task.data.windows("validation").num_rows,
@@ -104,9 +99,7 @@ def gather(task: Task, recipes: Mapping[str, Recipe], words: Words | None, domai
         lengths=lengths_of(task, next(iter(recipes.values()))),
         words=words,
         domain=domain,
-        num_parameters=total,
         trainable=trainable,
-        num_blocks=num_blocks,
     )
 
 

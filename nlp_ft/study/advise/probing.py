@@ -40,13 +40,11 @@ class Probe:
         layers: `last`, `middle` and `mean` (of all layers) -> cross-validated score; some may be left out.
         points: (rows, score, standard error) of the learning curve in the last layer.
         rows: rows of the sample.
-        row_seconds: seconds of the network for each row.
     """
 
     layers: Mapping[str, Estimate]
     points: Sequence[tuple[int, float, float]]
     rows: int
-    row_seconds: float
 
     def curve(self, num_rows: int) -> RowCurve | None:
         """Fit the learning curve; `num_rows` is the number of rows of train."""
@@ -92,11 +90,11 @@ def probe(recipe: Recipe, task: Task, network: PreTrainedModel, seconds: float) 
     features = layer_features(recipe, task, ["train"], model=network, rows=chosen)["train"]
     judge = Judge(task.outputs, recipe.training.metric)
     labels = judge.as_outputs(task.data.labels("train")[chosen])
-    return probe_of_features(features, labels, judge.score, row_seconds, seconds)
+    return probe_of_features(features, labels, judge.score, seconds)
 
 
 def probe_of_features(
-    features: np.ndarray, labels: np.ndarray, score: Score, row_seconds: float = 0.0, seconds: float = float("inf")
+    features: np.ndarray, labels: np.ndarray, score: Score, seconds: float = float("inf")
 ) -> Probe | None:
     """Score probes on features, (layers, rows, hidden), of rows with labels, (rows, ...); see `probe`.
 
@@ -112,7 +110,7 @@ def probe_of_features(
     if len(features) > 2 and not is_slow:
         for name, of_layer in {MIDDLE: features[len(features) // 2], MEAN: features.mean(0)}.items():
             layers[name] = Estimate(*_scored(of_layer, labels, score, found.penalty, 1)[1:])
-    return Probe(layers, points, len(labels), row_seconds)
+    return Probe(layers, points, len(labels))
 
 
 def _error(mean: float, standard_error: float, num_rows: int) -> float:

@@ -14,7 +14,6 @@ import numpy as np
 
 from nlp_ft.durations import Duration
 from nlp_ft.recipe import Recipe
-from nlp_ft.recipe.derived import Derived
 from nlp_ft.screen import at_level
 from nlp_ft.study import statistics
 from nlp_ft.study.advise.curves import Estimate
@@ -39,7 +38,6 @@ class Trial:
     """A short run.
 
     Args:
-        strategy: its name.
         steps: optimizer steps of it.
         full_steps: those of the whole run.
         points: (step, score) on the scored rows of validation.
@@ -49,11 +47,9 @@ class Trial:
         step_seconds: seconds of each step but the first.
         row_seconds: seconds to score a row.
         memory: peak of the process, or of the accelerator, in bytes.
-        derived: the settings that the recipe leaves out.
         evaluations: evaluations of the whole run.
     """
 
-    strategy: str
     steps: int
     full_steps: int
     points: Sequence[tuple[int, float]]
@@ -63,7 +59,6 @@ class Trial:
     step_seconds: np.ndarray
     row_seconds: float
     memory: int
-    derived: Sequence[Derived]
     evaluations: int
 
     @property
@@ -90,7 +85,7 @@ def run_trial(recipe: Recipe, steps: int, rows: np.ndarray, points: int = 2) -> 
         layered = build.layered_model(recipe, task, task.data.label_names, build.example_inputs(task))
         model = layered.model.to(accelerator.device)
         lengths = task.data.lengths("train")
-        whole, derived = build.with_derived(recipe, task, layered, lengths, accelerator.num_processes)
+        whole, _ = build.with_derived(recipe, task, layered, lengths, accelerator.num_processes)
         stream = build.stream(whole, task, accelerator)
         of_whole = build.loop_settings(whole, stream.steps_per_epoch, True)
         short = _shortened(whole, min(steps, of_whole.total_steps), points)
@@ -106,7 +101,6 @@ def run_trial(recipe: Recipe, steps: int, rows: np.ndarray, points: int = 2) -> 
         loop.run()
     assert course.predictions is not None
     return Trial(
-        strategy=recipe.strategy.name,
         steps=settings.total_steps,
         full_steps=of_whole.total_steps,
         points=course.points,
@@ -116,7 +110,6 @@ def run_trial(recipe: Recipe, steps: int, rows: np.ndarray, points: int = 2) -> 
         step_seconds=np.diff(course.seconds) if len(course.seconds) > 1 else np.array(course.seconds),
         row_seconds=course.evaluation_seconds / max(1, len(course.points) * len(rows)),
         memory=peak_memory_bytes(accelerator.device),
-        derived=derived,
         evaluations=math.ceil(of_whole.total_steps / of_whole.evaluate_every),
     )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from nlp_ft.errors import printable
-from nlp_ft.recipe.loader import apply_overrides, dump_yaml, read_yaml
+from nlp_ft.recipe.loader import apply_overrides, dump_yaml
 from nlp_ft.screen import say, show
 from nlp_ft.study.running import is_lower_better
 from nlp_ft.tables import terminal_width, text_table, wrapped
@@ -42,13 +42,8 @@ class Searched(Protocol):
         ...
 
     @property
-    def origin(self) -> str:
-        """The recipe file."""
-        ...
-
-    @property
-    def overrides(self) -> tuple[str, ...]:
-        """The overrides of the command line."""
+    def given(self) -> Mapping[str, Any]:
+        """The recipe as it was read, with its overrides."""
         ...
 
 
@@ -70,7 +65,7 @@ def write_results(folder: Path, trials: Sequence[Trial], study: Searched) -> dic
     else:
         settings = [f"{key}={value}" for key, value in best.settings.items()]
         result["best"] = {"trial": best.number, "value": best.value, "overrides": settings}
-        recipe = apply_overrides(read_yaml(study.origin), [*study.overrides, *settings])
+        recipe = apply_overrides(study.given, settings)
         durable.write_text(folder / BEST, dump_yaml({**recipe, "output_dir": f"{recipe['output_dir']}-tuned"}))
         show(wrapped(f"best: {' '.join(settings)}"))
         show(

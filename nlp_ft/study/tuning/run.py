@@ -7,90 +7,31 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nlp_ft.errors import RecipeError, RunFolderError, TrainingError, printable
+from nlp_ft.errors import RunFolderError, TrainingError, printable
 from nlp_ft.extras import require_optuna
-from nlp_ft.recipe import Recipe
-from nlp_ft.recipe.loader import apply_overrides, dump_yaml, read_yaml, recipe_from_dict, recipe_to_dict
+from nlp_ft.recipe.loader import apply_overrides, dump_yaml, read_yaml
 from nlp_ft.recipe.yaml_reader import parse_yaml
 from nlp_ft.screen import say
-from nlp_ft.study.folder import read_object, require_empty
-from nlp_ft.study.process import SECONDS_BETWEEN_LOOKS, TAKEN, Running, Start, start_process
+from nlp_ft.study.process import DIVERGED, SECONDS_BETWEEN_LOOKS, TAKEN, Running, Start, start_process
 from nlp_ft.study.running import error_in, is_lower_better
 from nlp_ft.study.stopping import stoppable
 from nlp_ft.study.tuning.results import Trial, write_results
-from nlp_ft.study.tuning.space import Choice, Space, default_space, require_valid, setting
-from nlp_ft.tasks.registry import task_of
-from nlp_ft.training import build, durable, lock
+from nlp_ft.study.tuning.space import Choice, Space, written
+from nlp_ft.study.tuning.study import Study, claim, require_data
+from nlp_ft.training import durable, lock
 from nlp_ft.training.run_folder import SUMMARY
 
-PLAN, JOURNAL, TRIALS = "tune.json", "journal.log", "trials"
-"""What a study folder holds: recipe and space, the journal of Optuna, and the run folders of the trials."""
+JOURNAL = "journal.log"
+"""The journal of Optuna in the study folder."""
 FIRST_TRIALS = 5
-"""Trials that are never stopped early; the first evaluation of the later ones stops none."""
-DIVERGED = "the loss is "
-"""Begin of the error of a run whose loss is no number, which says something about its settings."""
-
-
-@dataclass(frozen=True)
-class Study:
-    """What is searched.
-
-    Args:
-        folder: the study folder.
-        values: the recipe as nested dicts, without test.
-        recipe: the same, validated.
-        space: the settings that are searched.
-        origin: name of the recipe file.
-        overrides: the overrides of the command line.
-    """
-
-    folder: Path
-    values: Mapping[str, Any]
-    recipe: Recipe
-    space: Space
-    origin: str
-    overrides: tuple[str, ...]
-
-    @property
-    def metric(self) -> str:
-        """The score on validation that is searched."""
-        return self.recipe.training.metric
-
-    def run_folder(self, number: int) -> Path:
-        """The run folder of a trial."""
-        return self.folder / TRIALS / f"{number:04d}"
-
-
-def make_study(file: str, overrides: tuple[str, ...], folder: Path, space: Space) -> Study:
-    """Read the recipe, and check the space or derive one from the model.
-
-    Args:
-        file: the recipe.
-        overrides: `key=value` that override its settings.
-        folder: the study folder.
-        space: what to search; an empty one takes `default_space`.
-
-    Raises:
-        NlpFtError: recipe, model or space cannot be used, or Optuna is not installed.
-    """
-    require_optuna(TrainingError)
-    values = apply_overrides(read_yaml(file), overrides)
-    recipe = recipe_from_dict(values, file)
-    if recipe.data.validation is None:
-        raise RecipeError(f"{file}: data.validation is missing, which judges the trials; 10% draws it from train")
-    if not space:
-        task = task_of(recipe)
-        rated = build.with_rates(recipe, task, build.structure(recipe, task, task.label_names()))
-        space = default_space(recipe_to_dict(rated))
-    values = {**values, "data": {**values["data"], "test": None}, "baselines": False, "trackers": [], "report": False}
-    require_valid(space, values, file)
-    return Study(folder, values, recipe, space, file, overrides)
+"""Trials that are never stopped early."""
+FIRST_JUDGED = 2
+"""The evaluation of a trial, counted from 1, that may stop it first."""
 
 
 def tune(study: Study, num_trials: int, jobs: int = 1, start: Start = start_process) -> dict[str, Any]:
@@ -109,29 +50,13 @@ def tune(study: Study, num_trials: int, jobs: int = 1, start: Start = start_proc
         NlpFtError: the folder holds another study, or trials cannot be trained.
         Interrupted: Ctrl-C or SIGTERM; the same command goes on from there.
     """
-    with stoppable(study.folder) as stop, lock.held(study.folder):
-        _claim(study)
+    with stoppable(study.folder) as stop, lock.held(study.folder, "--output"):
+        claim(study)
+        require_data(study)
         journal = _journal(study)
         with stop.deferred():
             _run_trials(study, journal, num_trials, jobs, start, stop.check)
         return write_results(study.folder, _trials(study, journal), study)
-
-
-def _claim(study: Study) -> None:
-    """Make the study folder. Raises: RunFolderError: it holds another study, or something else."""
-    file = study.folder / PLAN
-    recipe = {key: value for key, value in study.values.items() if key != "output_dir"}
-    now = json.loads(json.dumps({"recipe": recipe, "space": {key: vars(of) for key, of in study.space.items()}}))
-    if file.exists():
-        if read_object(file, "put it back, or choose another folder with --output") != now:
-            raise RunFolderError(
-                f"--output: {study.folder} holds a study of another recipe or another space; choose another folder"
-            )
-    else:
-        require_empty(study.folder, "study")
-    study.folder.mkdir(parents=True, exist_ok=True)
-    durable.write_text(file, json.dumps(now, indent=2) + "\n")
-    (study.folder / TRIALS).mkdir(exist_ok=True)
 
 
 def _journal(study: Study) -> Any:
@@ -144,7 +69,7 @@ def _journal(study: Study) -> Any:
         journal = optuna.create_study(
             study_name="tune",
             storage=optuna.storages.JournalStorage(JournalFileBackend(str(file))),
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=FIRST_TRIALS, n_warmup_steps=1),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=FIRST_TRIALS, n_warmup_steps=FIRST_JUDGED),
             direction="minimize" if is_lower_better(study.metric) else "maximize",
             load_if_exists=True,
         )
@@ -170,6 +95,7 @@ def _run_trials(
             check_stop()
             while len(running) < jobs and (left or len(journal.get_trials(deepcopy=False)) < num_trials):
                 trial = left.pop(0) if left else journal.ask(_distributions(study.space))
+                _log(study, trial.number).unlink(missing_ok=True)  # of an earlier try
                 running[trial.number] = (trial, start(_write_recipe(study, trial), _log(study, trial.number)))
             for number, (trial, process) in list(running.items()):
                 ended = process.poll()
@@ -207,7 +133,8 @@ def _distributions(space: Space) -> dict[str, Any]:
 
 def _write_recipe(study: Study, trial: Any) -> Path:
     folder = study.run_folder(trial.number)
-    values = apply_overrides(study.values, [setting(key, value) for key, value in trial.params.items()])
+    settings = [f"{key}={value}" for key, value in _settings(study, trial).items()]
+    values = apply_overrides(study.values, settings)
     file = folder.with_suffix(".yaml")
     text = dump_yaml({**values, "output_dir": str(folder)})
     # The run of another trial would be taken for this one.
@@ -218,6 +145,11 @@ def _write_recipe(study: Study, trial: Any) -> Path:
         )
     durable.write_text(file, text)
     return file
+
+
+def _settings(study: Study, trial: Any) -> dict[str, str]:
+    """Write the settings of a trial, dotted key -> value."""
+    return {key: written(study.space[key], value) for key, value in trial.params.items()}
 
 
 def _log(study: Study, number: int) -> Path:
@@ -264,18 +196,18 @@ def _tell(study: Study, journal: Any, trial: Any, code: int) -> None:
         shutil.rmtree(folder.with_suffix(".partial"), ignore_errors=True)
         journal.tell(trial, state=states.PRUNED)
         said = "stopped early"
+    elif code == DIVERGED:
+        journal.tell(trial, state=states.FAIL)
+        said = "diverged"
     elif code in (130, 143, -2, -15):
         raise KeyboardInterrupt
     else:
-        why = error_in(_log(study, trial.number), code)
-        if DIVERGED not in why:
-            raise TrainingError(
-                f"trial {trial.number} cannot be trained: {why} (all of it: {_log(study, trial.number)}); fix this, "
-                "then start the same command again"
-            )
-        journal.tell(trial, state=states.FAIL)
-        said = "diverged"
-    settings = ", ".join(setting(key.rpartition(".")[2], value) for key, value in trial.params.items())
+        log = _log(study, trial.number)
+        raise TrainingError(
+            f"trial {trial.number} cannot be trained: {error_in(log, code)} (all of it: {log}); fix this, then start "
+            "the same command again"
+        )
+    settings = ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in _settings(study, trial).items())
     say(printable(f"trial {trial.number}: {said}  {settings}"))
 
 
@@ -285,7 +217,7 @@ def _trials(study: Study, journal: Any) -> list[Trial]:
     return [
         Trial(
             one.number,
-            {key: setting(key, value).partition("=")[2] for key, value in one.params.items()},
+            _settings(study, one),
             one.value if one.state.name == "COMPLETE" else None,
             names[one.state.name],
             one.user_attrs.get("seconds"),

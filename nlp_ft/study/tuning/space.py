@@ -7,13 +7,15 @@ from typing import Any
 
 from nlp_ft.errors import RecipeError
 from nlp_ft.recipe.loader import apply_overrides, read_yaml, recipe_from_dict
+from nlp_ft.recipe.sections import is_share
 from nlp_ft.recipe.yaml_reader import parse_yaml
 
 WIDE = 10.0
 """A range whose ends are this factor apart is searched on a logarithmic scale, as learning rates always are."""
 RATES = ("lr", "head_lr")
 FIXED = ("output_dir", "data.validation", "data.test", "training.metric")
-"""Settings by which all trials are judged alike."""
+DRAWN_FROM = ("data.source", "data.train")
+"""Settings by which all trials are judged alike; the last two where validation is a share of train."""
 FEWER, MORE = 0.2, 5.0
 """The default range of a learning rate, as factors on the derived one."""
 
@@ -96,22 +98,21 @@ def default_space(recipe: Mapping[str, Any]) -> Space:
 
 def require_valid(space: Space, values: Mapping[str, Any], origin: str) -> None:
     """Check that the recipe accepts the ends of each range, and each value. Raises: RecipeError: it does not."""
+    fixed = (*FIXED, *(DRAWN_FROM if is_share(values["data"].get("validation")) else ()))
     for key, where in space.items():
-        if key in FIXED:
+        if key in fixed:
             raise RecipeError(f"--space {key}: trials that differ in it do not compare, or read test; set it for all")
         for value in where.examples:
-            recipe_from_dict(apply_overrides(values, [setting(key, value)]), f"--space {key}={value}: {origin}")
+            recipe_from_dict(
+                apply_overrides(values, [f"{key}={written(where, value)}"]), f"--space {key}={value}: {origin}"
+            )
 
 
-def setting(key: str, value: Any) -> str:
-    """Write a setting as an override of the command line; numbers have three digits."""
-    return f"{key}={_shown(value)}"
-
-
-def _shown(value: Any) -> str:
+def written(where: Range | Choice, value: Any) -> str:
+    """Write a value as in an override of the command line; a number that is drawn from a range has three digits."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}" if isinstance(where, Range) and isinstance(value, float) else str(value)
 
 
 def _read(key: str, value: Any) -> Range | Choice:

@@ -45,6 +45,6 @@ def test_a_class_of_one_row_each_cannot_be_probed() -> None:
 
 def test_the_score_is_carried_on_to_all_rows() -> None:
     points = [(rows, 1 - 2.0 * rows**-0.5, 0.01) for rows in (100, 200, 400)]
-    found = Probe({"last": Estimate(0.9, 0.01)}, points, 500, 0.0)
+    found = Probe({"last": Estimate(0.9, 0.01)}, points, 500)
     assert found.score(1_600).value == pytest.approx(0.9 + 2 * (400**-0.5 - 1600**-0.5))
     assert found.score(400).value == pytest.approx(0.9)

@@ -4,7 +4,7 @@ import csv
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,13 @@ import pytest
 from nlp_ft.cli import main
 from nlp_ft.errors import Interrupted, RunFolderError, TrainingError
 from nlp_ft.recipe.loader import load_recipe
-from nlp_ft.study.process import Running
+from nlp_ft.study.process import DIVERGED, Running
 from nlp_ft.study.tuning import run
-from nlp_ft.study.tuning.run import Study, make_study, scores_in, tune
+from nlp_ft.study.tuning.run import scores_in, tune
 from nlp_ft.study.tuning.space import read_space
+from nlp_ft.study.tuning.study import Study, make_study
+from nlp_ft.tasks.registry import task_of
+from nlp_ft.training.identity import hashes_of_data
 from tests.study.test_compare import Done, write_recipe
 
 SPACE = ("optimizer.lr=1e-5..1e-3", "training.per_device_batch_size=4,8")
@@ -34,8 +37,9 @@ def of(recipe: str, folder: Path, space: Sequence[str] = SPACE) -> Study:
 class Trials:
     """Trials that end at once; a higher learning rate scores better."""
 
-    def __init__(self) -> None:
+    def __init__(self, data_hashes: Mapping[str, str] | None = None) -> None:
         self.recipes: dict[str, Any] = {}
+        self.data_hashes = data_hashes or {}
 
     def start(self, file: Path, log: Path) -> Running:
         recipe = load_recipe(file)
@@ -43,8 +47,9 @@ class Trials:
         assert recipe.optimizer.lr is not None
         folder = Path(recipe.output_dir)
         folder.mkdir(parents=True)
-        score = {"accuracy": 100 * recipe.optimizer.lr}
-        (folder / "summary.json").write_text(json.dumps({"metrics": {"validation": score}, "train_seconds": 2.0}))
+        metrics = {"validation": {"accuracy": 100 * recipe.optimizer.lr}}
+        summary = {"metrics": metrics, "train_seconds": 2.0, "data_hashes": self.data_hashes}
+        (folder / "summary.json").write_text(json.dumps(summary))
         return Done()
 
 
@@ -170,22 +175,61 @@ def test_a_trial_that_is_worse_than_the_median_is_stopped_early(recipe: str, tmp
 
 
 def test_a_trial_that_diverges_says_something_and_another_error_ends_the_search(recipe: str, tmp_path: Path) -> None:
-    class Failed(Done):
-        def wait(self) -> int:
-            return 2
+    def fails(code: int, said: str) -> Any:
+        class Failed(Done):
+            def wait(self) -> int:
+                return code
 
-    def fails(message: str) -> Any:
         def start(file: Path, log: Path) -> Running:
-            log.write_text(f"error: {message}\n")
+            with log.open("a") as stream:
+                stream.write(said)
             return Failed()
 
         return start
 
-    result = tune(of(recipe, tmp_path / "s"), 2, start=fails("the loss is nan at step 3; try a lower optimizer.lr"))
+    result = tune(of(recipe, tmp_path / "s"), 2, start=fails(DIVERGED, "error: the loss is nan at step 3\n"))
     assert [one["why"] for one in result["trials"]] == ["diverged", "diverged"]
     assert result["best"] is None
     with pytest.raises(TrainingError, match=r"trial 2 cannot be trained: the disk is full \(all of it: .*0002\.log\)"):
-        tune(of(recipe, tmp_path / "s"), 3, start=fails("the disk is full"))
+        tune(of(recipe, tmp_path / "s"), 3, start=fails(2, "error: the disk is full\n"))
+    # What an earlier try has said is not said again.
+    with pytest.raises(TrainingError, match=r"trial 2 cannot be trained: it was killed by signal 9, such as for lack"):
+        tune(of(recipe, tmp_path / "s"), 3, start=fails(-9, "a warning\n"))
+
+
+def test_the_first_evaluation_stops_no_trial(recipe: str, tmp_path: Path) -> None:
+    study = of(recipe, tmp_path / "s")
+    (tmp_path / "s").mkdir()
+    journal = run._journal(study)
+    for value in (0.9, 0.8, 0.7, 0.6, 0.5, 0.0):
+        trial = journal.ask(run._distributions(study.space))
+        stops = []
+        for step in (1, 2):
+            trial.report(value, step)
+            stops.append(trial.should_prune())
+        journal.tell(trial, value)
+    assert stops == [False, True]
+
+
+def test_rows_that_have_changed_since_a_trial_are_refused(recipe: str, tmp_path: Path) -> None:
+    study = of(recipe, tmp_path / "s")
+    hashes = hashes_of_data(task_of(study.recipe).identity(), ("train", "validation"))
+    tune(study, 1, start=Trials({**hashes, "test": "not read"}).start)
+    tune(study, 2, start=Trials({"train": "of yesterday", "validation": "of yesterday"}).start)
+    message = "the rows of train and validation have changed since trial 1 was trained; put the data back, or begin"
+    with pytest.raises(RunFolderError, match=message):
+        tune(study, 3, start=Trials().start)
+
+
+def test_the_best_recipe_is_that_of_the_start_though_its_file_has_changed(recipe: str, tmp_path: Path) -> None:
+    study = make_study(recipe, (), tmp_path / "s", read_space(SPACE))
+    text = Path(recipe).read_text()
+    Path(recipe).write_text(text.replace('"4st"', '"9st"'))
+    try:
+        tune(study, 1, start=Trials().start)
+    finally:
+        Path(recipe).write_text(text)
+    assert str(load_recipe(tmp_path / "s/best.yaml").training.duration) == "4st"
 
 
 def test_scores_are_read_while_a_run_writes_them(tmp_path: Path) -> None:

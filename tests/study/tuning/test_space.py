@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from nlp_ft.errors import RecipeError
-from nlp_ft.study.tuning.space import Choice, Range, default_space, read_space, require_valid, setting
+from nlp_ft.study.tuning.space import Choice, Range, default_space, read_space, require_valid, written
 from tests.tiny import tiny_recipe
 
 
@@ -65,14 +65,17 @@ def test_what_is_no_range_is_refused(text: str, message: str, tmp_path: Path, mo
     [
         ("optimizer.layer_decay=0.5..1.5", r"--space optimizer.layer_decay=1.5: mine.yaml.*layer_decay"),
         ("data.test=a.csv,b.csv", r"--space data\.test: trials that differ in it do not compare"),
+        ("data.train=a.csv,b.csv", r"--space data\.train: trials that differ in it do not compare"),
         ("optimizer.lrr=1e-5..1e-3", r"optimizer\.lrr is not a key of a recipe; did you mean lr\?"),
     ],
 )
 def test_a_key_or_an_end_that_the_recipe_refuses_is_named_before_any_trial(
     text: str, message: str, tmp_path: Path, tiny_encoder: Path
 ) -> None:
+    recipe: dict[str, Any] = tiny_recipe(tmp_path, tiny_encoder)
+    recipe["data"]["validation"] = "10%"
     with pytest.raises(RecipeError, match=message):
-        require_valid(read_space([text]), tiny_recipe(tmp_path, tiny_encoder), "mine.yaml")
+        require_valid(read_space([text]), recipe, "mine.yaml")
 
 
 def test_by_default_the_rates_are_searched_and_layer_decay_where_layers_train() -> None:
@@ -92,9 +95,19 @@ def test_by_default_the_rates_are_searched_and_layer_decay_where_layers_train() 
         default_space({**recipe, "strategy": {**recipe["strategy"], "probe": {"layer": "best"}}})
 
 
+RANGE = Range(0, 1, False)
+
+
 @pytest.mark.parametrize(
-    ("value", "expected"),
-    [(1.23456e-5, "a.b=1.23e-05"), (0.8, "a.b=0.8"), (16, "a.b=16"), (True, "a.b=true"), (None, "a.b=null")],
+    ("where", "value", "expected"),
+    [
+        (RANGE, 1.23456e-5, "1.23e-05"),
+        (RANGE, 0.8, "0.8"),
+        (RANGE, 1234, "1234"),
+        (Choice((0.9995, 1.0)), 0.9995, "0.9995"),  # as it was asked for
+        (Choice((True, None)), True, "true"),
+        (Choice((True, None)), None, "null"),
+    ],
 )
-def test_a_setting_is_written_as_an_override(value: object, expected: str) -> None:
-    assert setting("a.b", value) == expected
+def test_a_value_is_written_as_in_an_override(where: Range | Choice, value: object, expected: str) -> None:
+    assert written(where, value) == expected
