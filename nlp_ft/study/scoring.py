@@ -10,10 +10,10 @@ from nlp_ft.errors import DataError
 from nlp_ft.prediction.predict import evaluate_trained, load_run
 from nlp_ft.study.cells import TEST, Cell, Plan
 from nlp_ft.study.folder import MADE_ANEW, read_object
-from nlp_ft.study.running import summary_of
 from nlp_ft.study.statistics import groups_of, without_each
 from nlp_ft.tasks.outputs import Predictions
 from nlp_ft.training import durable
+from nlp_ft.training.run_folder import SUMMARY
 
 SPLIT = "test"
 SCORED = {"rows", "scores", "without", "hits"}
@@ -34,9 +34,10 @@ def scored_on_test(plan: Plan, cell: Cell, data_hash: str) -> dict[str, Any]:
     Raises:
         NlpFtError: the run or the rows cannot be read.
     """
-    file, weights = plan.folder / TEST / f"{cell.name}.json", summary_of(plan, cell)["weights_hashes"]
+    file = plan.folder / TEST / f"{cell.name}.json"
     stored = read_object(file, MADE_ANEW) if file.exists() else {}
-    known = {"weights": weights, "data": data_hash}
+    # The summary of a run is that of no other one: it holds the seconds.
+    known = {"run": durable.content_hash(plan.folder_of(cell) / SUMMARY), "data": data_hash}
     # There are none yet, or the cell was trained anew, or test has changed.
     if SCORED - stored.keys() or any(stored.get(key) != value for key, value in known.items()):
         run = load_run(plan.folder_of(cell), getattr(plan.recipe.model, "trust_remote_code", False))

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -528,8 +529,9 @@ def test_a_cell_that_is_trained_anew_is_scored_anew(tmp_path: Path, tiny_encoder
     plan = make_plan(write_recipe(tmp_path, tiny_encoder), [], tmp_path / "c", ["full"], 1, 1)
     first = compare(plan, start=here)["strategies"]["full"]["test"]
     [file] = (plan.folder / "test").iterdir()
-    stored = json.loads(file.read_text())
-    file.write_text(json.dumps({**stored, "weights": ["of another run"], "scores": {"accuracy": -1.0}}))
+    file.write_text(json.dumps({**json.loads(file.read_text()), "scores": {"accuracy": -1.0}}))
+    assert compare(plan, start=here)["strategies"]["full"]["test"] == [-1.0]  # of this run, so it counts
+    shutil.rmtree(plan.folder_of(plan.cells[0]))
     assert compare(plan, start=here)["strategies"]["full"]["test"] == first
 
 
