@@ -85,6 +85,7 @@ class UnfreezeCallback(TrainerCallback):
         self._user_gave_scheduler = False
         self._is_training = False
         self._is_new_phase = False
+        self._resumed_at = 0
 
     def bind(self, model: nn.Module) -> None:
         """Find the layers of a model, and the parameters that its user has frozen, unless the model is known already.
@@ -145,7 +146,7 @@ class UnfreezeCallback(TrainerCallback):
         )
         # The very attributes, not a copy, so that each checkpoint holds their values at its time.
         _saved_states(state)[SAVED_AS] = saved_form(self.unfreezer.state, self.schedule)
-        self._is_training = True
+        self._is_training, self._resumed_at = True, state.global_step
         if state.global_step and args.process_index == 0:
             self._warn_of_other_rates(optimizer)
         if args.process_index == 0 and len(self.schedule.phases) > 1 and is_labelled(optimizer):
@@ -202,7 +203,9 @@ class UnfreezeCallback(TrainerCallback):
         if not self._is_training or self.unfreezer is None:
             return
         scores = {plain_metric(name): value for name, value in kwargs["metrics"].items()}
-        if self._is_of_another_set(scores):
+        # With eval_on_start, a resumed training begins with an evaluation that an unbroken one does not have.
+        is_repeated = state.global_step > 0 and state.global_step == self._resumed_at
+        if is_repeated or self._is_of_another_set(scores):
             return
         # Scores computed from gathered predictions should agree on all processes; those of the first process decide.
         [scores] = broadcast_object_list([scores])

@@ -126,6 +126,7 @@ class LayerwiseUnfreezing(Callback):
             raise UnfreezeError(f"warmup={warmup} belongs to lr_schedule; give both, or put it into your scheduler")
         self._given_map = layer_map
         self._loaded: dict[str, Any] = {}
+        self._has_begun = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the layers of the network, and make them trainable before Lightning wraps the module.
@@ -198,12 +199,14 @@ class LayerwiseUnfreezing(Callback):
             )
         state = restored_state(self._loaded, self.schedule) if is_resumed else UnfreezeState()
         self.unfreezer = Unfreezer(network, optimizer, plan, self.layer_map, lr_schedule, self.never, state)
+        self._has_begun = False
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Freeze and unfreeze the layers that are due before an update, and set the learning rates."""
         assert self.unfreezer is not None
-        # Never between the micro-batches of one update.
-        is_first = batch_idx % trainer.accumulate_grad_batches == 0
+        # Never between the micro-batches of one update, but where a fit resumes there.
+        is_first = batch_idx % trainer.accumulate_grad_batches == 0 or not self._has_begun
+        self._has_begun = True
         if is_first and self.unfreezer.begin_step(trainer.global_step):
             # Lightning does not change modes, and from_pretrained returns models in eval mode. Frozen layers stay in
             # eval mode all the same.

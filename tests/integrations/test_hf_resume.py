@@ -177,3 +177,21 @@ def test_a_second_training_begins_anew(tmp_path: Path) -> None:
         assert trainer.model is not None
         hashes.append(weights_hash(trainer.model))
     assert hashes[0] == hashes[1]
+
+
+def test_the_evaluation_with_which_a_resumed_training_starts_does_not_count(tmp_path: Path) -> None:
+    def starts(checkpoint: str | None) -> list[int]:
+        changes = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 2}
+        trainer = LayerwiseTrainer(
+            strategy="lp_ft",
+            unfreeze={"every": None, "plateau": {"patience": 3, "min_delta": 1e9}},
+            model=tiny_model(),
+            args=arguments(tmp_path, eval_on_start=True, **changes),
+            train_dataset=tiny_data(),
+            eval_dataset=tiny_data(8),
+        )
+        trainer.train(resume_from_checkpoint=checkpoint)
+        return phase_starts(trainer)
+
+    # The evaluation before the first update is the best, and three more wait.
+    assert starts(None) == starts(str(tmp_path / "checkpoint-2")) == [0, 3]

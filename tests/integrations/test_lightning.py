@@ -177,3 +177,34 @@ def test_a_development_run_takes_its_steps_with_all_layers_of_the_phases(steps: 
     data: Any = tiny_data(16)
     trainer.fit(module, torch.utils.data.DataLoader(data, batch_size=4, collate_fn=default_data_collator))
     assert watch.trainable == [{name for name, _ in module.model.named_parameters()}] * int(steps)
+
+
+class SaveAndStop(pl.Callback):
+    """Writes a checkpoint after the third micro-batch, as a cluster's signal may ask for it, and ends the run."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, number: int) -> None:
+        if number == 2:
+            trainer.save_checkpoint(Path(trainer.default_root_dir) / "middle.ckpt")
+            trainer.should_stop = True
+
+
+def test_a_fit_that_resumes_between_two_micro_batches_freezes_before_the_first_one(tmp_path: Path) -> None:
+    def updates(callbacks: list[pl.Callback], checkpoint: str | None = None) -> list[set[str]]:
+        watch, data = Watch(), tiny_data(16)
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            devices=1,
+            max_epochs=1,
+            accumulate_grad_batches=2,
+            callbacks=[LayerwiseUnfreezing("head_only"), watch, *callbacks],
+            default_root_dir=tmp_path,
+            logger=False,
+            enable_checkpointing=False,
+        )
+        rows: Any = torch.utils.data.DataLoader(data, batch_size=4, collate_fn=default_data_collator)  # type: ignore[arg-type]
+        trainer.fit(Classifier(), rows, ckpt_path=checkpoint)
+        return watch.trainable
+
+    [of_head] = updates([SaveAndStop()])
+    assert updates([], str(tmp_path / "middle.ckpt")) == [of_head]
+    assert len(of_head) == 4
