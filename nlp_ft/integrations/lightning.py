@@ -15,11 +15,13 @@ from copy import deepcopy
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, StochasticWeightAveraging
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from nlp_ft.defaults import Convention, ScheduleName
 from nlp_ft.errors import UnfreezeError
 from nlp_ft.integrations.strategy import (
     LayerwiseSettings,
@@ -46,8 +48,7 @@ from nlp_ft.layerwise import (
     build_optimizer,
 )
 from nlp_ft.layerwise.checks import check_fits
-from nlp_ft.layerwise.lr_schedules import ScheduleName
-from nlp_ft.layerwise.param_groups import Convention
+from nlp_ft.layerwise.modes import keeps_statistics
 from nlp_ft.layerwise.unfreezing.triggers import as_duration
 
 __all__ = ["LayerwiseUnfreezing", "layerwise_optimizer"]
@@ -126,7 +127,6 @@ class LayerwiseUnfreezing(Callback):
             raise UnfreezeError(f"warmup={warmup} belongs to lr_schedule; give both, or put it into your scheduler")
         self._given_map = layer_map
         self._loaded: dict[str, Any] = {}
-        self._has_begun = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the layers of the network, and make them trainable before Lightning wraps the module.
@@ -230,8 +230,7 @@ class LayerwiseUnfreezing(Callback):
         scores = {**logged, **{plain_metric(name): logged[name] for name in logged if plain_metric(name) != name}}
         if awaited in scores:
             # Lightning averages a metric over the processes only if it was logged with sync_dist=True.
-            value = trainer.strategy.reduce(scores[awaited].detach().clone(), reduce_op="mean")
-            scores[awaited] = value
+            scores[awaited] = trainer.strategy.reduce(scores[awaited].detach().clone(), reduce_op="mean")
         self.unfreezer.on_scores(trainer.global_step, {name: float(value) for name, value in scores.items()})
 
     def state_dict(self) -> dict[str, Any]:
@@ -292,4 +291,10 @@ def _refuse_setup(trainer: Trainer, module: LightningModule, schedule: UnfreezeS
     if changes(schedule) and getattr(module, "_compiler_ctx", None) is not None:
         raise UnfreezeError(
             "a compiled module may reuse the graph of frozen layers after they unfreeze; do not compile it"
+        )
+    averages = any(isinstance(callback, StochasticWeightAveraging) for callback in trainer.callbacks)
+    is_frozen_at_end = len(schedule.phases[-1].layers) < schedule.num_layers + 2
+    if averages and is_frozen_at_end and any(map(keeps_statistics, module.modules())):
+        raise UnfreezeError(
+            "StochasticWeightAveraging clears running statistics, and frozen layers gather none; use WeightAveraging"
         )

@@ -1,5 +1,6 @@
 """The Lightning callback: strategies, rates, two processes, resume; and what Lightning's own callback does."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,14 @@ def test_frozen_modules_stay_in_eval_through_lightnings_train_calls(tmp_path: Pa
     }
 
 
+class WithStatistics(Classifier):
+    """With running statistics in the blocks, as an image network has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model.bert.encoder.layer[0].statistics = torch.nn.BatchNorm1d(8)
+
+
 class Sharded(pl.strategies.DDPStrategy):
     """As DeepSpeedStrategy, a child of DDPStrategy that cannot be made on a CPU."""
 
@@ -123,6 +132,18 @@ def test_what_would_go_wrong_is_refused(tmp_path: Path, strategy: Any, keywords:
 
     with pytest.raises(UnfreezeError, match=message):
         prepare()
+
+
+@pytest.mark.parametrize(("strategy", "is_refused"), [("head_only", True), ("top_layers", True), ("gradual", False)])
+def test_averaging_that_clears_the_statistics_of_layers_that_stay_frozen_is_refused(
+    strategy: str, is_refused: bool
+) -> None:
+    average = pl.callbacks.StochasticWeightAveraging(swa_lrs=0.1)
+    for module, expected in ((WithStatistics(), is_refused), (Classifier(), False)):
+        callback = LayerwiseUnfreezing(strategy, trainable_blocks=1 if strategy == "top_layers" else None)
+        trainer = pl.Trainer(accelerator="cpu", devices=1, logger=False, callbacks=[callback, average])
+        with pytest.raises(UnfreezeError, match="clears running") if expected else contextlib.nullcontext():
+            callback.setup(trainer, module, "fit")
 
 
 @pytest.mark.parametrize(
