@@ -7,7 +7,7 @@ from typing import Any
 from accelerate import Accelerator
 from safetensors.torch import save_file
 
-from nlp_ft.errors import RunFolderError
+from nlp_ft.errors import DivergedError, RunFolderError
 from nlp_ft.layerwise import UnfreezeState
 from nlp_ft.screen import say, show
 from nlp_ft.training import durable
@@ -30,7 +30,7 @@ from nlp_ft.training.optimizer_state import optimizer_state
 from nlp_ft.training.precision import precision_name
 from nlp_ft.training.process_count import obstacle
 from nlp_ft.training.run_folder import RunFolder, writing
-from nlp_ft.training.whole_tensors import gathered
+from nlp_ft.training.whole_tensors import gathered, whole
 
 
 class CheckpointManager:
@@ -141,14 +141,23 @@ class CheckpointManager:
         load_model_tensors(file, self.model)
 
     def load_kept(self, state: LoopState) -> None:
-        """Load the weights that the run keeps: the best by its metric, or the last if it has none or it was NaN."""
-        metric = self.parts.settings.metric
-        if metric is None or self.parts.recipe.training.keep == "last":
-            return
-        if state.best_value is None:
-            show(f"warning: {metric} was NaN at each evaluation; the last weights are kept")
-        else:
-            self.load_best(state.best_step)
+        """Load the weights that the run keeps: the best by its metric, or the last if it has none or it was NaN.
+
+        Raises:
+            DivergedError: they are no numbers, as after a last update whose gradient was none; collective.
+        """
+        metric, step = self.parts.settings.metric, state.global_step
+        if metric is not None and self.parts.recipe.training.keep == "best":
+            if state.best_value is None:
+                show(f"warning: {metric} was NaN at each evaluation; the last weights are kept")
+            else:
+                step = state.best_step
+                self.load_best(step)
+        if not all(bool(whole(parameter.detach()).isfinite().all()) for parameter in self.model.parameters()):
+            raise DivergedError(
+                f"the weights are NaN or infinite after step {step}; try a lower optimizer.lr, a longer "
+                "schedule.warmup, or training.precision: fp32"
+            )
 
     def _state_of(self, checkpoint: Path, saved: dict[str, Any]) -> LoopState:
         """Read the state of the loop after checking that it belongs to this run."""

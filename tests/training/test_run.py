@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, pipeline
 
-from nlp_ft.errors import RunFolderError, TrainingError
+from nlp_ft.errors import DivergedError, RunFolderError, TrainingError
 from nlp_ft.prediction.predict import evaluate_run, predict
 from nlp_ft.recipe.loader import load_recipe, recipe_from_dict
 from nlp_ft.tasks.classes import ClassOutputs
@@ -339,6 +339,24 @@ def test_a_loss_that_is_no_number_ends_the_run_and_leaves_nothing(tmp_path: Path
     with pytest.raises(TrainingError, match="the loss is nan at step"):
         train(recipe_from_dict({**recipe, "training": {**recipe["training"], "checkpoint_every": "9999st"}}))  # type: ignore[dict-item]
     assert {file.name for file in tmp_path.iterdir()} == {"train.csv", "validation.csv", "test.csv"}
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_weights_that_the_last_update_makes_no_numbers_are_no_result(
+    tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch, keep: str
+) -> None:
+    step = Loop._step
+
+    def last_step(loop: Loop, batches: Any) -> torch.Tensor:
+        loss = step(loop, batches)
+        next(loop.model.parameters()).detach().fill_(float("nan"))
+        return loss
+
+    monkeypatch.setattr(Loop, "_step", last_step)
+    recipe = tiny_recipe(tmp_path, tiny_encoder, training={"duration": "1st", "precision": "fp32", "keep": keep})
+    with pytest.raises(DivergedError, match="the weights are NaN or infinite after step 1; try a lower"):
+        train(recipe_from_dict(recipe, "test"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_bf16_computes_in_bf16_and_saves_float32(tmp_path: Path, tiny_encoder: Path) -> None:
