@@ -56,7 +56,8 @@ ONLY = {
     "nlp_ft.integrations.hf_callback": (*OF_HF, "nlp_ft.integrations.hf_arguments"),
     "nlp_ft.integrations.hf_loss": OF_HF,
     "nlp_ft.integrations.hf_trainer": (*OF_HF, "nlp_ft.integrations.hf_callback", "nlp_ft.integrations.hf_loss"),
-    "nlp_ft.integrations.lightning": (*OF_INTEGRATIONS, "lightning"),
+    "nlp_ft.integrations.lightning": (*OF_INTEGRATIONS, "lightning", "nlp_ft.integrations.lightning_setup"),
+    "nlp_ft.integrations.lightning_setup": (*OF_INTEGRATIONS, "lightning"),
     "nlp_ft.integrations.ray_train": ("ray", "torch", "nlp_ft.errors", "nlp_ft.recipe", "nlp_ft.training"),
     "nlp_ft.integrations.sklearn": (
         "numpy", "sklearn", "nlp_ft.api", "nlp_ft.errors", "nlp_ft.integrations.sklearn_inputs",

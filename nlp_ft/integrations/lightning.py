@@ -9,24 +9,23 @@ On several processes, the model is wrapped in DistributedDataParallel again when
 wrapper looks at `requires_grad` only once. The state of the unfreezing is part of Lightning's checkpoints.
 """
 
+import logging
 import math
 from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, StochasticWeightAveraging
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nlp_ft.defaults import Convention, ScheduleName
 from nlp_ft.errors import UnfreezeError
+from nlp_ft.integrations.lightning_setup import HOW_TO_SIGNAL, refuse_setup, steps_between_evaluations
 from nlp_ft.integrations.strategy import (
     LayerwiseSettings,
     changes,
-    freezes,
     is_labelled,
     layers_that_can_train,
     no_gradient,
@@ -37,7 +36,6 @@ from nlp_ft.integrations.strategy import (
 )
 from nlp_ft.layerwise import (
     LayerMap,
-    LossBelow,
     LrSchedule,
     Phase,
     UnfreezePlan,
@@ -48,10 +46,10 @@ from nlp_ft.layerwise import (
     build_optimizer,
 )
 from nlp_ft.layerwise.checks import check_fits
-from nlp_ft.layerwise.modes import keeps_statistics
 from nlp_ft.layerwise.unfreezing.triggers import as_duration
 
 __all__ = ["LayerwiseUnfreezing", "layerwise_optimizer"]
+logger = logging.getLogger(__name__)
 
 
 def layerwise_optimizer(
@@ -156,7 +154,7 @@ class LayerwiseUnfreezing(Callback):
             self.schedule = UnfreezeSchedule((Phase(self.schedule.layers_ever_trained),), schedule.num_layers)
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name not in self.never)
-        _refuse_setup(trainer, pl_module, self.schedule)
+        refuse_setup(trainer, pl_module, self.schedule, self._lr_schedule is not None)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the unfreezing, from Lightning's checkpoint if the fit resumes from one.
@@ -175,7 +173,7 @@ class LayerwiseUnfreezing(Callback):
         per_epoch = int(total_steps) if math.isinf(batches) else math.ceil(batches / trainer.accumulate_grad_batches)
         plan = UnfreezePlan(self.schedule, int(total_steps), per_epoch)
         # The run may be the first part of a longer one, so only a run without evaluations is sure to wait for ever.
-        every = _steps_between_evaluations(trainer, per_epoch)
+        every = steps_between_evaluations(trainer, per_epoch)
         if every is None or every >= total_steps:
             plan.require_signals(None, None, HOW_TO_SIGNAL)
         lr_schedule = self._schedule_over(per_epoch) if self._lr_schedule is not None else None
@@ -233,6 +231,17 @@ class LayerwiseUnfreezing(Callback):
             scores[awaited] = trainer.strategy.reduce(scores[awaited].detach().clone(), reduce_op="mean")
         self.unfreezer.on_scores(trainer.global_step, {name: float(value) for name, value in scores.items()})
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Name the layers of phases that had not begun when the fit ended."""
+        assert self.unfreezer is not None
+        if (frozen := self.unfreezer.plan.never_trained(self.unfreezer.state)) and trainer.is_global_zero:
+            logger.warning(
+                "the fit ended in phase %d of %d, so these never trained: %s",
+                self.unfreezer.phase + 1,
+                len(self.schedule.phases),
+                self.schedule.layer_names(frozen),
+            )
+
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the unfreezing, for Lightning's checkpoints."""
         return deepcopy(saved_form(self.unfreezer.state, self.schedule)) if self.unfreezer is not None else {}
@@ -251,50 +260,8 @@ class LayerwiseUnfreezing(Callback):
         return over
 
 
-HOW_TO_SIGNAL = {
-    "evaluate": "give the Trainer a validation loader and a smaller val_check_interval or check_val_every_n_epoch",
-    "record": "take a plateau",
-}
-"""Advice for a phase that waits for an evaluation or a training loss that never comes."""
-
-
-def _steps_between_evaluations(trainer: Trainer, per_epoch: int) -> int | None:
-    """Count the optimizer steps between evaluations; None if there are none."""
-    loop = trainer.fit_loop.epoch_loop.val_loop
-    if not (trainer.enable_validation and loop._data_source.is_defined()):
-        return None
-    batches = trainer.val_check_batch
-    if batches is not None and batches < trainer.num_training_batches:
-        return math.ceil(batches / trainer.accumulate_grad_batches)
-    return per_epoch * (trainer.check_val_every_n_epoch or 1)
-
-
 def rewrap(strategy: Any, module: LightningModule) -> None:
     """Wrap the module in a new DistributedDataParallel; does nothing on one process."""
     if isinstance(strategy.model, DistributedDataParallel):
         strategy.model = module
         strategy.configure_ddp()
-
-
-def _refuse_setup(trainer: Trainer, module: LightningModule, schedule: UnfreezeSchedule) -> None:
-    if any(isinstance(phase.start, LossBelow) for phase in schedule.phases):
-        raise UnfreezeError("loss_below is not available in Lightning, which keeps no mean of the loss; use a plateau")
-    strategy: Any = trainer.strategy
-    is_ddp = type(strategy) is DDPStrategy
-    if freezes(schedule) and not is_ddp and not isinstance(strategy, SingleDeviceStrategy):
-        raise UnfreezeError(
-            f"frozen layers under {type(strategy).__name__} are untested: sharded models distribute gradients and "
-            'states by what is trainable when they start; use strategy="ddp"'
-        )
-    if changes(schedule) and is_ddp and strategy._ddp_kwargs.get("static_graph"):
-        raise UnfreezeError("static_graph=True needs a constant graph, but unfreezing changes it; leave it out")
-    if changes(schedule) and getattr(module, "_compiler_ctx", None) is not None:
-        raise UnfreezeError(
-            "a compiled module may reuse the graph of frozen layers after they unfreeze; do not compile it"
-        )
-    averages = any(isinstance(callback, StochasticWeightAveraging) for callback in trainer.callbacks)
-    is_frozen_at_end = len(schedule.phases[-1].layers) < schedule.num_layers + 2
-    if averages and is_frozen_at_end and any(map(keeps_statistics, module.modules())):
-        raise UnfreezeError(
-            "StochasticWeightAveraging clears running statistics, and frozen layers gather none; use WeightAveraging"
-        )

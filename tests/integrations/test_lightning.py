@@ -147,6 +147,25 @@ def test_averaging_that_clears_the_statistics_of_layers_that_stay_frozen_is_refu
 
 
 @pytest.mark.parametrize(
+    ("strategy", "lr_schedule", "is_refused"),
+    [("gradual", None, True), ("llrd", "linear", True), ("head_only", None, False)],
+)
+def test_manual_optimization_whose_updates_nobody_knows_is_refused(
+    strategy: str, lr_schedule: Any, is_refused: bool
+) -> None:
+    module = Classifier()
+    module.automatic_optimization = False
+    trainer = pl.Trainer(accelerator="cpu", devices=1, logger=False)
+    with pytest.raises(UnfreezeError, match="under manual optim") if is_refused else contextlib.nullcontext():
+        LayerwiseUnfreezing(strategy, lr_schedule=lr_schedule).setup(trainer, module, "fit")
+
+
+def test_layers_whose_phase_never_began_are_named_at_the_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trained(str(tmp_path), two_phases(Plateau("val_loss", patience=9)), epochs=2)
+    assert "ended in phase 1 of 2, so these never trained: blocks 1-3, embeddings" in caplog.text
+
+
+@pytest.mark.parametrize(
     ("keywords", "message"),
     [
         ({"network": "net"}, "network='net' is no part of Classifier, whose parts are: model"),
