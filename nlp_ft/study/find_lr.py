@@ -235,6 +235,8 @@ class _Updates:
         device = self.accelerator.device
         parts = [{key: value.to(device) for key, value in batch.items()} for batch in next(self.batches)]
         divisor = torch.stack([self.loss.weight(batch["labels"]) for batch in parts]).sum()
+        # As in a run, a batch that has nothing to learn has the loss 0.
+        divisor = torch.where(divisor > 0, divisor, 1.0)
         total = 0.0
         for batch in parts:
             with self.accelerator.autocast():

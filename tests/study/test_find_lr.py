@@ -3,16 +3,20 @@
 import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from matplotlib.figure import Figure
 
 from nlp_ft.cli import main
 from nlp_ft.errors import DataError, TrainingError
 from nlp_ft.recipe.loader import dump_yaml, recipe_from_dict
-from nlp_ft.study.find_lr import FoundRates, RangeTest, find_rates, range_test, restored
+from nlp_ft.study.find_lr import FoundRates, RangeTest, _Updates, find_rates, range_test, restored
 from nlp_ft.study.lr_plot import check_plot, write_plot
+from nlp_ft.tasks.losses import TagLoss
 from tests.tiny import tiny_recipe
 
 
@@ -39,6 +43,18 @@ def test_a_loss_that_breaks_ends_the_test(broken: float) -> None:
     test = range_test(lambda rate: broken if rate > 1e-2 else 1.0, 1e-5, 1e0, 101)
     assert test.rates[-1] == pytest.approx(1e-2, rel=0.3)
     assert len(test.losses) == len(test.rates) < 101
+
+
+def test_a_batch_without_a_label_does_not_end_the_test() -> None:
+    class Tagger(torch.nn.Linear):
+        def forward(self, x: torch.Tensor) -> Any:
+            return SimpleNamespace(logits=super().forward(x))
+
+    model, labels = Tagger(4, 3), torch.full((2, 5), -100)  # words of which the tokenizer makes nothing
+    stream: Any = lambda epoch, first: iter([(2, [{"x": torch.ones(2, 5, 4), "labels": labels}])])  # noqa: E731
+    recipe: Any = SimpleNamespace(training=SimpleNamespace(max_grad_norm=1.0), seed=0)
+    updates = _Updates(Accelerator(cpu=True), model, TagLoss(), stream, recipe)
+    assert updates(torch.optim.SGD(model.parameters()), 0.1) == 0
 
 
 def test_the_plot_holds_both_tests_and_their_suggestions(tmp_path: Path) -> None:
