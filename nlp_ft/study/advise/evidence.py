@@ -52,6 +52,7 @@ class Evidence:
         words: None for images.
         domain: how far the texts are from general English; None for images.
         trainable: strategy -> parameters that it ever trains.
+        is_cached: whether a run keeps what the blocks give for each text, where they stay frozen.
     """
 
     rows: int
@@ -61,6 +62,7 @@ class Evidence:
     words: Words | None
     domain: Domain | None
     trainable: Mapping[str, int]
+    is_cached: bool
 
     @property
     def smallest(self) -> int | None:
@@ -100,7 +102,15 @@ def gather(task: Task, recipes: Mapping[str, Recipe], words: Words | None, domai
         words=words,
         domain=domain,
         trainable=trainable,
+        is_cached=_is_cached(task, next(iter(recipes.values()))),
     )
+
+
+def _is_cached(task: Task, recipe: Recipe) -> bool:
+    """Whether there can be a feature cache, as far as recipe and inputs tell; see `training.features.decide`."""
+    if task.tokenizer is None or recipe.training.feature_cache == "off":
+        return False
+    return build.example_inputs(task)["input_ids"].ndim == 2
 
 
 def lengths_of(task: Task, recipe: Recipe) -> Lengths | None:

@@ -80,7 +80,7 @@ def cost_of(name: str, trials: Mapping[str, Trial], first: Trial, facts: Evidenc
     known = trial or trials.get(DEFAULT, first)
     seconds_of = known.step_seconds * (1.0 if trial else COST.get(name, 1.0))
     scoring = known.evaluations * facts.validation_rows * known.row_seconds
-    if name == PROBED and facts.lengths is not None:
+    if name == PROBED and facts.is_cached:
         # The blocks stay frozen: their output for each text is computed once, and kept.
         scoring = (facts.rows + facts.validation_rows) * known.row_seconds
         seconds_of = np.full(1, CACHED_STEP)

@@ -10,9 +10,12 @@ from transformers import AutoTokenizer
 from nlp_ft.recipe.loader import recipe_from_dict
 from nlp_ft.study.advise.domain import Domain
 from nlp_ft.study.advise.evidence import gather
+from nlp_ft.study.advise.measures import cost_of
+from nlp_ft.study.advise.trials import Trial
 from nlp_ft.study.advise.words import Words, count_words, texts_of, words_in, words_of
 from nlp_ft.tasks.registry import task_of
 from tests.tiny import tiny_recipe
+from tests.tiny_choices import choice_recipe
 
 
 def test_words_are_letters_and_digits_of_all_texts() -> None:
@@ -48,3 +51,15 @@ def test_the_facts_of_a_recipe(tmp_path: Path, tiny_encoder: Path) -> None:
     words = [len(line.split(",")[0].split()) for line in (tmp_path / "train.csv").read_text().splitlines()[1:]]
     assert found.lengths.longest == max(words) + 2
     assert found.lengths.cut(max(words) + 1) == np.mean(np.array(words) == max(words))
+
+
+def test_a_head_alone_costs_its_steps_where_no_features_are_kept(tmp_path: Path, tiny_encoder: Path) -> None:
+    trial = Trial(9, 90, [(9, 0.5)], np.zeros(1), 0.0, None, np.full(8, 2.0), 0.1, 0, 1)  # type: ignore[arg-type]
+    text, choices = tiny_recipe(tmp_path, tiny_encoder), choice_recipe(tmp_path, tiny_encoder)
+    whole = {**text, "training": {**text["training"], "feature_cache": "off"}}  # type: ignore[dict-item]
+    for values, is_cached in ((text, True), (whole, False), (choices, False)):
+        recipe = recipe_from_dict({**values, "strategy": "head_only"})
+        facts = gather(task_of(recipe), {"head_only": recipe}, None, None)
+        passes = (facts.rows if is_cached else 0) + facts.validation_rows
+        steps = 90 * (0.01 if is_cached else 2.0)
+        assert cost_of("head_only", {"head_only": trial}, trial, facts).seconds == pytest.approx(steps + 0.1 * passes)
