@@ -317,13 +317,21 @@ def test_without_validation_the_last_model_is_kept(tmp_path: Path, tiny_encoder:
 def test_text_pairs_of_a_plain_class_train_and_predict(tmp_path: Path) -> None:
     encoder = save_tiny_encoder(tmp_path / "encoder", "roberta")
     recipe = tiny_recipe(
-        tmp_path, encoder, data={"text": ["text", "text"], "max_length": 64}, model={"pooling": "auto"}
+        tmp_path, encoder, data={"text": ["text", "other"], "max_length": 64}, model={"pooling": "auto"}
     )
+    for file in tmp_path.glob("*.csv"):
+        header, *rows = file.read_text().splitlines()
+        file.write_text("\n".join([f"{header},other", *(f"{row},the dog" for row in rows)]) + "\n")
     train(recipe_from_dict(recipe))
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run")
     assert type(model).__name__ == "RobertaForSequenceClassification"
-    [prediction] = predict(tmp_path / "run", [("the cat", "the cat")])
+    [prediction] = predict(tmp_path / "run", [("the cat", "the dog")])
     assert sum(prediction.scores.values()) == pytest.approx(1, abs=1e-6)
+    call = '{"text": "a first text", "text_pair": "a second text"}, truncation=True'
+    assert f"classify({call})" in (tmp_path / "run" / "README.md").read_text()
+    classify = pipeline("text-classification", model=str(tmp_path / "run"), device="cpu")
+    found = classify({"text": "the cat", "text_pair": "the dog"}, truncation=True)
+    assert found["score"] == pytest.approx(prediction.score, abs=1e-6)
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_leaves_nothing(tmp_path: Path, tiny_encoder: Path) -> None:
