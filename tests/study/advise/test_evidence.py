@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 from nlp_ft.recipe.loader import recipe_from_dict
 from nlp_ft.study.advise.domain import Domain
-from nlp_ft.study.advise.evidence import gather
+from nlp_ft.study.advise.evidence import gather, lengths_of
 from nlp_ft.study.advise.words import Words, count_words, texts_of, words_in, words_of
 from nlp_ft.tasks.registry import task_of
 from tests.tiny import tiny_recipe
@@ -48,3 +48,13 @@ def test_the_facts_of_a_recipe(tmp_path: Path, tiny_encoder: Path) -> None:
     words = [len(line.split(",")[0].split()) for line in (tmp_path / "train.csv").read_text().splitlines()[1:]]
     assert found.lengths.longest == max(words) + 2
     assert found.lengths.cut(max(words) + 1) == np.mean(np.array(words) == max(words))
+
+
+def test_rows_that_are_read_in_windows_are_counted_once_and_never_cut(tmp_path: Path, tiny_encoder: Path) -> None:
+    windows = {"truncation": "windows", "max_length": 6, "stride": 1}
+    recipe = recipe_from_dict(tiny_recipe(tmp_path, tiny_encoder, data=windows))
+    task = task_of(recipe)
+    found = lengths_of(task, recipe)
+    assert found is not None
+    assert len(task.data.encoded["train"]) > 50
+    assert (len(found.values), found.max_length) == (50, None)
