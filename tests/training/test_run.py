@@ -320,8 +320,8 @@ def test_text_pairs_of_a_plain_class_train_and_predict(tmp_path: Path) -> None:
         tmp_path, encoder, data={"text": ["text", "other"], "max_length": 64}, model={"pooling": "auto"}
     )
     for file in tmp_path.glob("*.csv"):
-        header, *rows = file.read_text().splitlines()
-        file.write_text("\n".join([f"{header},other", *(f"{row},the dog" for row in rows)]) + "\n")
+        header, *rows = file.read_text(encoding="utf-8").splitlines()
+        file.write_text("\n".join([f"{header},other", *(f"{row},a dog" for row in rows)]) + "\n", encoding="utf-8")
     train(recipe_from_dict(recipe))
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run")
     assert type(model).__name__ == "RobertaForSequenceClassification"
