@@ -330,7 +330,7 @@ def test_text_pairs_of_a_plain_class_train_and_predict(tmp_path: Path) -> None:
     call = '{"text": "a first text", "text_pair": "a second text"}, truncation=True'
     assert f"classify({call})" in (tmp_path / "run" / "README.md").read_text()
     classify = pipeline("text-classification", model=str(tmp_path / "run"), device="cpu")
-    found = classify({"text": "the cat", "text_pair": "the dog"}, truncation=True)
+    found: Any = classify({"text": "the cat", "text_pair": "the dog"}, truncation=True)
     assert found["score"] == pytest.approx(prediction.score, abs=1e-6)
 
 
