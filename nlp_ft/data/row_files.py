@@ -50,6 +50,8 @@ class RowFiles:
                 f"{self.field}: files must all be one of {', '.join(FORMATS)}, got {found}{advice_on(sorted(suffixes))}"
             )
         for file in self.files:
+            if Path(file).is_dir():
+                raise DataError(f"{self.field}: {file} is a folder, and others are files; give one kind")
             with open(file, "rb") as stream:
                 start = stream.read(4096)
             if not start.strip():

@@ -121,7 +121,7 @@ def _file(image: str) -> str:
 
 def _images(places: Sequence[str]) -> list[str]:
     found: list[str] = []
-    for place in expand(places, "predict"):
+    for place in expand(places, "predict", may_repeat=True):
         images = list(list_images(place, "predict").values()) if is_image_place(place) else [place]
         if not images:
             raise DataError(f"predict: {place} holds no image")
