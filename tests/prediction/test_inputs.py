@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow
 import pytest
+from PIL import Image
 
 import nlp_ft
 from nlp_ft.cli import main
@@ -58,6 +59,9 @@ def test_a_run_comes_before_the_inputs(run: TextRun) -> None:
 def test_pixels_are_no_image() -> None:
     with pytest.raises(DataError, match=r"^predict: an image must be a file or a Pillow image, got list$"):
         ImageRun._pixel_values(None, [[0, 0], [0, 0]])  # type: ignore[arg-type]
+    fractions = Image.fromarray(np.full((2, 2), 0.5, np.float32))
+    with pytest.raises(DataError, match=r"^predict: a Pillow image cannot be read: its pixels are floating-point"):
+        ImageRun._pixel_values(None, fractions)  # type: ignore[arg-type]  # all of them would be black
 
 
 def test_the_name_of_a_file_of_rows_is_no_text(
