@@ -38,6 +38,19 @@ def test_the_names_of_columns_are_not_predicted(rows: Any, run: TextRun) -> None
     assert nlp_ft.load(run.folder).predict(rows) == run.predict(COLUMNS["text"])
 
 
+def test_a_table_that_offers_arrow_alone_is_taken_as_it_is_by_fit(run: TextRun) -> None:
+    class Frame:
+        """As a DataFrame of Polars."""
+
+        columns = ("text",)
+
+        def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+            texts = pyarrow.array(COLUMNS["text"], pyarrow.string_view())
+            return pyarrow.table({"text": texts}).__arrow_c_stream__(requested_schema)
+
+    assert nlp_ft.load(run.folder).predict(Frame()) == run.predict(COLUMNS["text"])
+
+
 def test_a_column_is_named_by_renaming_it(run: TextRun) -> None:
     with pytest.raises(DataError, match=r"the input has no column 'text'; its columns are: body; rename one of them$"):
         nlp_ft.load(run.folder).predict({"body": ["red"]})
