@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
@@ -20,7 +21,9 @@ from nlp_ft.prediction.image_run import ImageRun
 from nlp_ft.prediction.predict import Source, predict_to_file
 from nlp_ft.prediction.shards import predict_shard
 from nlp_ft.prediction.text_run import TextRun
+from nlp_ft.prediction.word_run import WordRun
 from nlp_ft.recipe.loader import recipe_from_dict
+from nlp_ft.recipe.words import WordsDataSection
 from nlp_ft.training.run import train
 from tests.tiny_questions import question_recipe
 
@@ -75,6 +78,18 @@ def test_pixels_are_no_image() -> None:
     fractions = Image.fromarray(np.full((2, 2), 0.5, np.float32))
     with pytest.raises(DataError, match=r"^predict: a Pillow image cannot be read: its pixels are floating-point"):
         ImageRun._pixel_values(None, fractions)  # type: ignore[arg-type]  # all of them would be black
+
+
+def test_lists_of_words_that_are_written_as_texts_are_refused(tmp_path: Path) -> None:
+    run: Any = SimpleNamespace(recipe=SimpleNamespace(data=WordsDataSection(train="a.conll")))
+    file = tmp_path / "new.csv"
+    for text, is_list in (("['Ada', 'lives']", True), ('["Ada"]', True), ("[laughs] yes", False), ("['x'] is a list", False)):
+        pd.DataFrame({"tokens": ["plain", text]}).to_csv(file, index=False)
+        if not is_list:
+            assert [items for items, _ in WordRun.read(run, Source(file=str(file)))] == [["plain", text]]
+            continue
+        with pytest.raises(DataError, match=r"new\.csv\) holds lists of words that are written as texts, such as .*Ada"):
+            list(WordRun.read(run, Source(file=str(file))))
 
 
 def test_the_name_of_a_file_of_rows_is_no_text(
