@@ -62,7 +62,7 @@ def single_names(names: Sequence[str], what: str, odd: dict[str, str]) -> list[s
 
 
 def plain_table(table: pyarrow.Table, what: str, odd: dict[str, str]) -> pyarrow.Table:
-    """Take the columns of an Arrow table that occur once; texts of the type that Polars gives them become plain ones."""
+    """Take the columns of an Arrow table that occur once; texts of the type that Polars has become plain ones."""
     kept = table.select(single_names(table.column_names, what, odd))
     for position, one in enumerate(kept.schema):
         if (kind := _without_view(one.type)) != one.type:

@@ -70,8 +70,8 @@ def list_images(place: str, field: str) -> dict[str, str]:
         found = _list_zip(place, field)
     if unread := sorted(name for name in found if _is_image(name, NOT_READ)):
         raise DataError(
-            f"{field}: {place} holds {len(unread)} image(s) of a format that is not read, such as {unread[0]}; save them "
-            "as JPEG or PNG, or remove them"
+            f"{field}: {place} holds {len(unread)} image(s) of a format that is not read, such as {unread[0]}; save "
+            "them as JPEG or PNG, or remove them"
         )
     return {name: found[name] for name in sorted(found) if _is_image(name)}
 

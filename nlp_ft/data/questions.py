@@ -158,7 +158,9 @@ def squad_inputs(files: Sequence[str], field: str, num_rows: int) -> Iterator[li
     while part := list(islice(rows, num_rows)):
         for row in part:
             if not isinstance(row["question"], str) or not isinstance(row["context"], str):
-                raise DataError(f"{field}: question and context must be texts, got {row['question']!r:.60} (id {row['id']})")
+                raise DataError(
+                    f"{field}: question and context must be texts, got {row['question']!r:.60} (id {row['id']})"
+                )
         yield [{key: str(row[key]) for key in ("id", "question", "context")} for row in part]
 
 

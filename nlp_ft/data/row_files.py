@@ -125,7 +125,7 @@ class RowFiles:
         return self._of_one_schema(tables_of)
 
     def _united(self, tables_of: Callable[[str], Iterator[tuple[pyarrow.Table, Rows]]]) -> pyarrow.Schema | None:
-        """Read all tables for the keys of objects, as later ones may have more; None where the first have no objects."""
+        """Read all tables for the keys of objects: later ones may have more. None where the first have no objects."""
         schema: pyarrow.Schema | None = None
         for table, _, _ in self._with_files(tables_of):
             if schema is None and not any(map(_may_hold_objects, table.schema.types)):
@@ -144,8 +144,8 @@ class RowFiles:
     ) -> Iterator[tuple[pyarrow.Table, Rows]]:
         """Read the tables of all files, in the types of a schema or else of the first; rows of JSON stay as they are.
 
-        Where a column has no values yet, or empty lists alone, nothing says what it could hold: such tables wait for one
-        that says it.
+        Where a column has no values yet, or empty lists alone, nothing says what it could hold: such tables wait for
+        one that says it.
         """
         waiting: list[tuple[pyarrow.Table, Rows, str]] = []
         for table, rows, file in self._with_files(tables_of):

@@ -81,9 +81,9 @@ class WordRun(TokenRun):
             text, words = self.recipe.data.text, self.recipe.data.words
             names = [text, words] if text else [words, "text"]
             with progress_bars(False):
-                for items, rows in stream_columns(source.file, "--file", names):
+                for items, whole in stream_columns(source.file, "--file", names):
                     _refuse_written_lists(items, source.file)
-                    yield items, rows
+                    yield items, whole
             return
         for texts in chunked(source.words) if source.lines is None else stream_lines(source.lines, "standard input"):
             yield texts, pyarrow.table({"text": list(texts)})
@@ -111,8 +111,8 @@ def _refuse_written_lists(items: Sequence[Any], file: str) -> None:
     found = next((item for item in items if isinstance(item, str) and WRITTEN_LIST.fullmatch(item)), None)
     if found is not None:
         raise DataError(
-            f"--file ({file}) holds lists of words that are written as texts, such as {found!r:.60}; write them as lists, "
-            "in JSON Lines, Parquet or CoNLL, or as plain texts"
+            f"--file ({file}) holds lists of words that are written as texts, such as {found!r:.60}; write them as "
+            "lists, in JSON Lines, Parquet or CoNLL, or as plain texts"
         )
 
 

@@ -311,7 +311,10 @@ def test_objects_may_have_their_keys_in_another_order_and_lack_some() -> None:
     assert rows["spans"][:] == [[SPAN], [{"start": 1, "end": 2, "label": "animal"}], [missing], None]
     Path("4.jsonl").write_text(json.dumps({"text": "cat", "spans": [{**SPAN, "score": 0.5}]}) + "\n")
     rows = load_files("[0-9].jsonl", "data.train", [("text", "text"), ("spans", "spans")])
-    assert rows["spans"][:][1::3] == [[{"start": 1, "end": 2, "label": "animal", "score": None}], [{**SPAN, "score": 0.5}]]
+    assert rows["spans"][:][1::3] == [
+        [{"start": 1, "end": 2, "label": "animal", "score": None}],
+        [{**SPAN, "score": 0.5}],
+    ]
     Path("5.jsonl").write_text(json.dumps({"text": "cat", "spans": [{**SPAN, "score": "high"}]}) + "\n")
     with pytest.raises(DataError, match=r"holds list<.*> in 4\.jsonl, and list<.*> in the files before it"):
         load_files("[0-9].jsonl", "data.train", [("text", "text"), ("spans", "spans")])

@@ -1,4 +1,4 @@
-"""Rows that are written with columns of predictions: their values stay, or a message says that a format has no place."""
+"""Rows that are written beside predictions: their values stay, or a message says that a format has no place."""
 
 import io
 from typing import Any
@@ -34,12 +34,12 @@ def written(*parts: list[Any]) -> list[Any]:
     ids=["fraction", "truth", "text", "key", "key of a list", "fraction of a list"],
 )
 def test_values_of_later_rows_that_arrow_would_change_are_refused(first: Any, later: Any) -> None:
-    with pytest.raises(DataError, match="the values of 'held' have no type in common .* write a .jsonl file"):
+    with pytest.raises(DataError, match=r"the values of 'held' have no type in common .* write a \.jsonl file$"):
         written([first], [later])
 
 
 def test_true_among_fractions_is_no_number() -> None:
-    with pytest.raises(DataError, match="the values of 'held' .* numbers, and true or false; write a .jsonl file"):
+    with pytest.raises(DataError, match=r"the values of 'held' .* numbers, and true or false; write a \.jsonl file$"):
         written([0.5, True])
 
 

@@ -83,12 +83,19 @@ def test_pixels_are_no_image() -> None:
 def test_lists_of_words_that_are_written_as_texts_are_refused(tmp_path: Path) -> None:
     run: Any = SimpleNamespace(recipe=SimpleNamespace(data=WordsDataSection(train="a.conll")))
     file = tmp_path / "new.csv"
-    for text, is_list in (("['Ada', 'lives']", True), ('["Ada"]', True), ("[laughs] yes", False), ("['x'] is a list", False)):
+    for text, is_list in (
+        ("['Ada', 'lives']", True),
+        ('["Ada"]', True),
+        ("[laughs] yes", False),
+        ("['x'] is a list", False),
+    ):
         pd.DataFrame({"tokens": ["plain", text]}).to_csv(file, index=False)
         if not is_list:
             assert [items for items, _ in WordRun.read(run, Source(file=str(file)))] == [["plain", text]]
             continue
-        with pytest.raises(DataError, match=r"new\.csv\) holds lists of words that are written as texts, such as .*Ada"):
+        with pytest.raises(
+            DataError, match=r"new\.csv\) holds lists of words that are written as texts, such as .*Ada"
+        ):
             list(WordRun.read(run, Source(file=str(file))))
 
 
