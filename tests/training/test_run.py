@@ -317,8 +317,11 @@ def test_without_validation_the_last_model_is_kept(tmp_path: Path, tiny_encoder:
 def test_text_pairs_of_a_plain_class_train_and_predict(tmp_path: Path) -> None:
     encoder = save_tiny_encoder(tmp_path / "encoder", "roberta")
     recipe = tiny_recipe(
-        tmp_path, encoder, data={"text": ["text", "text"], "max_length": 64}, model={"pooling": "auto"}
+        tmp_path, encoder, data={"text": ["text", "other"], "max_length": 64}, model={"pooling": "auto"}
     )
+    for file in tmp_path.glob("*.csv"):
+        header, *rows = file.read_text(encoding="utf-8").splitlines()
+        file.write_text("\n".join([f"{header},other", *(f"{row},a dog" for row in rows)]) + "\n", encoding="utf-8")
     train(recipe_from_dict(recipe))
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run")
     assert type(model).__name__ == "RobertaForSequenceClassification"
