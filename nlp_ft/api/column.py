@@ -1,6 +1,7 @@
 """Names, types and values of columns: turns them into Arrow, or says which of their rows no file can hold."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from numbers import Number
 from typing import Any
@@ -51,6 +52,29 @@ def column_of(values: Any, name: str, what: str) -> pyarrow.Array:
     except (pyarrow.ArrowException, OverflowError, TypeError, AttributeError) as error:
         raise DataError(f"{what}: column {name!r} holds values {_kinds(values, name, error)}") from None
     return column.cast(pyarrow.float64()) if pyarrow.types.is_decimal(column.type) else column
+
+
+def single_names(names: Sequence[str], what: str, odd: dict[str, str]) -> list[str]:
+    """List the columns that occur once; the others go into `odd`."""
+    counts = Counter(names)
+    odd |= {name: f"{what} has the column {name!r} twice; rename one" for name in sorted(counts) if counts[name] > 1}
+    return [name for name in names if counts[name] == 1]
+
+
+def plain_table(table: pyarrow.Table, what: str, odd: dict[str, str]) -> pyarrow.Table:
+    """Take the columns of an Arrow table that occur once; texts of the type that Polars has become plain ones."""
+    kept = table.select(single_names(table.column_names, what, odd))
+    for position, one in enumerate(kept.schema):
+        if (kind := _without_view(one.type)) != one.type:
+            kept = kept.set_column(position, one.name, kept.column(position).cast(kind))
+    return kept
+
+
+def _without_view(kind: pyarrow.DataType) -> pyarrow.DataType:
+    if pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind):
+        inner = _without_view(kind.value_type)
+        return kind if inner == kind.value_type else pyarrow.large_list(inner)
+    return pyarrow.large_string() if pyarrow.types.is_string_view(kind) else kind
 
 
 def kept_columns(table: pyarrow.Table, named: Iterable[str]) -> pyarrow.Table:

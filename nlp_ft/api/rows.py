@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow
 
-from nlp_ft.api.column import column_of
+from nlp_ft.api.column import column_of, plain_table, single_names
 from nlp_ft.data.sources import SPLITS
 from nlp_ft.errors import DataError, listed
 from nlp_ft.suggest import did_you_mean
@@ -95,7 +95,7 @@ def read_rows(data: Any, text: str | Sequence[str], label: str | Sequence[str], 
     if columns is None:
         table = _from_lists(data, text, label, what)
     else:
-        table = columns if isinstance(columns, pyarrow.Table) else _table(columns, what, odd)
+        table = plain_table(columns, what, odd) if isinstance(columns, pyarrow.Table) else _table(columns, what, odd)
     if table.num_rows == 0 and not odd:
         raise DataError(f"{what} has no rows")
     return Table(table, _class_names(data), odd)
@@ -103,7 +103,8 @@ def read_rows(data: Any, text: str | Sequence[str], label: str | Sequence[str], 
 
 def is_table(data: Any) -> bool:
     """Whether rows have columns with names: a DataFrame, a data set, a dict of columns, or a list of dicts."""
-    return _has_columns(data) or _is_list_of_dicts(data)
+    has_arrow = hasattr(data, "__arrow_c_stream__") and (hasattr(data, "columns") or hasattr(data, "column_names"))
+    return has_arrow or _has_columns(data) or _is_list_of_dicts(data)
 
 
 def require_column(table: Table, name: str, keyword: str | None, what: str) -> None:
@@ -138,8 +139,8 @@ def _named_columns(data: Any, what: str, odd: dict[str, str]) -> pyarrow.Table |
     if isinstance(data, Mapping):
         return _of_dict(data, what)
     if _is_list_of_dicts(data):
-        names = dict.fromkeys(str(name) for row in data for name in row)
-        return {name: [row.get(name) for row in data] for name in names}
+        rows = [{str(name): value for name, value in row.items()} for row in data]
+        return {name: [row.get(name) for row in rows] for name in dict.fromkeys(name for row in rows for name in row)}
     return None
 
 
@@ -151,9 +152,7 @@ def _of_frame(data: Any, what: str, odd: dict[str, str]) -> dict[str, Any]:
             "one name, as in df.columns = [...]"
         )
     data = data.rename(columns=str)
-    repeated = {str(name) for name in data.columns[data.columns.duplicated()]}
-    odd |= {name: f"{what} has the column {name!r} twice; rename one" for name in sorted(repeated)}
-    return {name: data[name] for name in data.columns if name not in repeated}
+    return {name: data[name] for name in single_names(list(data.columns), what, odd)}
 
 
 def _of_dict(data: Mapping[Any, Any], what: str) -> dict[str, Any]:

@@ -140,7 +140,10 @@ class Run:
 
             rows = enumerate(read.rows.select(as_names(text)).to_pylist())
             return [prompt_and_candidates(row, f"the input: row {number} (from 0)", data) for number, row in rows]
-        columns = [read.rows.column(name).to_pylist() for name in as_names(text)]
+        # As in training and in files, a missing text is an empty one.
+        columns = [
+            ["" if cell is None else cell for cell in read.rows.column(name).to_pylist()] for name in as_names(text)
+        ]
         return columns[0] if isinstance(text, str) else list(zip(*columns, strict=True))
 
     def evaluate(self, data: Any = None, *, split: str = "test") -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Reads columns of a dataset as arrays, in parts, so that a million rows do not become a million Python objects."""
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from typing import Any
@@ -82,8 +83,12 @@ def _holds_lists_of_numbers(kind: pyarrow.DataType) -> bool:
 
 
 def text_hash(texts: Sequence[str]) -> int:
-    """Hash the texts of a row to 64 bits; texts that differ only in case or white space have the same hash."""
-    plain = "\x1f".join(" ".join(text.lower().split()) for text in texts)
+    """Hash the texts of a row to 64 bits.
+
+    Texts that differ only in case, in white space, or in whether an accent is a character of its own (Unicode's NFC and
+    NFD) have the same hash.
+    """
+    plain = "\x1f".join(" ".join(unicodedata.normalize("NFC", text.lower()).split()) for text in texts)
     return int(np.frombuffer(blake2b(plain.encode("utf-8", "replace"), digest_size=8).digest(), np.int64)[0])
 
 

@@ -7,7 +7,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,7 +17,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from nlp_ft.errors import DataError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+NOT_READ = frozenset({".heic", ".heif", ".avif", ".jxl", ".jp2", ".dng"})
+"""Endings of photographs that Pillow alone does not read, or only in some versions."""
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Formats that may be decoded, whatever the file's name: Pillow would run another program on PostScript."""
 ZIP_PREFIX = "zip://"
@@ -59,13 +61,18 @@ def list_images(place: str, field: str) -> dict[str, str]:
         Path inside the folder or zip file -> reference for `read_bytes`, sorted by path.
 
     Raises:
-        DataError: it is neither a folder nor a zip file; or the zip file is damaged, has a password, or holds names
-            that lead out of it.
+        DataError: it is neither a folder nor a zip file, or holds photographs in a format that is not read; or the zip
+            file is damaged, has a password, or holds names that lead out of it.
     """
     if Path(place).is_dir():
         found = _list_folder(Path(place))
     else:
         found = _list_zip(place, field)
+    if unread := sorted(name for name in found if _is_image(name, NOT_READ)):
+        raise DataError(
+            f"{field}: {place} holds {len(unread)} image(s) of a format that is not read, such as {unread[0]}; save "
+            "them as JPEG or PNG, or remove them"
+        )
     return {name: found[name] for name in sorted(found) if _is_image(name)}
 
 
@@ -117,12 +124,17 @@ def decode(content: bytes) -> Image.Image:
     """
     image = Image.open(io.BytesIO(content), formats=FORMATS)
     image.load()
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers; save it with 8 or 16 bits")
+    refuse_fractions(image)
     try:
         return ImageOps.exif_transpose(image)
     except Exception:  # a broken EXIF block can raise any type, but the pixels are whole
         return image
+
+
+def refuse_fractions(image: Image.Image) -> None:
+    """Refuse pixels that are floating-point numbers, which nobody knows the scale of. Raises: ValueError."""
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers; save it with 8 or 16 bits")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -154,10 +166,10 @@ def reason(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _is_image(name: str) -> bool:
+def _is_image(name: str, suffixes: Collection[str] = SUFFIXES) -> bool:
     path = PurePosixPath(name)
     hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
-    return path.suffix.lower() in SUFFIXES and not hidden
+    return path.suffix.lower() in suffixes and not hidden
 
 
 def _list_folder(folder: Path) -> dict[str, str]:

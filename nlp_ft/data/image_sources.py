@@ -146,7 +146,7 @@ def _entries(place: str, split: str, field: str) -> list[Entry]:
             "of its own"
         )
     classes = {name.partition("/")[0] for name in images}
-    if classes <= SPLIT_FOLDERS:
+    if set(map(str.lower, classes)) <= SPLIT_FOLDERS:
         raise DataError(
             f"{field}: {shown} holds splits ({listed(sorted(classes))}), not classes; name it in data.source, and "
             "its folders in data.train and data.test"

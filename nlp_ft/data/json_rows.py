@@ -39,7 +39,7 @@ def json_tables(
             agree.
 
     Yields:
-        A table, and the whole objects of its rows.
+        A table, in which a column without any value yet has the type `null`; and the whole objects of its rows.
 
     Raises:
         UnreadableError: the content is not JSON, a row is not an object, a key occurs twice in a row, or a value has
@@ -60,7 +60,7 @@ def _array(name: str, part: Sequence[tuple[str, dict[str, Any]]], kinds: dict[st
             advice = "; write all as 1.0, or all as 1" if {type(value), kinds[name]} == {int, float} else ""
             raise UnreadableError(f"{where}: {name!r} is {held}, and {before} in the rows before it{advice}")
     try:
-        return pyarrow.array(values, _TYPES.get(kinds.get(name, str)))
+        return pyarrow.array(values, _TYPES.get(kinds[name]) if name in kinds else pyarrow.null())
     except (pyarrow.ArrowException, OverflowError, UnicodeEncodeError) as error:
         where = f"{part[0][0]} to {part[-1][0]}"
         reason = "half of a surrogate pair" if isinstance(error, UnicodeEncodeError) else str(error).splitlines()[0]

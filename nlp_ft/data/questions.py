@@ -150,12 +150,17 @@ def squad_inputs(files: Sequence[str], field: str, num_rows: int) -> Iterator[li
     Answers are not looked at, and may lack.
 
     Raises:
-        DataError: a file has another form.
+        DataError: a file has another form, or a question or context is no text.
     """
     rows = (
         row for file in files for row in _flat(_nested(file) or {"data": []}, f"{field} ({file})", has_answers=False)
     )
     while part := list(islice(rows, num_rows)):
+        for row in part:
+            if not isinstance(row["question"], str) or not isinstance(row["context"], str):
+                raise DataError(
+                    f"{field}: question and context must be texts, got {row['question']!r:.60} (id {row['id']})"
+                )
         yield [{key: str(row[key]) for key in ("id", "question", "context")} for row in part]
 
 

@@ -50,6 +50,8 @@ class RowFiles:
                 f"{self.field}: files must all be one of {', '.join(FORMATS)}, got {found}{advice_on(sorted(suffixes))}"
             )
         for file in self.files:
+            if Path(file).is_dir():
+                raise DataError(f"{self.field}: {file} is a folder, and others are files; give one kind")
             with open(file, "rb") as stream:
                 start = stream.read(4096)
             if not start.strip():
@@ -87,7 +89,8 @@ class RowFiles:
             self._require(file, columns)
             return self._tables(file, columns, num_rows, kinds)
 
-        return (table for table, _ in self._of_one_schema(tables_of))
+        known = self._united(tables_of) if self.format == "json" else None
+        return (table for table, _ in self._of_one_schema(tables_of, known))
 
     def whole_rows(self, needed: Sequence[str], num_rows: int) -> Iterator[tuple[pyarrow.Table, Rows]]:
         """Read all columns, at most `num_rows` rows at a time.
@@ -121,14 +124,29 @@ class RowFiles:
 
         return self._of_one_schema(tables_of)
 
-    def _of_one_schema(
-        self, tables_of: Callable[[str], Iterator[tuple[pyarrow.Table, Rows]]]
-    ) -> Iterator[tuple[pyarrow.Table, Rows]]:
-        """Read the tables of all files, in the types of the first; rows of JSON stay as they are.
-
-        Where all lists of a column are empty, nothing says what they could hold: such tables wait for one that says it.
-        """
+    def _united(self, tables_of: Callable[[str], Iterator[tuple[pyarrow.Table, Rows]]]) -> pyarrow.Schema | None:
+        """Read all tables for the keys of objects: later ones may have more. None where the first have no objects."""
         schema: pyarrow.Schema | None = None
+        for table, _, _ in self._with_files(tables_of):
+            if schema is None and not any(map(_may_hold_objects, table.schema.types)):
+                return None
+            try:
+                both = [table.schema] if schema is None else [schema, table.schema]
+                schema = pyarrow.unify_schemas(both, promote_options="permissive")
+            except pyarrow.ArrowException:
+                return None  # `_as_first` says what differs.
+        return schema
+
+    def _of_one_schema(
+        self,
+        tables_of: Callable[[str], Iterator[tuple[pyarrow.Table, Rows]]],
+        schema: pyarrow.Schema | None = None,
+    ) -> Iterator[tuple[pyarrow.Table, Rows]]:
+        """Read the tables of all files, in the types of a schema or else of the first; rows of JSON stay as they are.
+
+        Where a column has no values yet, or empty lists alone, nothing says what it could hold: such tables wait for
+        one that says it.
+        """
         waiting: list[tuple[pyarrow.Table, Rows, str]] = []
         for table, rows, file in self._with_files(tables_of):
             schema = table.schema if schema is None else _better_known(schema, table.schema)
@@ -137,7 +155,8 @@ class RowFiles:
                 yield from self._alike(waiting, schema)
                 waiting = []
         if schema is not None:
-            yield from self._alike(waiting, schema)
+            types = [pyarrow.string() if pyarrow.types.is_null(kind) else kind for kind in schema.types]
+            yield from self._alike(waiting, pyarrow.schema(zip(schema.names, types)))
 
     def _with_files(
         self, tables_of: Callable[[str], Iterator[tuple[pyarrow.Table, Rows]]]
@@ -240,13 +259,22 @@ def _is_list(kind: pyarrow.DataType) -> bool:
 
 
 def _is_unknown(kind: pyarrow.DataType) -> bool:
-    """Whether a column holds nothing but empty lists."""
-    return _is_list(kind) and bool(pyarrow.types.is_null(kind.value_type))
+    """Whether a column holds nothing but missing values and empty lists."""
+    return bool(pyarrow.types.is_null(kind.value_type if _is_list(kind) else kind))
+
+
+def _may_hold_objects(kind: pyarrow.DataType) -> bool:
+    return _is_unknown(kind) or bool(pyarrow.types.is_struct(kind.value_type if _is_list(kind) else kind))
 
 
 def _better_known(schema: pyarrow.Schema, other: pyarrow.Schema) -> pyarrow.Schema:
-    """Take what another schema knows of the lists that one does not know."""
-    return pyarrow.schema([new if _is_unknown(old.type) else old for old, new in zip(schema, other)])
+    """Take what another schema knows of the columns that one does not know."""
+    return pyarrow.schema(
+        [
+            new if _is_unknown(old.type) and not pyarrow.types.is_null(new.type) else old
+            for old, new in zip(schema, other)
+        ]
+    )
 
 
 def _fits(found: pyarrow.DataType, known: pyarrow.DataType) -> bool:

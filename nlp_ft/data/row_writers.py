@@ -199,8 +199,14 @@ def _as_table(rows: Rows, names: Sequence[str], schema: pyarrow.Schema | None) -
     kinds = [None] * len(names) if schema is None else schema.types
     arrays = []
     for name, kind in zip(names, kinds, strict=True):
+        values = [row.get(name) for row in rows]
         try:
-            arrays.append(pyarrow.array([row.get(name) for row in rows], kind))
+            found = pyarrow.array(values)
+            if kind is not None and not _holds(kind, found.type):
+                raise pyarrow.ArrowInvalid(f"{found.type} in later rows, and {kind} in the first ones")
+            if pyarrow.types.is_floating(found.type) and any(isinstance(value, bool) for value in values):
+                raise pyarrow.ArrowInvalid("numbers, and true or false")
+            arrays.append(found if kind in (None, found.type) else pyarrow.array(values, kind))
         except (pyarrow.ArrowException, OverflowError, UnicodeEncodeError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise DataError(
@@ -208,3 +214,13 @@ def _as_table(rows: Rows, names: Sequence[str], schema: pyarrow.Schema | None) -
                 "file"
             ) from None
     return pyarrow.Table.from_arrays(arrays, names=list(names))
+
+
+def _holds(known: pyarrow.DataType, found: pyarrow.DataType) -> bool:
+    """Whether a type holds values of another as they are: Arrow itself would cut 1.5 to 1, and leave out new keys."""
+    types = pyarrow.types
+    if types.is_struct(known) and types.is_struct(found):
+        return all(known.get_field_index(of.name) >= 0 and _holds(known.field(of.name).type, of.type) for of in found)
+    if types.is_list(known) and types.is_list(found):
+        return _holds(known.value_type, found.value_type)
+    return bool(known == found or types.is_null(found) or (types.is_floating(known) and types.is_integer(found)))

@@ -3,6 +3,7 @@
 import glob
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ from datasets import Dataset, Features
 
 from nlp_ft.data.columns import selected, unique_values, value_codes
 from nlp_ft.data.file_advice import header_advice
+from nlp_ft.data.labels import alike
 from nlp_ft.data.row_files import FORMATS, RowFiles
 from nlp_ft.data.saved_datasets import rows_of_saved, split_of_saved
 from nlp_ft.data.unreadable import root_cause
@@ -163,6 +165,11 @@ def _rows_of_value(rows: Dataset, column: str, value: str, field: str) -> Datase
     if value not in values:
         near = did_you_mean(value, values)
         raise DataError(f"{field}: no row has {value!r} in column {column!r}; it holds: {listed(values)}{near}")
+    if spelled := next((group for group in alike(values) if value in group), None):
+        raise DataError(
+            f"{field}: column {column!r} holds {listed(map(repr, spelled))}, which differ in case, blanks or invisible "
+            "characters alone, so rows of one would be left out; write them alike"
+        )
     wanted = [index for index, name in enumerate(values) if name == value]
     return selected(rows, np.flatnonzero(np.isin(value_codes(rows, column, found), wanted)))
 
@@ -184,7 +191,7 @@ def field_with_files(field: str, paths: str | Sequence[str]) -> str:
     return f"{field} ({paths if isinstance(paths, str) else listed(paths, 3)})"
 
 
-def expand(paths: str | Sequence[str], field: str) -> list[str]:
+def expand(paths: str | Sequence[str], field: str, may_repeat: bool = False) -> list[str]:
     """Resolve paths, `package:NAME/PATH` locations and globs to existing files and folders.
 
     A path that exists is taken as it is, even if it holds characters of a glob.
@@ -192,9 +199,10 @@ def expand(paths: str | Sequence[str], field: str) -> list[str]:
     Args:
         paths: the location, or several.
         field: the recipe key or option that error messages name.
+        may_repeat: whether a file may come twice.
 
     Raises:
-        DataError: nothing is there, or it is a pipe or a device, which cannot be read twice.
+        DataError: nothing is there, it is a pipe or a device, which cannot be read twice, or a file is named twice.
     """
     files: list[str] = []
     for path in [paths] if isinstance(paths, str) else paths:
@@ -207,7 +215,10 @@ def expand(paths: str | Sequence[str], field: str) -> list[str]:
             mode = os.stat(file).st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                 raise DataError(f"{field}: {file} is a pipe or a device; save its content as a file, and name that")
-        files += found
+        files += dict.fromkeys(found)
+    places = Counter(map(os.path.realpath, files))
+    if not may_repeat and (twice := next((file for file in files if places[os.path.realpath(file)] > 1), None)):
+        raise DataError(f"{field}: {twice} is named twice, so its rows would count twice; name it once")
     return files
 
 

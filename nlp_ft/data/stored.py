@@ -9,7 +9,7 @@ import json
 import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import blake2b, file_digest
 from importlib.metadata import version
 from itertools import islice
@@ -23,7 +23,7 @@ from datasets.fingerprint import Hasher
 
 from nlp_ft.errors import DataError
 
-FORMAT = 3
+FORMAT = 4
 """Part of every key: raise it when a change of the code makes other rows of the same content, or refuses it."""
 ROWS_OF_A_TABLE = 1000
 LIBRARIES = ("datasets", "pyarrow", "tokenizers", "transformers")
@@ -102,7 +102,9 @@ def stored_map(rows: Dataset, function: Callable[..., Any], kept: Mapping[str, A
             **options,
         )
     if not stem.with_suffix(".json").exists():
-        _record(stem, sorted({Path(file["filename"]) for file in mapped.cache_files}))
+        # Another process that finds no record yet removes the files and makes them anew; here they are open.
+        with suppress(FileNotFoundError):
+            _record(stem, sorted({Path(file["filename"]) for file in mapped.cache_files}))
     return mapped
 
 

@@ -151,7 +151,9 @@ def _encode(
     }
     if data.truncation == "windows":
         columns |= {"window_tokens": Value("int32"), BEGINS_ROW: Value("bool")}
-    kept = {"tokenizer": tokenizer, "data": data.model_copy(update=NOT_IN_KEY), "labels": labels}
+    # The names are in the key as a list, because the hash of a dict leaves its order out, which is that of the ids.
+    section = data.model_copy(update={**NOT_IN_KEY, "label_names": labels.names})
+    kept = {"tokenizer": tokenizer, "data": section, "labels": labels}
     return tokenized(
         rows, split, encode_rows, kept, columns, data.num_proc, ROWS_ENCODED_TOGETHER, ROWS_WORTH_A_PROCESS
     )

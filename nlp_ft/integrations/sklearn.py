@@ -79,7 +79,12 @@ class TextClassifier(ClassifierMixin, _TextEstimator):  # type: ignore[misc]
             raise DataError(
                 f"y has only one class, {self.classes_.tolist()[0]!r}; a classifier needs two classes or more"
             )
-        names = [str(label) for label in self.classes_]
+        names, numbers = [str(label) for label in self.classes_], [str(i) for i in range(len(self.classes_))]
+        # The texts 0, 1, 10, 2, ... could be names or ids, so the run reads them itself, and sorts them as numbers.
+        are_texts_of_ids = names != numbers and set(names) == set(numbers)
+        self._order = [int(name) for name in names] if are_texts_of_ids else list(range(len(names)))
+        if are_texts_of_ids:
+            return self._fit((texts, [names[i] for i in ids]), num_columns, text=_columns(num_columns))
         are_names = len(set(names)) == len(names) and all(name and name == name.strip() for name in names)
         more = {"label_names": names} if are_names else {}
         return self._fit((texts, ids.tolist()), num_columns, text=_columns(num_columns), **more)
@@ -93,7 +98,7 @@ class TextClassifier(ClassifierMixin, _TextEstimator):  # type: ignore[misc]
     def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803
         """Compute the probability of each label, (rows, labels), in the order of `classes_`."""
         inputs = self._inputs(X)
-        return self.run_.predict_proba(inputs).astype(np.float64)
+        return self.run_.predict_proba(inputs)[:, self._order].astype(np.float64)
 
 
 class TextRegressor(RegressorMixin, _TextEstimator):  # type: ignore[misc]

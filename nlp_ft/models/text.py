@@ -46,6 +46,8 @@ def load_tokenizer(
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
     if is_decoder(config):
         tokenizer.padding_side = "right"
+        # Saved only as an argument that the tokenizer was made with; the classes of Llama and Gemma pad on the left.
+        tokenizer.init_kwargs["padding_side"] = "right"
         if tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
             tokenizer.pad_token = tokenizer.eos_token
             say(f"{model.name} has no padding token; its end token {tokenizer.eos_token} pads, which no text sees")

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 import nlp_ft.models.image_classifier  # noqa: F401  # registers the class of the run folder
-from nlp_ft.data.image_files import UNREADABLE, ZIP_MARK, is_image_place, list_images, name_of, reason
+from nlp_ft.data.image_files import UNREADABLE, ZIP_MARK, is_image_place, list_images, name_of, reason, refuse_fractions
 from nlp_ft.data.image_sources import load_image_places
 from nlp_ft.data.images import ImageData, encode_image_split, load_image_data
 from nlp_ft.data.row_files import Rows
@@ -103,15 +103,17 @@ class ImageRun(TrainedRun):
         return ImageCollator(self.preprocessing)
 
     def _pixel_values(self, item: str | Path | Image.Image) -> torch.Tensor:
-        if isinstance(item, Image.Image):
-            return self.transform(pixels(ImageOps.exif_transpose(item)))
-        if not isinstance(item, str | Path):
+        if not isinstance(item, str | Path | Image.Image):
             raise DataError(f"predict: an image must be a file or a Pillow image, got {type(item).__name__}")
         image = {"bytes": None, "path": str(item)}
         try:
+            if isinstance(item, Image.Image):
+                refuse_fractions(item)
+                return self.transform(pixels(ImageOps.exif_transpose(item)))
             return self.transform(read_pixels(image))
         except UNREADABLE as error:
-            raise DataError(f"predict: {name_of(image, 0)} cannot be read: {reason(error)}") from None
+            name = "a Pillow image" if isinstance(item, Image.Image) else name_of(image, 0)
+            raise DataError(f"predict: {name} cannot be read: {reason(error)}") from None
 
 
 def _file(image: str) -> str:
@@ -121,7 +123,7 @@ def _file(image: str) -> str:
 
 def _images(places: Sequence[str]) -> list[str]:
     found: list[str] = []
-    for place in expand(places, "predict"):
+    for place in expand(places, "predict", may_repeat=True):
         images = list(list_images(place, "predict").values()) if is_image_place(place) else [place]
         if not images:
             raise DataError(f"predict: {place} holds no image")

@@ -231,7 +231,8 @@ def evaluate_trained(run: TrainedRun, data: str | list[str] | None, split: str) 
         accelerator = Accelerator(mixed_precision=precision)
     model = run.model.to(accelerator.device)
     collator, batch_size = run.collator(), run.recipe.training.eval_batch_size
-    return Evaluator(accelerator, model, run.outputs, labelled, collator, batch_size).predict(split)
+    with run.outputs.exact(run.model):
+        return Evaluator(accelerator, model, run.outputs, labelled, collator, batch_size).predict(split)
 
 
 def write_by_loss(predictions: Predictions, output: str) -> None:

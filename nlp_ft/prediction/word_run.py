@@ -1,5 +1,6 @@
 """A trained tagger, which finds entities in texts, or in lists of words."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from nlp_ft.tasks.entities import TaggedWords
 
 Input = str | Sequence[str]
 """A text, which is divided into words, or the words themselves."""
+WRITTEN_LIST = re.compile(r"""\s*\[\s*(['"]).*\1\s*\]\s*""", re.DOTALL)
+"""A list of texts as Python or JSON writes it."""
 
 
 class WordRun(TokenRun):
@@ -78,7 +81,9 @@ class WordRun(TokenRun):
             text, words = self.recipe.data.text, self.recipe.data.words
             names = [text, words] if text else [words, "text"]
             with progress_bars(False):
-                yield from stream_columns(source.file, "--file", names)
+                for items, whole in stream_columns(source.file, "--file", names):
+                    _refuse_written_lists(items, source.file)
+                    yield items, whole
             return
         for texts in chunked(source.words) if source.lines is None else stream_lines(source.lines, "standard input"):
             yield texts, pyarrow.table({"text": list(texts)})
@@ -99,6 +104,16 @@ class WordRun(TokenRun):
     def collator(self) -> WordCollator:
         """Make the collator that pads rows to the longest of their batch."""
         return WordCollator(self.tokenizer)
+
+
+def _refuse_written_lists(items: Sequence[Any], file: str) -> None:
+    """Refuse lists of words that are written as texts, whose brackets would be words. Raises: DataError."""
+    found = next((item for item in items if isinstance(item, str) and WRITTEN_LIST.fullmatch(item)), None)
+    if found is not None:
+        raise DataError(
+            f"--file ({file}) holds lists of words that are written as texts, such as {found!r:.60}; write them as "
+            "lists, in JSON Lines, Parquet or CoNLL, or as plain texts"
+        )
 
 
 def _in_words(item: Any, number: int) -> tuple[str, list[str], list[int]]:

@@ -240,11 +240,17 @@ def without_test(data: Mapping[str, Any]) -> dict[str, Any]:
 def with_strategy(values: Mapping[str, Any], strategy: str, own: str) -> dict[str, Any]:
     """Put a strategy into a recipe, as nested dicts; the settings that belong to its own strategy are left out.
 
-    The rates of SGD are kept, because none are derived for it.
+    The rates of SGD are kept, because none are derived for it; and what counts as a layer, so that strategies compare.
     """
     if strategy == own:
         return dict(values)
     optimizer = values.get("optimizer") or {}
     left_out = OF_STRATEGY - RATES if optimizer.get("name") == "sgd" else OF_STRATEGY
     kept = {key: value for key, value in optimizer.items() if key not in left_out}
-    return {**values, "strategy": strategy, "optimizer": kept}
+    section = values.get("strategy")
+    grain = section.get("grain") if isinstance(section, Mapping) else None
+    return {
+        **values,
+        "strategy": strategy if grain is None else {"name": strategy, "grain": grain},
+        "optimizer": kept,
+    }

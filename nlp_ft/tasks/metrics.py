@@ -31,11 +31,11 @@ def margin_of_share(share: float, num_rows: int) -> float:
     return 1.96 * math.sqrt(middle * (1 - middle) / (num_rows + 4))
 
 
-def confusion_matrix(predictions: np.ndarray, references: np.ndarray, num_labels: int) -> list[list[int]]:
-    """Count rows: a row for each true label, a column for each predicted label."""
+def confusion_matrix(predictions: np.ndarray, references: np.ndarray, num_labels: int) -> np.ndarray:
+    """Count rows, (labels, labels): a row for each true label, a column for each predicted label."""
     from sklearn import metrics as sk
 
-    matrix: list[list[int]] = sk.confusion_matrix(references, predictions, labels=range(num_labels)).tolist()
+    matrix: np.ndarray = sk.confusion_matrix(references, predictions, labels=range(num_labels))
     return matrix
 
 
@@ -65,7 +65,7 @@ def most_confused(
     predictions: np.ndarray, references: np.ndarray, label_names: Sequence[str], most: int = 3
 ) -> list[tuple[str, str, int]]:
     """List the most frequent mistakes: true label, predicted label, and rows, of which there are at least two."""
-    matrix = np.array(confusion_matrix(predictions, references, len(label_names)))
+    matrix = confusion_matrix(predictions, references, len(label_names))
     np.fill_diagonal(matrix, 0)
     order = np.argsort(-matrix, axis=None, kind="stable")[:most]
     pairs = [divmod(int(place), len(label_names)) for place in order]

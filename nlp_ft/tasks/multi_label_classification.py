@@ -287,4 +287,5 @@ class MultiLabelClassification(TextInputs):
 
     def card(self, model: PreTrainedModel) -> Card:
         """Describe the model for the model card; its pipeline call gives the probabilities of all labels."""
-        return replace(super().card(model), call='"a text", truncation=True, top_k=None')
+        card = super().card(model)
+        return replace(card, call=f"{card.call}, top_k=None")

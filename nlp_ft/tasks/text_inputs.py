@@ -93,4 +93,6 @@ class TextInputs(EncoderTask):
         """Describe the model for the model card."""
         title = f"{self.title} fine-tuned from {self.recipe.model.name}"
         is_ours = isinstance(model, PooledClassifier)
-        return Card(title, "text-classification", is_ours, '"a text", truncation=True', label_names_of(model))
+        is_pair = isinstance(self.recipe.data.text, list)
+        text = '{"text": "a first text", "text_pair": "a second text"}' if is_pair else '"a text"'
+        return Card(title, "text-classification", is_ours, f"{text}, truncation=True", label_names_of(model))

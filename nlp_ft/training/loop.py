@@ -264,10 +264,13 @@ class Loop:
         runs_last_phase = state.phase == self.unfreezer.phase and self.unfreezer.plan.is_last(state.unfreeze)
         if out_of_patience and runs_last_phase:
             state.stopped_early = True
+            missed = (
+                f"{settings.metric} that beats {_shown(state.value_to_beat)} by more than {settings.min_delta:g}"
+                if settings.min_delta
+                else f"better {settings.metric} than {_shown(state.value_to_beat)} at step {state.best_step_of_phase}"
+            )
             self.progress.say(
-                state.global_step,
-                f"stopped early: {settings.patience} evaluation(s) in a row brought no better {settings.metric} "
-                f"than {_shown(state.best_value_of_phase)} at step {state.best_step_of_phase}",
+                state.global_step, f"stopped early: {settings.patience} evaluation(s) in a row brought no {missed}"
             )
 
     def _epoch(self) -> float:

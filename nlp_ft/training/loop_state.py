@@ -25,7 +25,7 @@ class LoopSettings:
         seed: seed of all random numbers.
         metric: the score of validation that selects the best weights; None evaluates nothing.
         patience: evaluations without improvement after which the run stops; None never stops early.
-        min_delta: smallest change of the metric that counts as an improvement.
+        min_delta: change of the metric that an improvement must exceed to renew the patience.
         restore_best_of_phase: whether each phase begins with the best weights of the phase before.
     """
 
@@ -51,8 +51,10 @@ class LoopState:
     phase: int = 0
     best_step_of_phase: int = 0
     best_value_of_phase: float | None = None
+    value_to_beat: float | None = None
+    """The last score of this phase that was better than the one before it by more than `min_delta`."""
     evaluations_without_best: int = 0
-    """Evaluations in this phase since its best one; what an earlier phase reached does not count."""
+    """Evaluations in this phase since that score; what an earlier phase reached does not count."""
     unfreeze: UnfreezeState = field(default_factory=UnfreezeState)
     stopped_early: bool = False
     train_seconds: float = 0.0
@@ -68,20 +70,26 @@ class LoopState:
     """What strategy probe has chosen, and the score of each layer; None under every other strategy."""
 
     def note_score(self, metric: str, value: float, min_delta: float) -> tuple[bool, bool]:
-        """Note an evaluation; return whether it is the best of the run, and whether it is the best of its phase."""
-        is_best = is_better(metric, value, self.best_value, min_delta)
-        is_best_of_phase = is_better(metric, value, self.best_value_of_phase, min_delta)
+        """Note an evaluation; return whether it is the best of the run, and whether it is the best of its phase.
+
+        `min_delta` decides on the patience alone: the weights that are kept are the best ones.
+        """
+        is_best = is_better(metric, value, self.best_value)
+        is_best_of_phase = is_better(metric, value, self.best_value_of_phase)
         if is_best:
             self.best_value, self.best_step = value, self.global_step
         if is_best_of_phase:
             self.best_value_of_phase, self.best_step_of_phase = value, self.global_step
-        self.evaluations_without_best = 0 if is_best_of_phase else self.evaluations_without_best + 1
+        self.evaluations_without_best += 1
+        if is_better(metric, value, self.value_to_beat, min_delta):
+            self.value_to_beat, self.evaluations_without_best = value, 0
         return is_best, is_best_of_phase
 
     def begin_phase(self, phase: int) -> None:
         """Begin a phase, and forget the best values of the phase before."""
         self.phase = phase
-        self.best_value_of_phase, self.best_step_of_phase, self.evaluations_without_best = None, 0, 0
+        self.best_value_of_phase, self.best_step_of_phase = None, 0
+        self.value_to_beat, self.evaluations_without_best = None, 0
 
 
 class Loss(Protocol):

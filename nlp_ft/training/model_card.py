@@ -187,9 +187,14 @@ def _limits(card: Card, recipe: Recipe) -> str:
     ]
     if recipe.has_one_label and card.labels:
         limits.append("Each input gets one of the labels above, also one that fits none of them.")
-    length = getattr(recipe.data, "max_length", None)
-    if length is not None and getattr(recipe.data, "truncation", None) in ("head", "tail", "head_tail"):
+    length, truncation = (getattr(recipe.data, key, None) for key in ("max_length", "truncation"))
+    if truncation in ("head", "tail", "head_tail"):
         limits.append(f"Of an input of more than {length} tokens, the model reads a part.")
+    if truncation in ("head_tail", "windows"):
+        limits.append(
+            f"Of an input of more than {length} tokens, the pipeline above reads the beginning alone; `nlp-ft predict` "
+            f"reads it as for the scores, by truncation `{truncation}`."
+        )
     limits.append("What the pretrained network and the labels have learned wrong or one-sided, the model has, too.")
     return "\n".join(f"- {limit}" for limit in limits)
 

@@ -63,6 +63,7 @@ def test_a_level_and_a_model_that_are_none_are_refused(frame: pandas.DataFrame, 
 
 def test_rows_with_names_are_predicted_by_column_and_a_dict_of_texts_is_no_rows(run: nlp_ft.Run) -> None:
     assert run.predict([{"words": "the cat", "n": 1}, {"words": "red"}]) == run.predict(["the cat", "red"])
+    assert run.predict(pandas.DataFrame({"words": ["red", None]})) == run.predict(["red", ""])
     with pytest.raises(
         DataError, match=r"^the input is a dict, whose columns must be lists .*; 'words' is str 'the cat'"
     ):

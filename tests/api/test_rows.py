@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
-from nlp_ft.api.column import kept_columns
+from nlp_ft.api.column import is_text, kept_columns
 from nlp_ft.api.row_file import RowFile
 from nlp_ft.api.rows import Table, read_rows, require_column, splits_of
 from nlp_ft.api.task_seen import Labels, seen_task
@@ -36,6 +36,9 @@ FORMS = {
     "two lists in a list": [TEXTS, LABELS],
     "two columns of a DataFrame": (FRAME["text"], FRAME["label"]),
     "pyarrow": pyarrow.table(COLUMNS),
+    "pyarrow with the texts of Polars": pyarrow.table(
+        {name: pyarrow.array(values, pyarrow.string_view()) for name, values in COLUMNS.items()}
+    ),
 }
 
 
@@ -123,8 +126,26 @@ def test_a_column_that_no_file_can_hold_is_refused_only_where_it_is_needed() -> 
         require_column(table, "words", "text", "data")
 
 
-def test_a_column_that_occurs_twice_is_refused_only_where_it_is_needed() -> None:
-    frame = pandas.DataFrame([["a", "x", 1, 2], ["b", "y", 3, 4]], columns=["text", "label", "n", "n"])
+def test_texts_of_polars_are_texts_in_lists_too() -> None:
+    lists = pyarrow.array([["x"], ["y", "z"]], pyarrow.list_(pyarrow.string_view()))
+    table = read_rows(pyarrow.table({"text": ["a", "b"], "label": lists}), "text", "label", "data")
+    assert isinstance(table, Table)
+    assert table.rows.schema.field("label").type == pyarrow.large_list(pyarrow.large_string())
+    assert table.rows["label"].to_pylist() == [["x"], ["y", "z"]]
+    assert is_text(read(FORMS["pyarrow with the texts of Polars"]).schema.field("text").type)
+
+
+def test_whole_numbers_name_the_columns_of_dicts_too() -> None:
+    rows = [{0: "a", 1: "x"}, {0: "b", 1: "y"}]
+    assert read_rows(rows, "0", "1", "data").rows.to_pydict() == {"0": ["a", "b"], "1": ["x", "y"]}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("is_arrow", [False, True])
+def test_a_column_that_occurs_twice_is_refused_only_where_it_is_needed(is_arrow: bool) -> None:
+    frame: Any = pandas.DataFrame([["a", "x", 1, 2], ["b", "y", 3, 4]], columns=["text", "label", "n", "n"])
+    if is_arrow:
+        columns = [frame.iloc[:, place].tolist() for place in range(4)]
+        frame = pyarrow.Table.from_arrays(list(map(pyarrow.array, columns)), names=list(frame.columns))
     assert read(frame).to_pydict() == {"text": ["a", "b"], "label": ["x", "y"]}
     table = read_rows(frame, "text", "n", "data")
     assert isinstance(table, Table)

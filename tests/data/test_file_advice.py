@@ -125,3 +125,15 @@ def test_the_number_that_stands_for_a_missing_one_is_explained() -> None:
         with pytest.raises(DataError) as found:
             check_numbers({"train": Dataset.from_dict({"label": [1.0, value]})}, "label")
         assert ("; -100 stands for a missing number here, so add a constant" in str(found.value)) == explained
+
+
+def test_numbers_whose_last_digits_are_lost_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    check_numbers({"train": Dataset.from_dict({"label": [1990, 2020, 2026]})}, "label")
+    check_numbers({"test": Dataset.from_dict({"label": ["0.1", "0.25", "1e-3"]})}, "label")
+    check_numbers({"test": Dataset.from_dict({"label": [16_777_217]})}, "label")
+    assert capsys.readouterr().err == ""
+    check_numbers({"train": Dataset.from_dict({"label": [1_700_000_000, 1_700_000_060, 1_700_000_130]})}, "label")
+    assert " ".join(capsys.readouterr().err.split()) == (
+        "look: numbers are kept with 7 digits, so 1700000060 in column 'label' of train becomes 1700000000: subtract a "
+        "constant, such as 1.7e+09, from all numbers"
+    )

@@ -137,6 +137,26 @@ def test_a_source_holds_the_folders_of_the_splits(as_zip: bool, tmp_path: Path) 
     assert "holds splits (test, train), not classes; name it in data.source" in the_error(train=source)
 
 
+def test_folders_of_splits_are_no_classes_however_they_are_written(tmp_path: Path) -> None:
+    for name in ("Train", "TEST"):
+        write_images(tmp_path / "flowers" / name, 1)
+    assert "holds splits (TEST, Train), not classes" in the_error(train=tmp_path / "flowers")
+
+
+@pytest.mark.parametrize("as_zip", [False, True])
+def test_photographs_that_are_not_read_are_named_and_not_left_out(as_zip: bool, tmp_path: Path) -> None:
+    root = write_images(tmp_path / "train", 2)
+    (root / "red" / "00.png").rename(root / "red" / "IMG_1.HEIC")
+    (root / "red" / "labels.txt").write_text("notes")
+    place = zipped(root, tmp_path / "images.zip") if as_zip else root
+    assert the_error(train=place) == (
+        f"data.train: {place} holds 1 image(s) of a format that is not read, such as red/IMG_1.HEIC; save them as JPEG "
+        "or PNG, or remove them"
+    )
+    (root / "red" / "IMG_1.HEIC").rename(root / "red" / "00.jfif")
+    assert contents(load(train=zipped(root, tmp_path / "again.zip") if as_zip else root)) == expected(2)
+
+
 def test_parquet_with_embedded_images_gives_the_same_rows(tmp_path: Path) -> None:
     Dataset.from_list(parquet_rows()).cast_column("image", datasets.Image()).to_parquet(tmp_path / "hub.parquet")
     pd.DataFrame(parquet_rows()).to_parquet(tmp_path / "pandas.parquet")

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from nlp_ft.data.question_windows import PLACES, encode_questions
-from nlp_ft.data.questions import draw_by_article, load_question_splits, read_questions
+from nlp_ft.data.questions import draw_by_article, load_question_splits, read_questions, squad_inputs
 from nlp_ft.errors import DataError
 from nlp_ft.recipe.questions import QuestionDataSection
 from tests.tiny_questions import tiny_questions, write_questions
@@ -157,6 +157,13 @@ def test_a_file_that_holds_no_questions_is_refused(
     with pytest.raises(DataError) as caught:
         read_questions(str(tmp_path / "a.json"), "data.train", SECTION)
     assert message in str(caught.value)
+
+
+def test_a_question_to_predict_that_is_no_text_is_refused_and_not_called_none(tmp_path: Path) -> None:
+    content = {"data": [{"paragraphs": [{"context": "a cat", "qas": [{"id": "7", "question": None}]}]}]}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"question and context must be texts, got None \(id 7\)$"):
+        list(squad_inputs([str(tmp_path / "a.json")], "--file", 10))
 
 
 def test_several_files_are_named_one_after_the_other(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pyarrow.parquet
 import pytest
 from datasets import Dataset
 
+from nlp_ft.data.row_files import RowFiles
 from nlp_ft.data.sources import load_files, load_raw_splits
 from nlp_ft.data.streaming import stream_texts
 from nlp_ft.data.text_labels import ClassLabels
@@ -294,9 +295,10 @@ SPAN = {"start": 0, "end": 3, "label": "animal"}
 @pytest.mark.parametrize("filled", [["animal"], [SPAN]])
 @pytest.mark.parametrize("order", [["empty", "filled"], ["filled", "empty"], ["empty", "filled", "empty"]])
 def test_files_of_empty_lists_stand_beside_files_of_full_ones(filled: list[Any], order: list[str]) -> None:
-    for name, value in {"empty": [], "filled": filled}.items():
-        Path(f"{name}.jsonl").write_text(json.dumps({"text": "cat", "labels": value}) + "\n")
-    rows = load_files([f"{name}.jsonl" for name in order], "data.train", [("text", "text"), ("label", "labels")])
+    for number, name in enumerate(order):
+        value = [] if name == "empty" else filled
+        Path(f"{number}.jsonl").write_text(json.dumps({"text": "cat", "labels": value}) + "\n")
+    rows = load_files("[0-9].jsonl", "data.train", [("text", "text"), ("label", "labels")])
     assert rows["labels"][:] == [[] if name == "empty" else filled for name in order]
 
 
@@ -308,5 +310,20 @@ def test_objects_may_have_their_keys_in_another_order_and_lack_some() -> None:
     missing = {"start": 0, "end": None, "label": None}
     assert rows["spans"][:] == [[SPAN], [{"start": 1, "end": 2, "label": "animal"}], [missing], None]
     Path("4.jsonl").write_text(json.dumps({"text": "cat", "spans": [{**SPAN, "score": 0.5}]}) + "\n")
+    rows = load_files("[0-9].jsonl", "data.train", [("text", "text"), ("spans", "spans")])
+    assert rows["spans"][:][1::3] == [
+        [{"start": 1, "end": 2, "label": "animal", "score": None}],
+        [{**SPAN, "score": 0.5}],
+    ]
+    Path("5.jsonl").write_text(json.dumps({"text": "cat", "spans": [{**SPAN, "score": "high"}]}) + "\n")
     with pytest.raises(DataError, match=r"holds list<.*> in 4\.jsonl, and list<.*> in the files before it"):
         load_files("[0-9].jsonl", "data.train", [("text", "text"), ("spans", "spans")])
+
+
+@pytest.mark.parametrize("value", [["animal"], [], [SPAN], 3, True, None])
+def test_missing_values_alone_stand_beside_values_of_any_type(value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RowFiles.tables, "__defaults__", (2,))
+    held = [None, None, None, value, None, [] if isinstance(value, list) else None]
+    Path("a.jsonl").write_text("".join(json.dumps({"text": "cat", "labels": one}) + "\n" for one in held))
+    rows = load_files("a.jsonl", "data.train", [("text", "text"), ("labels", "labels")])
+    assert rows["labels"][:] == held

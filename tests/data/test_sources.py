@@ -72,6 +72,21 @@ def test_several_files_come_in_the_order_given_and_a_glob_in_the_order_of_names(
     assert load_files([second, str(tmp_path / "1*.csv")], "data.train")["text"][:] == ["y", "x"]
 
 
+def test_a_file_that_is_named_twice_is_refused_and_not_read_twice(tmp_path: Path) -> None:
+    first, every = csv_file(tmp_path, "1.csv", "x,a,p"), str(tmp_path / "*.csv")
+    (tmp_path / "2.csv").symlink_to(first)
+    (tmp_path / "3.csv").mkdir()
+    for files, named in (
+        ([first, every], first),
+        (every, first),
+        ([first, str(tmp_path / "sub" / ".." / "1.csv")], first),
+    ):
+        (tmp_path / "sub").mkdir(exist_ok=True)
+        assert the_error(files) == f"data.train: {named} is named twice, so its rows would count twice; name it once"
+    folder = tmp_path / "3.csv"
+    assert the_error([first, str(folder)]) == f"data.train: {folder} is a folder, and others are files; give one kind"
+
+
 def test_saved_dataset_folders_are_read_one_or_several(tmp_path: Path) -> None:
     for name, row in zip("ab", ROWS):
         Dataset.from_list([row]).save_to_disk(tmp_path / name)
@@ -116,6 +131,14 @@ def test_a_wrong_split_column_or_value_names_what_there_is(tmp_path: Path) -> No
     )
     assert the_error_of(source=source, split_column="part", train="trian") == (
         "data.train: no row has 'trian' in column 'part'; it holds: train, test; did you mean train?"
+    )
+
+
+def test_spellings_of_a_split_that_would_be_left_out_are_refused(tmp_path: Path) -> None:
+    source = csv_file(tmp_path, "all.csv", "x,a,train", "y,b,Train ", "z,b,test")
+    assert the_error_of(source=source, split_column="part") == (
+        "data.train: column 'part' holds 'train', 'Train ', which differ in case, blanks or invisible characters "
+        "alone, so rows of one would be left out; write them alike"
     )
 
 

@@ -3,10 +3,12 @@
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow
 import pytest
+from datasets import Dataset
 from transformers import BertTokenizer
 
 from nlp_ft.data import stored
@@ -93,6 +95,19 @@ def test_several_processes_keep_their_parts_and_damage_of_one_is_noticed() -> No
     assert len(files) == 2
     files[1].write_bytes(files[1].read_bytes()[:-50])
     assert load(num_proc=2).encoded["train"].to_list() == expected
+
+
+def test_files_that_another_process_makes_anew_are_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    write("x,a\ny,b\n")
+    of_datasets = Dataset.map
+
+    def removed_after(rows: Dataset, *arguments: Any, **options: Any) -> Dataset:
+        mapped = of_datasets(rows, *arguments, **options)
+        Path(options["cache_file_name"]).unlink()
+        return mapped
+
+    monkeypatch.setattr(Dataset, "map", removed_after)
+    assert load().encoded["train"]["input_ids"][:] == [[2, 4, 3], [2, 5, 3]]
 
 
 def test_a_full_disk_names_the_folder_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

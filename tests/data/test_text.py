@@ -16,6 +16,7 @@ from datasets import Dataset
 from sklearn.model_selection import train_test_split
 from transformers import PreTrainedTokenizerBase
 
+from nlp_ft.data.label_sets import LabelSets
 from nlp_ft.data.text import TextData, encode_split, load_text_data
 from nlp_ft.data.text_labels import ClassLabels
 from nlp_ft.errors import DataError
@@ -210,3 +211,11 @@ def test_the_shipped_messages_are_many_short_different_and_in_every_split() -> N
     assert set(raw) == {"train", "validation", "test"}
     assert len({" ".join(text.lower().split()) for text in texts}) == len(texts)
     assert [text for text in texts if not 10 <= len(text.split()) <= 40] == []
+
+
+def test_the_same_rows_get_the_ids_of_each_of_two_models_that_order_their_labels_otherwise(tmp_path: Path) -> None:
+    section = TextDataSection(train=json_lines(tmp_path / "a.jsonl", labelled(["joy"], ["joy", "rage"])))
+    rows = Dataset.from_json(section.train, cache_dir=tmp_path)
+    for names, expected in ((["joy", "rage"], [[1, 0], [1, 1]]), (["rage", "joy"], [[0, 1], [1, 1]])):
+        encoded = encode_split(rows, "test", "new", tokenizer(), section, names, LabelSets)
+        assert encoded.labels("test").tolist() == expected

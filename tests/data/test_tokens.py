@@ -146,8 +146,10 @@ def test_a_pair_is_empty_only_where_both_texts_are() -> None:
     ] == [False, False, True]
 
 
-def test_a_hash_ignores_case_and_white_space_and_nothing_else() -> None:
+def test_a_hash_ignores_case_white_space_and_forms_of_unicode_and_nothing_else() -> None:
     assert text_hash(["My  card\nNEVER arrived "]) == text_hash([SHORT])
+    assert text_hash(["Caf\N{LATIN SMALL LETTER E WITH ACUTE}"]) == text_hash(["cafe\N{COMBINING ACUTE ACCENT}"])
+    assert text_hash(["caf\N{LATIN SMALL LETTER E WITH ACUTE}"]) != text_hash(["cafe"])
     others = [["mycard never arrived"], ["my card never arrived."], ["my card", "never arrived"], [""], ["", ""]]
     assert len({text_hash(texts) for texts in [[SHORT], *others]}) == 6
     assert text_hash(["a", "b c"]) != text_hash(["a b", "c"])

@@ -78,6 +78,17 @@ def test_labels_of_any_kind_come_back_as_they_were(
     assert found.predict(rows["text"]).dtype == y.dtype
 
 
+def test_texts_of_numbers_that_sort_otherwise_than_the_numbers_are_labels(estimator: TextClassifier) -> None:
+    words = ["the", "cat", "dog", "bird", "red", "green", "blue", "big", "small", "cold", "warm"]
+    y = np.array([str(number) for number in range(11)] * 4)
+    found = clone(estimator).fit(words * 4, y)
+    assert found.classes_.tolist()[:4] == ["0", "1", "10", "2"]
+    assert found.run_.labels == [str(number) for number in range(11)]
+    predicted = found.predict(words)
+    assert predicted.tolist() == [one.label for one in found.run_.predict(words)]
+    assert (predicted == y[:11]).mean() > 0.5
+
+
 def test_clone_and_parameters_are_those_of_scikit_learn(fitted: TextClassifier) -> None:
     copy = clone(fitted).set_params(lr=1e-3)
     assert (copy.get_params()["lr"], fitted.get_params()["lr"]) == (1e-3, 1e-2)

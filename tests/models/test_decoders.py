@@ -5,7 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    LlamaTokenizer,
+    PreTrainedTokenizerBase,
+)
 
 from nlp_ft.data.batch_loading import PaddingCollator
 from nlp_ft.data.tokens import encode_texts
@@ -88,6 +94,14 @@ def test_without_a_padding_token_the_end_token_pads_and_that_is_said_once(tmp_pa
     tokenizer = load_tokenizer(TextModelSection(name=str(folder)), notes.append)
     assert (tokenizer.pad_token, tokenizer.padding_side) == (END, "right")
     assert notes == [f"{folder} has no padding token; its end token {END} pads, which no text sees"]
+
+
+def test_a_saved_tokenizer_pads_on_the_right_also_where_its_class_pads_on_the_left(tmp_path: Path) -> None:
+    folder = save_tiny_decoder(tmp_path / "model", "llama")
+    LlamaTokenizer(vocab={"<unk>": 0, "<s>": 1, "</s>": 2, "a": 3}, merges=[]).save_pretrained(folder)
+    assert LlamaTokenizer.from_pretrained(folder).padding_side == "left"
+    load_tokenizer(TextModelSection(name=str(folder))).save_pretrained(tmp_path / "run")
+    assert LlamaTokenizer.from_pretrained(tmp_path / "run").padding_side == "right"
 
 
 def test_a_padding_token_of_its_own_is_kept_and_nothing_is_said(tmp_path: Path) -> None:

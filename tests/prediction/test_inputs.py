@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow
 import pytest
+from PIL import Image
 
 import nlp_ft
 from nlp_ft.cli import main
@@ -19,7 +21,9 @@ from nlp_ft.prediction.image_run import ImageRun
 from nlp_ft.prediction.predict import Source, predict_to_file
 from nlp_ft.prediction.shards import predict_shard
 from nlp_ft.prediction.text_run import TextRun
+from nlp_ft.prediction.word_run import WordRun
 from nlp_ft.recipe.loader import recipe_from_dict
+from nlp_ft.recipe.words import WordsDataSection
 from nlp_ft.training.run import train
 from tests.tiny_questions import question_recipe
 
@@ -35,6 +39,19 @@ def test_the_names_of_columns_are_not_predicted(rows: Any, run: TextRun) -> None
         with pytest.raises(DataError, match=r"^predict takes one text or a list of them, got .*; nlp_ft\.load\(RUN\)"):
             predict(rows)
     assert nlp_ft.load(run.folder).predict(rows) == run.predict(COLUMNS["text"])
+
+
+def test_a_table_that_offers_arrow_alone_is_taken_as_it_is_by_fit(run: TextRun) -> None:
+    class Frame:
+        """As a DataFrame of Polars."""
+
+        columns = ("text",)
+
+        def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+            texts = pyarrow.array(COLUMNS["text"], pyarrow.string_view())
+            return pyarrow.table({"text": texts}).__arrow_c_stream__(requested_schema)
+
+    assert nlp_ft.load(run.folder).predict(Frame()) == run.predict(COLUMNS["text"])
 
 
 def test_a_column_is_named_by_renaming_it(run: TextRun) -> None:
@@ -58,6 +75,28 @@ def test_a_run_comes_before_the_inputs(run: TextRun) -> None:
 def test_pixels_are_no_image() -> None:
     with pytest.raises(DataError, match=r"^predict: an image must be a file or a Pillow image, got list$"):
         ImageRun._pixel_values(None, [[0, 0], [0, 0]])  # type: ignore[arg-type]
+    fractions = Image.fromarray(np.full((2, 2), 0.5, np.float32))
+    with pytest.raises(DataError, match=r"^predict: a Pillow image cannot be read: its pixels are floating-point"):
+        ImageRun._pixel_values(None, fractions)  # type: ignore[arg-type]  # all of them would be black
+
+
+def test_lists_of_words_that_are_written_as_texts_are_refused(tmp_path: Path) -> None:
+    run: Any = SimpleNamespace(recipe=SimpleNamespace(data=WordsDataSection(train="a.conll")))
+    file = tmp_path / "new.csv"
+    for text, is_list in (
+        ("['Ada', 'lives']", True),
+        ('["Ada"]', True),
+        ("[laughs] yes", False),
+        ("['x'] is a list", False),
+    ):
+        pd.DataFrame({"tokens": ["plain", text]}).to_csv(file, index=False)
+        if not is_list:
+            assert [items for items, _ in WordRun.read(run, Source(file=str(file)))] == [["plain", text]]
+            continue
+        with pytest.raises(
+            DataError, match=r"new\.csv\) holds lists of words that are written as texts, such as .*Ada"
+        ):
+            list(WordRun.read(run, Source(file=str(file))))
 
 
 def test_the_name_of_a_file_of_rows_is_no_text(

@@ -29,7 +29,7 @@ def test_scores_are_those_worked_out_by_hand() -> None:
 
 
 def test_the_confusion_matrix_has_a_row_for_each_true_label_even_an_absent_one() -> None:
-    assert confusion_matrix(PREDICTED, LABELS, 4) == [[2, 1, 0, 0], [0, 1, 1, 0], [1, 0, 2, 0], [0, 0, 0, 0]]
+    assert confusion_matrix(PREDICTED, LABELS, 4).tolist() == [[2, 1, 0, 0], [0, 1, 1, 0], [1, 0, 2, 0], [0, 0, 0, 0]]
 
 
 def test_the_most_frequent_mistakes_come_first_and_single_ones_are_left_out() -> None:

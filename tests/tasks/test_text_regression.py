@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, pipeline
 from nlp_ft.cli import main
 from nlp_ft.errors import DataError, ModelError, RecipeError
 from nlp_ft.models.scaling import scale_outputs
-from nlp_ft.prediction.predict import evaluate_run, load_run, predict
+from nlp_ft.prediction.predict import evaluate_run, evaluate_trained, load_run, predict
 from nlp_ft.recipe.loader import recipe_from_dict
 from nlp_ft.tasks.losses import SquaredLoss
 from nlp_ft.tasks.registry import task_of
@@ -224,6 +224,16 @@ def test_numbers_far_from_0_keep_their_digits_in_bf16(run: Path) -> None:
     texts = ["red", "green blue", "blue"]
     assert np.array(far.predict(texts)) - 2000 == pytest.approx(near.predict(texts), abs=1e-3)
     assert not any(module._forward_hooks for module in far.model.modules()), "they end with the prediction"
+
+
+def test_numbers_far_from_0_are_scored_as_they_are_predicted_in_bf16(run: Path) -> None:
+    loaded = load_run(run)
+    training = loaded.recipe.training.model_copy(update={"precision": "bf16"})
+    loaded.recipe = loaded.recipe.model_copy(update={"training": training})
+    scale_outputs(loaded.model, torch.ones(1), torch.tensor([2000.0]))
+    scored = evaluate_trained(loaded, None, "test")
+    texts = scored.inputs(np.arange(len(scored.predicted)))["text"].to_pylist()
+    assert scored.predicted == pytest.approx(np.array(loaded.predict(texts)), abs=0.05)
 
 
 def several(folder: Path, encoder: Path, **changes: Any) -> Any:

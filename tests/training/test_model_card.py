@@ -77,6 +77,18 @@ def test_the_card_has_intervals_data_cost_and_limits_and_no_folder_of_the_data()
     ):
         assert said in card, said
     assert "after step" not in card
+    assert "the pipeline above reads the beginning alone" not in card
+
+
+@pytest.mark.parametrize("truncation", ["windows", "head_tail"])
+def test_the_card_says_where_a_pipeline_reads_less_than_the_scores_are_of(truncation: str) -> None:
+    section = RECIPE.data.model_copy(update={"truncation": truncation})
+    recipe = RECIPE.model_copy(update={"data": section})
+    card = model_card(Card("T", "text-classification", False, '"a"', ["a", "b"]), recipe, SUMMARY, "table", "layers")
+    assert (
+        "- Of an input of more than 32 tokens, the pipeline above reads the beginning alone; `nlp-ft predict` reads it "
+        f"as for the scores, by truncation `{truncation}`.\n"
+    ) in card
 
 
 def test_the_card_has_a_table_of_several_phases_and_names_the_class_that_must_be_imported() -> None:

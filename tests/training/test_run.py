@@ -325,8 +325,13 @@ def test_text_pairs_of_a_plain_class_train_and_predict(tmp_path: Path) -> None:
     train(recipe_from_dict(recipe))
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run")
     assert type(model).__name__ == "RobertaForSequenceClassification"
-    [prediction] = predict(tmp_path / "run", [("the cat", "the cat")])
+    [prediction] = predict(tmp_path / "run", [("the cat", "the dog")])
     assert sum(prediction.scores.values()) == pytest.approx(1, abs=1e-6)
+    call = '{"text": "a first text", "text_pair": "a second text"}, truncation=True'
+    assert f"classify({call})" in (tmp_path / "run" / "README.md").read_text()
+    classify = pipeline("text-classification", model=str(tmp_path / "run"), device="cpu")
+    found: Any = classify({"text": "the cat", "text_pair": "the dog"}, truncation=True)
+    assert found["score"] == pytest.approx(prediction.score, abs=1e-6)
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_leaves_nothing(tmp_path: Path, tiny_encoder: Path) -> None:

@@ -130,7 +130,9 @@ def load_tagged_rows(data: WordsDataSection, seed: int = 0) -> TaggedRows:
             raw[split] = load_word_rows(where, field, data)
     tags = {split: _different_tags(rows) for split, rows in raw.items()}
     every = set().union(*tags.values())
-    scheme = find_scheme(data.scheme, every, "data.label" if data.text is None else "data.spans")
+    # By the names too, which a trained model knows alone.
+    known = every.union(data.label_names or ())
+    scheme = find_scheme(data.scheme, known, "data.label" if data.text is None else "data.spans")
     label_names = data.label_names or _names(raw["train"], tags, scheme)
     for split, rows in raw.items():
         source = "data.label_names" if data.label_names else "the train split"

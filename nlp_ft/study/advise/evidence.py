@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nlp_ft.data.windows import BEGINS_ROW
 from nlp_ft.layerwise.freezing import count_parameters, set_trainable_layers
 from nlp_ft.recipe import Recipe
 from nlp_ft.study.advise.domain import Domain
@@ -29,7 +30,7 @@ class Lengths:
     p99: int
     longest: int
     max_length: int | None
-    """The setting; None where the task has none."""
+    """The setting; None where the task has none, or reads longer rows in windows."""
     limit: int | None
     """The most that the model reads; None where that is not known."""
     values: np.ndarray
@@ -116,8 +117,9 @@ def _is_cached(task: Task, recipe: Recipe) -> bool:
 def lengths_of(task: Task, recipe: Recipe) -> Lengths | None:
     """Describe the lengths of train in tokens; None where rows have no length."""
     encoded = task.data.encoded["train"]
-    whole = "num_tokens" in encoded.column_names
-    values = np.asarray(encoded["num_tokens"]) if whole else task.data.lengths("train")
+    whole, in_windows = (name in encoded.column_names for name in ("num_tokens", BEGINS_ROW))
+    starts = task.data.windows("train").starts
+    values = np.asarray(encoded["num_tokens"])[starts] if whole else task.data.lengths("train")
     if not values.any():
         return None
     limit = None if task.tokenizer is None else task.tokenizer.model_max_length
@@ -126,8 +128,8 @@ def lengths_of(task: Task, recipe: Recipe) -> Lengths | None:
         p95=int(np.percentile(values, 95)),
         p99=int(np.percentile(values, 99)),
         longest=int(values.max()),
-        # Without the lengths before cutting, nothing can be said about cutting.
-        max_length=getattr(recipe.data, "max_length", None) if whole else None,
+        # Without the lengths before cutting, nothing can be said about cutting; what is read in windows is not cut.
+        max_length=getattr(recipe.data, "max_length", None) if whole and not in_windows else None,
         limit=limit if limit is not None and limit < UNLIMITED else None,
         values=values,
     )

@@ -77,6 +77,14 @@ def test_tags_that_break_iob2_and_iob1_are_an_error(tmp_path: Path, tags: list[s
         load_tagged_rows(section(file))
 
 
+def test_listed_tags_decide_on_the_scheme_as_they_do_in_the_trained_model(tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "a.jsonl", [{"tokens": ["x"] * 3, "ner_tags": ["B-A", "I-A", "O"]}])
+    names = ["O", "B-A", "I-A", "E-A", "S-A"]
+    assert load_tagged_rows(section(file, label_names=names[:3])).scheme == "iob2"
+    with pytest.raises(DataError, match="which breaks the scheme iobes"):
+        load_tagged_rows(section(file, label_names=names))
+
+
 def test_conll_files_are_read_by_their_columns_and_document_lines_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "a.conll").write_text(
         "-DOCSTART- -X- O O\n\nthe DT B-NP O\ncat NN I-NP B-animal\n\n\ncat NN B-NP B-animal"

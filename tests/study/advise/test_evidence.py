@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 from nlp_ft.recipe.loader import recipe_from_dict
 from nlp_ft.study.advise.domain import Domain
-from nlp_ft.study.advise.evidence import gather
+from nlp_ft.study.advise.evidence import gather, lengths_of
 from nlp_ft.study.advise.measures import cost_of
 from nlp_ft.study.advise.trials import Trial
 from nlp_ft.study.advise.words import Words, count_words, texts_of, words_in, words_of
@@ -63,3 +63,13 @@ def test_a_head_alone_costs_its_steps_where_no_features_are_kept(tmp_path: Path,
         passes = (facts.rows if is_cached else 0) + facts.validation_rows
         steps = 90 * (0.01 if is_cached else 2.0)
         assert cost_of("head_only", {"head_only": trial}, trial, facts).seconds == pytest.approx(steps + 0.1 * passes)
+
+
+def test_rows_that_are_read_in_windows_are_counted_once_and_never_cut(tmp_path: Path, tiny_encoder: Path) -> None:
+    windows = {"truncation": "windows", "max_length": 6, "stride": 1}
+    recipe = recipe_from_dict(tiny_recipe(tmp_path, tiny_encoder, data=windows))
+    task = task_of(recipe)
+    found = lengths_of(task, recipe)
+    assert found is not None
+    assert len(task.data.encoded["train"]) > 50
+    assert (len(found.values), found.max_length) == (50, None)

@@ -72,3 +72,8 @@ def test_the_written_recipe_is_a_recipe_below_comments(tmp_path: Path) -> None:
     file.write_text(text)
     recipe = load_recipe(file)
     assert (recipe.strategy.name, recipe.optimizer.lr, recipe.data.max_length) == ("head_only", 1e-4, 64)  # type: ignore[attr-defined]
+
+
+def test_what_counts_as_a_layer_belongs_to_no_strategy() -> None:
+    values = {"strategy": {"name": "full", "grain": "stage", "reinit_top": 1}}
+    assert advised_values(values, "llrd", "full", [])["strategy"] == {"name": "llrd", "grain": "stage"}
