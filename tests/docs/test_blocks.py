@@ -25,7 +25,7 @@ CHECKS = {
     "yaml": ("run", "validate"),
 }
 """Language -> the checks that there are for it."""
-FIRST_PAGES = ("README.md", "docs/getting-started.md", "docs/from-python.md")
+FIRST_PAGES = ("README.md", "docs/getting-started.md")
 """The pages whose programs and recipes run in every test run; those of the others are slow."""
 PATH = re.compile(r"(?<![\w./-])(?:nlp_ft|docs|recipes|scripts|tests)/[\w./-]*")
 
