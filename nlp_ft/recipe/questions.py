@@ -1,6 +1,6 @@
 """The data section of a recipe for question answering: questions, contexts and answers. Imports no torch."""
 
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,7 @@ from nlp_ft.recipe.values import Paths, Text, Whole
 class QuestionDataSection(DataSection):
     """Where the questions, contexts and answers come from, and how they become tokens."""
 
+    draws_test: ClassVar[bool] = True
     source: Paths | None = Field(
         None,
         description="One place that holds all splits: a saved dataset folder or a Hub id. `train`, `validation` and "

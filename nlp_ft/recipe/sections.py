@@ -1,7 +1,7 @@
 """The sections that recipes of every task share, and the bases of those that differ between tasks. Imports no torch."""
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -47,6 +47,9 @@ class Section(BaseModel):
 
 class DataSection(Section):
     """The keys of `data` that every task has; the sections of the tasks describe `source` and `train`."""
+
+    draws_test: ClassVar[bool] = False
+    """Whether `test` may be a share of train."""
 
     source: Paths | None = None
     config: Text | None = Field(
@@ -100,6 +103,8 @@ class DataSection(Section):
             raise ValueError(f"label_names must name each label once, got {repeated[0]!r} twice")
         if is_share(self.validation) and not 0 < percent_of(self.validation) < 100:
             raise ValueError(f"validation must be a share between 0% and 100%, got {self.validation}")
+        if is_share(self.test) and not self.draws_test:
+            raise ValueError(f"test must be rows of their own, got {self.test}; a share of train is for validation")
         if (self.config or self.revision) and not self.source:
             raise ValueError("config and revision belong to a Hub data set; name it in source")
         # A folder may be called `train` too; so may the split, which need not be written.

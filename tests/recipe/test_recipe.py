@@ -192,6 +192,7 @@ def test_one_mistake_is_one_line_in_plain_words(values: dict[str, Any], line: st
          "data.head_tokens must leave room for the end of the text within max_length 128, got 126"),
         (with_data(split_column="s"), "data.split_column needs source, the file(s) that hold that column"),
         (with_data(validation="100%"), "data.validation must be a share between 0% and 100%, got 100%"),
+        (with_data(test="10%"), "data.test must be rows of their own, got 10%; a share of train is for validation"),
         (with_data(config="sst2"), "data.config and revision belong to a Hub data set; name it in source"),
         (a_recipe(data={}), "data.train must name the training file(s), or source the data set"),
         (a_recipe(strategy={"name": "head_only", "trainable_blocks": 2}),
