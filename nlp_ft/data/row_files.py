@@ -23,6 +23,8 @@ SEPARATORS = {".csv": ",", ".tsv": "\t"}
 ROWS_OF_A_BATCH = 10_000
 """Rows of a record batch on the disk. Opening a file reads the head of each batch, and the system loads 64 KB around
 it: with batches of 1000 short texts, that would be the whole file."""
+MOST_WAITING = 10
+"""Tables that are held until a later one says what a column without values may hold."""
 Rows: TypeAlias = pyarrow.Table | list[dict[str, Any]]
 """Whole rows of a file: a table with all of its columns, or the objects of JSON as they are written."""
 
@@ -145,18 +147,23 @@ class RowFiles:
         """Read the tables of all files, in the types of a schema or else of the first; rows of JSON stay as they are.
 
         Where a column has no values yet, or empty lists alone, nothing says what it could hold: such tables wait for
-        one that says it.
+        one that says it, at most `MOST_WAITING`, so that a long file is never held as a whole.
         """
         waiting: list[tuple[pyarrow.Table, Rows, str]] = []
+        is_open = True
         for table, rows, file in self._with_files(tables_of):
-            schema = table.schema if schema is None else _better_known(schema, table.schema)
+            if schema is None:
+                schema = table.schema
+            elif is_open:
+                schema = _better_known(schema, table.schema)
             waiting.append((table, rows, file))
-            if not any(map(_is_unknown, schema.types)):
+            is_open = is_open and len(waiting) < MOST_WAITING and any(map(_is_unknown, schema.types))
+            if not is_open:
+                schema = _decided(schema)
                 yield from self._alike(waiting, schema)
                 waiting = []
         if schema is not None:
-            types = [pyarrow.string() if pyarrow.types.is_null(kind) else kind for kind in schema.types]
-            yield from self._alike(waiting, pyarrow.schema(zip(schema.names, types)))
+            yield from self._alike(waiting, _decided(schema))
 
     def _with_files(
         self, tables_of: Callable[[str], Iterator[tuple[pyarrow.Table, Rows]]]
@@ -261,6 +268,12 @@ def _is_list(kind: pyarrow.DataType) -> bool:
 def _is_unknown(kind: pyarrow.DataType) -> bool:
     """Whether a column holds nothing but missing values and empty lists."""
     return bool(pyarrow.types.is_null(kind.value_type if _is_list(kind) else kind))
+
+
+def _decided(schema: pyarrow.Schema) -> pyarrow.Schema:
+    """Take columns without any value for texts."""
+    types = [pyarrow.string() if pyarrow.types.is_null(kind) else kind for kind in schema.types]
+    return pyarrow.schema(zip(schema.names, types))
 
 
 def _may_hold_objects(kind: pyarrow.DataType) -> bool:

@@ -327,3 +327,25 @@ def test_missing_values_alone_stand_beside_values_of_any_type(value: Any, monkey
     Path("a.jsonl").write_text("".join(json.dumps({"text": "cat", "labels": one}) + "\n" for one in held))
     rows = load_files("a.jsonl", "data.train", [("text", "text"), ("labels", "labels")])
     assert rows["labels"][:] == held
+
+
+def test_a_column_without_any_value_does_not_hold_a_long_file_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps({"text": f"text {i}", "note": None}) + "\n" for i in range(40)), "utf-8")
+    files = RowFiles([str(file)], "--file")
+    read: list[int] = []
+    with_files = files._with_files
+
+    def counted(tables_of: Any) -> Any:
+        for number, found in enumerate(with_files(tables_of), start=1):
+            read.append(number)
+            yield found
+
+    monkeypatch.setattr(RowFiles, "_with_files", lambda self, tables_of: counted(tables_of))
+    parts = files.whole_rows(["text", "note"], 2)
+    table, _ = next(parts)
+    assert read[-1] == 10
+    assert table.schema.types == [pyarrow.string(), pyarrow.string()]
+    assert sum(len(part) for part, _ in parts) + len(table) == 40
